@@ -1,0 +1,99 @@
+//! Settings that are one of a few words.
+
+use super::value::choice;
+
+choice! {
+    /// What carries downlinks between processes.
+    BrokerKind {
+        /// Nothing: this process serves all devices itself.
+        Embedded = "embedded",
+        /// Redis or Valkey; its absence is a fault that is waited out.
+        Redis = "redis",
+        /// Redis as soon as it answers; embedded until then.
+        Auto = "auto",
+    }
+}
+
+choice! {
+    /// How a gateway subscribes to the channels of its devices.
+    Subscribe {
+        /// One PSUBSCRIBE for all.
+        Pattern = "pattern",
+        /// One SUBSCRIBE per device that is here.
+        Exact = "exact",
+    }
+}
+
+choice! {
+    /// In which order uplinks are POSTed.
+    Order {
+        /// One at a time per device.
+        Device = "device",
+        /// Any.
+        None = "none",
+    }
+}
+
+choice! {
+    /// What a 410 from the backend does.
+    Gone {
+        /// It costs the message.
+        Ignore = "ignore",
+        /// It also closes the device with 4410.
+        Close = "close",
+    }
+}
+
+choice! {
+    /// What happens when a device's lane is full.
+    UplinkFull {
+        /// Its socket is read no further until there is room.
+        Pause = "pause",
+        /// The oldest message that is not in flight is lost.
+        DropOldest = "drop_oldest",
+        /// The device is closed with 1013.
+        Close = "close",
+    }
+}
+
+choice! {
+    /// How a binary frame becomes text.
+    UplinkBinary {
+        /// Bad UTF-8 becomes U+FFFD.
+        Lossy = "lossy",
+        /// Base64, with `"encoding":"base64"` in the body.
+        Base64 = "base64",
+    }
+}
+
+choice! {
+    /// How a downlink that is not UTF-8 is sent.
+    DownlinkBinary {
+        /// As TEXT; bad UTF-8 becomes U+FFFD.
+        Text = "text",
+        /// As BINARY.
+        Auto = "auto",
+    }
+}
+
+choice! {
+    /// What happens when an outbox is full.
+    Full {
+        /// The device is closed with 4413.
+        Close = "close",
+        /// The oldest message not yet being written is lost.
+        DropOldest = "drop_oldest",
+        /// The new message is lost.
+        DropNewest = "drop_newest",
+    }
+}
+
+choice! {
+    /// What a second session of a client id does.
+    DuplicatePolicy {
+        /// It takes the place of the first.
+        Replace = "replace",
+        /// It is refused with 409.
+        Reject = "reject",
+    }
+}

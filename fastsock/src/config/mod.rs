@@ -1,0 +1,576 @@
+//! Settings: what each means, its unit, default and effect, and the ways to give it.
+
+mod choices;
+mod value;
+
+use std::{collections::HashSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::error::{Error, ErrorKind, Result};
+
+use self::value::Value;
+pub use self::{
+    choices::{
+        BrokerKind, DownlinkBinary, DuplicatePolicy, Full, Gone, Order, Subscribe, UplinkBinary,
+        UplinkFull,
+    },
+    value::{Headers, Secret},
+};
+
+/// One line a setting: docs, `name: type = default, "VARIABLE", "what is allowed", check`.
+/// From it come the field, its default, its chained setter, its variable, its error line and the printed table.
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $name:ident: $type:ty = $default:expr, $env:literal, $allowed:literal $(, $check:expr)?;)*) => {
+        /// All settings of a bridge. Fields are public, [`Default`] gives the defaults, and each has a chained setter:
+        ///
+        /// ```
+        /// let config = fastsock::Config::default().websocket_port(0u16).remote_url(Some("http://127.0.0.1:8080/".into()));
+        /// assert_eq!(config.redis_prefix, "fastsock");
+        /// ```
+        ///
+        /// The name of a setting is its environment variable in lower case, without `FASTSOCK_`.
+        /// Nothing here reads the environment; a host that wants it calls [`Config::from_vars`].
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub struct Config {
+            $($(#[doc = $doc])*
+            #[doc = concat!("\n\nVariable: `", $env, "`; allowed: ", $allowed, ".")]
+            pub $name: $type,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Config {
+            $(#[doc = concat!("Sets [`", stringify!($name), "`](Config#structfield.", stringify!($name), ").")]
+            #[must_use]
+            pub fn $name(mut self, value: impl Into<$type>) -> Self {
+                self.$name = value.into();
+                self
+            })*
+        }
+
+        static SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name),
+            variable: $env,
+            allowed: $allowed,
+            about: concat!($($doc),*),
+            is_secret: <$type as Value>::IS_SECRET,
+            set: |config, text| {
+                let value = <$type as Value>::parse(text)?;
+                $(let check: fn(&$type) -> bool = $check;
+                if !check(&value) {
+                    return None;
+                })?
+                config.$name = value;
+                Some(())
+            },
+            show: |config| Value::show(&config.$name),
+            holds: |config| {
+                let _ = config;
+                $(let check: fn(&$type) -> bool = $check;
+                if !check(&config.$name) {
+                    return false;
+                })?
+                true
+            },
+        },)*];
+    };
+}
+
+/// One row of the settings table.
+pub struct Setting {
+    /// Its name in `Config`, TOML, JSON, C and Python.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub variable: &'static str,
+    /// What is allowed, in words.
+    pub allowed: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Whether its value must not be shown; such a setting can also be given as `<variable>_FILE`.
+    pub is_secret: bool,
+    set: fn(&mut Config, &str) -> Option<()>,
+    show: fn(&Config) -> String,
+    holds: fn(&Config) -> bool,
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setting")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Setting {
+    /// Its value in a configuration as text that `set` reads again; `***` for a secret that is set.
+    pub fn show(&self, config: &Config) -> String {
+        let text = (self.show)(config);
+        if self.is_secret && !text.is_empty() && text != "{}" {
+            "***".into()
+        } else {
+            text
+        }
+    }
+}
+
+settings! {
+    /// Port that devices connect to. 0 picks a free one; `local_addr` tells which.
+    websocket_port: u16 = 3000, "WEBSOCKET_PORT", "a port from 0 to 65535";
+    /// Milliseconds between pings to a device; one without a sign of life by its next ping is cut. 0 turns the heartbeat off.
+    websocket_ping_interval: Duration = Duration::from_secs(30), "WEBSOCKET_PING_INTERVAL", "milliseconds from 0 to 86400000", |d| d.as_millis() <= 86_400_000;
+    /// Address to listen on. Empty means all, IPv6 and IPv4 (`::`), or IPv4 alone where there is no IPv6.
+    listen_addr: Option<IpAddr> = None, "FASTSOCK_LISTEN_ADDR", "an IP address, or empty for all";
+    /// Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error.
+    listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
+    /// Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed.
+    listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com, separated by commas";
+
+    /// What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers.
+    broker: BrokerKind = BrokerKind::Embedded, "FASTSOCK_BROKER", "embedded, redis or auto";
+    /// Host name or address of Redis.
+    redis_host: String = "127.0.0.1".into(), "REDIS_HOST", "a host name or IP address", |s| !s.is_empty();
+    /// Port of Redis.
+    redis_port: u16 = 6379, "REDIS_PORT", "a port from 1 to 65535", |p| *p > 0;
+    /// Database number of Redis, for the hash of clients. Channels do not depend on it.
+    redis_db: i64 = 0, "REDIS_DB", "an integer from 0 to 2147483647", |n| (0..=2_147_483_647).contains(n);
+    /// First part of every Redis key and channel.
+    redis_prefix: String = "fastsock".into(), "REDIS_PREFIX", "any text that is not empty", |s| !s.is_empty();
+    /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`. Overrides host, port and db.
+    redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss:// or redis+sentinel:// URL";
+    /// PEM file of certificates to trust for `rediss`, beside the system's.
+    redis_ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file";
+    /// `pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up.
+    redis_subscribe: Subscribe = Subscribe::Pattern, "FASTSOCK_REDIS_SUBSCRIBE", "pattern or exact";
+
+    /// Where uplinks are POSTed. Empty: nobody takes them (they are counted as lost), unless a hook does.
+    remote_url: Option<String> = None, "REMOTE_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
+    /// Headers of each POST as a JSON object; they override every other. Numbers and booleans become text, null removes a header.
+    remote_headers: Headers = Headers::default(), "REMOTE_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
+    /// PEM file of certificates to trust for an `https` remote, beside the system's.
+    remote_ca: Option<PathBuf> = None, "FASTSOCK_REMOTE_CA", "the path of a PEM file";
+    /// The same for everything over TLS, as Node has it.
+    extra_ca_certs: Option<PathBuf> = None, "NODE_EXTRA_CA_CERTS", "the path of a PEM file";
+    /// Proxy for an `http` remote. The lower-case variable wins.
+    http_proxy: Option<Secret> = None, "HTTP_PROXY", "the URL of a proxy";
+    /// Proxy for an `https` remote. The lower-case variable wins.
+    https_proxy: Option<Secret> = None, "HTTPS_PROXY", "the URL of a proxy";
+    /// Hosts reached without a proxy. The lower-case variable wins.
+    no_proxy: Vec<String> = Vec::new(), "NO_PROXY", "host names, domains, addresses or CIDRs separated by commas, or *";
+    /// POSTs in flight at once, over all devices.
+    remote_concurrency: usize = 256, "FASTSOCK_REMOTE_CONCURRENCY", "an integer from 1 to 10000", |n| (1..=10_000).contains(n);
+    /// `device`: one POST in flight per device, so that its order is kept; `none`: no order, no such limit.
+    remote_order: Order = Order::Device, "FASTSOCK_REMOTE_ORDER", "device or none";
+    /// Milliseconds to connect to the remote, TLS included.
+    remote_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REMOTE_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+    /// Milliseconds for one whole POST.
+    remote_timeout: Duration = Duration::from_secs(15), "FASTSOCK_REMOTE_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+    /// Milliseconds after which an uplink that cannot be delivered is given up.
+    remote_max_age: Duration = Duration::from_secs(24 * 3600), "FASTSOCK_REMOTE_MAX_AGE", "milliseconds from 1000 to 2592000000", |d| is_within(d, 1000, 2_592_000_000);
+    /// Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST.
+    remote_extra_headers: bool = true, "FASTSOCK_REMOTE_EXTRA_HEADERS", "on or off";
+    /// What a 410 does beside losing the message: `ignore`, or `close` the device with 4410.
+    remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close";
+
+    /// What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013.
+    uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close";
+    /// Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound.
+    uplink_lane_bytes: usize = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    /// Bytes all lanes hold together.
+    uplink_total_bytes: usize = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64 << 30).contains(n);
+    /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
+    uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
+
+    /// How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY.
+    downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto";
+    /// What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`.
+    downlink_full: Full = Full::Close, "FASTSOCK_DOWNLINK_FULL", "close, drop_oldest or drop_newest";
+    /// Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound.
+    outbox_bytes: usize = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    /// Messages one device's outbox holds.
+    outbox_messages: usize = 16_384, "FASTSOCK_OUTBOX_MESSAGES", "an integer from 1 to 1048576", |n| (1..=1 << 20).contains(n);
+
+    /// A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409.
+    duplicate_policy: DuplicatePolicy = DuplicatePolicy::Replace, "FASTSOCK_DUPLICATE_POLICY", "replace or reject";
+    /// Longest message of a device in bytes, inclusive.
+    limit_message_bytes: usize = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", |n| (1..=100 << 20).contains(n);
+    /// Longest request head in bytes.
+    limit_head_bytes: usize = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", |n| (256..=65_536).contains(n);
+    /// Most header fields of a request.
+    limit_headers: usize = 64, "FASTSOCK_LIMIT_HEADERS", "an integer from 8 to 256", |n| (8..=256).contains(n);
+    /// Milliseconds a device has to send its request head.
+    limit_handshake_time: Duration = Duration::from_secs(10), "FASTSOCK_LIMIT_HANDSHAKE_TIME", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
+    /// Sessions and handshakes at once. 0: the descriptor limit of the process less 64.
+    limit_connections: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
+    /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413.
+    write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
+    /// Milliseconds a device has to answer a close frame.
+    close_timeout: Duration = Duration::from_secs(2), "FASTSOCK_CLOSE_TIMEOUT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
+    /// Milliseconds a hook has to answer a decision it put off.
+    hook_timeout: Duration = Duration::from_secs(5), "FASTSOCK_HOOK_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+
+    /// Address and port of the admin listener (health and publish). Empty or `off`: none.
+    admin_addr: Option<SocketAddr> = None, "FASTSOCK_ADMIN_ADDR", "an address and port such as 127.0.0.1:3001, or off";
+    /// Bearer token of the admin API; required when it listens beyond loopback.
+    admin_token: Option<Secret> = None, "FASTSOCK_ADMIN_TOKEN", "any text";
+    /// Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`.
+    ready_requires_broker: bool = false, "FASTSOCK_READY_REQUIRES_BROKER", "on or off";
+}
+
+impl Config {
+    /// The settings table, in the order of the documentation.
+    pub fn settings() -> &'static [Setting] {
+        SETTINGS
+    }
+
+    /// Sets one setting from text, by its name or its variable; empty text means the default.
+    ///
+    /// # Errors
+    /// `Config` when there is no such setting (the nearest name is told) or the value is not allowed.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let setting = find(key).ok_or_else(|| unknown(key))?;
+        self.apply(setting, key, value)
+    }
+
+    /// The value of a setting as text, secrets as `***`; `None` when there is no such setting.
+    pub fn show(&self, key: &str) -> Option<String> {
+        find(key).map(|setting| setting.show(self))
+    }
+
+    /// The defaults overlaid with environment variables, in the names of the README. Other variables are ignored.
+    /// `<variable>_FILE` reads a secret from a file.
+    ///
+    /// ```
+    /// let config = fastsock::Config::from_vars([("WEBSOCKET_PORT", "4000"), ("HOME", "/root")])?;
+    /// assert_eq!(config.websocket_port, 4000);
+    /// # Ok::<(), fastsock::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Config`, naming the variable, its value and what is allowed.
+    pub fn from_vars<K: AsRef<str>, V: AsRef<str>>(
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self> {
+        let mut config = Self::default();
+        config.merge_vars(vars)?;
+        Ok(config)
+    }
+
+    /// Overlays environment variables on what is set already.
+    ///
+    /// # Errors
+    /// As [`Config::from_vars`].
+    pub fn merge_vars<K: AsRef<str>, V: AsRef<str>>(
+        &mut self,
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<()> {
+        // A proxy may be named in both cases; the lower one wins whatever the order.
+        let mut lower = HashSet::new();
+        for (key, value) in vars {
+            let (key, value) = (key.as_ref(), value.as_ref());
+            let is_lower_proxy = matches!(key, "http_proxy" | "https_proxy" | "no_proxy");
+            let variable = if is_lower_proxy {
+                key.to_ascii_uppercase()
+            } else {
+                key.to_owned()
+            };
+            if let Some(setting) = SETTINGS.iter().find(|s| s.variable == variable) {
+                if is_lower_proxy && !value.is_empty() {
+                    lower.insert(setting.variable);
+                } else if lower.contains(setting.variable) {
+                    continue;
+                }
+                if !value.is_empty() || !is_lower_proxy {
+                    self.apply(setting, key, value)?;
+                }
+            } else if let Some(setting) = file_setting(key)
+                && !value.is_empty()
+            {
+                let text = std::fs::read_to_string(value).map_err(|e| {
+                    Error::new(ErrorKind::Config, format!("{key}: cannot read {value:?}"))
+                        .with_source(e)
+                })?;
+                self.apply(setting, key, text.trim_end_matches(['\r', '\n']))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Overlays a JSON object: names with texts, numbers, booleans or null (the default); sections may nest, so
+    /// `{"redis":{"port":6380}}` is `{"redis_port":6380}`.
+    ///
+    /// # Errors
+    /// `Config`, naming the setting, its value and what is allowed.
+    pub fn merge_json(&mut self, json: &str) -> Result<()> {
+        let value: serde_json::Value = serde_json::from_str(json).map_err(|e| {
+            Error::new(ErrorKind::Config, "the settings are not valid JSON").with_source(e)
+        })?;
+        let serde_json::Value::Object(map) = value else {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the settings are not a JSON object",
+            ));
+        };
+        self.merge_section("", map)
+    }
+
+    /// Whether a name is the variable of a setting, or the `_FILE` form of a secret one.
+    pub fn is_variable(name: &str) -> bool {
+        matches!(name, "http_proxy" | "https_proxy" | "no_proxy")
+            || SETTINGS.iter().any(|s| s.variable == name)
+            || file_setting(name).is_some()
+    }
+
+    /// Checks what one setting alone cannot tell. `start` calls it.
+    ///
+    /// # Errors
+    /// `Config`, naming the settings.
+    pub fn check(&self) -> Result<()> {
+        for setting in SETTINGS {
+            if !(setting.holds)(self) {
+                return Err(not_allowed(setting, setting.variable, &setting.show(self)));
+            }
+        }
+        if let Some(addr) = self.admin_addr
+            && !addr.ip().is_loopback()
+            && self.admin_token.is_none()
+        {
+            let text = format!(
+                "FASTSOCK_ADMIN_ADDR: {addr} is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required"
+            );
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "FASTSOCK_BROKER: this build has no Redis; only \"embedded\" is allowed",
+            ));
+        }
+        #[cfg(not(feature = "tls"))]
+        if self
+            .remote_url
+            .as_deref()
+            .is_some_and(|url| url.starts_with("https:"))
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "REMOTE_URL: this build has no TLS; only http:// is allowed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether Redis was configured in any way, so that its absence is an error and not a choice.
+    pub(crate) fn names_redis(&self) -> bool {
+        let default = Self::default();
+        self.redis_url.is_some()
+            || (
+                &self.redis_host,
+                self.redis_port,
+                self.redis_db,
+                &self.redis_prefix,
+            ) != (
+                &default.redis_host,
+                default.redis_port,
+                default.redis_db,
+                &default.redis_prefix,
+            )
+    }
+
+    fn apply(&mut self, setting: &Setting, key: &str, value: &str) -> Result<()> {
+        if value.is_empty() {
+            let default = (setting.show)(&Self::default());
+            (setting.set)(self, &default).expect("a default is allowed");
+            return Ok(());
+        }
+        (setting.set)(self, value).ok_or_else(|| not_allowed(setting, key, value))
+    }
+
+    fn merge_section(
+        &mut self,
+        section: &str,
+        map: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<()> {
+        use serde_json::Value as Json;
+        for (key, value) in map {
+            let key = if section.is_empty() {
+                key
+            } else {
+                format!("{section}_{key}")
+            };
+            let text = match value {
+                Json::Object(map) if find(&key).is_none() => {
+                    self.merge_section(&key, map)?;
+                    continue;
+                }
+                Json::Null => String::new(),
+                Json::String(text) => text,
+                Json::Array(items) => items
+                    .iter()
+                    .map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned))
+                    .collect::<Vec<_>>()
+                    .join(","),
+                other => other.to_string(),
+            };
+            self.set(&key, &text)?;
+        }
+        Ok(())
+    }
+}
+
+/// The known name nearest to a mistyped one, if any is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= name.len().div_ceil(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == key || s.variable == key)
+}
+
+fn file_setting(key: &str) -> Option<&'static Setting> {
+    let variable = key.strip_suffix("_FILE")?;
+    SETTINGS
+        .iter()
+        .find(|s| s.is_secret && s.variable == variable)
+}
+
+fn unknown(key: &str) -> Error {
+    let hint = nearest(key, SETTINGS.iter().map(|s| s.name))
+        .map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+    Error::new(
+        ErrorKind::Config,
+        format!("there is no setting {key:?}{hint}"),
+    )
+}
+
+fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
+    let value = if setting.is_secret {
+        "the value".into()
+    } else {
+        format!("{value:?}")
+    };
+    Error::new(
+        ErrorKind::Config,
+        format!("{key}: {value} is not allowed; give {}", setting.allowed),
+    )
+}
+
+fn is_within(duration: &Duration, least_ms: u128, most_ms: u128) -> bool {
+    (least_ms..=most_ms).contains(&duration.as_millis())
+}
+
+fn is_http_url(text: &str) -> bool {
+    url::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_allowed_and_reads_back() {
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            let text = (setting.show)(&Config::default());
+            (setting.set)(&mut config, &text)
+                .unwrap_or_else(|| panic!("{}: {text:?}", setting.name));
+        }
+        assert_eq!(config, Config::default());
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn a_name_is_its_variable_in_lower_case() {
+        for setting in SETTINGS {
+            let short = setting
+                .variable
+                .trim_start_matches("FASTSOCK_")
+                .trim_start_matches("NODE_");
+            assert_eq!(setting.name, short.to_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable_the_value_and_what_is_allowed() {
+        let error = Config::from_vars([("WEBSOCKET_PORT", "99999")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "WEBSOCKET_PORT: \"99999\" is not allowed; give a port from 0 to 65535"
+        );
+        let error = Config::from_vars([("REMOTE_HEADERS", "{secret")])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            !error.contains("secret") && error.starts_with("REMOTE_HEADERS: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        let error = Config::default().set("websocket_prot", "1").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no setting \"websocket_prot\"; did you mean \"websocket_port\"?"
+        );
+    }
+
+    #[test]
+    fn json_sections_nest_and_null_is_the_default() {
+        let mut config = Config::default().redis_port(1u16);
+        config
+            .merge_json(
+                r#"{"redis":{"host":"r","port":null},"websocket_port":9,"remote_headers":{"A":1}}"#,
+            )
+            .unwrap();
+        assert_eq!(
+            (
+                config.redis_host.as_str(),
+                config.redis_port,
+                config.websocket_port
+            ),
+            ("r", 6379, 9)
+        );
+        assert_eq!(config.remote_headers.0, [("A".into(), Some("1".into()))]);
+    }
+
+    #[test]
+    fn an_empty_variable_means_the_default() {
+        let config = Config::from_vars([("REDIS_PORT", ""), ("FASTSOCK_BROKER", "")]).unwrap();
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn the_lower_case_proxy_wins_in_any_order() {
+        for vars in [
+            [("http_proxy", "http://a"), ("HTTP_PROXY", "http://b")],
+            [("HTTP_PROXY", "http://b"), ("http_proxy", "http://a")],
+        ] {
+            assert_eq!(
+                Config::from_vars(vars).unwrap().http_proxy,
+                Some(Secret::new("http://a"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_can_come_from_a_file_and_is_never_shown() {
+        let path = std::env::temp_dir().join(format!("fastsock-secret-{}", std::process::id()));
+        std::fs::write(&path, "t0ken\n").unwrap();
+        let config =
+            Config::from_vars([("FASTSOCK_ADMIN_TOKEN_FILE", path.to_str().unwrap())]).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(config.admin_token.as_ref().unwrap().expose(), "t0ken");
+        assert_eq!(config.show("admin_token").unwrap(), "***");
+        assert!(!format!("{config:?}").contains("t0ken"));
+    }
+}

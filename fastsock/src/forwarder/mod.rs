@@ -1,0 +1,29 @@
+//! The port to what carries an uplink to the backend, and what an attempt can come to.
+
+pub(crate) mod breaker;
+pub(crate) mod http;
+pub(crate) mod outcome;
+
+use std::time::Duration;
+
+use crate::{broker::BoxFuture, types::Uplink};
+
+/// Carries one uplink to the backend, once. Retrying is the business of the lanes.
+pub(crate) trait Forward: Send + Sync {
+    /// Makes one attempt, numbered from 1. Never panics; every wait in it has a deadline.
+    fn attempt<'a>(&'a self, uplink: &'a Uplink, number: u32) -> BoxFuture<'a, Attempt>;
+}
+
+/// What one attempt came to, before anyone judges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// The backend answered with this status (after redirects were followed).
+    Answered {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
+    /// A redirect that is not followed: 301, 302, 303, a sixth one, or one that leads nowhere.
+    Redirected { status: u16 },
+    /// No answer: connect, TLS, DNS, time-out, or a broken connection. One line for the log, with its cause.
+    Failed { error: String },
+}

@@ -1,0 +1,217 @@
+//! The books of one bridge: what came, what went, what is held, what was lost and why.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use serde::Serialize;
+
+use crate::types::{CloseReason, LostReason};
+
+/// One snapshot of the books. In every snapshot
+/// `uplink.received + uplink.recovered = uplink.delivered + uplink.held + uplink.dropped_by_hook + Σ uplink.lost` and
+/// `downlink.received = downlink.delivered + downlink.held + Σ downlink.lost`; `held` is counted, not derived.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages of devices.
+    pub uplink: UplinkBooks,
+    /// Messages to devices that are seated here.
+    pub downlink: DownlinkBooks,
+    /// Connections.
+    pub sessions: SessionBooks,
+    /// Everything else worth a number.
+    pub counters: Counters,
+}
+
+/// Messages of devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UplinkBooks {
+    /// Read from a socket.
+    pub received: u64,
+    /// Found in a durable spool at start.
+    pub recovered: u64,
+    /// Answered with 2xx.
+    pub delivered: u64,
+    /// Waiting for a hook, for their turn, for a retry, or for an answer.
+    pub held: u64,
+    /// Bytes the held ones count for against `uplink_total_bytes`.
+    pub held_bytes: u64,
+    /// Taken by `on_uplink`.
+    pub dropped_by_hook: u64,
+    /// Given up.
+    pub lost: UplinkLost,
+}
+
+/// Given-up uplinks by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UplinkLost {
+    /// See [`LostReason::NoRemoteUrl`].
+    pub no_remote_url: u64,
+    /// See [`LostReason::HookFailed`].
+    pub hook_failed: u64,
+    /// See [`LostReason::Rejected`].
+    pub rejected: u64,
+    /// See [`LostReason::Poison`].
+    pub poison: u64,
+    /// See [`LostReason::TooOld`].
+    pub too_old: u64,
+    /// See [`LostReason::Full`].
+    pub full: u64,
+    /// See [`LostReason::Shutdown`].
+    pub shutdown: u64,
+}
+
+impl UplinkLost {
+    pub(crate) fn count(&mut self, reason: LostReason) {
+        *match reason {
+            LostReason::NoRemoteUrl => &mut self.no_remote_url,
+            LostReason::HookFailed => &mut self.hook_failed,
+            LostReason::Rejected => &mut self.rejected,
+            LostReason::Poison => &mut self.poison,
+            LostReason::TooOld => &mut self.too_old,
+            LostReason::Full => &mut self.full,
+            LostReason::Shutdown => &mut self.shutdown,
+        } += 1;
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.no_remote_url
+            + self.hook_failed
+            + self.rejected
+            + self.poison
+            + self.too_old
+            + self.full
+            + self.shutdown
+    }
+}
+
+/// Messages to devices that are seated here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DownlinkBooks {
+    /// Pushes for an id seated here, and sends answered `Here`.
+    pub received: u64,
+    /// Written to the device's socket.
+    pub delivered: u64,
+    /// In an outbox.
+    pub held: u64,
+    /// Given up.
+    pub lost: DownlinkLost,
+}
+
+/// Given-up downlinks by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DownlinkLost {
+    /// The outbox was full.
+    pub full: u64,
+    /// The session ended with them in its outbox.
+    pub session_ended: u64,
+    /// Over 16 MiB.
+    pub too_large: u64,
+}
+
+impl DownlinkLost {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.full + self.session_ended + self.too_large
+    }
+}
+
+impl std::ops::AddAssign for DownlinkBooks {
+    fn add_assign(&mut self, other: Self) {
+        self.received += other.received;
+        self.delivered += other.delivered;
+        self.held += other.held;
+        self.lost.full += other.lost.full;
+        self.lost.session_ended += other.lost.session_ended;
+        self.lost.too_large += other.lost.too_large;
+    }
+}
+
+/// Connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SessionBooks {
+    /// Seated now.
+    pub connected: u64,
+    /// Seated since the start.
+    pub opened: u64,
+    /// Ended since the start, by [`CloseReason::as_str`] (`custom` for codes the host chose).
+    pub closed: BTreeMap<String, u64>,
+    /// Handshakes refused, by HTTP status.
+    pub refused: BTreeMap<u16, u64>,
+    /// Handshakes that broke off or timed out before an answer.
+    pub abandoned: u64,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Everything else worth a number, since the start.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+
+        /// The running counters behind [`Counters`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Running { $(pub(crate) $name: Count,)* }
+
+        impl Running {
+            pub(crate) fn snapshot(&self) -> Counters {
+                Counters { $($name: self.$name.load(),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages Redis pushed for ids that are not seated here.
+    pushes_elsewhere,
+    /// Pushes from Redis that could not be understood.
+    pushes_bad,
+    /// Times a broker link was lost.
+    broker_links_lost,
+    /// Gaps: spans in which downlinks may not have arrived.
+    broker_gaps,
+    /// POSTs made, retries included.
+    posts,
+    /// POSTs that did not deliver.
+    posts_failed,
+    /// Times the breaker of the destination opened.
+    breaker_opened,
+    /// Hooks that panicked, failed or did not answer in time.
+    hooks_failed,
+    /// Sessions taken over by a newer one of their client id.
+    takeovers,
+    /// Times accepting paused because descriptors ran out.
+    accept_paused,
+    /// Times a session stopped reading because its lane or the bridge was full.
+    reads_paused,
+}
+
+/// A counter that many tasks add to.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The key a reason is counted under.
+pub(crate) fn closed_key(reason: &CloseReason) -> &str {
+    match reason {
+        CloseReason::Custom(..) => "custom",
+        reason => reason.as_str(),
+    }
+}

@@ -1,0 +1,552 @@
+//! The nouns that every other file uses: who is connected, what is said, and how it ends.
+
+use std::{borrow::Borrow, fmt, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+
+/// The name of a device, stable across reconnects.
+///
+/// Any non-empty UTF-8 text of at most [`ClientId::MAX_BYTES`] bytes. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(Arc<str>);
+
+impl ClientId {
+    /// The longest name in bytes: a request head is at most 8 KiB, so a token cannot be longer.
+    pub const MAX_BYTES: usize = 8192;
+
+    /// Takes a name, or `None` when it is empty or longer than [`ClientId::MAX_BYTES`].
+    pub fn new(id: impl AsRef<str>) -> Option<Self> {
+        let id = id.as_ref();
+        (!id.is_empty() && id.len() <= Self::MAX_BYTES).then(|| Self(id.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One live connection of a device. Never reused within one bridge; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What one WebSocket message carries: text that is valid UTF-8, or bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload {
+    bytes: Bytes,
+    is_text: bool,
+}
+
+impl Payload {
+    /// A TEXT message.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            bytes: Bytes::from(text.into()),
+            is_text: true,
+        }
+    }
+
+    /// A BINARY message.
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            is_text: false,
+        }
+    }
+
+    /// A TEXT message from bytes; what is not UTF-8 becomes U+FFFD, as Node's `Buffer.toString()` does.
+    pub fn text_lossy(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: lossy(bytes.into()),
+            is_text: true,
+        }
+    }
+
+    /// TEXT when the bytes are valid UTF-8, BINARY otherwise.
+    pub fn text_or_binary(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let is_text = std::str::from_utf8(&bytes).is_ok();
+        Self { bytes, is_text }
+    }
+
+    /// For bytes that a peer library has already checked to be UTF-8.
+    pub(crate) fn checked_text(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            is_text: true,
+        }
+    }
+
+    /// The content.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The content, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Whether it travels as a TEXT message.
+    pub fn is_text(&self) -> bool {
+        self.is_text
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has no content.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The content as text; what is not UTF-8 becomes U+FFFD.
+    pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.bytes)
+    }
+
+    /// What a held message costs against the bounds of a queue, in bytes.
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes.len() + HELD_OVERHEAD_BYTES
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_text { "text" } else { "binary" };
+        write!(f, "Payload({kind}, {} B)", self.bytes.len())
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+fn lossy(bytes: Bytes) -> Bytes {
+    match String::from_utf8_lossy(&bytes) {
+        std::borrow::Cow::Borrowed(_) => bytes,
+        std::borrow::Cow::Owned(text) => Bytes::from(text),
+    }
+}
+
+/// The book-keeping a queue charges for each message beside its payload.
+const HELD_OVERHEAD_BYTES: usize = 128;
+
+/// One message from a device to the backend.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Uplink {
+    /// Who said it.
+    pub client_id: ClientId,
+    /// The connection it came over.
+    pub session_id: SessionId,
+    /// Its number within the session, from 1.
+    pub seq: u64,
+    /// What was said.
+    pub payload: Payload,
+    /// UUIDv7 made when the frame was read; the `Idempotency-Key` of every attempt to deliver it.
+    pub id: uuid::Uuid,
+    /// When the frame was read.
+    pub received_at: SystemTime,
+}
+
+impl Uplink {
+    pub(crate) fn new(
+        client_id: ClientId,
+        session_id: SessionId,
+        seq: u64,
+        payload: Payload,
+    ) -> Self {
+        Self {
+            client_id,
+            session_id,
+            seq,
+            payload,
+            id: uuid::Uuid::now_v7(),
+            received_at: SystemTime::now(),
+        }
+    }
+}
+
+/// What a device asked for: the head of its WebSocket request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectRequest {
+    /// The request target as sent, path and query. May hold a token: do not log it.
+    pub target: String,
+    /// Header names (lower case) and values in the order sent; values that are not UTF-8 are lossy.
+    pub headers: Vec<(String, String)>,
+    /// Where the connection comes from.
+    pub remote_addr: SocketAddr,
+    /// What it shows to be let in.
+    pub credentials: Credentials,
+}
+
+impl ConnectRequest {
+    /// The first value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
+}
+
+/// What a device shows to be let in. `Debug` does not print it.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The `token` of the request target, decoded as a form is. `None` when missing or empty.
+    pub token: Option<String>,
+    /// `Authorization: Bearer …`, without the scheme.
+    pub bearer: Option<String>,
+    /// The token of a `fastsock-token.<token>` subprotocol.
+    pub subprotocol: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |o: &Option<String>| o.as_ref().map(|_| "***");
+        f.debug_struct("Credentials")
+            .field("token", &shown(&self.token))
+            .field("bearer", &shown(&self.bearer))
+            .field("subprotocol", &shown(&self.subprotocol))
+            .finish()
+    }
+}
+
+/// Why a handshake is refused, as the HTTP answer the device gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status, 400 to 599.
+    pub status: u16,
+    /// The body; short and free of secrets.
+    pub reason: String,
+    /// Seconds for a `Retry-After` header.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Refusal {
+    /// A refusal with a status and a short reason. A status outside 400 to 599 becomes 403.
+    pub fn new(status: u16, reason: impl Into<String>) -> Self {
+        let status = if (400..600).contains(&status) {
+            status
+        } else {
+            403
+        };
+        Self {
+            status,
+            reason: reason.into(),
+            retry_after_s: None,
+        }
+    }
+
+    /// The same, telling the device when to come back.
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The device closed, with its code (1005 when it sent none).
+    ByDevice(u16),
+    /// The connection broke without a close frame.
+    Lost,
+    /// The bridge stops: 1001.
+    Shutdown,
+    /// The bridge drains: 1012.
+    Drain,
+    /// The device broke RFC 6455: 1002.
+    Protocol,
+    /// A TEXT message or close reason was not UTF-8: 1007.
+    InvalidUtf8,
+    /// A frame or message was over the limit: 1009.
+    TooBig,
+    /// The bridge failed: 1011.
+    Internal,
+    /// The device's lane stayed full while the backend was up: 1013.
+    TryAgainLater,
+    /// The backend says that the device is gone: 4410.
+    Gone,
+    /// The device did not read its downlinks in time: 4413.
+    SlowConsumer,
+    /// The device said or reconnected too much: 4429.
+    TooMany,
+    /// Its token ran out: 4501.
+    TokenExpired,
+    /// It is no longer allowed: 4503.
+    Forbidden,
+    /// A newer session of the same client id took its place: 4509.
+    Replaced,
+    /// The host or an operator ended it: 4510.
+    Kicked,
+    /// No sign of life by the next ping: cut without a close frame.
+    NoLife,
+    /// The host chose a close code and a reason (at most 123 bytes; a longer one is cut).
+    Custom(u16, String),
+}
+
+impl CloseReason {
+    /// The close code that goes out, or `None` when no close frame is sent.
+    pub fn code(&self) -> Option<u16> {
+        Some(match self {
+            Self::ByDevice(_) | Self::Lost | Self::NoLife => return None,
+            Self::Shutdown => 1001,
+            Self::Protocol => 1002,
+            Self::InvalidUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Internal => 1011,
+            Self::Drain => 1012,
+            Self::TryAgainLater => 1013,
+            Self::Gone => 4410,
+            Self::SlowConsumer => 4413,
+            Self::TooMany => 4429,
+            Self::TokenExpired => 4501,
+            Self::Forbidden => 4503,
+            Self::Replaced => 4509,
+            Self::Kicked => 4510,
+            Self::Custom(code, _) => *code,
+        })
+    }
+
+    /// The word for it in logs, hooks and counters; also the text of the close frame.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::ByDevice(_) => "closed_by_device",
+            Self::Lost => "connection_lost",
+            Self::Shutdown => "shutdown",
+            Self::Drain => "drain",
+            Self::Protocol => "protocol_error",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::TooBig => "too_big",
+            Self::Internal => "internal_error",
+            Self::TryAgainLater => "try_again_later",
+            Self::Gone => "gone",
+            Self::SlowConsumer => "slow_consumer",
+            Self::TooMany => "too_many",
+            Self::TokenExpired => "token_expired",
+            Self::Forbidden => "forbidden",
+            Self::Replaced => "replaced",
+            Self::Kicked => "kicked",
+            Self::NoLife => "no_life",
+            Self::Custom(_, reason) => reason,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an uplink was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LostReason {
+    /// No `REMOTE_URL` is set and no hook took it.
+    NoRemoteUrl,
+    /// `on_uplink` failed or did not answer in time.
+    HookFailed,
+    /// The backend refused this message for good.
+    Rejected,
+    /// The backend failed on this message again and again while others got through.
+    Poison,
+    /// It grew older than the age limit.
+    TooOld,
+    /// The lane was full and `uplink_full` is `drop_oldest`.
+    Full,
+    /// It was still waiting when the bridge stopped.
+    Shutdown,
+}
+
+impl LostReason {
+    /// All reasons, in the order of the statistics.
+    pub const ALL: [Self; 7] = [
+        Self::NoRemoteUrl,
+        Self::HookFailed,
+        Self::Rejected,
+        Self::Poison,
+        Self::TooOld,
+        Self::Full,
+        Self::Shutdown,
+    ];
+
+    /// The word for it in logs, hooks and counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRemoteUrl => "no_remote_url",
+            Self::HookFailed => "hook_failed",
+            Self::Rejected => "rejected",
+            Self::Poison => "poison",
+            Self::TooOld => "too_old",
+            Self::Full => "full",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One connected device, as `clients`, `on_connect` and `on_disconnect` show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Client {
+    /// Its name.
+    pub client_id: ClientId,
+    /// Its connection.
+    pub session_id: SessionId,
+    /// Where it connects from.
+    pub remote_addr: SocketAddr,
+    /// When it was seated.
+    pub connected_at: SystemTime,
+    /// When it last said something; the connect counts.
+    pub last_seen: SystemTime,
+}
+
+/// A promise to answer a decision later, through `resolve`. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Where a sent message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// Into the outbox of a session of this bridge.
+    Here,
+    /// Published; Redis says that another gateway holds the device.
+    Elsewhere,
+    /// Nobody holds the device; the message is gone.
+    Offline,
+}
+
+/// What the bridge tells of itself, by `state` and `on_state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Accepting devices; the broker link is up, or the broker is embedded.
+    Running,
+    /// Accepting devices; the broker cannot be reached.
+    Degraded,
+    /// The broker link is back: what was published between these two times may not have arrived.
+    Gap {
+        /// The last moment the link was known to deliver.
+        from: SystemTime,
+        /// The moment it delivered again.
+        to: SystemTime,
+    },
+    /// `stop` was called.
+    Stopping,
+    /// Nothing runs any more.
+    Stopped,
+}
+
+impl State {
+    /// The word for it in logs and bindings.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Gap { .. } => "gap",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What `stop` left behind. All zero when everything was handed over in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leftover {
+    /// Sessions cut without waiting for their close handshake.
+    pub sessions: u64,
+    /// Uplinks not delivered: lost with the reason `shutdown`.
+    pub uplinks: u64,
+    /// Presence entries that Redis may still hold; the lease of this node removes them.
+    pub presence: u64,
+}
+
+impl Leftover {
+    /// Whether nothing was left.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_id_is_never_empty_nor_too_long() {
+        assert!(ClientId::new("").is_none());
+        assert!(ClientId::new("x".repeat(ClientId::MAX_BYTES + 1)).is_none());
+        assert_eq!(ClientId::new("dev:1").unwrap().as_str(), "dev:1");
+    }
+
+    #[test]
+    fn lossy_text_keeps_valid_bytes_and_replaces_the_rest() {
+        assert_eq!(Payload::text_lossy(&b"ok"[..]).as_bytes(), "ok");
+        assert_eq!(
+            Payload::text_lossy(&b"a\xffb"[..]).as_bytes(),
+            "a\u{fffd}b".as_bytes()
+        );
+        assert!(!Payload::text_or_binary(&b"a\xffb"[..]).is_text());
+    }
+
+    #[test]
+    fn credentials_are_not_printed() {
+        let credentials = Credentials {
+            token: Some("s3cret".into()),
+            ..Credentials::default()
+        };
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+}
