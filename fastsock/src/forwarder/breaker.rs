@@ -1,1 +1,464 @@
+//! Whether the destination is up: when to send, when to wait, when to probe; no I/O, no clock.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::outcome::Destination;
+
+/// The breaker of one destination. Call it under the lanes' lock; every [`Permit::Go`] is followed by exactly one
+/// [`Breaker::record`].
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    phase: Phase,
+    /// Counts openings; a pass of an earlier one no longer changes the phase.
+    era: u64,
+    /// How long the next opening lasts.
+    open_for: Duration,
+    /// Failures without an answer in between.
+    streak: u32,
+    window: Window,
+    /// Nothing is sent before: the `Retry-After` of a 503.
+    floor: Option<Instant>,
+    slow_start: Option<SlowStart>,
+    /// The most attempts at once that the lanes make.
+    concurrency: usize,
+    last_success: Option<Instant>,
+    deliveries: u64,
+    openings: u64,
+}
+
+/// Whether an attempt may be made now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permit {
+    /// Yes. The pass goes back with what came of it.
+    Go(Pass),
+    /// Not before this moment.
+    Wait(Instant),
+    /// Not before one of the attempts in flight has been recorded.
+    Busy,
+}
+
+/// One allowed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pass {
+    era: u64,
+    is_probe: bool,
+}
+
+/// What an attempt says about the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// It took the message.
+    Success,
+    /// It works, and did not want this message.
+    Alive,
+    /// Nothing: not answered by the destination as such, or never made.
+    Neutral,
+    /// It does not work.
+    Failure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The destination is up, as far as we know.
+    Closed,
+    /// It is down; a probe may go at this time.
+    Open(Instant),
+    /// One attempt at a time finds out.
+    HalfOpen { is_probing: bool },
+}
+
+/// Attempts at once after the breaker closed: few, then twice as many whenever as many have succeeded.
+#[derive(Clone, Copy, Debug)]
+struct SlowStart {
+    allowed: usize,
+    successes_left: usize,
+}
+
+impl Breaker {
+    /// A closed breaker for lanes that make so many attempts at once.
+    pub(crate) fn new(concurrency: usize) -> Self {
+        Self {
+            phase: Phase::Closed,
+            era: 0,
+            open_for: FIRST_OPEN,
+            streak: 0,
+            window: Window::default(),
+            floor: None,
+            slow_start: None,
+            concurrency,
+            last_success: None,
+            deliveries: 0,
+            openings: 0,
+        }
+    }
+
+    /// Asks for one attempt more than the `in_flight` ones.
+    pub(crate) fn allow(&mut self, now: Instant, in_flight: usize) -> Permit {
+        if let Some(floor) = self.floor.filter(|floor| *floor > now) {
+            return Permit::Wait(floor);
+        }
+        if let Phase::Open(until) = self.phase {
+            if until > now {
+                return Permit::Wait(until);
+            }
+            self.phase = Phase::HalfOpen { is_probing: false };
+        }
+        match self.phase {
+            Phase::HalfOpen { is_probing: true } => Permit::Busy,
+            Phase::HalfOpen { is_probing: false } => {
+                self.phase = Phase::HalfOpen { is_probing: true };
+                self.go(true)
+            }
+            _ if in_flight >= self.allowed() => Permit::Busy,
+            _ => self.go(false),
+        }
+    }
+
+    /// Takes back a pass with what came of it. `true` when this opened the breaker.
+    pub(crate) fn record(&mut self, now: Instant, pass: Pass, signal: Signal) -> bool {
+        if signal == Signal::Success {
+            self.last_success = Some(now);
+            self.deliveries += 1;
+        }
+        if pass.era != self.era {
+            return false; // an attempt from before the breaker opened says nothing new
+        }
+        match signal {
+            Signal::Success | Signal::Alive if pass.is_probe => self.close(),
+            Signal::Failure if pass.is_probe => return self.open(now),
+            Signal::Neutral if pass.is_probe => {
+                self.phase = Phase::HalfOpen { is_probing: false };
+            }
+            Signal::Success | Signal::Alive => {
+                self.streak = 0;
+                self.window.count(now, true);
+                self.speed_up();
+            }
+            Signal::Failure => {
+                self.streak += 1;
+                self.window.count(now, false);
+                if self.streak >= STREAK || self.window.is_mostly_failures() {
+                    return self.open(now);
+                }
+            }
+            Signal::Neutral => {}
+        }
+        false
+    }
+
+    /// Sends nothing for a while, whatever the phase: a 503 with `Retry-After`.
+    pub(crate) fn hold(&mut self, until: Instant) {
+        self.floor = self.floor.max(Some(until));
+    }
+
+    /// Whether attempts are held back because the destination is down. A device is not told to come back later then.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase != Phase::Closed
+    }
+
+    /// What [`judge`](super::outcome::judge) needs to know.
+    pub(crate) fn destination(&self, now: Instant) -> Destination {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) <= RECENT;
+        Destination {
+            has_recent_success: self.last_success.is_some_and(is_recent),
+            deliveries: self.deliveries,
+        }
+    }
+
+    /// How often it has opened.
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings
+    }
+
+    fn go(&self, is_probe: bool) -> Permit {
+        Permit::Go(Pass {
+            era: self.era,
+            is_probe,
+        })
+    }
+
+    fn allowed(&self) -> usize {
+        self.slow_start
+            .map_or(self.concurrency, |s| s.allowed.min(self.concurrency))
+    }
+
+    fn open(&mut self, now: Instant) -> bool {
+        self.phase = Phase::Open(now + self.open_for);
+        self.open_for = (self.open_for * 2).min(LONGEST_OPEN);
+        self.era += 1;
+        self.openings += 1;
+        self.slow_start = None;
+        true
+    }
+
+    /// The past is forgotten: what failed before must not open it again.
+    fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.open_for = FIRST_OPEN;
+        self.streak = 0;
+        self.window = Window::default();
+        self.slow_start = Some(SlowStart {
+            allowed: SLOW_START,
+            successes_left: SLOW_START,
+        });
+    }
+
+    fn speed_up(&mut self) {
+        let Some(start) = &mut self.slow_start else {
+            return;
+        };
+        start.successes_left -= 1;
+        if start.successes_left > 0 {
+            return;
+        }
+        start.allowed *= 2;
+        start.successes_left = start.allowed;
+        if start.allowed >= self.concurrency {
+            self.slow_start = None;
+        }
+    }
+}
+
+/// Answers and failures of the last ten seconds, second by second.
+#[derive(Debug, Default)]
+struct Window {
+    /// When the first second began.
+    start: Option<Instant>,
+    /// The number of the newest second since then.
+    newest: u64,
+    seconds: [Second; WINDOW_SECONDS as usize],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    answers: u32,
+    failures: u32,
+}
+
+impl Window {
+    fn count(&mut self, now: Instant, is_answer: bool) {
+        self.move_to(now);
+        let second = &mut self.seconds[(self.newest % WINDOW_SECONDS) as usize];
+        if is_answer {
+            second.answers += 1;
+        } else {
+            second.failures += 1;
+        }
+    }
+
+    /// Clears the seconds that went by since the newest one.
+    fn move_to(&mut self, now: Instant) {
+        let start = *self.start.get_or_insert(now);
+        let current = now.saturating_duration_since(start).as_secs();
+        for passed in (self.newest + 1..=current).take(WINDOW_SECONDS as usize) {
+            self.seconds[(passed % WINDOW_SECONDS) as usize] = Second::default();
+        }
+        self.newest = self.newest.max(current);
+    }
+
+    fn is_mostly_failures(&self) -> bool {
+        let answers: u32 = self.seconds.iter().map(|s| s.answers).sum();
+        let failures: u32 = self.seconds.iter().map(|s| s.failures).sum();
+        answers + failures >= WINDOW_LEAST && failures > answers
+    }
+}
+
+/// So many failures in a row open it.
+const STREAK: u32 = 20;
+/// So do more failures than answers within the window, once there are so many of both.
+const WINDOW_LEAST: u32 = 20;
+const WINDOW_SECONDS: u64 = 10;
+const FIRST_OPEN: Duration = Duration::from_secs(1);
+const LONGEST_OPEN: Duration = Duration::from_secs(15);
+/// Attempts at once right after closing.
+const SLOW_START: usize = 8;
+/// How long a success vouches for the set-up of the destination.
+const RECENT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn pass(breaker: &mut Breaker, now: Instant) -> Pass {
+        match breaker.allow(now, 0) {
+            Permit::Go(pass) => pass,
+            permit => panic!("{permit:?}"),
+        }
+    }
+
+    fn record(breaker: &mut Breaker, now: Instant, signal: Signal) -> bool {
+        let pass = pass(breaker, now);
+        breaker.record(now, pass, signal)
+    }
+
+    /// A breaker that has just opened for the first time.
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(256);
+        for n in 1..=20 {
+            assert_eq!(record(&mut breaker, now, Signal::Failure), n == 20);
+        }
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_twenty_failures_in_a_row() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        assert!(breaker.is_open());
+        assert_eq!(breaker.openings(), 1);
+        let until = now + Duration::from_secs(1);
+        assert_eq!(breaker.allow(now, 0), Permit::Wait(until));
+    }
+
+    #[test]
+    fn an_answer_ends_the_row_and_slow_failures_count_too() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        // One a minute, so that the window holds one only: the row alone opens it.
+        for n in 1..=20 {
+            now += Duration::from_secs(60);
+            if n == 10 {
+                record(&mut breaker, now, Signal::Alive);
+            }
+            assert!(!record(&mut breaker, now, Signal::Failure), "{n}");
+        }
+        for n in 12..=20 {
+            now += Duration::from_secs(60);
+            assert_eq!(record(&mut breaker, now, Signal::Failure), n == 20, "{n}");
+        }
+    }
+
+    #[test]
+    fn it_opens_when_more_than_half_of_twenty_fail_within_ten_seconds() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        for _ in 0..10 {
+            record(&mut breaker, now, Signal::Success);
+            assert!(!record(&mut breaker, now, Signal::Failure));
+        }
+        // Half is not more than half; of eleven seconds ago nothing counts.
+        let mut later = Breaker::new(256);
+        for _ in 0..10 {
+            record(&mut later, now, Signal::Failure);
+            record(&mut later, now, Signal::Success);
+        }
+        let after = now + Duration::from_secs(11);
+        assert!(!record(&mut later, after, Signal::Failure));
+        assert!(record(
+            &mut breaker,
+            now + Duration::from_secs(9),
+            Signal::Failure
+        ));
+    }
+
+    #[test]
+    fn a_neutral_answer_counts_for_nothing() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        for _ in 0..100 {
+            assert!(!record(&mut breaker, now, Signal::Neutral));
+        }
+        assert!(!breaker.destination(now).has_recent_success);
+    }
+
+    #[test]
+    fn it_probes_one_at_a_time_and_waits_twice_as_long_up_to_fifteen_seconds() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for seconds in [1, 2, 4, 8, 15, 15] {
+            let until = now + Duration::from_secs(seconds);
+            assert_eq!(breaker.allow(until - MS, 0), Permit::Wait(until));
+            now = until;
+            let probe = pass(&mut breaker, now);
+            assert_eq!(breaker.allow(now, 1), Permit::Busy);
+            assert!(breaker.record(now, probe, Signal::Failure));
+        }
+        assert_eq!(breaker.openings(), 7);
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_lets_the_next_one_go() {
+        let now = Instant::now() + Duration::from_secs(1);
+        let mut breaker = opened(now - Duration::from_secs(1));
+        assert!(!record(&mut breaker, now, Signal::Neutral));
+        assert!(breaker.is_open());
+        assert!(!record(&mut breaker, now, Signal::Success));
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn closing_forgets_the_past_and_starts_slowly() {
+        let now = Instant::now() + Duration::from_secs(1);
+        let mut breaker = opened(now - Duration::from_secs(1));
+        record(&mut breaker, now, Signal::Alive);
+        assert!(!record(&mut breaker, now, Signal::Failure));
+        for allowed in [8, 16, 32, 64, 128] {
+            for _ in 0..allowed {
+                assert_eq!(breaker.allow(now, allowed), Permit::Busy);
+                record(&mut breaker, now, Signal::Success);
+            }
+        }
+        assert!(matches!(breaker.allow(now, 255), Permit::Go(_)));
+        assert_eq!(breaker.allow(now, 256), Permit::Busy);
+    }
+
+    #[test]
+    fn the_first_opening_after_a_recovery_is_short_again() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        now += Duration::from_secs(1);
+        record(&mut breaker, now, Signal::Failure);
+        now += Duration::from_secs(2);
+        record(&mut breaker, now, Signal::Success);
+        for _ in 0..20 {
+            record(&mut breaker, now, Signal::Failure);
+        }
+        let until = now + Duration::from_secs(1);
+        assert_eq!(breaker.allow(now, 0), Permit::Wait(until));
+    }
+
+    #[test]
+    fn attempts_from_before_it_opened_neither_close_nor_lengthen_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        let late: Vec<_> = (0..3).map(|_| pass(&mut breaker, now)).collect();
+        for _ in 0..20 {
+            record(&mut breaker, now, Signal::Failure);
+        }
+        assert!(!breaker.record(now, late[0], Signal::Failure));
+        let probe = pass(&mut breaker, now + Duration::from_secs(1));
+        assert!(!breaker.record(now, late[1], Signal::Failure));
+        assert!(!breaker.record(now, late[2], Signal::Success));
+        assert!(breaker.is_open() && breaker.destination(now).has_recent_success);
+        breaker.record(now, probe, Signal::Success);
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn a_hold_stops_everything_until_its_end_and_the_longest_wins() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        let until = now + Duration::from_secs(7);
+        breaker.hold(until);
+        breaker.hold(now + Duration::from_secs(3));
+        assert_eq!(breaker.allow(until - MS, 0), Permit::Wait(until));
+        assert!(matches!(breaker.allow(until, 0), Permit::Go(_)));
+    }
+
+    #[test]
+    fn a_success_vouches_for_sixty_seconds() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(256);
+        assert!(!breaker.destination(now).has_recent_success);
+        record(&mut breaker, now, Signal::Success);
+        for (seconds, is_recent) in [(0, true), (60, true), (61, false)] {
+            let destination = breaker.destination(now + Duration::from_secs(seconds));
+            assert_eq!(destination.has_recent_success, is_recent, "{seconds}");
+            assert_eq!(destination.deliveries, 1);
+        }
+    }
+}
