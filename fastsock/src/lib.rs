@@ -12,8 +12,11 @@ mod config;
 mod error;
 mod forwarder;
 mod hooks;
+mod http;
 mod stats;
 mod tasks;
+#[cfg(feature = "tls")]
+mod tls;
 mod types;
 
 pub use bridge::{Bridge, Builder};
