@@ -1,0 +1,401 @@
+//! From the bytes of a request head to what the device shows, or to the refusal it gets; and the bytes of both answers.
+//! RFC 6455 §4.2, RFC 9112. No I/O.
+
+use std::net::SocketAddr;
+
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::types::{ConnectRequest, Credentials, Refusal};
+
+/// Bounds of a request head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    pub(crate) bytes: usize,
+    pub(crate) headers: usize,
+}
+
+/// What the bytes so far are.
+#[derive(Debug)]
+pub(crate) enum Head {
+    /// Not all of a head yet.
+    Partial,
+    /// A WebSocket request; its head took so many bytes.
+    Upgrade(Box<Upgrade>, usize),
+    /// Something else: the answer, and whether it may have a body.
+    Refused(Refusal, Extra),
+}
+
+/// A valid WebSocket request.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(crate) request: ConnectRequest,
+    accept: String,
+    subprotocol: Option<String>,
+}
+
+/// What a refusal needs beside status and body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// One more header line.
+    pub(crate) header: Option<&'static str>,
+    /// The request was a HEAD: no body in the answer.
+    pub(crate) without_body: bool,
+}
+
+/// Reads what came so far. Checks in the order in which refusals are promised: size and syntax, method, upgrade, fields.
+pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) -> Head {
+    let mut headers = vec![httparse::EMPTY_HEADER; limits.headers];
+    let mut request = httparse::Request::new(&mut headers);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length > limits.bytes => {
+            return refused(431, "Request Header Fields Too Large");
+        }
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() >= limits.bytes => {
+            return refused(431, "Request Header Fields Too Large");
+        }
+        Ok(httparse::Status::Partial) => return Head::Partial,
+        Err(httparse::Error::TooManyHeaders) => {
+            return refused(431, "Request Header Fields Too Large");
+        }
+        Err(_) => return refused(400, "Bad Request"),
+    };
+    let fields = Fields(request.headers);
+    match request.method {
+        Some("GET") => {}
+        method => {
+            let extra = Extra {
+                header: Some("Allow: GET"),
+                without_body: method == Some("HEAD"),
+            };
+            return Head::Refused(Refusal::new(405, "Method Not Allowed"), extra);
+        }
+    }
+    if !fields.has_token("upgrade", "websocket") {
+        return needs_upgrade("Upgrade: websocket");
+    }
+    match fields.check(request.version) {
+        Ok(()) => {}
+        Err(Mistake::Version) => return needs_upgrade("Sec-WebSocket-Version: 13"),
+        Err(Mistake::Field(what)) => return refused(400, what),
+    }
+    let target = request.path.unwrap_or("/").to_owned();
+    let Ok(offered) = fields.subprotocols() else {
+        return refused(400, "bad Sec-WebSocket-Protocol");
+    };
+    let key = fields.only("sec-websocket-key").expect("checked above");
+    let credentials = Credentials {
+        token: token_of(&target),
+        bearer: fields.bearer(),
+        subprotocol: offered
+            .iter()
+            .find_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL))
+            .map(str::to_owned),
+    };
+    let upgrade = Upgrade {
+        accept: derive_accept_key(key),
+        subprotocol: offered
+            .iter()
+            .find(|p| !p.starts_with(TOKEN_SUBPROTOCOL))
+            .map(|p| (*p).to_owned()),
+        request: ConnectRequest {
+            headers: fields.owned(),
+            target,
+            remote_addr,
+            credentials,
+        },
+    };
+    Head::Upgrade(Box::new(upgrade), length)
+}
+
+impl Upgrade {
+    /// The 101, byte for byte as firmware compares it.
+    pub(crate) fn answer(&self) -> Vec<u8> {
+        let mut answer = String::with_capacity(256);
+        answer.push_str("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+        answer.push_str(&self.accept);
+        if let Some(subprotocol) = &self.subprotocol {
+            answer.push_str("\r\nSec-WebSocket-Protocol: ");
+            answer.push_str(subprotocol);
+        }
+        answer.push_str("\r\n\r\n");
+        answer.into_bytes()
+    }
+}
+
+/// The answer that refuses; the connection closes after it.
+pub(crate) fn refusal(refusal: &Refusal, extra: Extra) -> Vec<u8> {
+    let status = http::StatusCode::from_u16(refusal.status).unwrap_or(http::StatusCode::FORBIDDEN);
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: text/plain\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Refused")
+    );
+    if let Some(seconds) = refusal.retry_after_s {
+        answer.push_str(&format!("Retry-After: {seconds}\r\n"));
+    }
+    if let Some(header) = extra.header {
+        answer.push_str(header);
+        answer.push_str("\r\n");
+    }
+    answer.push_str(&format!("Content-Length: {}\r\n\r\n", refusal.reason.len()));
+    if !extra.without_body {
+        answer.push_str(&refusal.reason);
+    }
+    answer.into_bytes()
+}
+
+/// The token of a request target, as the original read it: the target without its first slash is a form, so that
+/// `/?token=x` and `/token=x` both hold one; then, for any other path, the query. `None` when missing or empty.
+fn token_of(target: &str) -> Option<String> {
+    let bare = target.replacen('/', "", 1);
+    let query = target.split_once('?').map(|(_, query)| query);
+    first_token(bare.strip_prefix('?').unwrap_or(&bare))
+        .or_else(|| first_token(query?))
+        .filter(|token| !token.is_empty())
+}
+
+fn first_token(form: &str) -> Option<String> {
+    form_urlencoded::parse(form.as_bytes())
+        .find(|(name, _)| name == "token")
+        .map(|(_, value)| value.into_owned())
+}
+
+/// The header fields of a request.
+struct Fields<'a>(&'a [httparse::Header<'a>]);
+
+enum Mistake {
+    Version,
+    Field(&'static str),
+}
+
+impl<'a> Fields<'a> {
+    fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.0
+            .iter()
+            .filter(move |h| h.name.eq_ignore_ascii_case(name))
+            .map(|h| h.value)
+    }
+
+    /// The value of a field that must be there exactly once.
+    fn only(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.all(name);
+        values.next().filter(|_| values.next().is_none())
+    }
+
+    /// The members of a comma-separated field, however often it is sent.
+    fn members(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.all(name)
+            .flat_map(|value| std::str::from_utf8(value).unwrap_or("\0").split(','))
+            .map(|member| member.trim_matches([' ', '\t']))
+    }
+
+    fn has_token(&self, name: &str, token: &str) -> bool {
+        self.members(name)
+            .any(|member| member.eq_ignore_ascii_case(token))
+    }
+
+    fn check(&self, version: Option<u8>) -> Result<(), Mistake> {
+        if version != Some(1) {
+            return Err(Mistake::Field("HTTP/1.1 required"));
+        }
+        if self.only("host").is_none() {
+            return Err(Mistake::Field("bad Host"));
+        }
+        if !self.has_token("connection", "upgrade") {
+            return Err(Mistake::Field("bad Connection"));
+        }
+        if !self.only("sec-websocket-key").is_some_and(is_key) {
+            return Err(Mistake::Field("bad Sec-WebSocket-Key"));
+        }
+        match self.only("sec-websocket-version") {
+            Some(b"13") => Ok(()),
+            _ => Err(Mistake::Version),
+        }
+    }
+
+    fn subprotocols(&self) -> Result<Vec<&'a str>, ()> {
+        self.members("sec-websocket-protocol")
+            .filter(|p| !p.is_empty())
+            .map(|p| {
+                if p.bytes().all(is_token_byte) {
+                    Ok(p)
+                } else {
+                    Err(())
+                }
+            })
+            .collect()
+    }
+
+    fn bearer(&self) -> Option<String> {
+        let value = std::str::from_utf8(self.only("authorization")?).ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+    }
+
+    fn owned(&self) -> Vec<(String, String)> {
+        self.0
+            .iter()
+            .map(|h| {
+                (
+                    h.name.to_ascii_lowercase(),
+                    String::from_utf8_lossy(h.value).into_owned(),
+                )
+            })
+            .collect()
+    }
+}
+
+/// Base64 of 16 bytes (RFC 6455 §4.1). Bits that the last character does not use may be set: the value is only hashed.
+fn is_key(value: &[u8]) -> bool {
+    value.len() == 24
+        && value.ends_with(b"==")
+        && value[..22]
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn refused(status: u16, reason: &str) -> Head {
+    Head::Refused(Refusal::new(status, reason), Extra::default())
+}
+
+fn needs_upgrade(header: &'static str) -> Head {
+    Head::Refused(
+        Refusal::new(426, "Upgrade Required"),
+        Extra {
+            header: Some(header),
+            without_body: false,
+        },
+    )
+}
+
+/// Carries a token where a browser can set no header; never echoed.
+const TOKEN_SUBPROTOCOL: &str = "fastsock-token.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 8192,
+        headers: 64,
+    };
+    const GOOD: &str = "GET /?token=dev1 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn parse(head: &str) -> Head {
+        super::parse(head.as_bytes(), &LIMITS, ([127, 0, 0, 1], 1).into())
+    }
+
+    fn upgrade(head: &str) -> Upgrade {
+        match parse(head) {
+            Head::Upgrade(upgrade, length) => {
+                assert_eq!(length, head.len());
+                *upgrade
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn status(head: &str) -> u16 {
+        match parse(head) {
+            Head::Refused(refusal, _) => refusal.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_101_is_byte_exact() {
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(String::from_utf8(upgrade(GOOD).answer()).unwrap(), answer);
+    }
+
+    #[test]
+    fn tokens_are_read_as_the_original_read_them() {
+        for (target, token) in [
+            ("/?token=dev1", Some("dev1")),
+            ("/token=dev1", Some("dev1")),
+            ("/ws/path?a=b&token=dev1", Some("dev1")),
+            ("/ws?token=dev1", Some("dev1")),
+            ("/?token=a%20b+c", Some("a b c")),
+            ("/?token=%e4%f6", Some("\u{fffd}\u{fffd}")),
+            ("/?token=%F0%9F%94%8C", Some("🔌")),
+            ("/?token=one&token=two", Some("one")),
+            ("/?token=a%3Ab:c", Some("a:b:c")),
+            ("/?token=100%", Some("100%")),
+            ("/?%74oken=x", Some("x")),
+            ("/token=x?y=1", Some("x?y=1")),
+            ("/?token=", None),
+            ("/?token=&token=x", None),
+            ("/?Token=x", None),
+            ("/", None),
+        ] {
+            assert_eq!(token_of(target).as_deref(), token, "{target}");
+        }
+    }
+
+    #[test]
+    fn refusals_come_in_the_promised_order() {
+        for (head, expected) in [
+            ("GET / HTTP/1.1\r\n\x01\r\n\r\n".to_owned(), 400),
+            (
+                format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(9000)),
+                431,
+            ),
+            (
+                format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65)),
+                431,
+            ),
+            ("POST / HTTP/1.1\r\nHost: h\r\n\r\n".into(), 405),
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".into(), 426),
+            (GOOD.replace("Upgrade: websocket", "Upgrade: h2c"), 426),
+            (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 400),
+            (GOOD.replace("keep-alive, Upgrade", "keep-alive"), 400),
+            (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400),
+            (GOOD.replace("Version: 13", "Version: 8"), 426),
+            (GOOD.replace("Host: h\r\n", ""), 400),
+            (
+                GOOD.replace("Host: h", "Host: h\r\nSec-WebSocket-Protocol: a b"),
+                400,
+            ),
+        ] {
+            assert_eq!(status(&head), expected, "{head}");
+        }
+        assert!(matches!(parse(&GOOD[..GOOD.len() - 2]), Head::Partial));
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_no_token_is_chosen() {
+        let offer = |list: &str| {
+            upgrade(&GOOD.replace(
+                "Host: h",
+                &format!("Host: h\r\nSec-WebSocket-Protocol: {list}"),
+            ))
+        };
+        let chosen = offer("fastsock-token.s3cret, chat, other");
+        assert_eq!(chosen.subprotocol.as_deref(), Some("chat"));
+        assert_eq!(
+            chosen.request.credentials.subprotocol.as_deref(),
+            Some("s3cret")
+        );
+        assert_eq!(offer("fastsock-token.s3cret").subprotocol, None);
+    }
+
+    #[test]
+    fn a_refusal_closes_and_says_when_to_come_back() {
+        let text = String::from_utf8(refusal(
+            &Refusal::new(503, "full").with_retry_after(5),
+            Extra::default(),
+        ))
+        .unwrap();
+        assert_eq!(
+            text,
+            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\nRetry-After: 5\r\nContent-Length: 4\r\n\r\nfull"
+        );
+    }
+}

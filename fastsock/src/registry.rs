@@ -1,0 +1,489 @@
+//! Who is connected here: client id to seat, and takeover.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::{
+    broker::{Deliver, LinkChange, Seated},
+    config::{Config, DownlinkBinary, DuplicatePolicy, Full},
+    outbox::{Outbox, OutboxLimits, Put},
+    stats::DownlinkBooks,
+    status::Status,
+    types::{Client, ClientId, CloseReason, Payload, SessionId},
+};
+
+/// Client id to seat, in shards so that one device's traffic seldom waits for another's.
+pub(crate) struct Registry {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    status: Arc<Status>,
+    outbox: OutboxLimits,
+    downlink_binary: DownlinkBinary,
+    duplicates: DuplicatePolicy,
+}
+
+#[derive(Default)]
+struct Shard {
+    seats: HashMap<ClientId, Arc<Seat>>,
+    /// The books of sessions that have left.
+    retired: DownlinkBooks,
+    is_closed: bool,
+}
+
+/// A client's place here: one session's identity, its outbox, and the word that ends it.
+pub(crate) struct Seat {
+    pub(crate) client_id: ClientId,
+    pub(crate) session_id: SessionId,
+    pub(crate) remote_addr: SocketAddr,
+    connected_at: SystemTime,
+    seen_ms: AtomicU64,
+    has_left: AtomicBool,
+    fight: Fight,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    outbox: Outbox,
+    close: Option<CloseReason>,
+    /// Wakes the session's task: a downlink, or the word to close.
+    waker: Option<Waker>,
+}
+
+/// How often an id changed hands lately.
+#[derive(Clone, Copy)]
+struct Fight {
+    since: Instant,
+    takeovers: u32,
+}
+
+/// What came of asking for a seat.
+pub(crate) enum Seating {
+    /// Seated; the session that was there before, if any, was told to close as replaced.
+    Seated(Arc<Seat>, Option<Arc<Seat>>),
+    /// The policy is `reject` and the id is taken.
+    Taken,
+    /// The id changed hands more than 100 times in 10 s.
+    TooMany,
+    /// The bridge stops.
+    Stopping,
+}
+
+impl Registry {
+    pub(crate) fn new(config: &Config, status: Arc<Status>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            status,
+            outbox: OutboxLimits {
+                bytes: config.outbox_bytes,
+                messages: config.outbox_messages,
+                when_full: config.downlink_full,
+            },
+            downlink_binary: config.downlink_binary,
+            duplicates: config.duplicate_policy,
+        }
+    }
+
+    /// Gives a new session its seat. A takeover is one step: the seat is swapped, the old session is told, and what its
+    /// outbox held moves to the head of the new one.
+    pub(crate) fn seat(
+        &self,
+        client_id: ClientId,
+        session_id: SessionId,
+        remote_addr: SocketAddr,
+        now: Instant,
+    ) -> Seating {
+        let mut guard = self.shard(client_id.as_str());
+        let shard = &mut *guard;
+        if shard.is_closed {
+            return Seating::Stopping;
+        }
+        let old = shard.seats.get(&client_id).cloned();
+        if old.is_some() && self.duplicates == DuplicatePolicy::Reject {
+            return Seating::Taken;
+        }
+        let fight = match &old {
+            Some(old) => old.fight.another(now),
+            None => Fight {
+                since: now,
+                takeovers: 0,
+            },
+        };
+        if fight.takeovers > TAKEOVERS_MAX {
+            return Seating::TooMany;
+        }
+        let mut inner = Inner::default();
+        if let Some(old) = &old {
+            let mut old = old.inner.lock();
+            let (queue, books) = old.outbox.hand_over();
+            shard.retired += books;
+            inner.outbox.take_over(queue);
+            old.end(CloseReason::Replaced);
+        }
+        let now = SystemTime::now();
+        let seat = Arc::new(Seat {
+            client_id: client_id.clone(),
+            session_id,
+            remote_addr,
+            connected_at: now,
+            seen_ms: AtomicU64::new(unix_ms(now)),
+            has_left: AtomicBool::new(false),
+            fight,
+            inner: Mutex::new(inner),
+        });
+        shard.seats.insert(client_id, seat.clone());
+        Seating::Seated(seat, old)
+    }
+
+    /// Empties a seat if it is still this session's; what its outbox holds is lost. `false` when it was taken over.
+    pub(crate) fn unseat(&self, seat: &Seat) -> bool {
+        let mut shard = self.shard(seat.client_id.as_str());
+        let is_current = shard
+            .seats
+            .get(&seat.client_id)
+            .is_some_and(|current| current.session_id == seat.session_id);
+        if is_current {
+            shard.seats.remove(&seat.client_id);
+            let mut inner = seat.inner.lock();
+            shard.retired += inner.outbox.close();
+            inner.close.get_or_insert(CloseReason::Lost); // nothing more is put into it
+        }
+        is_current
+    }
+
+    /// Puts a message into the outbox of a device. `None` when it is not seated here, or about to leave.
+    pub(crate) fn put(&self, client_id: &str, payload: Payload) -> Option<Put> {
+        let seat = self.shard(client_id).seats.get(client_id).cloned()?;
+        seat.put(payload, &self.outbox)
+    }
+
+    /// Tells the session of an id to close. `false` when it is not seated here.
+    pub(crate) fn close(
+        &self,
+        client_id: &str,
+        session_id: Option<SessionId>,
+        reason: CloseReason,
+    ) -> bool {
+        let Some(seat) = self.find(client_id) else {
+            return false;
+        };
+        let is_meant = session_id.is_none_or(|id| id == seat.session_id);
+        is_meant && seat.close(reason)
+    }
+
+    /// Tells all sessions to close and seats nobody any more.
+    pub(crate) fn close_all(&self, reason: &CloseReason) {
+        for shard in &self.shards {
+            let seats: Vec<_> = {
+                let mut shard = shard.lock();
+                shard.is_closed = true;
+                shard.seats.values().cloned().collect()
+            };
+            for seat in seats {
+                seat.close(reason.clone());
+            }
+        }
+    }
+
+    /// The seat of an id.
+    pub(crate) fn find(&self, client_id: &str) -> Option<Arc<Seat>> {
+        self.shard(client_id).seats.get(client_id).cloned()
+    }
+
+    /// All seats, in no order.
+    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
+        let mut seats = Vec::new();
+        for shard in &self.shards {
+            seats.extend(shard.lock().seats.values().cloned());
+        }
+        seats
+    }
+
+    /// How many are seated.
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().seats.len())
+            .sum()
+    }
+
+    /// The downlink books. Within a shard nothing moves while they are read.
+    pub(crate) fn books(&self) -> DownlinkBooks {
+        let mut books = DownlinkBooks::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            books += shard.retired;
+            for seat in shard.seats.values() {
+                books += seat.inner.lock().outbox.books();
+            }
+        }
+        books
+    }
+
+    fn shard(&self, client_id: &str) -> MutexGuard<'_, Shard> {
+        let index = self.hasher.hash_one(client_id) as usize % self.shards.len();
+        self.shards[index].lock()
+    }
+}
+
+impl Deliver for Registry {
+    fn deliver(&self, client_id: &str, payload: Bytes) -> bool {
+        let Some(seat) = self.find(client_id) else {
+            return false;
+        };
+        let payload = match self.downlink_binary {
+            DownlinkBinary::Text => Payload::text_lossy(payload),
+            DownlinkBinary::Auto => Payload::text_or_binary(payload),
+        };
+        seat.put(payload, &self.outbox).is_some()
+    }
+
+    fn is_seated(&self, client_id: &str) -> bool {
+        self.shard(client_id).seats.contains_key(client_id)
+    }
+
+    fn everyone(&self) -> Vec<Seated> {
+        let seated = |seat: Arc<Seat>| Seated {
+            client_id: seat.client_id.clone(),
+            session_id: seat.session_id,
+            seen_ms: seat.seen_ms.load(Relaxed),
+        };
+        self.seats().into_iter().map(seated).collect()
+    }
+
+    fn replaced_elsewhere(&self, client_id: &str, session_id: SessionId) {
+        self.close(client_id, Some(session_id), CloseReason::Replaced);
+    }
+
+    fn link_changed(&self, change: LinkChange) {
+        self.status.link_changed(change);
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Registry({} seated)", self.len())
+    }
+}
+
+impl Seat {
+    /// What the host is told of it.
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            client_id: self.client_id.clone(),
+            session_id: self.session_id,
+            remote_addr: self.remote_addr,
+            connected_at: self.connected_at,
+            last_seen: SystemTime::UNIX_EPOCH + Duration::from_millis(self.seen_ms.load(Relaxed)),
+        }
+    }
+
+    /// The device said something; returns the unix milliseconds noted.
+    pub(crate) fn mark_seen(&self, now: SystemTime) -> u64 {
+        let ms = unix_ms(now);
+        self.seen_ms.store(ms, Relaxed);
+        ms
+    }
+
+    /// `true` once: for the one who tells the world that this session has left.
+    pub(crate) fn leave(&self) -> bool {
+        !self.has_left.swap(true, Relaxed)
+    }
+
+    /// Tells the session to close; the first reason stays. `false` when it was told before.
+    pub(crate) fn close(&self, reason: CloseReason) -> bool {
+        self.inner.lock().end(reason)
+    }
+
+    /// For the session's task: wakes it from now on, and says whether to close and whether downlinks wait.
+    pub(crate) fn listen(&self, waker: &Waker) -> (Option<CloseReason>, bool) {
+        let mut inner = self.inner.lock();
+        if !inner
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
+            inner.waker = Some(waker.clone());
+        }
+        (inner.close.clone(), !inner.outbox.is_empty())
+    }
+
+    /// Shows what is to be written next; see [`Outbox::begin`].
+    pub(crate) fn begin(
+        &self,
+        max_messages: usize,
+        max_bytes: usize,
+        show: impl FnMut(&Payload),
+    ) -> usize {
+        self.inner
+            .lock()
+            .outbox
+            .begin(max_messages, max_bytes, show)
+    }
+
+    /// So much of it is in the socket; see [`Outbox::wrote`]. Returns whether more waits.
+    pub(crate) fn wrote(&self, whole: usize, has_begun: bool) -> bool {
+        let mut inner = self.inner.lock();
+        inner.outbox.wrote(whole, has_begun);
+        !inner.outbox.is_empty()
+    }
+
+    fn put(&self, payload: Payload, limits: &OutboxLimits) -> Option<Put> {
+        let mut inner = self.inner.lock();
+        if inner.close.is_some() {
+            return None;
+        }
+        let was_empty = inner.outbox.is_empty();
+        let put = inner.outbox.put(payload, limits);
+        if put == Put::Full && limits.when_full == Full::Close {
+            inner.end(CloseReason::SlowConsumer);
+        } else if was_empty && let Some(waker) = &inner.waker {
+            waker.wake_by_ref();
+        }
+        Some(put)
+    }
+}
+
+impl Inner {
+    fn end(&mut self, reason: CloseReason) -> bool {
+        if self.close.is_some() {
+            return false;
+        }
+        self.close = Some(reason);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+}
+
+impl Fight {
+    fn another(self, now: Instant) -> Self {
+        if now.duration_since(self.since) > TAKEOVER_SPAN {
+            return Self {
+                since: now,
+                takeovers: 1,
+            };
+        }
+        Self {
+            since: self.since,
+            takeovers: self.takeovers + 1,
+        }
+    }
+}
+
+/// Milliseconds since 1970, as the original's `Date.now()`.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64)
+}
+
+const SHARDS: usize = 16;
+const TAKEOVERS_MAX: u32 = 100;
+const TAKEOVER_SPAN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(config: Config) -> Registry {
+        Registry::new(&config, Arc::new(Status::new(None, Arc::default())))
+    }
+
+    fn seat(registry: &Registry, session: u64) -> Seating {
+        registry.seat(
+            ClientId::new("dev").unwrap(),
+            SessionId(session),
+            ([127, 0, 0, 1], 1).into(),
+            Instant::now(),
+        )
+    }
+
+    fn seated(seating: Seating) -> Arc<Seat> {
+        match seating {
+            Seating::Seated(seat, _) => seat,
+            _ => panic!("not seated"),
+        }
+    }
+
+    fn balanced(registry: &Registry) -> DownlinkBooks {
+        let books = registry.books();
+        assert_eq!(
+            books.received,
+            books.delivered + books.held + books.lost.total(),
+            "{books:?}"
+        );
+        books
+    }
+
+    #[test]
+    fn the_newest_session_wins_and_inherits_what_was_held() {
+        let registry = registry(Config::default());
+        let old = seated(seat(&registry, 1));
+        assert!(registry.deliver("dev", "one".into()));
+        let new = seated(seat(&registry, 2));
+        assert_eq!(old.inner.lock().close, Some(CloseReason::Replaced));
+        assert!(!registry.unseat(&old), "the seat is no longer its own");
+        assert_eq!(balanced(&registry).held, 1);
+        assert!(registry.unseat(&new));
+        let books = balanced(&registry);
+        assert_eq!((books.received, books.lost.session_ended), (1, 1));
+        assert!(!registry.deliver("dev", "two".into()));
+    }
+
+    #[test]
+    fn a_full_outbox_closes_the_slow_consumer_and_takes_nothing_more() {
+        let registry = registry(Config::default().outbox_messages(1usize));
+        let slow = seated(seat(&registry, 1));
+        assert!(registry.deliver("dev", "1".into()));
+        assert!(
+            registry.deliver("dev", "2".into()),
+            "received, and lost as full"
+        );
+        assert!(!registry.deliver("dev", "3".into()), "on its way out");
+        assert_eq!(slow.inner.lock().close, Some(CloseReason::SlowConsumer));
+        assert_eq!(balanced(&registry).lost.full, 1);
+    }
+
+    #[test]
+    fn reject_keeps_the_first() {
+        let registry = registry(Config::default().duplicate_policy(DuplicatePolicy::Reject));
+        let _first = seated(seat(&registry, 1));
+        assert!(matches!(seat(&registry, 2), Seating::Taken));
+    }
+
+    #[test]
+    fn a_fight_over_an_id_ends() {
+        let registry = registry(Config::default());
+        for session in 1..=101 {
+            assert!(
+                matches!(seat(&registry, session), Seating::Seated(..)),
+                "{session}"
+            );
+        }
+        assert!(matches!(seat(&registry, 102), Seating::TooMany));
+    }
+
+    #[test]
+    fn after_close_all_nobody_is_seated() {
+        let registry = registry(Config::default());
+        let first = seated(seat(&registry, 1));
+        registry.close_all(&CloseReason::Shutdown);
+        assert_eq!(first.inner.lock().close, Some(CloseReason::Shutdown));
+        assert!(matches!(seat(&registry, 2), Seating::Stopping));
+    }
+}

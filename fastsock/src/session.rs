@@ -1,0 +1,373 @@
+//! One device on one task: its socket, its heartbeat, its downlinks out and its uplinks in.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, Sleep, sleep_until, timeout_at},
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    heartbeat::{Beat, Heartbeat},
+    hooks::{Decision, UplinkAction},
+    lanes::Room,
+    linger::linger,
+    registry::Seat,
+    shared::{Place, Shared},
+    socket::{Socket, Written},
+    types::{CloseReason, Payload, Uplink},
+    verbs,
+};
+
+/// One device on one task. Nobody else touches its socket.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    seat: Arc<Seat>,
+    socket: Socket,
+    heartbeat: Heartbeat,
+    timer: Pin<Box<Sleep>>,
+    seq: u64,
+    /// Since when the socket takes nothing of what is to be written, and how much it had taken by then.
+    stalled: Option<(Instant, u64)>,
+    /// Since when it is not read, because its lane has no room.
+    paused: Option<Instant>,
+    /// It is not read, because a hook has not answered about the last uplink.
+    is_undecided: bool,
+    /// A control frame waits to be flushed.
+    has_control: bool,
+    was_told_of_no_remote: bool,
+    /// Its place among the connections, given back at the end.
+    place: Place,
+}
+
+impl Session {
+    pub(crate) fn new(shared: Arc<Shared>, seat: Arc<Seat>, socket: Socket, place: Place) -> Self {
+        let now = Instant::now();
+        let heartbeat = Heartbeat::new(shared.config.websocket_ping_interval, now, fastrand::f64());
+        let timer = Box::pin(sleep_until(
+            heartbeat.deadline().unwrap_or_else(|| now + FAR_FUTURE),
+        ));
+        Self {
+            shared,
+            seat,
+            socket,
+            heartbeat,
+            timer,
+            seq: 0,
+            stalled: None,
+            paused: None,
+            is_undecided: false,
+            has_control: false,
+            was_told_of_no_remote: false,
+            place,
+        }
+    }
+
+    /// Lives until the session ends, and sees it out.
+    pub(crate) async fn run(mut self) {
+        let reason = poll_fn(|cx| self.poll(cx)).await;
+        // Boxed: an idle session does not pay for the room that closing takes.
+        Box::pin(self.end(reason)).await;
+    }
+
+    /// One turn: told to close? write, read, and look at the clock. Everything that wakes the task ends up here.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let (close, has_downlinks) = self.seat.listen(cx.waker());
+        if let Err(reason) = self.write(cx, has_downlinks) {
+            return Poll::Ready(close.unwrap_or(reason));
+        }
+        if let Some(reason) = close {
+            return Poll::Ready(reason);
+        }
+        if let Err(reason) = self.read(cx) {
+            return Poll::Ready(reason);
+        }
+        self.watch_the_clock(cx)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, has_downlinks: bool) -> Result<(), CloseReason> {
+        let mut is_blocked = false;
+        if has_downlinks {
+            match self.socket.poll_write(cx, &self.seat) {
+                Poll::Ready(Ok(Written::All)) => {}
+                Poll::Ready(Ok(Written::Some)) => cx.waker().wake_by_ref(),
+                Poll::Ready(Err(_)) => return Err(CloseReason::Lost),
+                Poll::Pending => is_blocked = true,
+            }
+        }
+        if self.has_control && !is_blocked {
+            match self.socket.poll_flush(cx) {
+                Poll::Ready(result) => {
+                    result?;
+                    self.has_control = false;
+                }
+                Poll::Pending => is_blocked = true,
+            }
+        }
+        let taken = self.socket.written_bytes();
+        if !is_blocked {
+            self.stalled = None;
+        } else if self.stalled.is_none_or(|(_, before)| before != taken) {
+            self.stalled = Some((Instant::now(), taken));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        for _ in 0..MESSAGES_A_TURN {
+            if !self.may_read(cx) {
+                return Ok(());
+            }
+            let Poll::Ready(message) = self.socket.poll_message(cx) else {
+                return Ok(());
+            };
+            self.on_message(message?)?;
+        }
+        cx.waker().wake_by_ref(); // the turn of others
+        Ok(())
+    }
+
+    /// Backpressure: nothing is read while the device's lane or the bridge has no room, or a hook has to decide.
+    fn may_read(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.paused.is_none() && !self.is_undecided && !self.shared.lanes.is_full() {
+            return true;
+        }
+        let has_room = self
+            .shared
+            .lanes
+            .poll_room(&self.seat.client_id, cx.waker());
+        if has_room {
+            self.is_undecided = false;
+            if self.paused.take().is_some() {
+                self.heartbeat.mark_alive(); // its pongs could not be read meanwhile
+                self.socket.set_user_timeout(None);
+            }
+        } else if self.paused.is_none() && !self.is_undecided {
+            self.pause();
+        }
+        has_room
+    }
+
+    fn pause(&mut self) {
+        self.shared.running.reads_paused.add(1);
+        self.paused = Some(Instant::now());
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), CloseReason> {
+        self.heartbeat.mark_alive();
+        match message {
+            Message::Text(text) => self.on_uplink(Payload::checked_text(compact(text.into()))),
+            Message::Binary(bytes) => self.on_uplink(Payload::binary(compact(bytes))),
+            Message::Ping(_) => {
+                self.has_control = true; // tungstenite has queued the pong
+                Ok(())
+            }
+            Message::Pong(_) => {
+                tracing::trace!(name: "pong", target: "fastsock::messages", client_id = %self.seat.client_id, session_id = self.seat.session_id.0, "Pong from client");
+                Ok(())
+            }
+            Message::Close(_) | Message::Frame(_) => Ok(()), // never given out by the socket
+        }
+    }
+
+    fn on_uplink(&mut self, payload: Payload) -> Result<(), CloseReason> {
+        self.seq += 1;
+        let uplink = Uplink::new(
+            self.seat.client_id.clone(),
+            self.seat.session_id,
+            self.seq,
+            payload,
+        );
+        self.shared.broker.seen(
+            &self.seat.client_id,
+            self.seat.mark_seen(uplink.received_at),
+        );
+        let room = match self.shared.status.has_hooks() {
+            false => self.take(uplink),
+            true => self.ask(uplink),
+        };
+        match room {
+            Room::More | Room::NoRemote => Ok(()),
+            Room::Wait => {
+                self.pause();
+                Ok(())
+            }
+            Room::Undecided => {
+                self.is_undecided = true;
+                Ok(())
+            }
+            Room::Close => Err(CloseReason::TryAgainLater),
+        }
+    }
+
+    fn take(&mut self, uplink: Uplink) -> Room {
+        if self.shared.config.remote_url.is_none() {
+            self.tell_of_no_remote(&uplink);
+        }
+        self.shared.lanes.take(uplink)
+    }
+
+    /// Asks the hook; the message has its place in the order before the hook can answer from another thread.
+    fn ask(&mut self, uplink: Uplink) -> Room {
+        let lanes = &self.shared.lanes;
+        let ticket = lanes.ticket();
+        lanes.take_undecided(uplink.clone(), ticket);
+        let answer = self
+            .shared
+            .status
+            .hook("on_uplink", |hooks| hooks.on_uplink(&uplink, ticket));
+        let action = match answer {
+            Some(Decision::Later(_)) => return Room::Undecided,
+            Some(Decision::Now(action)) => Some(action),
+            None => None,
+        };
+        if self.shared.config.remote_url.is_none() && action == Some(UplinkAction::Forward) {
+            self.tell_of_no_remote(&uplink);
+        }
+        // Only one that timed out already cannot be decided any more.
+        let _ = verbs::decide(&self.shared, ticket, action);
+        self.shared.lanes.room(&self.seat.client_id)
+    }
+
+    fn tell_of_no_remote(&mut self, uplink: &Uplink) {
+        let (client_id, session_id, data) = (
+            &uplink.client_id,
+            uplink.session_id.0,
+            uplink.payload.to_text(),
+        );
+        if std::mem::replace(&mut self.was_told_of_no_remote, true) {
+            tracing::debug!(name: "forward_skipped", %client_id, session_id, %data, "Message forwarding skipped: no REMOTE_URL set");
+        } else {
+            tracing::warn!(name: "forward_skipped", %client_id, session_id, %data, "Message forwarding skipped: no REMOTE_URL set");
+        }
+    }
+
+    /// Acts on what is due, and sleeps until the next of it.
+    fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        loop {
+            let deadline = self.deadline();
+            if self.timer.deadline() != deadline {
+                self.timer.as_mut().reset(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if self
+                .stalled
+                .is_some_and(|(since, _)| now >= since + self.shared.config.write_timeout)
+            {
+                return Poll::Ready(CloseReason::SlowConsumer);
+            }
+            if let Some(since) = self.paused.filter(|since| now >= *since + PAUSED_MAX) {
+                if self.shared.lanes.is_destination_up()
+                    && self.shared.lanes.is_lane_full(&self.seat.client_id)
+                {
+                    return Poll::Ready(CloseReason::TryAgainLater);
+                }
+                self.paused = Some(since + PAUSED_MAX); // the destination is down: that is not the device's doing
+            }
+            match self.heartbeat.tick(now) {
+                Beat::Wait => {}
+                // While it is not read, the kernel watches over it instead (TCP_USER_TIMEOUT).
+                Beat::GiveUp if self.paused.is_none() => return Poll::Ready(CloseReason::NoLife),
+                Beat::GiveUp => self.heartbeat.mark_alive(),
+                Beat::Ping => {
+                    if self.paused.is_some() {
+                        self.socket.set_user_timeout(Some(PAUSED_USER_TIMEOUT));
+                    }
+                    if let Err(reason) = self.socket.ping(cx) {
+                        return Poll::Ready(reason);
+                    }
+                    self.has_control = true;
+                    if let Err(reason) = self.write(cx, false) {
+                        return Poll::Ready(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the clock is to be looked at next.
+    fn deadline(&self) -> Instant {
+        let stall = self
+            .stalled
+            .map(|(since, _)| since + self.shared.config.write_timeout);
+        let pause = self.paused.map(|since| since + PAUSED_MAX);
+        [self.heartbeat.deadline(), stall, pause]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| self.far_future())
+    }
+
+    /// Nothing is due. Keeps what the timer has if that is far enough, so that it is not set anew each turn.
+    fn far_future(&self) -> Instant {
+        let (set, now) = (self.timer.deadline(), Instant::now());
+        if set > now + FAR_FUTURE / 2 {
+            set
+        } else {
+            now + FAR_FUTURE
+        }
+    }
+
+    /// Leaves the seat, closes the socket as the reason demands, and tells the world last.
+    async fn end(mut self, reason: CloseReason) {
+        if self.shared.registry.unseat(&self.seat) {
+            self.shared
+                .broker
+                .unseated(&self.seat.client_id, self.seat.session_id);
+        }
+        self.shared.farewell(&self.seat, &reason);
+        let deadline = Instant::now() + self.shared.config.close_timeout;
+        let is_clean = timeout_at(deadline, self.say_goodbye(&reason))
+            .await
+            .unwrap_or(false);
+        if is_clean {
+            let mut stream = self.socket.into_stream();
+            if stream.shutdown().await.is_ok() {
+                linger(stream, deadline, &self.shared.lingering).await;
+            }
+        }
+        drop(self.place);
+    }
+
+    /// Sends the close frame, or the answer to the device's. `false` when there is nobody to hear it.
+    async fn say_goodbye(&mut self, reason: &CloseReason) -> bool {
+        let said = match reason {
+            CloseReason::Lost | CloseReason::NoLife => false,
+            CloseReason::ByDevice(_) => true,
+            reason => {
+                let code = reason.code().unwrap_or(1000);
+                poll_fn(|cx| Poll::Ready(self.socket.close(cx, code, reason.as_str())))
+                    .await
+                    .is_ok()
+            }
+        };
+        said && poll_fn(|cx| self.socket.poll_flush(cx)).await.is_ok()
+    }
+}
+
+/// Small payloads are copied out of the read buffer they are a slice of; a held one would keep the whole buffer alive.
+fn compact(bytes: bytes::Bytes) -> bytes::Bytes {
+    if bytes.len() < COPY_BELOW_BYTES {
+        bytes::Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
+    }
+}
+
+const COPY_BELOW_BYTES: usize = 4 << 10;
+/// Messages read before other sessions get their turn.
+const MESSAGES_A_TURN: usize = 64;
+const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A lane that stays full this long while the destination is up closes its device with 1013.
+const PAUSED_MAX: Duration = Duration::from_secs(30);
+const PAUSED_USER_TIMEOUT: Duration = Duration::from_secs(60);

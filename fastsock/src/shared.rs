@@ -1,0 +1,139 @@
+//! What all tasks of one bridge hold.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::{
+    broker::Broker,
+    config::Config,
+    hooks::Admission,
+    lanes::Lanes,
+    registry::{Registry, Seat},
+    stats::{Running, SessionBooks, closed_key},
+    status::Status,
+    tasks::Tasks,
+    types::{CloseReason, SessionId, Ticket},
+};
+
+/// What all tasks of one bridge hold.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) status: Arc<Status>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) running: Arc<Running>,
+    /// The accept loop and handshakes.
+    pub(crate) gateway: Tasks,
+    /// One task per session.
+    pub(crate) sessions: Tasks,
+    /// Forwarding, the broker's links, the admin listener.
+    pub(crate) workers: Tasks,
+    /// Decisions about who may connect that a hook has put off.
+    pub(crate) admissions: Mutex<HashMap<Ticket, oneshot::Sender<Option<Admission>>>>,
+    /// Sessions and handshakes right now.
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// Sockets that only wait for their peer to read a close frame or a refusal.
+    pub(crate) lingering: Arc<AtomicUsize>,
+    pub(crate) next_session: AtomicU64,
+    pub(crate) books: Mutex<SessionBooks>,
+}
+
+impl Shared {
+    /// A number for a new session; never reused, never 0.
+    pub(crate) fn session_id(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Counts, logs and tells that a session began.
+    pub(crate) fn welcome(&self, seat: &Seat) {
+        self.books.lock().opened += 1;
+        tracing::debug!(
+            name: "client_connected",
+            client_id = %seat.client_id, session_id = seat.session_id.0, remote_addr = %seat.remote_addr, "Client connected"
+        );
+        self.status
+            .hook("on_connect", |hooks| hooks.on_connect(&seat.client()));
+    }
+
+    /// Counts, logs and tells that a session ended; once, whoever comes first.
+    pub(crate) fn farewell(&self, seat: &Seat, reason: &CloseReason) {
+        if !seat.leave() {
+            return;
+        }
+        *self
+            .books
+            .lock()
+            .closed
+            .entry(closed_key(reason).to_owned())
+            .or_default() += 1;
+        let (client_id, session_id) = (&seat.client_id, seat.session_id.0);
+        if *reason == CloseReason::NoLife {
+            tracing::debug!(name: "client_timeouted", %client_id, session_id, reason = reason.as_str(), "Client timeouted");
+        }
+        tracing::debug!(name: "client_disconnected", %client_id, session_id, reason = reason.as_str(), code = reason.code(), "Client disconnected");
+        self.status.hook("on_disconnect", |hooks| {
+            hooks.on_disconnect(&seat.client(), reason)
+        });
+    }
+
+    /// The session books.
+    pub(crate) fn session_books(&self) -> SessionBooks {
+        let books = self.books.lock().clone();
+        SessionBooks {
+            connected: self.registry.len() as u64,
+            ..books
+        }
+    }
+
+    /// Counts a refused handshake.
+    pub(crate) fn count_refusal(&self, status: u16) {
+        *self.books.lock().refused.entry(status).or_default() += 1;
+    }
+
+    /// Drops whatever runs, without waiting: the last handle is gone.
+    pub(crate) fn abort(&self) {
+        self.gateway.stop();
+        self.registry.close_all(&CloseReason::Shutdown);
+        self.workers.stop();
+        self.sessions.stop();
+        self.admissions.lock().clear();
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("status", &self.status)
+            .field("registry", &self.registry)
+            .field("lanes", &self.lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place among the connections or lingering sockets; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Takes one if fewer than `limit` are taken.
+    pub(crate) fn take(counter: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let place = Self(counter.clone());
+        // The guard exists already: whichever way this goes, what was added is taken back.
+        (counter.fetch_add(1, Relaxed) < limit).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

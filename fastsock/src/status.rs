@@ -1,0 +1,106 @@
+//! What the bridge is doing, and telling the host of it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use crate::{broker::LinkChange, hooks::Hooks, stats::Running, types::State};
+
+/// The phase of a bridge and of its broker link, and the hooks that hear of changes.
+pub(crate) struct Status {
+    phase: Mutex<Phase>,
+    hooks: Option<Arc<dyn Hooks>>,
+    running: Arc<Running>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running { is_linked: bool },
+    Stopping,
+    Stopped,
+}
+
+impl Status {
+    pub(crate) fn new(hooks: Option<Arc<dyn Hooks>>, running: Arc<Running>) -> Self {
+        Self {
+            phase: Mutex::new(Phase::Running { is_linked: true }),
+            hooks,
+            running,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match *self.phase.lock() {
+            Phase::Running { is_linked: true } => State::Running,
+            Phase::Running { is_linked: false } => State::Degraded,
+            Phase::Stopping => State::Stopping,
+            Phase::Stopped => State::Stopped,
+        }
+    }
+
+    pub(crate) fn link_changed(&self, change: LinkChange) {
+        let is_linked = change != LinkChange::Down;
+        let changed = {
+            let mut phase = self.phase.lock();
+            match &mut *phase {
+                Phase::Running { is_linked: was } => std::mem::replace(was, is_linked) != is_linked,
+                _ => return,
+            }
+        };
+        if changed {
+            self.tell(&self.state());
+        }
+        if let LinkChange::Gap { from, to } = change {
+            self.tell(&State::Gap { from, to });
+        }
+    }
+
+    /// `true` for the first who says so.
+    pub(crate) fn stopping(&self) -> bool {
+        let is_first = matches!(
+            std::mem::replace(&mut *self.phase.lock(), Phase::Stopping),
+            Phase::Running { .. }
+        );
+        if is_first {
+            self.tell(&State::Stopping);
+        }
+        is_first
+    }
+
+    pub(crate) fn stopped(&self) {
+        *self.phase.lock() = Phase::Stopped;
+        self.tell(&State::Stopped);
+    }
+
+    /// Calls a hook, if there are any; a panic in it is caught, logged and counted, and comes out as `None`.
+    pub(crate) fn hook<T>(
+        &self,
+        name: &'static str,
+        call: impl FnOnce(&dyn Hooks) -> T,
+    ) -> Option<T> {
+        let hooks = self.hooks.as_deref()?;
+        let result = catch_unwind(AssertUnwindSafe(|| call(hooks)));
+        if result.is_err() {
+            self.running.hooks_failed.add(1);
+            tracing::error!(hook = name, "a hook panicked");
+        }
+        result.ok()
+    }
+
+    pub(crate) fn has_hooks(&self) -> bool {
+        self.hooks.is_some()
+    }
+
+    fn tell(&self, state: &State) {
+        self.hook("on_state", |hooks| hooks.on_state(state));
+    }
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Status({})", self.state().as_str())
+    }
+}
