@@ -1,0 +1,893 @@
+//! Uplinks on their way: a lane per device that has something to say, kept in order, taken in turn, bounded.
+//!
+//! A lane lives under the client id, not under a session, so that a reconnect continues the same order. It is gone once
+//! everything in it is delivered or given up: an idle device costs nothing here.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    backoff::Backoff,
+    config::{Config, Gone, Order, UplinkFull},
+    error::{Error, ErrorKind, Result},
+    forwarder::{
+        Attempt, Forward,
+        breaker::{Breaker, Pass, Permit},
+        outcome::{Floor, Trial, Verdict, judge},
+    },
+    hooks::UplinkAction,
+    registry::Registry,
+    stats::{Running, UplinkBooks},
+    status::Status,
+    tasks::Tasks,
+    types::{ClientId, CloseReason, LostReason, Payload, Ticket, Uplink},
+};
+
+/// All lanes of a bridge, and the workers that empty them.
+pub(crate) struct Lanes {
+    state: Mutex<State>,
+    /// All lanes together are at their bound; also in `state`, here for sessions to look at without a lock.
+    is_full: AtomicBool,
+    next_ticket: AtomicU64,
+    /// Someone is to look at `due` again.
+    due_changed: Notify,
+    /// Nothing is held any more.
+    emptied: Notify,
+    limits: Limits,
+    forward: Option<Box<dyn Forward>>,
+    registry: Arc<Registry>,
+    status: Arc<Status>,
+    running: Arc<Running>,
+    tasks: Tasks,
+}
+
+struct Limits {
+    lane_bytes: usize,
+    total_bytes: usize,
+    concurrency: usize,
+    order: Order,
+    when_full: UplinkFull,
+    max_age: Duration,
+    hook_timeout: Duration,
+    gone: Gone,
+}
+
+struct State {
+    lanes: HashMap<ClientId, Lane>,
+    /// Whose turn it is next: each lane once, with its head (with order `none`: every message).
+    turns: VecDeque<(ClientId, u64)>,
+    due: BTreeMap<(Instant, u64), Due>,
+    tickets: HashMap<Ticket, (ClientId, u64)>,
+    /// Sessions that read no further until there is room.
+    waiters: HashMap<ClientId, Waker>,
+    breaker: Breaker,
+    is_breaker_watched: bool,
+    /// The remote refuses everyone's messages, and that was said.
+    is_misconfigured: bool,
+    workers: usize,
+    in_flight: usize,
+    held_bytes: usize,
+    next_number: u64,
+    books: UplinkBooks,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    slots: VecDeque<Slot>,
+    bytes: usize,
+    undecided: usize,
+}
+
+/// One uplink in its lane.
+struct Slot {
+    /// Counts up over all lanes, so that slots of a lane are sorted by it.
+    number: u64,
+    uplink: Uplink,
+    phase: Phase,
+    taken_at: Instant,
+    attempts: u32,
+    trial: Trial,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A hook has not answered yet.
+    Undecided(Ticket),
+    /// Waits for those before it.
+    Ready,
+    /// Has its turn in `turns`.
+    Queued,
+    /// With a worker.
+    InFlight,
+    /// Waits in `due` for its next attempt.
+    BackingOff,
+}
+
+enum Due {
+    Retry(ClientId, u64),
+    Ticket(Ticket),
+    Breaker,
+}
+
+/// One attempt for a worker to make.
+struct Job {
+    uplink: Uplink,
+    number: u64,
+    attempt: u32,
+    pass: Pass,
+}
+
+/// What a session learns when its uplink was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Read on.
+    More,
+    /// Read no further until [`Lanes::poll_room`] says so.
+    Wait,
+    /// Read no further until the hook has answered; [`Lanes::poll_room`] says so.
+    Undecided,
+    /// Full, and the policy is to close.
+    Close,
+    /// Nobody takes uplinks: it is lost.
+    NoRemote,
+}
+
+/// What is to be told once the lock is released.
+enum News {
+    Lost(Uplink, LostReason),
+    Gone(Uplink),
+}
+
+impl Lanes {
+    pub(crate) fn new(
+        config: &Config,
+        forward: Option<Box<dyn Forward>>,
+        registry: Arc<Registry>,
+        status: Arc<Status>,
+        running: Arc<Running>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let limits = Limits {
+            lane_bytes: config.uplink_lane_bytes,
+            total_bytes: config.uplink_total_bytes,
+            concurrency: config.remote_concurrency,
+            order: config.remote_order,
+            when_full: config.uplink_full,
+            max_age: config.remote_max_age,
+            hook_timeout: config.hook_timeout,
+            gone: config.remote_gone,
+        };
+        let state = State {
+            lanes: HashMap::new(),
+            turns: VecDeque::new(),
+            due: BTreeMap::new(),
+            tickets: HashMap::new(),
+            waiters: HashMap::new(),
+            breaker: Breaker::new(limits.concurrency),
+            is_breaker_watched: false,
+            is_misconfigured: false,
+            workers: 0,
+            in_flight: 0,
+            held_bytes: 0,
+            next_number: 0,
+            books: UplinkBooks::default(),
+            is_closed: false,
+        };
+        let lanes = Arc::new(Self {
+            state: Mutex::new(state),
+            is_full: AtomicBool::new(false),
+            next_ticket: AtomicU64::new(0),
+            due_changed: Notify::new(),
+            emptied: Notify::new(),
+            limits,
+            forward,
+            registry,
+            status,
+            running,
+            tasks,
+        });
+        lanes.tasks.spawn_until_stopped(lanes.clone().keep_time());
+        lanes
+    }
+
+    /// A number for a decision; unique in this bridge.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.next_ticket.fetch_add(1, Relaxed) + 1)
+    }
+
+    /// Takes an uplink that needs no decision.
+    pub(crate) fn take(self: &Arc<Self>, uplink: Uplink) -> Room {
+        self.receive(uplink, None)
+    }
+
+    /// Takes an uplink whose place in the order is kept until [`Lanes::decide`], or the hook's time is over.
+    pub(crate) fn take_undecided(self: &Arc<Self>, uplink: Uplink, ticket: Ticket) -> Room {
+        self.receive(uplink, Some(ticket))
+    }
+
+    /// What a hook said of an undecided uplink (`None`: it failed). Returns a reply for the device, if it gave one.
+    ///
+    /// # Errors
+    /// `Ticket` when it is unknown, answered already, or timed out.
+    pub(crate) fn decide(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        action: Option<UplinkAction>,
+    ) -> Result<Option<(ClientId, Payload)>> {
+        let (news, reply, hire) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let (client_id, number) = state.tickets.remove(&ticket).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Ticket,
+                    format!(
+                        "ticket {} is unknown, answered already, or timed out",
+                        ticket.0
+                    ),
+                )
+            })?;
+            let lane = state
+                .lanes
+                .get_mut(&client_id)
+                .expect("an undecided uplink stays in its lane");
+            lane.undecided -= 1;
+            let slot = lane
+                .slot(number)
+                .expect("an undecided uplink stays in its lane");
+            let mut reply = None;
+            let lost = match action {
+                Some(UplinkAction::Forward) if self.forward.is_some() => {
+                    slot.phase = Phase::Ready;
+                    None
+                }
+                Some(UplinkAction::Replace(payload)) if self.forward.is_some() => {
+                    let (before, after) = (slot.uplink.payload.cost(), payload.cost());
+                    slot.uplink.payload = payload;
+                    slot.phase = Phase::Ready;
+                    lane.bytes = lane.bytes - before + after;
+                    state.held_bytes = state.held_bytes - before + after;
+                    None
+                }
+                Some(UplinkAction::Forward | UplinkAction::Replace(_)) => {
+                    Some(LostReason::NoRemoteUrl)
+                }
+                Some(UplinkAction::Drop) => {
+                    self.remove(state, &client_id, number);
+                    state.books.dropped_by_hook += 1;
+                    None
+                }
+                Some(UplinkAction::Reply(payload)) => {
+                    self.remove(state, &client_id, number);
+                    state.books.dropped_by_hook += 1;
+                    reply = Some((client_id.clone(), payload));
+                    None
+                }
+                None => Some(LostReason::HookFailed),
+            };
+            let news = lost.and_then(|reason| self.lose(state, &client_id, number, reason));
+            self.promote(state, &client_id);
+            self.wake(state, &client_id);
+            (news, reply, self.may_hire(state))
+        };
+        self.hire(hire);
+        self.tell(news);
+        Ok(reply)
+    }
+
+    /// Whether a session may read on; if not, it is woken when it may.
+    pub(crate) fn poll_room(&self, client_id: &ClientId, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.is_closed || self.has_room(&state, client_id) {
+            return true;
+        }
+        match state.waiters.get_mut(client_id) {
+            Some(known) => known.clone_from(waker),
+            None => drop(state.waiters.insert(client_id.clone(), waker.clone())),
+        }
+        false
+    }
+
+    /// What a session of this id may do now.
+    pub(crate) fn room(&self, client_id: &ClientId) -> Room {
+        self.room_in(&self.state.lock(), client_id)
+    }
+
+    /// Whether the lane itself is at its bound, not only the bridge.
+    pub(crate) fn is_lane_full(&self, client_id: &ClientId) -> bool {
+        self.state
+            .lock()
+            .lanes
+            .get(client_id)
+            .is_some_and(|lane| lane.bytes >= self.limits.lane_bytes)
+    }
+
+    /// Whether a ticket waits for its answer here.
+    pub(crate) fn is_pending(&self, ticket: Ticket) -> bool {
+        self.state.lock().tickets.contains_key(&ticket)
+    }
+
+    /// Whether all lanes together are full. A look without a lock, for sessions about to read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
+    }
+
+    /// Whether the destination takes messages; a lane that stays full then is its device's own doing.
+    pub(crate) fn is_destination_up(&self) -> bool {
+        !self.state.lock().breaker.is_open()
+    }
+
+    /// The uplink books; `held` is counted by looking.
+    pub(crate) fn books(&self) -> UplinkBooks {
+        let state = self.state.lock();
+        let held = state
+            .lanes
+            .values()
+            .map(|lane| lane.slots.len() as u64)
+            .sum();
+        UplinkBooks {
+            held,
+            held_bytes: state.held_bytes as u64,
+            ..state.books.clone()
+        }
+    }
+
+    /// Resolves once nothing is held.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.state.lock().lanes.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Gives up all that is held, and takes nothing more. Returns how many were lost.
+    pub(crate) fn abandon(&self) -> u64 {
+        let lost: Vec<Uplink> = {
+            let mut state = self.state.lock();
+            state.is_closed = true;
+            state.turns.clear();
+            state.due.clear();
+            state.tickets.clear();
+            state.held_bytes = 0;
+            let lanes = std::mem::take(&mut state.lanes);
+            let lost: Vec<_> = lanes
+                .into_values()
+                .flat_map(|lane| lane.slots)
+                .map(|slot| slot.uplink)
+                .collect();
+            for _ in &lost {
+                state.books.lost.count(LostReason::Shutdown);
+            }
+            for (_, waker) in state.waiters.drain() {
+                waker.wake();
+            }
+            lost
+        };
+        let count = lost.len() as u64;
+        for uplink in lost {
+            self.tell(Some(News::Lost(uplink, LostReason::Shutdown)));
+        }
+        count
+    }
+
+    fn receive(self: &Arc<Self>, uplink: Uplink, ticket: Option<Ticket>) -> Room {
+        let now = Instant::now();
+        let mut displaced = Vec::new();
+        let (room, hire) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            state.books.received += 1;
+            if state.is_closed {
+                state.books.lost.count(LostReason::Shutdown);
+                displaced.push(News::Lost(uplink, LostReason::Shutdown));
+                (Room::More, false)
+            } else if self.forward.is_none() && ticket.is_none() {
+                state.books.lost.count(LostReason::NoRemoteUrl);
+                (Room::NoRemote, false)
+            } else {
+                let client_id = uplink.client_id.clone();
+                if self.limits.when_full == UplinkFull::DropOldest {
+                    self.displace(state, &client_id, &mut displaced);
+                }
+                self.append(state, uplink, ticket, now);
+                self.promote(state, &client_id);
+                let room = self.room_in(state, &client_id);
+                (room, self.may_hire(state))
+            }
+        };
+        self.hire(hire);
+        for news in displaced {
+            self.tell(Some(news));
+        }
+        room
+    }
+
+    fn append(&self, state: &mut State, uplink: Uplink, ticket: Option<Ticket>, now: Instant) {
+        let number = state.next_number;
+        state.next_number += 1;
+        let client_id = uplink.client_id.clone();
+        let cost = uplink.payload.cost();
+        state.held_bytes += cost;
+        self.is_full
+            .store(state.held_bytes >= self.limits.total_bytes, Relaxed);
+        let lane = state.lanes.entry(client_id.clone()).or_default();
+        lane.bytes += cost;
+        lane.undecided += usize::from(ticket.is_some());
+        let phase = ticket.map_or(Phase::Ready, Phase::Undecided);
+        lane.slots.push_back(Slot {
+            number,
+            uplink,
+            phase,
+            taken_at: now,
+            attempts: 0,
+            trial: Trial::default(),
+        });
+        if let Some(ticket) = ticket {
+            state.tickets.insert(ticket, (client_id, number));
+            self.remind(
+                state,
+                now + self.limits.hook_timeout,
+                number,
+                Due::Ticket(ticket),
+            );
+        }
+    }
+
+    /// With `drop_oldest`: makes room by losing the oldest that are neither in flight nor undecided.
+    fn displace(&self, state: &mut State, client_id: &ClientId, displaced: &mut Vec<News>) {
+        while !self.has_room(state, client_id) {
+            let Some(lane) = state.lanes.get(client_id) else {
+                return;
+            };
+            let Some(oldest) = lane
+                .slots
+                .iter()
+                .find(|s| !matches!(s.phase, Phase::InFlight | Phase::Undecided(_)))
+            else {
+                return;
+            };
+            let number = oldest.number;
+            displaced.extend(self.lose(state, client_id, number, LostReason::Full));
+            self.promote(state, client_id);
+        }
+    }
+
+    fn has_room(&self, state: &State, client_id: &ClientId) -> bool {
+        state.held_bytes < self.limits.total_bytes
+            && state
+                .lanes
+                .get(client_id)
+                .is_none_or(|lane| lane.bytes < self.limits.lane_bytes && lane.undecided == 0)
+    }
+
+    fn room_in(&self, state: &State, client_id: &ClientId) -> Room {
+        if state
+            .lanes
+            .get(client_id)
+            .is_some_and(|lane| lane.undecided > 0)
+        {
+            return Room::Undecided;
+        }
+        match (self.has_room(state, client_id), self.limits.when_full) {
+            (true, _) | (false, UplinkFull::DropOldest) => Room::More,
+            (false, UplinkFull::Pause) => Room::Wait,
+            (false, UplinkFull::Close) => Room::Close,
+        }
+    }
+
+    /// Gives the head of a lane its turn (with order `none`: every message).
+    fn promote(&self, state: &mut State, client_id: &ClientId) {
+        let Some(lane) = state.lanes.get_mut(client_id) else {
+            return;
+        };
+        let eligible = if self.limits.order == Order::Device {
+            1
+        } else {
+            lane.slots.len()
+        };
+        for slot in lane
+            .slots
+            .iter_mut()
+            .take(eligible)
+            .filter(|slot| slot.phase == Phase::Ready)
+        {
+            slot.phase = Phase::Queued;
+            state.turns.push_back((client_id.clone(), slot.number));
+        }
+    }
+
+    /// Takes an uplink out of its lane; the lane goes with its last.
+    fn remove(&self, state: &mut State, client_id: &ClientId, number: u64) -> Option<Slot> {
+        let lane = state.lanes.get_mut(client_id)?;
+        let index = lane.index(number)?;
+        let slot = lane.slots.remove(index)?;
+        let cost = slot.uplink.payload.cost();
+        lane.bytes -= cost;
+        state.held_bytes -= cost;
+        if lane.slots.is_empty() {
+            state.lanes.remove(client_id);
+        }
+        if state.lanes.is_empty() {
+            self.emptied.notify_waiters();
+        }
+        Some(slot)
+    }
+
+    fn lose(
+        &self,
+        state: &mut State,
+        client_id: &ClientId,
+        number: u64,
+        reason: LostReason,
+    ) -> Option<News> {
+        let slot = self.remove(state, client_id, number)?;
+        state.books.lost.count(reason);
+        Some(News::Lost(slot.uplink, reason))
+    }
+
+    /// Lets sessions read on that waited for the room there is now.
+    fn wake(&self, state: &mut State, client_id: &ClientId) {
+        // All who wait for the common bound are woken together, so only once there is room for several.
+        if self.is_full() && state.held_bytes <= self.limits.total_bytes / 8 * 7 {
+            self.is_full.store(false, Relaxed);
+            for (_, waker) in state.waiters.drain() {
+                waker.wake();
+            }
+        } else if !state.waiters.is_empty()
+            && self.has_room(state, client_id)
+            && let Some(waker) = state.waiters.remove(client_id)
+        {
+            waker.wake();
+        }
+    }
+
+    fn remind(&self, state: &mut State, at: Instant, number: u64, due: Due) {
+        if state
+            .due
+            .first_key_value()
+            .is_none_or(|((first, _), _)| at < *first)
+        {
+            self.due_changed.notify_one();
+        }
+        state.due.insert((at, number), due);
+    }
+
+    /// Whether one more worker has something to do; it is counted as hired.
+    fn may_hire(&self, state: &mut State) -> bool {
+        let may = !state.turns.is_empty()
+            && state.workers < self.limits.concurrency
+            && !state.is_breaker_watched;
+        state.workers += usize::from(may);
+        may
+    }
+
+    fn hire(self: &Arc<Self>, may: bool) {
+        if may {
+            self.tasks.spawn_until_stopped(self.clone().work());
+        }
+    }
+
+    /// A worker: makes attempts for whoever has the next turn, until nobody has.
+    async fn work(self: Arc<Self>) {
+        let forward = self
+            .forward
+            .as_ref()
+            .expect("without a forwarder no lane is ever ready");
+        while let Some(job) = self.next() {
+            let attempt = forward.attempt(&job.uplink, job.attempt).await;
+            self.done(job, &attempt);
+        }
+    }
+
+    /// The next attempt to make, or `None`: then this worker is dismissed.
+    fn next(self: &Arc<Self>) -> Option<Job> {
+        let mut overdue = Vec::new();
+        let job = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let job = self.next_in(state, Instant::now(), &mut overdue);
+            if job.is_some() {
+                state.in_flight += 1;
+            } else {
+                state.workers -= 1;
+            }
+            job
+        };
+        for news in overdue {
+            self.tell(Some(news));
+        }
+        job
+    }
+
+    fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<News>) -> Option<Job> {
+        while let Some((client_id, number)) = state.turns.front().cloned() {
+            let Some(slot) = state
+                .lanes
+                .get_mut(&client_id)
+                .and_then(|lane| lane.slot(number))
+            else {
+                state.turns.pop_front(); // displaced meanwhile
+                continue;
+            };
+            if now.duration_since(slot.taken_at) > self.limits.max_age {
+                state.turns.pop_front();
+                overdue.extend(self.lose(state, &client_id, number, LostReason::TooOld));
+                self.promote(state, &client_id);
+                self.wake(state, &client_id);
+                continue;
+            }
+            let pass = match state.breaker.allow(now, state.in_flight) {
+                Permit::Go(pass) => pass,
+                Permit::Busy => return None, // whoever is in flight comes back here
+                Permit::Wait(until) => {
+                    state.is_breaker_watched = true;
+                    self.remind(state, until, u64::MAX, Due::Breaker);
+                    return None;
+                }
+            };
+            state.turns.pop_front();
+            slot.phase = Phase::InFlight;
+            slot.attempts += 1;
+            return Some(Job {
+                uplink: slot.uplink.clone(),
+                number,
+                attempt: slot.attempts,
+                pass,
+            });
+        }
+        None
+    }
+
+    /// Judges an attempt and acts on it.
+    fn done(self: &Arc<Self>, job: Job, attempt: &Attempt) {
+        let now = Instant::now();
+        self.running.posts.add(1);
+        let Job {
+            uplink,
+            number,
+            pass,
+            ..
+        } = job;
+        let client_id = uplink.client_id.clone();
+        let (news, hire) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            state.in_flight -= 1;
+            if state.is_closed {
+                return; // counted as lost already
+            }
+            let destination = state.breaker.destination(now);
+            let slot = state
+                .lanes
+                .get_mut(&client_id)
+                .and_then(|lane| lane.slot(number))
+                .expect("an uplink in flight stays in its lane");
+            let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
+            if state.breaker.record(now, pass, signal) {
+                self.running.breaker_opened.add(1);
+                tracing::warn!("the remote does not take messages; they are held until it does");
+            }
+            let news = match verdict {
+                Verdict::Delivered => {
+                    self.remove(state, &client_id, number);
+                    state.books.delivered += 1;
+                    state.is_misconfigured = false;
+                    log_delivery(&uplink);
+                    Vec::new()
+                }
+                Verdict::Retry {
+                    floor,
+                    is_misconfigured,
+                } => {
+                    self.put_off(state, &uplink, number, floor, attempt, now);
+                    if is_misconfigured && !std::mem::replace(&mut state.is_misconfigured, true) {
+                        tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
+                    }
+                    Vec::new()
+                }
+                Verdict::Final { reason, is_gone } => {
+                    self.running.posts_failed.add(1);
+                    log_loss(&uplink, reason, Some(attempt));
+                    let gone =
+                        (is_gone && self.limits.gone == Gone::Close).then(|| News::Gone(uplink));
+                    self.lose(state, &client_id, number, reason)
+                        .into_iter()
+                        .chain(gone)
+                        .collect()
+                }
+            };
+            self.promote(state, &client_id);
+            self.wake(state, &client_id);
+            (news, self.may_hire(state))
+        };
+        self.hire(hire);
+        for news in news {
+            self.tell(Some(news));
+        }
+    }
+
+    /// Keeps a message at the head of its lane for another attempt.
+    fn put_off(
+        &self,
+        state: &mut State,
+        uplink: &Uplink,
+        number: u64,
+        floor: Option<Floor>,
+        attempt: &Attempt,
+        now: Instant,
+    ) {
+        self.running.posts_failed.add(1);
+        let Some(slot) = state
+            .lanes
+            .get_mut(&uplink.client_id)
+            .and_then(|lane| lane.slot(number))
+        else {
+            return;
+        };
+        slot.phase = Phase::BackingOff;
+        let attempts = slot.attempts;
+        let mut wait = RETRY.delay(attempts);
+        match floor {
+            Some(Floor::Lane(floor)) => wait = wait.max(floor),
+            Some(Floor::Destination(floor)) => state.breaker.hold(now + floor),
+            None => {}
+        }
+        log_failure(uplink, attempts, attempt, wait);
+        self.remind(
+            state,
+            now + wait,
+            number,
+            Due::Retry(uplink.client_id.clone(), number),
+        );
+    }
+
+    /// Watches over retries, hooks that do not answer, and the breaker.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let first = self
+                .state
+                .lock()
+                .due
+                .first_key_value()
+                .map(|((at, _), _)| *at);
+            match first {
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => self.ring(Instant::now()),
+                    () = self.due_changed.notified() => {}
+                },
+                None => self.due_changed.notified().await,
+            }
+        }
+    }
+
+    fn ring(self: &Arc<Self>, now: Instant) {
+        let mut late = Vec::new();
+        let mut hires = 0;
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            while let Some(entry) = state.due.first_entry().filter(|entry| entry.key().0 <= now) {
+                match entry.remove() {
+                    Due::Retry(client_id, number) => {
+                        if let Some(slot) = state
+                            .lanes
+                            .get_mut(&client_id)
+                            .and_then(|lane| lane.slot(number))
+                        {
+                            slot.phase = Phase::Ready;
+                            self.promote(state, &client_id);
+                        }
+                    }
+                    Due::Ticket(ticket) => {
+                        late.extend(state.tickets.contains_key(&ticket).then_some(ticket))
+                    }
+                    Due::Breaker => state.is_breaker_watched = false,
+                }
+            }
+            while hires < state.turns.len() && self.may_hire(state) {
+                hires += 1;
+            }
+        }
+        for _ in 0..hires {
+            self.hire(true);
+        }
+        for ticket in late {
+            if self.decide(ticket, None).is_ok() {
+                self.running.hooks_failed.add(1);
+                tracing::error!(hook = "on_uplink", "a hook did not answer in time");
+            }
+        }
+    }
+
+    fn tell(&self, news: Option<News>) {
+        match news {
+            None => {}
+            Some(News::Gone(uplink)) => {
+                self.registry.close(
+                    uplink.client_id.as_str(),
+                    Some(uplink.session_id),
+                    CloseReason::Gone,
+                );
+            }
+            Some(News::Lost(uplink, reason)) => {
+                if !matches!(
+                    reason,
+                    LostReason::Rejected | LostReason::Poison | LostReason::NoRemoteUrl
+                ) {
+                    log_loss(&uplink, reason, None);
+                }
+                if reason != LostReason::NoRemoteUrl {
+                    self.status.hook("on_uplink_lost", |hooks| {
+                        hooks.on_uplink_lost(&uplink, reason)
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Lane {
+    fn index(&self, number: u64) -> Option<usize> {
+        self.slots
+            .binary_search_by_key(&number, |slot| slot.number)
+            .ok()
+    }
+
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let index = self.index(number)?;
+        self.slots.get_mut(index)
+    }
+}
+
+impl std::fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lanes({} held)", self.books().held)
+    }
+}
+
+fn log_delivery(uplink: &Uplink) {
+    tracing::trace!(
+        name: "message_forwarded", target: "fastsock::messages",
+        client_id = %uplink.client_id, session_id = uplink.session_id.0, data = %uplink.payload.to_text(),
+        "Forwarded message to remote"
+    );
+}
+
+/// The original's error line for the first failure of a message; between that and its loss, at debug.
+fn log_failure(uplink: &Uplink, attempts: u32, attempt: &Attempt, wait: Duration) {
+    let (client_id, session_id, retry_in_ms) = (
+        &uplink.client_id,
+        uplink.session_id.0,
+        wait.as_millis() as u64,
+    );
+    let data = uplink.payload.to_text();
+    if attempts == 1 {
+        tracing::error!(name: "forward_failed", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, %data, "Failed to forward message to remote");
+    } else {
+        tracing::debug!(name: "forward_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to forward message to remote");
+    }
+}
+
+fn log_loss(uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
+    let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
+    tracing::error!(
+        name: "forward_failed",
+        client_id = %uplink.client_id, session_id = uplink.session_id.0, reason = reason.as_str(), is_lost = true, %error,
+        data = %uplink.payload.to_text(), "Failed to forward message to remote"
+    );
+}
+
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
