@@ -2,88 +2,136 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+
 use crate::{
     config::Config,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     hooks::{Answer, Hooks},
     stats::Stats,
     types::{Client, ClientId, CloseReason, Leftover, Payload, Sent, State, Ticket},
+    verbs,
 };
 
-/// A running bridge with a runtime of its own. The calls block the calling thread where they say so; none may be
-/// called from a task of an async runtime, nor from a hook (except `resolve`, `disconnect`, `stats`, `clients`, `state`).
+/// A running bridge with a runtime of its own. The calls that block say so; those may not be made from a task of an
+/// async runtime, nor from a hook. Dropping it ends everything without waiting.
+///
+/// ```
+/// use fastsock::{Config, blocking::Bridge};
+///
+/// let bridge = Bridge::builder(Config::default().websocket_port(0u16)).start()?;
+/// assert!(bridge.clients().is_empty());
+/// assert!(bridge.stop(std::time::Duration::from_secs(8)).is_empty());
+/// # Ok::<(), fastsock::Error>(())
+/// ```
 #[derive(Debug)]
-pub struct Bridge {}
+pub struct Bridge {
+    bridge: crate::Bridge,
+    runtime: Mutex<Option<Runtime>>,
+    handle: tokio::runtime::Handle,
+}
 
 /// How to start a [`Bridge`].
-#[derive(Debug)]
 #[must_use]
-pub struct Builder {}
+pub struct Builder {
+    config: Config,
+    hooks: Option<Arc<dyn Hooks>>,
+    workers: usize,
+    on_thread_start: Option<Box<dyn Fn() + Send + Sync>>,
+}
 
 impl Bridge {
     /// Begins with these settings and no hooks.
     pub fn builder(config: Config) -> Builder {
-        let _ = config;
-        todo!()
+        Builder {
+            config,
+            hooks: None,
+            workers: 2,
+            on_thread_start: None,
+        }
     }
 
-    /// As [`crate::Bridge::send`]; blocks while Redis is asked when the device is not here.
+    /// As [`crate::Bridge::send`]; blocks, at most some 2 s, while Redis is asked when the device is not here.
+    ///
+    /// # Errors
+    /// As there.
     pub fn send(&self, client_id: &ClientId, payload: Payload) -> Result<Sent> {
-        let _ = (client_id, payload);
-        todo!()
+        let shared = self.bridge.shared();
+        match verbs::send_here(shared, client_id, payload)? {
+            Ok(sent) => Ok(sent),
+            Err(payload) => self.handle.block_on(
+                shared
+                    .broker
+                    .publish(client_id.clone(), payload.into_bytes()),
+            ),
+        }
     }
 
     /// As [`crate::Bridge::disconnect`].
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
-        let _ = (client_id, reason);
-        todo!()
+        self.bridge.disconnect(client_id, reason)
     }
 
     /// As [`crate::Bridge::clients`].
     pub fn clients(&self) -> Vec<Client> {
-        todo!()
+        self.bridge.clients()
     }
 
     /// As [`crate::Bridge::stats`].
     pub fn stats(&self) -> Stats {
-        todo!()
+        self.bridge.stats()
     }
 
     /// As [`crate::Bridge::state`].
     pub fn state(&self) -> State {
-        todo!()
+        self.bridge.state()
     }
 
     /// As [`crate::Bridge::local_addr`].
     pub fn local_addr(&self) -> SocketAddr {
-        todo!()
+        self.bridge.local_addr()
     }
 
     /// As [`crate::Bridge::admin_addr`].
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        todo!()
+        self.bridge.admin_addr()
     }
 
     /// As [`crate::Bridge::resolve`].
+    ///
+    /// # Errors
+    /// As there.
     pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
-        let _ = (ticket, answer);
-        todo!()
+        self.bridge.resolve(ticket, answer)
     }
 
     /// As [`crate::Bridge::request_stop`].
     pub fn request_stop(&self) {
-        todo!()
+        self.bridge.request_stop();
     }
 
     /// As [`crate::Bridge::stop`]; blocks until everything has ended, the threads of the runtime too.
     pub fn stop(&self, deadline: Duration) -> Leftover {
-        let _ = deadline;
-        todo!()
+        let leftover = self.handle.block_on(self.bridge.stop(deadline));
+        let runtime = self.runtime.lock().take();
+        if let Some(runtime) = runtime {
+            runtime.shutdown_timeout(RUNTIME_END);
+        }
+        leftover
     }
 
-    /// The async handle of the same bridge.
+    /// The async handle of the same bridge. Its tasks run on this one's runtime, and end with it.
     pub fn handle(&self) -> crate::Bridge {
-        todo!()
+        self.bridge.clone()
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.get_mut().take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -94,28 +142,60 @@ impl Builder {
     }
 
     /// The same, shared with the host.
-    pub fn shared_hooks(self, hooks: Arc<dyn Hooks>) -> Self {
-        let _ = hooks;
-        todo!()
+    pub fn shared_hooks(mut self, hooks: Arc<dyn Hooks>) -> Self {
+        self.hooks = Some(hooks);
+        self
     }
 
     /// Threads of the runtime, 1 to 64; the default is 2.
-    pub fn workers(self, workers: usize) -> Self {
-        let _ = workers;
-        todo!()
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.clamp(1, 64);
+        self
     }
 
     /// Runs on each thread of the runtime as it starts, before anything else; for signal masks and names.
-    pub fn on_thread_start(self, f: impl Fn() + Send + Sync + 'static) -> Self {
-        let _ = f;
-        todo!()
+    pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_thread_start = Some(Box::new(f));
+        self
     }
 
     /// Starts the runtime and the bridge. Blocks until the ports are bound.
     ///
     /// # Errors
-    /// As [`crate::Builder::start`].
+    /// As [`crate::Builder::start`], and `Io` when threads cannot be started.
     pub fn start(self) -> Result<Bridge> {
-        todo!()
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder
+            .worker_threads(self.workers)
+            .thread_name("fastsock")
+            .enable_all();
+        if let Some(f) = self.on_thread_start {
+            builder.on_thread_start(f);
+        }
+        let runtime = builder
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot start the runtime").with_source(e))?;
+        let mut start = crate::Bridge::builder(self.config);
+        if let Some(hooks) = self.hooks {
+            start = start.shared_hooks(hooks);
+        }
+        let bridge = runtime.block_on(start.start())?;
+        let handle = runtime.handle().clone();
+        Ok(Bridge {
+            bridge,
+            runtime: Mutex::new(Some(runtime)),
+            handle,
+        })
     }
 }
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+const RUNTIME_END: Duration = Duration::from_secs(1);

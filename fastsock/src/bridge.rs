@@ -1,77 +1,144 @@
 //! The handle the host holds: start, stop, and the verbs.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use tokio::runtime::Handle;
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    config::Config,
-    error::Result,
+    admin,
+    broker::{Broker, embedded::Embedded},
+    config::{BrokerKind, Config},
+    error::{Error, ErrorKind, Result},
+    forwarder::{Forward, http::HttpForwarder},
+    gateway,
     hooks::{Answer, Hooks},
-    stats::Stats,
+    lanes::Lanes,
+    registry::Registry,
+    shared::Shared,
+    stats::{Running, Stats},
+    status::Status,
+    tasks::Tasks,
     types::{Client, ClientId, CloseReason, Leftover, Payload, Sent, State, Ticket},
+    verbs,
 };
 
 /// A running bridge. Clones are cheap and mean the same bridge; dropping the last one stops everything without waiting.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use fastsock::{Bridge, ClientId, Config, Sent};
+///
+/// let bridge = Bridge::builder(Config::default().websocket_port(0u16)).start().await?;
+/// println!("devices connect to ws://{}/?token=dev1", bridge.local_addr());
+/// let nobody = ClientId::new("dev1").expect("not empty");
+/// assert_eq!(bridge.send(&nobody, "hello".into()).await?, Sent::Offline);
+/// assert!(bridge.stop(std::time::Duration::from_secs(8)).await.is_empty());
+/// # Ok::<(), fastsock::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
-pub struct Bridge {}
+pub struct Bridge(Arc<Inner>);
+
+/// A [`Bridge`] that does not keep it running: what hooks hold, since the bridge holds them.
+#[derive(Clone, Debug)]
+pub struct WeakBridge(Weak<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    stopped: OnceCell<Leftover>,
+}
 
 /// How to start a [`Bridge`].
-#[derive(Debug)]
 #[must_use]
-pub struct Builder {}
+pub struct Builder {
+    config: Config,
+    hooks: Option<Arc<dyn Hooks>>,
+    runtime: Option<Handle>,
+}
 
 impl Bridge {
     /// Begins with these settings and no hooks.
     pub fn builder(config: Config) -> Builder {
-        let _ = config;
-        todo!()
+        Builder {
+            config,
+            hooks: None,
+            runtime: None,
+        }
     }
 
     /// Queues a message for a device, here or on another gateway.
     ///
     /// # Errors
-    /// `TooLarge` over 16 MiB, `OutboxFull` when the policy is `drop_newest` and the outbox here is full, `Broker` when the
-    /// device is not here and Redis cannot be asked, `Stopped`.
+    /// `TooLarge` over 16 MiB, `OutboxFull` when the outbox here is full (and with `downlink_full` = `close` the device is
+    /// closed for it), `Broker` when the device is not here and Redis cannot be asked, `Stopped`.
     pub async fn send(&self, client_id: &ClientId, payload: Payload) -> Result<Sent> {
-        let _ = (client_id, payload);
-        todo!()
+        verbs::send(&self.0.shared, client_id, payload).await
     }
 
-    /// Closes the session of a device that is here. `false` when it is not.
+    /// Queues a message for a device that is here; `false` when it is not. Never blocks, so hooks may call it.
+    ///
+    /// # Errors
+    /// `TooLarge`, `OutboxFull` and `Stopped`, as [`Bridge::send`].
+    pub fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
+        Ok(verbs::send_here(&self.0.shared, client_id, payload)?.is_ok())
+    }
+
+    /// The same bridge for a hook to hold: it does not keep it running.
+    pub fn downgrade(&self) -> WeakBridge {
+        WeakBridge(Arc::downgrade(&self.0))
+    }
+
+    /// Closes the session of a device that is here, what its outbox holds first if the socket takes it at once.
+    /// `false` when it is not here. Never blocks.
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
-        let _ = (client_id, reason);
-        todo!()
+        verbs::disconnect(&self.0.shared, client_id.as_str(), reason)
     }
 
     /// Everyone who is seated here, in no order.
     pub fn clients(&self) -> Vec<Client> {
-        todo!()
+        verbs::clients(&self.0.shared)
     }
 
-    /// The books, true in this moment.
+    /// The books, true in this moment. Looks at every outbox: some 20 ns a device.
     pub fn stats(&self) -> Stats {
-        todo!()
+        verbs::stats(&self.0.shared)
     }
 
-    /// What the bridge is doing.
+    /// What the bridge is doing. Never `Gap`: that one is only told to `on_state`.
     pub fn state(&self) -> State {
-        todo!()
+        self.0.shared.status.state()
     }
 
     /// Where devices connect.
     pub fn local_addr(&self) -> SocketAddr {
-        todo!()
+        self.0.local_addr
     }
 
     /// Where the admin listener is, if there is one.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        todo!()
+        self.0.admin_addr
     }
 
     /// The settings it runs with.
     pub fn config(&self) -> &Config {
-        todo!()
+        &self.0.shared.config
+    }
+
+    /// What carries downlinks between processes now: `embedded` or `redis`. With `auto` it changes once Redis answers.
+    pub fn broker(&self) -> &'static str {
+        self.0.shared.broker.name()
     }
 
     /// Answers a decision that was put off. From any thread; never blocks.
@@ -79,20 +146,73 @@ impl Bridge {
     /// # Errors
     /// `Ticket` when it is unknown, answered already or timed out; `Argument` when the answer is of the other kind.
     pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
-        let _ = (ticket, answer);
-        todo!()
+        verbs::resolve(&self.0.shared, ticket, answer)
     }
 
-    /// Begins to stop without waiting; [`Bridge::stop`] then waits.
+    /// Begins to stop without waiting: nobody is accepted any more and all sessions are told to close.
+    /// [`Bridge::stop`] does the rest.
     pub fn request_stop(&self) {
-        todo!()
+        let shared = &self.0.shared;
+        shared.status.stopping();
+        shared.gateway.stop();
+        shared.registry.close_all(&CloseReason::Shutdown);
     }
 
     /// Stops: closes every device with 1001, delivers what was accepted, clears presence, ends all tasks; at most
-    /// `deadline` long. Says what was left. Calling it again waits for the same end.
+    /// `deadline` long. Says what was left. Calling it again waits for the same end and says the same.
+    ///
+    /// # Cancel safety
+    /// Dropped half-way, the bridge is still stopping; call it again to see the end.
     pub async fn stop(&self, deadline: Duration) -> Leftover {
-        let _ = deadline;
-        todo!()
+        *self
+            .0
+            .stopped
+            .get_or_init(|| self.stop_once(Instant::now() + deadline))
+            .await
+    }
+
+    /// Stopping, top to bottom: no more accepting, sessions out, presence and uplinks side by side, then the rest.
+    async fn stop_once(&self, deadline: Instant) -> Leftover {
+        let shared = &self.0.shared;
+        self.request_stop();
+        let _ = timeout_at(deadline, shared.gateway.wait()).await;
+        let _ = timeout_at(deadline, shared.sessions.wait()).await;
+        let sessions = shared.sessions.len() as u64;
+        let (presence, _) = tokio::join!(
+            shared.broker.stop(deadline),
+            timeout_at(deadline, shared.lanes.drained())
+        );
+        let uplinks = shared.lanes.abandon();
+        shared.abort();
+        // They have been told; this is only their last breath.
+        let last_breath = deadline.max(Instant::now() + LAST_BREATH);
+        let _ = timeout_at(last_breath, async {
+            tokio::join!(shared.workers.wait(), shared.sessions.wait())
+        })
+        .await;
+        shared.status.stopped();
+        Leftover {
+            sessions,
+            uplinks,
+            presence,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+impl WeakBridge {
+    /// The bridge, while a handle of the host still keeps it running.
+    pub fn upgrade(&self) -> Option<Bridge> {
+        self.0.upgrade().map(Bridge)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.abort();
     }
 }
 
@@ -103,22 +223,112 @@ impl Builder {
     }
 
     /// The same, shared with the host.
-    pub fn shared_hooks(self, hooks: Arc<dyn Hooks>) -> Self {
-        let _ = hooks;
-        todo!()
+    pub fn shared_hooks(mut self, hooks: Arc<dyn Hooks>) -> Self {
+        self.hooks = Some(hooks);
+        self
     }
 
     /// The runtime to run on; without it, the one `start` is called on.
-    pub fn runtime(self, runtime: Handle) -> Self {
-        let _ = runtime;
-        todo!()
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
     }
 
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
     ///
     /// # Errors
-    /// `Config` for settings that contradict each other, `Bind` for a port that is taken, `Io`.
+    /// `Config` for settings that contradict each other or files that cannot be read, `Bind` for a port that is taken.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime and none was given.
     pub async fn start(self) -> Result<Bridge> {
-        todo!()
+        self.config.check()?;
+        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let _entered = runtime.enter();
+        // The device port first: a second gateway on the same machine then names that one.
+        let devices = gateway::bind(&self.config)?;
+        let admin = admin::bind(&self.config)?;
+        let shared = self.assemble(&runtime)?;
+        let addr = |listener: &TcpListener| {
+            listener.local_addr().map_err(|e| {
+                Error::new(ErrorKind::Io, "the listener has no address").with_source(e)
+            })
+        };
+        let (local_addr, admin_addr) = (addr(&devices)?, admin.as_ref().map(addr).transpose()?);
+        let inner = Inner {
+            shared: shared.clone(),
+            local_addr,
+            admin_addr,
+            stopped: OnceCell::new(),
+        };
+        let bridge = Bridge(Arc::new(inner));
+        shared
+            .status
+            .hook("on_start", |hooks| hooks.on_start(&bridge.downgrade()));
+        shared
+            .gateway
+            .spawn(gateway::accept(shared.clone(), devices));
+        if let Some(listener) = admin {
+            shared
+                .workers
+                .spawn_until_stopped(admin::serve(shared.clone(), listener));
+        }
+        Ok(bridge)
+    }
+
+    /// Builds the house, floor by floor.
+    fn assemble(self, runtime: &Handle) -> Result<Arc<Shared>> {
+        let Self { config, hooks, .. } = self;
+        let tasks = || Tasks::new(runtime.clone());
+        let (gateway, sessions, workers) = (tasks(), tasks(), tasks());
+        let running = Arc::new(Running::default());
+        let status = Arc::new(Status::new(hooks, running.clone()));
+        let registry = Arc::new(Registry::new(&config, status.clone()));
+        let forward = match &config.remote_url {
+            Some(_) => {
+                Some(Box::new(HttpForwarder::new(&config, workers.clone())?) as Box<dyn Forward>)
+            }
+            None => None,
+        };
+        let broker = broker(&config, &registry, &workers, &running)?;
+        let lanes = Lanes::new(
+            &config,
+            forward,
+            registry.clone(),
+            status.clone(),
+            running.clone(),
+            workers.clone(),
+        );
+        Ok(Arc::new(Shared {
+            config,
+            status,
+            registry,
+            lanes,
+            broker,
+            running,
+            gateway,
+            sessions,
+            workers,
+            admissions: Mutex::default(),
+            connections: Arc::default(),
+            lingering: Arc::default(),
+            next_session: 0.into(),
+            books: Mutex::default(),
+        }))
     }
 }
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .field("has_hooks", &self.hooks.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<Arc<dyn Broker>> {
+    Ok(Arc::new(Embedded))
+}
+
+const LAST_BREATH: Duration = Duration::from_millis(100);

@@ -1,8 +1,11 @@
 //! What the host can decide and what it is told.
 
-use crate::types::{
-    Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Refusal, State, Ticket,
-    Uplink,
+use crate::{
+    bridge::WeakBridge,
+    types::{
+        Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Refusal, State, Ticket,
+        Uplink,
+    },
 };
 
 /// The callbacks of the embedding program. Every method has a default; `()` implements the trait.
@@ -17,6 +20,12 @@ use crate::types::{
 /// A panic is caught where the hook is called and logged. A failed `authenticate` refuses with 503;
 /// a failed `on_uplink` loses that message with the reason `hook_failed`: it is never forwarded unchecked.
 pub trait Hooks: Send + Sync + 'static {
+    /// The bridge is about to accept devices. Keep the handle to send from hooks later
+    /// ([`Bridge::send_here`](crate::Bridge::send_here)).
+    fn on_start(&self, bridge: &WeakBridge) {
+        let _ = bridge;
+    }
+
     /// Decides who may connect, and under which client id.
     fn authenticate(&self, request: &ConnectRequest, ticket: Ticket) -> Decision<Admission> {
         let _ = (request, ticket);

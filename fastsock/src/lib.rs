@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![forbid(unsafe_code)]
 
+mod admin;
 mod backoff;
 pub mod blocking;
 mod bridge;
@@ -11,15 +12,27 @@ mod broker;
 mod config;
 mod error;
 mod forwarder;
+mod gateway;
+mod handshake;
+mod heartbeat;
 mod hooks;
 mod http;
+mod lanes;
+mod linger;
+mod outbox;
+mod registry;
+mod session;
+mod shared;
+mod socket;
 mod stats;
+mod status;
 mod tasks;
 #[cfg(feature = "tls")]
 mod tls;
 mod types;
+mod verbs;
 
-pub use bridge::{Bridge, Builder};
+pub use bridge::{Bridge, Builder, WeakBridge};
 pub use config::*;
 pub use error::*;
 pub use hooks::*;

@@ -27,3 +27,15 @@ pub(crate) enum Attempt {
     /// No answer: connect, TLS, DNS, time-out, or a broken connection. One line for the log, with its cause.
     Failed { error: String },
 }
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Answered { status, .. } => write!(f, "Request failed with status code {status}"),
+            Self::Redirected { status } => {
+                write!(f, "a redirect with status code {status} is not followed")
+            }
+            Self::Failed { error } => f.write_str(error),
+        }
+    }
+}

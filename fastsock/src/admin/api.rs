@@ -1,0 +1,134 @@
+//! `/api/v1`: what an operator or a backend without Redis can do.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::{Method, Request, StatusCode, body::Incoming};
+use serde::Deserialize;
+
+use super::{
+    Answer,
+    guard::{Guard, MediaType},
+    json, method_not_allowed, problem,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    outbox::DOWNLINK_MAX_BYTES,
+    shared::Shared,
+    types::{ClientId, Payload, Sent},
+    verbs,
+};
+
+/// The body of a message as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageBody {
+    data: String,
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+pub(super) async fn answer(
+    shared: &Shared,
+    guard: &Guard,
+    request: Request<Incoming>,
+    path: &str,
+) -> Answer {
+    let client = path
+        .strip_prefix("/api/v1/clients/")
+        .and_then(|rest| rest.strip_suffix("/messages"));
+    match client {
+        Some(_) if request.method() != Method::POST => method_not_allowed("POST"),
+        Some(client) => match message(shared, guard, request, client).await {
+            Ok(answer) | Err(answer) => answer,
+        },
+        None => problem(StatusCode::NOT_FOUND, "there is nothing here"),
+    }
+}
+
+/// `POST /api/v1/clients/<id>/messages`: 200 taken here, 202 passed on, 410 offline.
+async fn message(
+    shared: &Shared,
+    guard: &Guard,
+    request: Request<Incoming>,
+    client: &str,
+) -> Result<Answer, Answer> {
+    let client_id = client_id(client).ok_or_else(|| {
+        problem(
+            StatusCode::BAD_REQUEST,
+            "the client id is empty, too long or not UTF-8",
+        )
+    })?;
+    let media_type = guard.media_type(&request)?;
+    let body = body(request).await?;
+    let payload = match media_type {
+        MediaType::Raw => Payload::text_or_binary(body),
+        MediaType::Json => parse(&body)?,
+    };
+    let sent = verbs::send(shared, &client_id, payload)
+        .await
+        .map_err(|error| failure(&error))?;
+    let (status, word) = match sent {
+        Sent::Here => (StatusCode::OK, "here"),
+        Sent::Elsewhere => (StatusCode::ACCEPTED, "elsewhere"),
+        Sent::Offline => (StatusCode::GONE, "offline"),
+    };
+    Ok(json(status, serde_json::json!({ "sent": word })))
+}
+
+fn client_id(segment: &str) -> Option<ClientId> {
+    let decoded = percent_encoding::percent_decode_str(segment)
+        .decode_utf8()
+        .ok()?;
+    ClientId::new(decoded).filter(|_| !segment.contains('/'))
+}
+
+async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
+    let read = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is over {BODY_MAX_BYTES} bytes"),
+        )),
+        Ok(Err(_)) => Err(problem(
+            StatusCode::BAD_REQUEST,
+            "the body could not be read",
+        )),
+        Err(_) => Err(problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "the body did not come in time",
+        )),
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Payload, Answer> {
+    let message: MessageBody = serde_json::from_slice(body)
+        .map_err(|error| problem(StatusCode::BAD_REQUEST, format!("the body must be {{\"data\":\"…\"}}, with \"encoding\":\"base64\" for binary: {error}")))?;
+    match message.encoding.as_deref() {
+        None => Ok(Payload::text(message.data)),
+        Some("base64") => match data_encoding::BASE64.decode(message.data.as_bytes()) {
+            Ok(bytes) => Ok(Payload::binary(bytes)),
+            Err(error) => Err(problem(
+                StatusCode::BAD_REQUEST,
+                format!("\"data\" is not base64: {error}"),
+            )),
+        },
+        Some(other) => Err(problem(
+            StatusCode::BAD_REQUEST,
+            format!("\"encoding\" is {other:?}; only \"base64\" is allowed"),
+        )),
+    }
+}
+
+fn failure(error: &Error) -> Answer {
+    let status = match error.kind() {
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, error.to_line())
+}
+
+/// The largest downlink, in base64 and JSON around it.
+const BODY_MAX_BYTES: usize = DOWNLINK_MAX_BYTES / 3 * 4 + 4096;
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

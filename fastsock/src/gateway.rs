@@ -1,0 +1,465 @@
+//! From an accepted connection to a session in its seat: limits, handshake, admission, takeover, 101.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use socket2::{Domain, Protocol, Type};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind, Result},
+    handshake::{self, Extra, Head, HeadLimits, Upgrade},
+    hooks::{Admission, Decision},
+    linger::linger,
+    registry::{Seat, Seating},
+    session::Session,
+    shared::{Place, Shared},
+    socket::Socket,
+    types::{ClientId, CloseReason, Refusal},
+};
+
+/// Binds the device port: all addresses, IPv6 and IPv4 on one socket where there is IPv6, unless one is named.
+///
+/// # Errors
+/// `Bind`, naming the address and the setting.
+pub(crate) fn bind(config: &Config) -> Result<TcpListener> {
+    let port = config.websocket_port;
+    let bound = match config.listen_addr {
+        Some(ip) => listen((ip, port).into(), config.listen_reuseport),
+        None => match listen(
+            (Ipv6Addr::UNSPECIFIED, port).into(),
+            config.listen_reuseport,
+        ) {
+            Err(error) if is_without_ipv6(&error) => listen(
+                (Ipv4Addr::UNSPECIFIED, port).into(),
+                config.listen_reuseport,
+            ),
+            bound => bound,
+        },
+    };
+    let ip = config
+        .listen_addr
+        .unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    bound.map_err(|e| {
+        Error::new(
+            ErrorKind::Bind,
+            format!(
+                "WEBSOCKET_PORT: cannot listen on {}",
+                SocketAddr::new(ip, port)
+            ),
+        )
+        .with_source(e)
+    })
+}
+
+/// Binds one address.
+pub(crate) fn listen(addr: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?; // so that a restart need not wait for TIME_WAIT; a taken port stays an error
+    #[cfg(unix)]
+    if is_shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the gateway stops.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let limit = connection_limit(&shared.config);
+    let mut spare = Spare::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shared.gateway.stopping() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, addr)) => admit(&shared, stream, addr, limit),
+            Err(error) if is_exhausted(&error) => {
+                shared.running.accept_paused.add(1);
+                tracing::warn!(%error, "out of descriptors; accepting pauses");
+                spare.shed(&listener);
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                spare.restore();
+            }
+            // The peer has gone before it was accepted: its business.
+            Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
+        }
+    }
+}
+
+/// Starts the handshake of a connection, if there is a place for it.
+fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, limit: usize) {
+    let _ = stream.set_nodelay(true);
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    match Place::take(&shared.connections, limit) {
+        Some(place) => {
+            let task = Handshake {
+                shared: shared.clone(),
+                addr,
+            }
+            .run(stream, place);
+            shared.gateway.spawn_until_stopped(task);
+        }
+        None => {
+            let handshake = Handshake {
+                shared: shared.clone(),
+                addr,
+            };
+            let full = Refusal::new(503, "too many connections").with_retry_after(RETRY_AFTER_S);
+            shared.gateway.spawn_until_stopped(async move {
+                handshake.refuse(stream, &full, Extra::default()).await
+            });
+        }
+    }
+}
+
+/// One handshake.
+struct Handshake {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+}
+
+/// A handshake that ends without a session.
+enum Broken {
+    /// It is answered.
+    Refused(Refusal, Extra),
+    /// Nobody is there to be answered.
+    Abandoned,
+}
+
+impl From<Refusal> for Broken {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal, Extra::default())
+    }
+}
+
+impl Handshake {
+    async fn run(self, mut stream: TcpStream, place: Place) {
+        let deadline = Instant::now() + self.shared.config.limit_handshake_time;
+        let head = timeout_at(deadline, self.read_head(&mut stream))
+            .await
+            .unwrap_or(Err(Broken::Abandoned));
+        let seated = match head {
+            Ok((upgrade, rest)) => self
+                .seat(&upgrade)
+                .await
+                .map(|seating| (upgrade, rest, seating)),
+            Err(broken) => Err(broken),
+        };
+        match seated {
+            Ok((upgrade, rest, Some(seat))) => self.open(stream, &upgrade, rest, seat, place).await,
+            Ok((upgrade, rest, None)) => self.end_fight(stream, &upgrade, rest).await,
+            Err(Broken::Refused(refusal, extra)) => self.refuse(stream, &refusal, extra).await,
+            Err(Broken::Abandoned) => self.shared.books.lock().abandoned += 1,
+        }
+    }
+
+    /// Reads until the head is whole. Returns what came after it, too.
+    async fn read_head(&self, stream: &mut TcpStream) -> Result<(Box<Upgrade>, Vec<u8>), Broken> {
+        let config = &self.shared.config;
+        let limits = HeadLimits {
+            bytes: config.limit_head_bytes,
+            headers: config.limit_headers,
+        };
+        let mut bytes = Vec::with_capacity(1024);
+        loop {
+            // One byte over the limit is read, so that a head of just that size is told from a longer one.
+            let room = (limits.bytes + 1).saturating_sub(bytes.len()).max(1) as u64;
+            match (&mut *stream).take(room).read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Err(Broken::Abandoned),
+            }
+            match handshake::parse(&bytes, &limits, self.addr) {
+                Head::Partial => {}
+                Head::Refused(refusal, extra) => return Err(Broken::Refused(refusal, extra)),
+                Head::Upgrade(upgrade, length) => return Ok((upgrade, bytes.split_off(length))),
+            }
+        }
+    }
+
+    /// Admits the device and gives it its seat; `None` when its id is being fought over.
+    async fn seat(&self, upgrade: &Upgrade) -> Result<Option<Arc<Seat>>, Broken> {
+        self.check_origin(upgrade)?;
+        let client_id = self.authenticate(upgrade).await?;
+        let session_id = self.shared.session_id();
+        let seat = match self
+            .shared
+            .registry
+            .seat(client_id, session_id, self.addr, Instant::now())
+        {
+            Seating::Seated(seat, replaced) => {
+                if let Some(old) = replaced {
+                    self.shared.running.takeovers.add(1);
+                    self.shared.farewell(&old, &CloseReason::Replaced);
+                }
+                seat
+            }
+            Seating::Taken => {
+                return Err(Refusal::new(409, "this client id is connected already").into());
+            }
+            Seating::TooMany => return Ok(None),
+            Seating::Stopping => {
+                return Err(Refusal::new(503, "shutting down")
+                    .with_retry_after(1)
+                    .into());
+            }
+        };
+        let guard = Unseat {
+            shared: &self.shared,
+            seat: &seat,
+        };
+        self.shared.broker.seated(&seat.client_id, session_id).await;
+        std::mem::forget(guard); // from here on `open` answers for the seat
+        Ok(Some(seat))
+    }
+
+    fn check_origin(&self, upgrade: &Upgrade) -> Result<(), Broken> {
+        let allowed = &self.shared.config.listen_origins;
+        match upgrade.request.header("origin") {
+            Some(origin)
+                if !allowed.is_empty()
+                    && !allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)) =>
+            {
+                Err(Refusal::new(403, "this origin is not allowed").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The host's hook decides, or else the token is the client id.
+    async fn authenticate(&self, upgrade: &Upgrade) -> Result<ClientId, Broken> {
+        let admission = if self.shared.status.has_hooks() {
+            self.ask(upgrade).await
+        } else {
+            Some(Admission::AsConfigured)
+        };
+        match admission {
+            Some(Admission::Accept(client_id)) => Ok(client_id),
+            Some(Admission::Reject(refusal)) => Err(refusal.into()),
+            Some(Admission::AsConfigured) => {
+                let token = upgrade
+                    .request
+                    .credentials
+                    .token
+                    .as_deref()
+                    .and_then(ClientId::new);
+                token.ok_or_else(|| Refusal::new(401, "a token is required").into())
+            }
+            None => Err(Refusal::new(503, "the authentication failed")
+                .with_retry_after(1)
+                .into()),
+        }
+    }
+
+    /// `None`: the hook failed, or did not answer in time.
+    async fn ask(&self, upgrade: &Upgrade) -> Option<Admission> {
+        let shared = &self.shared;
+        let ticket = shared.lanes.ticket();
+        let (sender, answer) = oneshot::channel();
+        shared.admissions.lock().insert(ticket, sender);
+        let pending = Pending { shared, ticket };
+        match shared.status.hook("authenticate", |hooks| {
+            hooks.authenticate(&upgrade.request, ticket)
+        })? {
+            Decision::Now(admission) => Some(admission),
+            Decision::Later(_) => {
+                let admission = timeout(shared.config.hook_timeout, answer)
+                    .await
+                    .ok()
+                    .and_then(Result::ok)
+                    .flatten();
+                if admission.is_none() {
+                    shared.running.hooks_failed.add(1);
+                    tracing::error!(
+                        hook = "authenticate",
+                        "a hook failed, or did not answer in time"
+                    );
+                }
+                drop(pending);
+                admission
+            }
+        }
+    }
+
+    /// Writes the 101 and hands the connection to its session.
+    async fn open(
+        self,
+        mut stream: TcpStream,
+        upgrade: &Upgrade,
+        rest: Vec<u8>,
+        seat: Arc<Seat>,
+        place: Place,
+    ) {
+        let guard = Unseat {
+            shared: &self.shared,
+            seat: &seat,
+        };
+        let deadline = Instant::now() + self.shared.config.write_timeout;
+        if !matches!(
+            timeout_at(deadline, stream.write_all(&upgrade.answer())).await,
+            Ok(Ok(()))
+        ) {
+            self.shared.books.lock().abandoned += 1;
+            return; // the guard empties the seat
+        }
+        std::mem::forget(guard); // from here on the session answers for the seat
+        self.shared.welcome(&seat);
+        self.shared
+            .broker
+            .seen(&seat.client_id, seat.mark_seen(SystemTime::now()));
+        let socket = Socket::new(stream, rest, self.shared.config.limit_message_bytes);
+        // A fresh task: this one has grown with the handshake.
+        let session = Session::new(self.shared.clone(), seat, socket, place);
+        self.shared.sessions.spawn(session.run());
+    }
+
+    /// The id changes hands too often: the device gets its 101 and is told so, since a refusal would not reach it as a code.
+    async fn end_fight(self, mut stream: TcpStream, upgrade: &Upgrade, rest: Vec<u8>) {
+        *self
+            .shared
+            .books
+            .lock()
+            .closed
+            .entry(CloseReason::TooMany.as_str().to_owned())
+            .or_default() += 1;
+        let deadline = Instant::now() + self.shared.config.close_timeout;
+        let told = async {
+            stream.write_all(&upgrade.answer()).await?;
+            let mut socket = Socket::new(stream, rest, self.shared.config.limit_message_bytes);
+            let _ = std::future::poll_fn(|cx| {
+                std::task::Poll::Ready(socket.close(cx, 4429, CloseReason::TooMany.as_str()))
+            })
+            .await;
+            let _ = std::future::poll_fn(|cx| socket.poll_flush(cx)).await;
+            let mut stream = socket.into_stream();
+            stream.shutdown().await?;
+            io::Result::Ok(stream)
+        };
+        if let Ok(Ok(stream)) = timeout_at(deadline, told).await {
+            linger(stream, deadline, &self.shared.lingering).await;
+        }
+    }
+
+    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal, extra: Extra) {
+        self.shared.count_refusal(refusal.status);
+        tracing::debug!(remote_addr = %self.addr, status = refusal.status, reason = %refusal.reason, "Handshake refused");
+        let deadline = Instant::now() + self.shared.config.close_timeout;
+        let told = async {
+            stream
+                .write_all(&handshake::refusal(refusal, extra))
+                .await?;
+            stream.shutdown().await
+        };
+        if matches!(timeout_at(deadline, told).await, Ok(Ok(()))) {
+            linger(stream, deadline, &self.shared.lingering).await;
+        }
+    }
+}
+
+/// Empties a seat whose device got no 101, however its handshake broke off.
+struct Unseat<'a> {
+    shared: &'a Shared,
+    seat: &'a Seat,
+}
+
+impl Drop for Unseat<'_> {
+    fn drop(&mut self) {
+        if self.shared.registry.unseat(self.seat) {
+            self.shared
+                .broker
+                .unseated(&self.seat.client_id, self.seat.session_id);
+        }
+        self.seat.leave(); // nobody was told that it came
+    }
+}
+
+/// Forgets a decision that nobody waits for any more.
+struct Pending<'a> {
+    shared: &'a Shared,
+    ticket: crate::types::Ticket,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.shared.admissions.lock().remove(&self.ticket);
+    }
+}
+
+/// A descriptor kept for the day there is none left: without it, a connection that cannot be accepted stays in the
+/// backlog, and the peer waits for an answer that never comes.
+struct Spare(Option<std::fs::File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(std::fs::File::open("/dev/null").ok())
+    }
+
+    /// Uses the spare to accept and drop one connection.
+    fn shed(&mut self, listener: &TcpListener) {
+        if self.0.take().is_some() {
+            use std::task::{Context, Poll, Waker};
+            if let Poll::Ready(Ok((stream, _))) =
+                listener.poll_accept(&mut Context::from_waker(Waker::noop()))
+            {
+                drop(stream);
+            }
+        }
+    }
+
+    fn restore(&mut self) {
+        if self.0.is_none() {
+            *self = Self::new();
+        }
+    }
+}
+
+fn connection_limit(config: &Config) -> usize {
+    match config.limit_connections {
+        0 => {
+            let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            descriptors.map_or(usize::MAX, |n| {
+                (n as usize).saturating_sub(DESCRIPTORS_KEPT).max(1)
+            })
+        }
+        limit => limit,
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+const BACKLOG: i32 = 4096;
+/// Descriptors kept for Redis, the remote, logs and the admin listener.
+const DESCRIPTORS_KEPT: usize = 64;
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+const RETRY_AFTER_S: u32 = 5;

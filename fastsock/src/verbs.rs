@@ -1,0 +1,134 @@
+//! What a host or an operator can do with a running bridge; `bridge` and `admin` are thin over it.
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    hooks::Answer,
+    outbox::{DOWNLINK_MAX_BYTES, Put},
+    shared::Shared,
+    stats::Stats,
+    types::{Client, ClientId, CloseReason, Payload, Sent, State, Ticket},
+};
+
+/// Queues a message for a device here, or publishes it for another gateway.
+pub(crate) async fn send(shared: &Shared, client_id: &ClientId, payload: Payload) -> Result<Sent> {
+    match send_here(shared, client_id, payload)? {
+        Ok(sent) => Ok(sent),
+        Err(payload) => {
+            shared
+                .broker
+                .publish(client_id.clone(), payload.into_bytes())
+                .await
+        }
+    }
+}
+
+/// Queues a message for a device that is here; the inner error gives it back when it is not. Never blocks.
+pub(crate) fn send_here(
+    shared: &Shared,
+    client_id: &ClientId,
+    payload: Payload,
+) -> Result<Result<Sent, Payload>> {
+    match shared.status.state() {
+        State::Stopping | State::Stopped => return Err(stopped()),
+        _ => {}
+    }
+    if payload.len() > DOWNLINK_MAX_BYTES {
+        let text = format!(
+            "the message has {} bytes; at most {DOWNLINK_MAX_BYTES} are allowed",
+            payload.len()
+        );
+        return Err(Error::new(ErrorKind::TooLarge, text));
+    }
+    match shared.registry.put(client_id.as_str(), payload.clone()) {
+        None => Ok(Err(payload)),
+        Some(Put::Queued | Put::Displaced) => Ok(Ok(Sent::Here)),
+        Some(Put::Full) => Err(Error::new(
+            ErrorKind::OutboxFull,
+            format!("the outbox of {client_id:?} is full"),
+        )),
+        Some(Put::TooLarge) => unreachable!("the size was checked above"),
+    }
+}
+
+/// Closes the session of a device that is here.
+pub(crate) fn disconnect(shared: &Shared, client_id: &str, reason: CloseReason) -> bool {
+    shared.registry.close(client_id, None, reason)
+}
+
+/// Everyone who is seated here.
+pub(crate) fn clients(shared: &Shared) -> Vec<Client> {
+    shared
+        .registry
+        .seats()
+        .iter()
+        .map(|seat| seat.client())
+        .collect()
+}
+
+/// The books, true in this moment.
+pub(crate) fn stats(shared: &Shared) -> Stats {
+    Stats {
+        uplink: shared.lanes.books(),
+        downlink: shared.registry.books(),
+        sessions: shared.session_books(),
+        counters: shared.running.snapshot(),
+    }
+}
+
+/// Answers a decision that was put off.
+pub(crate) fn resolve(shared: &Shared, ticket: Ticket, answer: Answer) -> Result<()> {
+    let is_admission = shared.admissions.lock().contains_key(&ticket);
+    let wrong_kind = |needs: &str| {
+        Error::new(
+            ErrorKind::Argument,
+            format!("ticket {} needs the answer of {needs}", ticket.0),
+        )
+    };
+    match answer {
+        Answer::Uplink(_) if is_admission => Err(wrong_kind("authenticate")),
+        Answer::Admission(_) if !is_admission && shared.lanes.is_pending(ticket) => {
+            Err(wrong_kind("on_uplink"))
+        }
+        Answer::Admission(admission) => admit(shared, ticket, Some(admission)),
+        Answer::Failed if is_admission => admit(shared, ticket, None),
+        Answer::Failed => decide(shared, ticket, None),
+        Answer::Uplink(action) => decide(shared, ticket, Some(action)),
+    }
+}
+
+fn admit(
+    shared: &Shared,
+    ticket: Ticket,
+    admission: Option<crate::hooks::Admission>,
+) -> Result<()> {
+    let waiting = shared.admissions.lock().remove(&ticket);
+    match waiting.map(|waiting| waiting.send(admission)) {
+        Some(Ok(())) => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Ticket,
+            format!(
+                "ticket {} is unknown, answered already, or timed out",
+                ticket.0
+            ),
+        )),
+    }
+}
+
+pub(crate) fn decide(
+    shared: &Shared,
+    ticket: Ticket,
+    action: Option<crate::hooks::UplinkAction>,
+) -> Result<()> {
+    if action.is_none() {
+        shared.running.hooks_failed.add(1);
+    }
+    if let Some((client_id, reply)) = shared.lanes.decide(ticket, action)? {
+        // A device that left meanwhile gets no reply; that is no failure of the decision.
+        let _ = send_here(shared, &client_id, reply);
+    }
+    Ok(())
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the bridge is stopping or stopped")
+}
