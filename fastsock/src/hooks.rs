@@ -61,13 +61,15 @@ pub trait Hooks: Send + Sync + 'static {
 
 impl Hooks for () {}
 
-/// The answer of a decision: at once, or later by [`Bridge::resolve`](crate::Bridge::resolve).
+/// The answer of a decision: at once, later by [`Bridge::resolve`](crate::Bridge::resolve), or never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision<T> {
     /// Here it is.
     Now(T),
     /// It will be given for this ticket.
     Later(Ticket),
+    /// There is none: the hook failed. The same as a panic in it, without the noise.
+    Failed,
 }
 
 /// What `authenticate` says.

@@ -11,6 +11,7 @@ mod bridge;
 mod broker;
 mod config;
 mod error;
+pub mod events;
 mod forwarder;
 mod gateway;
 mod handshake;

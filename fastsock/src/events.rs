@@ -1,0 +1,846 @@
+//! What happens in a bridge as a bounded queue with a pollable descriptor: for hosts with a loop of their own.
+//!
+//! [`EventQueue::new`] gives two ends. The [`EventHooks`] go to the bridge's builder and turn each hook into an
+//! [`Event`]; the host drains them from the [`EventQueue`] when its descriptor is readable, in batches and on a thread of
+//! its choice. What must be decided comes with a [`Ticket`] and is answered through `resolve`.
+//!
+//! ```
+//! use fastsock::events::{Event, EventOptions, EventQueue, Uplinks};
+//!
+//! let (hooks, queue) = EventQueue::new(EventOptions::default().uplinks(Uplinks::Take))?;
+//! // let bridge = Bridge::builder(config).shared_hooks(hooks).start()?; then queue.attach(…)
+//! # drop(hooks);
+//! let mut events = Vec::new();
+//! while queue.drain(64, &mut events) > 0 {
+//!     for event in events.drain(..) {
+//!         if let Event::Uplink { uplink, .. } = event {
+//!             // use uplink.payload
+//!         }
+//!     }
+//! }
+//! # Ok::<(), fastsock::Error>(())
+//! ```
+//!
+//! **When the host falls behind**, three bounds hold, and none of them blocks the bridge:
+//! - *Decisions* always fit: a session waits for its own and says nothing meanwhile. Those whose time has run out make
+//!   room for new ones.
+//! - *Uplinks the host takes* ([`Uplinks::Take`]) are accepted up to [`EventOptions::capacity`] and
+//!   [`EventOptions::capacity_bytes`]. Beyond, each waits as a decision does and its session reads no further, so TCP
+//!   pushes back on the device; it is accepted when it is drained. One that waits longer than `hook_timeout` is lost with
+//!   the reason `hook_failed` and never drained: a host that stalls for longer sets a longer time.
+//! - *Notices* beyond the capacity cost the oldest notice, counted by [`EventQueue::dropped`].
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    hooks::{Admission, Answer, Decision, Hooks, UplinkAction},
+    types::{Client, CloseReason, ConnectRequest, LostReason, State, Ticket, Uplink},
+};
+
+/// One thing that happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A device wants in: answer the ticket with an [`Admission`].
+    Authenticate {
+        /// To be given to `resolve`.
+        ticket: Ticket,
+        /// What it asked for.
+        request: Box<ConnectRequest>,
+    },
+    /// A device is seated.
+    Connect(Client),
+    /// A device said something.
+    Uplink {
+        /// To be answered with an [`UplinkAction`]; `None` when the host has taken it by draining it.
+        ticket: Option<Ticket>,
+        /// What was said.
+        uplink: Uplink,
+    },
+    /// A session ended.
+    Disconnect {
+        /// Whose.
+        client: Client,
+        /// How.
+        reason: CloseReason,
+    },
+    /// An uplink was given up.
+    UplinkLost {
+        /// Which.
+        uplink: Uplink,
+        /// Why.
+        reason: LostReason,
+    },
+    /// The bridge or its broker link changed state.
+    State(State),
+}
+
+/// What becomes of the messages of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uplinks {
+    /// They are forwarded; the queue does not see them.
+    #[default]
+    Off,
+    /// Each waits for `resolve`.
+    Decide,
+    /// The host consumes them: nothing is POSTed, they are counted as `dropped_by_hook`.
+    Take,
+}
+
+/// What goes into an [`EventQueue`] and how much of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EventOptions {
+    /// Taken uplinks, and as many notices, that are held; at least 1. Default 8,192.
+    pub capacity: usize,
+    /// Bytes of taken uplinks that are held; each counts with its payload and 128 more. Default 16 MiB.
+    pub capacity_bytes: usize,
+    /// Whether the host decides who may connect. Default off: the configured way decides.
+    pub authenticate: bool,
+    /// What becomes of uplinks. Default off.
+    pub uplinks: Uplinks,
+    /// Whether connects, disconnects, lost uplinks and states are told. Default on.
+    pub notices: bool,
+    /// How long a decision can be answered: the `hook_timeout` of the bridge's configuration. Default 5 s.
+    pub decision_time: Duration,
+}
+
+impl Default for EventOptions {
+    fn default() -> Self {
+        Self {
+            capacity: 8192,
+            capacity_bytes: 16 << 20,
+            authenticate: false,
+            uplinks: Uplinks::Off,
+            notices: true,
+            decision_time: Duration::from_secs(5),
+        }
+    }
+}
+
+impl EventOptions {
+    /// Sets [`capacity`](Self::capacity).
+    #[must_use]
+    pub fn capacity(mut self, events: usize) -> Self {
+        self.capacity = events;
+        self
+    }
+
+    /// Sets [`capacity_bytes`](Self::capacity_bytes).
+    #[must_use]
+    pub fn capacity_bytes(mut self, bytes: usize) -> Self {
+        self.capacity_bytes = bytes;
+        self
+    }
+
+    /// Sets [`authenticate`](Self::authenticate).
+    #[must_use]
+    pub fn authenticate(mut self, on: bool) -> Self {
+        self.authenticate = on;
+        self
+    }
+
+    /// Sets [`uplinks`](Self::uplinks).
+    #[must_use]
+    pub fn uplinks(mut self, uplinks: Uplinks) -> Self {
+        self.uplinks = uplinks;
+        self
+    }
+
+    /// Sets [`notices`](Self::notices).
+    #[must_use]
+    pub fn notices(mut self, on: bool) -> Self {
+        self.notices = on;
+        self
+    }
+
+    /// Sets [`decision_time`](Self::decision_time).
+    #[must_use]
+    pub fn decision_time(mut self, time: Duration) -> Self {
+        self.decision_time = time;
+        self
+    }
+}
+
+/// The host's end. Any thread may call any method; events of one device come in order to whoever drains alone.
+///
+/// Dropping it is [`EventQueue::close`].
+#[derive(Debug)]
+pub struct EventQueue {
+    shared: Arc<Shared>,
+}
+
+/// The bridge's end, for the builder's `shared_hooks`.
+#[derive(Debug)]
+pub struct EventHooks {
+    shared: Arc<Shared>,
+}
+
+impl EventQueue {
+    /// Makes both ends.
+    ///
+    /// # Errors
+    /// `Io` when the process is out of descriptors.
+    pub fn new(options: EventOptions) -> Result<(Arc<EventHooks>, Self)> {
+        let bell = Bell::new().map_err(|e| {
+            Error::new(ErrorKind::Io, "cannot make an event descriptor").with_source(e)
+        })?;
+        let shared = Arc::new(Shared {
+            options,
+            bell,
+            state: Mutex::default(),
+        });
+        let hooks = EventHooks {
+            shared: Arc::clone(&shared),
+        };
+        Ok((Arc::new(hooks), Self { shared }))
+    }
+
+    /// Says how tickets are answered: usually `move |ticket, answer| bridge.resolve(ticket, answer)`, right after the
+    /// start. Needed by [`Uplinks::Take`], whose waiting uplinks are accepted while they are drained, and to fail what is
+    /// undecided at [`EventQueue::close`]. The bridge holds this queue's other end, so a handle in the closure keeps the
+    /// bridge alive until the queue is closed.
+    pub fn attach(&self, resolve: impl Fn(Ticket, Answer) -> Result<()> + Send + Sync + 'static) {
+        let mut state = self.shared.state.lock();
+        if !state.is_closed {
+            state.resolve = Some(Arc::new(resolve));
+        }
+    }
+
+    /// Moves up to `max` events to the end of `into`, oldest first, and returns how many. Never blocks: 0 means that there
+    /// is nothing now. One lock per call, so batches are cheaper than single events.
+    pub fn drain(&self, max: usize, into: &mut Vec<Event>) -> usize {
+        let before = into.len();
+        let mut waiting = Vec::new(); // allocates only under overflow
+        let resolve = {
+            let mut state = self.shared.state.lock();
+            state.take(max, into, &mut waiting);
+            if state.is_empty() {
+                // Under the lock: whatever comes in later rings again, after this.
+                state.is_ringing = false;
+                self.shared.bell.clear();
+            }
+            state.resolve.clone()
+        };
+        if let Some(resolve) = resolve.filter(|_| !waiting.is_empty()) {
+            accept_waiting(&waiting, into, &*resolve);
+        }
+        into.len() - before
+    }
+
+    /// Blocks until there is something to drain, [`EventQueue::wake`] or [`EventQueue::close`] was called, or the time is
+    /// over; only then `false`. Rarely `true` with nothing to drain.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.shared.bell.wait(timeout)
+    }
+
+    /// The descriptor that is readable while there is something to drain. Only for polling: not to be read or closed. It is
+    /// level-triggered, and belongs to the queue.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.shared.bell.fd()
+    }
+
+    /// Makes the descriptor readable and ends [`EventQueue::wait`], until the next drain that leaves nothing.
+    pub fn wake(&self) {
+        self.shared.ring(&mut self.shared.state.lock());
+    }
+
+    /// How many events are held.
+    pub fn len(&self) -> usize {
+        self.shared.state.lock().len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many notices were dropped because the host fell behind.
+    pub fn dropped(&self) -> u64 {
+        self.shared.state.lock().dropped
+    }
+
+    /// Whether [`EventQueue::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.lock().is_closed
+    }
+
+    /// Ends the flow: what is undecided has failed, new decisions fail at once, new notices go nowhere. What was taken or
+    /// told already can still be drained. Lets go of what [`EventQueue::attach`] was given.
+    pub fn close(&self) {
+        let (undecided, resolve) = {
+            let mut state = self.shared.state.lock();
+            state.is_closed = true;
+            self.shared.ring(&mut state);
+            (std::mem::take(&mut state.decisions), state.resolve.take())
+        };
+        let Some(resolve) = resolve else { return };
+        for ticket in undecided.iter().filter_map(|q| q.event.ticket()) {
+            // An error means that its time ran out before: then it has failed already.
+            let _ = resolve(ticket, Answer::Failed);
+        }
+    }
+}
+
+impl Drop for EventQueue {
+    fn drop(&mut self) {
+        self.close();
+        let taken = self.shared.state.lock().taken.len();
+        if taken > 0 {
+            tracing::warn!(
+                uplinks = taken,
+                "Event queue dropped with uplinks the host had taken and not drained"
+            );
+        }
+    }
+}
+
+impl Hooks for EventHooks {
+    fn authenticate(&self, request: &ConnectRequest, ticket: Ticket) -> Decision<Admission> {
+        if !self.shared.options.authenticate {
+            return Decision::Now(Admission::AsConfigured);
+        }
+        self.shared.decide(ticket, || Event::Authenticate {
+            ticket,
+            request: Box::new(request.clone()),
+        })
+    }
+
+    fn on_uplink(&self, uplink: &Uplink, ticket: Ticket) -> Decision<UplinkAction> {
+        match self.shared.options.uplinks {
+            Uplinks::Off => Decision::Now(UplinkAction::Forward),
+            Uplinks::Take => self.shared.take(uplink, ticket),
+            Uplinks::Decide => self.shared.decide(ticket, || Event::Uplink {
+                ticket: Some(ticket),
+                uplink: uplink.clone(),
+            }),
+        }
+    }
+
+    fn on_connect(&self, client: &Client) {
+        self.shared.notify(|| Event::Connect(client.clone()));
+    }
+
+    fn on_disconnect(&self, client: &Client, reason: &CloseReason) {
+        self.shared.notify(|| Event::Disconnect {
+            client: client.clone(),
+            reason: reason.clone(),
+        });
+    }
+
+    fn on_uplink_lost(&self, uplink: &Uplink, reason: LostReason) {
+        self.shared.notify(|| Event::UplinkLost {
+            uplink: uplink.clone(),
+            reason,
+        });
+    }
+
+    fn on_state(&self, state: &State) {
+        self.shared.notify(|| Event::State(state.clone()));
+    }
+}
+
+/// What both ends hold.
+struct Shared {
+    options: EventOptions,
+    bell: Bell,
+    state: Mutex<Queues>,
+}
+
+type Resolve = dyn Fn(Ticket, Answer) -> Result<()> + Send + Sync;
+
+/// Three queues by what happens to them when the host falls behind; `seq` is the order over all.
+#[derive(Default)]
+struct Queues {
+    taken: VecDeque<Queued>,
+    taken_bytes: usize,
+    decisions: VecDeque<Waiting>,
+    notices: VecDeque<Queued>,
+    next_seq: u64,
+    dropped: u64,
+    /// The descriptor is readable, or about to be.
+    is_ringing: bool,
+    is_closed: bool,
+    resolve: Option<Arc<Resolve>>,
+}
+
+/// An event and its place in the order.
+struct Queued {
+    seq: u64,
+    event: Event,
+}
+
+/// An event whose session waits for an answer.
+struct Waiting {
+    seq: u64,
+    since: Instant,
+    event: Event,
+    /// An uplink to be taken, for which there was no room.
+    is_parked: bool,
+}
+
+/// Which queue the oldest event is in.
+enum Oldest {
+    Taken,
+    Decision,
+    Notice,
+}
+
+impl Shared {
+    /// Accepts an uplink for the host while there is room; beyond, lets its session wait.
+    fn take(&self, uplink: &Uplink, ticket: Ticket) -> Decision<UplinkAction> {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Decision::Failed;
+        }
+        let seq = state.next();
+        let has_room = state.taken.len() < self.options.capacity.max(1)
+            && state.taken_bytes < self.options.capacity_bytes.max(1);
+        let event = Event::Uplink {
+            ticket: (!has_room).then_some(ticket),
+            uplink: uplink.clone(),
+        };
+        if has_room {
+            state.taken_bytes += uplink.payload.cost();
+            state.taken.push_back(Queued { seq, event });
+            self.ring(&mut state);
+            return Decision::Now(UplinkAction::Drop);
+        }
+        self.push_waiting(&mut state, seq, event, true);
+        Decision::Later(ticket)
+    }
+
+    /// Queues what the host must answer.
+    fn decide<T>(&self, ticket: Ticket, event: impl FnOnce() -> Event) -> Decision<T> {
+        let event = event();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Decision::Failed;
+        }
+        let seq = state.next();
+        self.push_waiting(&mut state, seq, event, false);
+        Decision::Later(ticket)
+    }
+
+    fn push_waiting(&self, state: &mut Queues, seq: u64, event: Event, is_parked: bool) {
+        let since = Instant::now();
+        if state.decisions.len() >= self.options.capacity {
+            // Each session has one live decision, so what is beyond that has run out of time; it is at the front.
+            let time = self.options.decision_time;
+            while let Some(oldest) = state.decisions.front() {
+                if since.duration_since(oldest.since) < time {
+                    break;
+                }
+                state.decisions.pop_front();
+            }
+        }
+        state.decisions.push_back(Waiting {
+            seq,
+            since,
+            event,
+            is_parked,
+        });
+        self.ring(state);
+    }
+
+    /// Queues what the host is told.
+    fn notify(&self, event: impl FnOnce() -> Event) {
+        if !self.options.notices {
+            return;
+        }
+        let event = event();
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return;
+        }
+        if state.notices.len() >= self.options.capacity.max(1) {
+            state.notices.pop_front();
+            state.dropped += 1;
+        }
+        let seq = state.next();
+        state.notices.push_back(Queued { seq, event });
+        self.ring(&mut state);
+    }
+
+    /// Makes the descriptor readable: one write per change from empty to not empty.
+    fn ring(&self, state: &mut Queues) {
+        if !std::mem::replace(&mut state.is_ringing, true) {
+            self.bell.ring();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queues {
+    fn next(&mut self) -> u64 {
+        self.next_seq += 1;
+        self.next_seq
+    }
+
+    fn len(&self) -> usize {
+        self.taken.len() + self.decisions.len() + self.notices.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Moves the oldest events out; `waiting` gets the places of those that still have to be accepted.
+    fn take(&mut self, max: usize, into: &mut Vec<Event>, waiting: &mut Vec<usize>) {
+        into.reserve(max.min(self.len()));
+        for _ in 0..max {
+            match self.oldest() {
+                Some(Oldest::Taken) => {
+                    let Some(queued) = self.taken.pop_front() else {
+                        return;
+                    };
+                    if let Event::Uplink { uplink, .. } = &queued.event {
+                        self.taken_bytes -= uplink.payload.cost();
+                    }
+                    into.push(queued.event);
+                }
+                Some(Oldest::Notice) => into.extend(self.notices.pop_front().map(|q| q.event)),
+                Some(Oldest::Decision) => {
+                    let Some(queued) = self.decisions.pop_front() else {
+                        return;
+                    };
+                    if queued.is_parked && self.resolve.is_none() {
+                        self.decisions.push_front(queued); // nobody could accept it yet
+                        return;
+                    }
+                    if queued.is_parked {
+                        waiting.push(into.len());
+                    }
+                    into.push(queued.event);
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn oldest(&self) -> Option<Oldest> {
+        let taken = self.taken.front().map_or(u64::MAX, |q| q.seq);
+        let decision = self.decisions.front().map_or(u64::MAX, |q| q.seq);
+        let notice = self.notices.front().map_or(u64::MAX, |q| q.seq);
+        match taken.min(decision).min(notice) {
+            u64::MAX => None,
+            seq if seq == taken => Some(Oldest::Taken),
+            seq if seq == decision => Some(Oldest::Decision),
+            _ => Some(Oldest::Notice),
+        }
+    }
+}
+
+impl Event {
+    /// The ticket to answer, if it wants an answer.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::Authenticate { ticket, .. } => Some(*ticket),
+            Self::Uplink { ticket, .. } => *ticket,
+            _ => None,
+        }
+    }
+}
+
+/// Accepts the uplinks at these places for the host. One whose time ran out before is counted as lost by the bridge, so
+/// it is taken out again. In place, since the session's next uplink may be queued as soon as its ticket is answered.
+fn accept_waiting(places: &[usize], events: &mut Vec<Event>, resolve: &Resolve) {
+    let mut late = Vec::new();
+    for &place in places {
+        let Event::Uplink { ticket, .. } = &mut events[place] else {
+            continue;
+        };
+        let accepted = ticket
+            .take()
+            .is_some_and(|t| resolve(t, Answer::Uplink(UplinkAction::Drop)).is_ok());
+        if !accepted {
+            late.push(place);
+        }
+    }
+    for place in late.into_iter().rev() {
+        events.remove(place);
+    }
+}
+
+/// A descriptor that is readable from `ring` to `clear`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct Bell(std::os::fd::OwnedFd);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Bell {
+    fn new() -> std::io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?))
+    }
+
+    /// Cannot fail in a way that matters: EAGAIN means that it is readable already.
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The same where there is no eventfd: a pair of sockets, which std makes non-blocking and close-on-exec.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+struct Bell {
+    reader: std::os::unix::net::UnixStream,
+    writer: std::os::unix::net::UnixStream,
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Bell {
+    fn new() -> std::io::Result<Self> {
+        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        Ok(Self { reader, writer })
+    }
+
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.writer, &[1]);
+    }
+
+    /// One read is enough: rings and clears alternate, but for a few that raced.
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.reader, &mut [0; 64]);
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+impl Bell {
+    /// Blocks until it rings or the time is over; then `false`.
+    fn wait(&self, timeout: Duration) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let until = Instant::now().checked_add(timeout);
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let fd = self.fd();
+            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], left.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                answer => return answer.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, thread, time::SystemTime};
+
+    use super::*;
+    use crate::types::{ClientId, Payload, SessionId};
+
+    fn uplink(session: u64, seq: u64, text: &str) -> Uplink {
+        let id = ClientId::new(format!("dev{session}")).unwrap();
+        Uplink::new(id, SessionId(session), seq, Payload::text(text))
+    }
+
+    fn client(session: u64) -> Client {
+        Client {
+            client_id: ClientId::new(format!("dev{session}")).unwrap(),
+            session_id: SessionId(session),
+            remote_addr: SocketAddr::from(([127, 0, 0, 1], 9)),
+            connected_at: SystemTime::UNIX_EPOCH,
+            last_seen: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn queue(options: EventOptions) -> (Arc<EventHooks>, EventQueue) {
+        EventQueue::new(options).unwrap()
+    }
+
+    fn drained(queue: &EventQueue, max: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        queue.drain(max, &mut events);
+        events
+    }
+
+    /// Who and what: `c1` a connect of session 1, `u1.2` its second uplink, `d1` its end.
+    fn names(events: &[Event]) -> Vec<String> {
+        let name = |event: &Event| match event {
+            Event::Connect(c) => format!("c{}", c.session_id),
+            Event::Disconnect { client, .. } => format!("d{}", client.session_id),
+            Event::Uplink { uplink, .. } => format!("u{}.{}", uplink.session_id, uplink.seq),
+            other => format!("{other:?}"),
+        };
+        events.iter().map(name).collect()
+    }
+
+    fn is_readable(queue: &EventQueue) -> bool {
+        queue.wait(Duration::ZERO)
+    }
+
+    #[test]
+    fn events_come_in_order_over_all_queues() {
+        let (hooks, queue) = queue(EventOptions::default().uplinks(Uplinks::Take));
+        hooks.on_connect(&client(1));
+        for seq in 1..=2 {
+            let decision = hooks.on_uplink(&uplink(1, seq, "x"), Ticket(seq));
+            assert_eq!(decision, Decision::Now(UplinkAction::Drop));
+        }
+        hooks.on_disconnect(&client(1), &CloseReason::Lost);
+        assert_eq!(names(&drained(&queue, 2)), ["c1", "u1.1"]);
+        assert_eq!(names(&drained(&queue, 9)), ["u1.2", "d1"]);
+        assert_eq!(drained(&queue, 9).len(), 0);
+    }
+
+    #[test]
+    fn the_descriptor_is_readable_exactly_while_something_is_there() {
+        let (hooks, queue) = queue(EventOptions::default());
+        assert!(!is_readable(&queue));
+        hooks.on_connect(&client(1));
+        hooks.on_connect(&client(2));
+        drained(&queue, 1);
+        assert!(is_readable(&queue), "one is left");
+        drained(&queue, 1);
+        assert!(!is_readable(&queue));
+        queue.wake();
+        assert!(is_readable(&queue));
+        assert_eq!(drained(&queue, 1).len(), 0);
+        assert!(!is_readable(&queue));
+    }
+
+    #[test]
+    fn no_ring_is_lost_between_two_threads() {
+        let (hooks, queue) = queue(EventOptions::default().capacity(1 << 20));
+        let sender = thread::Builder::new()
+            .spawn(move || (0..50_000).for_each(|n| hooks.on_connect(&client(n))))
+            .unwrap();
+        let mut events = Vec::new();
+        while events.len() < 50_000 {
+            assert!(queue.wait(Duration::from_secs(20)), "at {}", events.len());
+            queue.drain(7, &mut events);
+        }
+        sender.join().unwrap();
+        let order: Vec<u64> = events
+            .iter()
+            .map(|e| match e {
+                Event::Connect(c) => c.session_id.0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(order.is_sorted());
+    }
+
+    #[test]
+    fn a_full_queue_makes_sessions_wait_and_draining_accepts_them_in_order() {
+        let (hooks, queue) = queue(EventOptions::default().capacity(1).uplinks(Uplinks::Take));
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&accepted);
+        queue.attach(move |ticket, answer| {
+            assert_eq!(answer, Answer::Uplink(UplinkAction::Drop));
+            if ticket == Ticket(3) {
+                return Err(Error::new(ErrorKind::Ticket, "timed out"));
+            }
+            log.lock().push(ticket.0);
+            Ok(())
+        });
+        let decide = |session, ticket| hooks.on_uplink(&uplink(session, 1, "x"), Ticket(ticket));
+        assert_eq!(decide(1, 1), Decision::Now(UplinkAction::Drop));
+        assert_eq!(decide(2, 2), Decision::Later(Ticket(2)));
+        assert_eq!(decide(3, 3), Decision::Later(Ticket(3)));
+        assert_eq!(decide(4, 4), Decision::Later(Ticket(4)));
+        let events = drained(&queue, 9);
+        assert_eq!(names(&events), ["u1.1", "u2.1", "u4.1"], "3 is lost");
+        assert!(events.iter().all(|e| e.ticket().is_none()));
+        assert_eq!(*accepted.lock(), [2, 4]);
+        assert_eq!(decide(1, 5), Decision::Now(UplinkAction::Drop));
+    }
+
+    #[test]
+    fn bytes_bound_what_is_taken_too() {
+        let options = EventOptions::default().capacity_bytes(400);
+        let (hooks, queue) = queue(options.uplinks(Uplinks::Take));
+        let long = "x".repeat(200);
+        let first = hooks.on_uplink(&uplink(1, 1, &long), Ticket(1));
+        assert_eq!(first, Decision::Now(UplinkAction::Drop));
+        hooks.on_uplink(&uplink(1, 2, &long), Ticket(2));
+        let third = hooks.on_uplink(&uplink(1, 3, &long), Ticket(3));
+        assert_eq!(third, Decision::Later(Ticket(3)));
+        assert_eq!(drained(&queue, 9).len(), 2, "nobody is attached to accept");
+        assert_eq!(queue.len(), 1);
+        queue.attach(|_, _| Ok(()));
+        assert_eq!(drained(&queue, 9).len(), 1);
+    }
+
+    #[test]
+    fn too_many_notices_cost_the_oldest_and_are_counted() {
+        let (hooks, queue) = queue(EventOptions::default().capacity(2));
+        (1..=5).for_each(|n| hooks.on_connect(&client(n)));
+        assert_eq!(names(&drained(&queue, 9)), ["c4", "c5"]);
+        assert_eq!(queue.dropped(), 3);
+    }
+
+    #[test]
+    fn decisions_beyond_the_capacity_fit_and_dead_ones_make_room() {
+        let options = EventOptions::default().capacity(2).uplinks(Uplinks::Decide);
+        let (hooks, alive) = queue(options.clone());
+        (1..=9).for_each(|n| drop(hooks.on_uplink(&uplink(n, 1, "x"), Ticket(n))));
+        assert_eq!(alive.len(), 9);
+        let (hooks, dead) = queue(options.decision_time(Duration::ZERO));
+        (1..=9).for_each(|n| drop(hooks.on_uplink(&uplink(n, 1, "x"), Ticket(n))));
+        assert_eq!(names(&drained(&dead, 99)), ["u9.1"]);
+    }
+
+    #[test]
+    fn closing_fails_what_is_undecided_and_keeps_what_was_told() {
+        let (hooks, queue) = queue(EventOptions::default().uplinks(Uplinks::Decide));
+        let failed = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&failed);
+        queue.attach(move |ticket, answer| {
+            assert_eq!(answer, Answer::Failed);
+            log.lock().push(ticket);
+            Ok(())
+        });
+        hooks.on_connect(&client(1));
+        hooks.on_uplink(&uplink(1, 1, "x"), Ticket(7));
+        queue.close();
+        assert_eq!(*failed.lock(), [Ticket(7)]);
+        assert_eq!(Arc::strong_count(&failed), 1, "the closure is let go");
+        let late = hooks.on_uplink(&uplink(1, 2, "x"), Ticket(8));
+        assert_eq!(late, Decision::Failed);
+        hooks.on_connect(&client(2));
+        assert!(queue.wait(Duration::from_secs(9)), "wait ends at once");
+        assert_eq!(names(&drained(&queue, 9)), ["c1"]);
+    }
+
+    #[test]
+    fn nothing_is_asked_that_the_host_did_not_want() {
+        let (hooks, queue) = queue(EventOptions::default().notices(false));
+        hooks.on_connect(&client(1));
+        hooks.on_state(&State::Running);
+        let decision = hooks.on_uplink(&uplink(1, 1, "x"), Ticket(1));
+        assert_eq!(decision, Decision::Now(UplinkAction::Forward));
+        assert!(queue.is_empty() && !is_readable(&queue));
+    }
+}
