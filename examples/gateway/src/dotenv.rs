@@ -134,9 +134,9 @@ fn without_quotes(value: &[char]) -> String {
     let mut at = 0;
     while at < value.len() {
         let open = value[at];
-        let close = (at + 1..value.len()).rev().find(|i| {
-            value[*i] == open && value.get(*i + 1).is_none_or(|next| is_line_end(*next))
-        });
+        let close = (at + 1..value.len())
+            .rev()
+            .find(|i| value[*i] == open && value.get(*i + 1).is_none_or(|next| is_line_end(*next)));
         match close {
             Some(close) if QUOTES.contains(&open) && is_line_start(value, at) => {
                 text.extend(&value[at + 1..close]);
@@ -183,7 +183,10 @@ mod tests {
 
     #[test]
     fn it_reads_what_node_reads() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/dotenv.json");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/vectors/dotenv.json"
+        );
         let vectors: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let cases = vectors["cases"].as_array().unwrap();

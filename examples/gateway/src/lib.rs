@@ -1,2 +1,207 @@
-//! x
+//! The gateway: a program around a [`fastsock::Bridge`] that does what a host does. It reads flags, a TOML file, `.env`
+//! and the environment, logs JSON lines, and stops on signals. The binary `fastsock` and the command of the Python
+//! package are both nothing but [`run`].
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![forbid(unsafe_code)]
+
+mod check;
+mod descriptors;
 mod dotenv;
+mod flags;
+mod logging;
+mod settings;
+mod signals;
+
+use std::{
+    cell::RefCell,
+    ffi::OsString,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use fastsock::{Bridge, Error, ErrorKind, Leftover};
+use tokio::runtime::{Builder, Runtime};
+use tracing::{dispatcher::DefaultGuard, error, info, warn};
+
+use crate::{
+    descriptors::RaisedLimit,
+    flags::{Action, Flags},
+    logging::Logging,
+    settings::{Settings, without_secrets},
+    signals::Signals,
+};
+
+/// Runs the command with its arguments, of which the first is the program's name, until a signal ends it.
+///
+/// Reads the environment and `.env` of the working directory, writes to stdout, stderr and the log file, takes SIGTERM,
+/// SIGINT and SIGHUP, raises the descriptor limit, logs panics. All of that is undone when it returns, except that the
+/// three signals stay taken (a handler that was there before is called as well), and that tracing's global subscriber,
+/// if there was none, is now one that is silent. It may be run again.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match carry_out(args) {
+        Ok(code) => code,
+        Err(line) => fail(&line),
+    }
+}
+
+fn carry_out(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {
+    let flags = Flags::parse(args)?;
+    let settings = || Settings::gather(&flags, std::env::vars_os(), Path::new(""));
+    Ok(match flags.action {
+        Action::Help => say(&flags::help()),
+        Action::Version => say(concat!("fastsock ", env!("CARGO_PKG_VERSION"), "\n")),
+        Action::PrintConfig => say(&settings()?.print()),
+        Action::Check => check(&settings()?),
+        Action::Serve => serve(&settings()?)?,
+    })
+}
+
+fn say(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes()); // nobody reads it: nothing to do about that
+    let _ = io::stdout().flush();
+    ExitCode::SUCCESS
+}
+
+fn fail(line: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "fastsock: {line}");
+    ExitCode::FAILURE
+}
+
+fn check(settings: &Settings) -> ExitCode {
+    let findings = check::check(settings);
+    for finding in &findings {
+        say(&format!("{}\n", finding.line));
+    }
+    if findings.iter().all(|finding| finding.is_ok) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs the gateway with its log.
+fn serve(settings: &Settings) -> Result<ExitCode, String> {
+    let logging = Logging::start(&settings.program)
+        .map_err(|e| format!("the thread that writes the log cannot be started: {e}"))?;
+    let entrance = logging.entrance();
+    let _entered = entrance();
+    for warning in &settings.warnings {
+        warn!(
+            about = warning.about,
+            hint = warning.hint,
+            "{}",
+            warning.message
+        );
+    }
+    let _limit = RaisedLimit::raise();
+    let runtime = runtime(settings.workers(), entrance)
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    let end = runtime.block_on(until_stopped(settings));
+    runtime.shutdown_timeout(THREADS_TIME);
+    end.inspect_err(|line| error!(error = line, "Start failed"))
+}
+
+/// The life of the bridge: start, wait for a signal, stop.
+async fn until_stopped(settings: &Settings) -> Result<ExitCode, String> {
+    let mut signals = Signals::take().map_err(|e| format!("signals cannot be taken: {e}"))?;
+    let bridge = start(settings).await.map_err(|e| e.to_line())?;
+    tell_ready(&bridge);
+
+    let signal = signals.stop().await;
+    warn!(signal, "Shutdown initiated... Exit code: 0");
+    tokio::select! {
+        leftover = bridge.stop(STOP_TIME) => tell_leftover(leftover),
+        signal = signals.stop() => {
+            error!(signal, "Shutdown cut short. Exit code: 1");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    warn!("Shutdown complete.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the bridge; without its admin listener if only the default port of that is taken.
+async fn start(settings: &Settings) -> fastsock::Result<Bridge> {
+    let config = settings.config.clone();
+    match Bridge::builder(config.clone()).start().await {
+        Err(error) if is_default_admin_taken(settings, &error) => {
+            warn!(
+                error = error.to_line(),
+                hint = "FASTSOCK_ADMIN_ADDR takes another address, or off",
+                "Running without the admin listener"
+            );
+            Bridge::builder(config.admin_addr(None)).start().await
+        }
+        result => result,
+    }
+}
+
+fn is_default_admin_taken(settings: &Settings, error: &Error) -> bool {
+    error.kind() == ErrorKind::Bind
+        && settings.is_default("FASTSOCK_ADMIN_ADDR")
+        && error.to_string().contains("FASTSOCK_ADMIN_ADDR")
+}
+
+/// Logs that devices can connect, in the words of the original.
+fn tell_ready(bridge: &Bridge) {
+    let (config, addr) = (bridge.config(), bridge.local_addr());
+    let url = config.remote_url.as_deref();
+    info!(
+        addr = %addr,
+        broker = config.broker.as_str(),
+        remote = url.map_or_else(|| "none".into(), without_secrets),
+        admin = bridge.admin_addr().map_or_else(|| "off".into(), |addr| format!("http://{addr}")),
+        "WebSocket server running on ws://0.0.0.0:{}",
+        addr.port()
+    );
+    if !addr.ip().is_loopback() {
+        info!(
+            hint = "FASTSOCK_LISTEN_ADDR=127.0.0.1 keeps it on this host; a host program decides by its authenticate hook",
+            "Any token is accepted, from anywhere"
+        );
+    }
+}
+
+fn tell_leftover(leftover: Leftover) {
+    if !leftover.is_empty() {
+        let Leftover {
+            sessions,
+            uplinks,
+            presence,
+            ..
+        } = leftover;
+        error!(
+            sessions,
+            uplinks, presence, "Shutdown left something behind"
+        );
+    }
+}
+
+/// A runtime whose threads all log to the log.
+fn runtime(
+    workers: usize,
+    entrance: impl Fn() -> Option<DefaultGuard> + Send + Sync + 'static,
+) -> io::Result<Runtime> {
+    thread_local! {
+        static ENTERED: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+    }
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder
+        .worker_threads(workers)
+        .thread_name("fastsock")
+        .on_thread_start(move || ENTERED.set(entrance()))
+        .on_thread_stop(|| drop(ENTERED.take()))
+        .enable_all()
+        .build()
+}
+
+/// How long a stop may take in all.
+const STOP_TIME: Duration = Duration::from_secs(8);
+/// How long threads that the bridge no longer needs are waited for; one may hang in a name lookup.
+const THREADS_TIME: Duration = Duration::from_millis(100);

@@ -1,0 +1,183 @@
+//! What the command says and how it exits when it does not get as far as running.
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::Command;
+
+#[test]
+fn a_bad_setting_is_one_line_and_exit_code_1() {
+    for (name, value, allowed) in [
+        ("WEBSOCKET_PORT", "70000", "a port from 0 to 65535"),
+        ("WEBSOCKET_PORT", "abc", "a port from 0 to 65535"),
+        (
+            "WEBSOCKET_PING_INTERVAL",
+            "-1",
+            "milliseconds from 0 to 86400000",
+        ),
+        ("REDIS_PORT", "0", "a port from 1 to 65535"),
+        ("REMOTE_URL", "ftp://h/", "an http:// or https:// URL"),
+        (
+            "LOG_LEVEL",
+            "loud",
+            "error, warn, info, http, verbose, debug or silly",
+        ),
+        ("FASTSOCK_LOG_PAYLOADS", "some", "capped, full or none"),
+        ("FASTSOCK_RUNTIME_WORKERS", "65", "an integer from 0 to 64"),
+        ("FASTSOCK_BROKER", "kafka", "embedded, redis or auto"),
+    ] {
+        let output = Command::new().env(name, value).output();
+        let line = format!("fastsock: {name}: {value:?} is not allowed; give {allowed}\n");
+        assert_eq!(output.stderr, line);
+        assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""));
+    }
+}
+
+#[test]
+fn a_bad_setting_in_dotenv_or_toml_or_a_flag_is_one_line_too() {
+    let expected =
+        "fastsock: REDIS_DB: \"x\" is not allowed; give an integer from 0 to 2147483647\n";
+    let output = Command::new().file(".env", "REDIS_DB=x").output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), expected));
+
+    let output = Command::new().args(["--set", "REDIS_DB=x"]).output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), expected));
+
+    let toml = Command::new().file("a.toml", "[redis]\nprot = 1");
+    let output = toml.args(["--config", "a.toml"]).output();
+    let expected =
+        "fastsock: a.toml: there is no setting \"redis_prot\"; did you mean \"redis_port\"?\n";
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), expected));
+
+    let output = Command::new().args(["--config", "missing.toml"]).output();
+    assert!(
+        output
+            .stderr
+            .starts_with("fastsock: missing.toml: cannot be read: ")
+    );
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(1), 1));
+
+    let output = Command::new().args(["--wat"]).output();
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(1), 1));
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_one_line() {
+    let output = Command::new()
+        .env("FASTSOCK_ADMIN_ADDR", "0.0.0.0:0")
+        .output();
+    let expected = "fastsock: FASTSOCK_ADMIN_ADDR: 0.0.0.0:0 is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required\n";
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), expected));
+}
+
+#[test]
+fn nothing_is_left_behind_by_a_bad_start() {
+    let command = Command::new().env("REDIS_PORT", "x");
+    let directory = command.directory();
+    command.output();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_settings_are_printed_with_their_sources() {
+    let output = Command::new()
+        .file(
+            ".env",
+            "REDIS_PORT=1\nREDIS_DB=5\nREMOTE_HEADERS={\"A\":\"s3cret\"}\n",
+        )
+        .file(
+            "a.toml",
+            "remote.url = 'http://user:s3cret@h/p'\nredis.db = 4",
+        )
+        .env("REDIS_PORT", "")
+        .env("LOG_LEVEL", "error")
+        .args(["--config", "a.toml", "--port", "7", "--print-config"])
+        .output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+    for line in [
+        "WEBSOCKET_PORT=7 # from a flag",
+        "REDIS_PORT=6379 # default",
+        "REDIS_DB=5 # from .env",
+        "REMOTE_URL=http://***@h/p # from the file",
+        "REMOTE_HEADERS=*** # from .env",
+        "LOG_LEVEL=error # from environment",
+        "FASTSOCK_BROKER=redis # REDIS_DB is given",
+        "FASTSOCK_ADMIN_ADDR=127.0.0.1:3001 # default",
+        "FASTSOCK_LOG_FILE=logs/fastsock.log # default",
+    ] {
+        assert!(
+            output.stdout.lines().any(|l| l == line),
+            "{line} is not in\n{}",
+            output.stdout
+        );
+    }
+    assert!(!output.stdout.contains("s3cret"));
+}
+
+#[test]
+fn help_and_version_are_told() {
+    let help = Command::new().args(["--help"]).output();
+    assert_eq!(help.code, Some(0));
+    assert!(help.stdout.contains("--print-config") && help.stdout.contains("REMOTE_URL"));
+    let version = Command::new().args(["--version"]).output();
+    assert_eq!(
+        version.stdout,
+        concat!("fastsock ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn check_tells_of_redis_and_the_remote() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
+    let free = support::free_port();
+
+    let output = Command::new()
+        .env("FASTSOCK_REDIS_URL", format!("redis://127.0.0.1:{free}"))
+        .env("REMOTE_URL", format!("http://u:p@{taken}/in?k=v"))
+        .args(["--check"])
+        .output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
+    let lines: Vec<_> = output.stdout.lines().collect();
+    assert_eq!(lines[0], "settings: ok");
+    assert!(lines[1].starts_with(&format!("redis: 127.0.0.1:{free} Connection refused")));
+    assert_eq!(
+        lines[2],
+        format!("remote: http://{taken}/in can be connected to")
+    );
+
+    let output = Command::new()
+        .env("FASTSOCK_BROKER", "embedded")
+        .env("FASTSOCK_DRAIN_WINDOW", "1")
+        .args(["--check"])
+        .output();
+    assert_eq!(output.code, Some(0));
+    assert!(
+        output
+            .stdout
+            .starts_with("FASTSOCK_DRAIN_WINDOW: Unknown setting is ignored: ")
+    );
+
+    let output = Command::new()
+        .env("FASTSOCK_BROKER", "embedded")
+        .env("REMOTE_URL", format!("http://127.0.0.1:{free}/"))
+        .args(["--check"])
+        .output();
+    assert_eq!(output.code, Some(1));
+}
+
+#[test]
+fn check_asks_a_real_redis() {
+    let redis = support::Redis::start("s3cret");
+    let output = Command::new()
+        .env("REDIS_PORT", redis.port.to_string())
+        .args(["--check"])
+        .output();
+    let expected = format!(
+        "redis: 127.0.0.1:{} answers; it wants a password",
+        redis.port
+    );
+    assert!(output.stdout.contains(&expected), "{}", output.stdout);
+    assert_eq!(output.code, Some(0));
+}

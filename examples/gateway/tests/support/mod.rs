@@ -1,0 +1,211 @@
+//! The command in a directory and an environment of its own.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStdout, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// `fastsock`, about to be started.
+pub(crate) struct Command {
+    command: std::process::Command,
+    directory: Arc<TempDir>,
+}
+
+/// What a command that has ended said.
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Command {
+    /// In an empty directory, with an empty environment.
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fastsock"));
+        command
+            .env_clear()
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            command,
+            directory: Arc::new(directory),
+        }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn file(self, name: &str, text: &str) -> Self {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+        self
+    }
+
+    /// The directory; it stays as long as this.
+    pub(crate) fn directory(&self) -> Arc<TempDir> {
+        self.directory.clone()
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn output(mut self) -> Output {
+        let output = self.command.output().unwrap();
+        Output {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Starts it.
+    pub(crate) fn spawn(mut self) -> Process {
+        let mut child = self.command.spawn().unwrap();
+        let stdout = child.stdout.take().map(BufReader::new);
+        Process {
+            child,
+            stdout,
+            directory: self.directory,
+        }
+    }
+}
+
+/// `fastsock`, running. Killed when dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) stdout: Option<BufReader<ChildStdout>>,
+    pub(crate) directory: Arc<TempDir>,
+}
+
+impl Process {
+    /// The next line of the log.
+    pub(crate) fn line(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"))
+    }
+
+    /// The next line whose message begins so.
+    pub(crate) fn wait_for(&mut self, message: &str) -> serde_json::Value {
+        loop {
+            let line = self.line();
+            if line["message"].as_str().unwrap().starts_with(message) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the ready line and gives the port of devices.
+    pub(crate) fn port(&mut self) -> u16 {
+        let line = self.wait_for("WebSocket server running on ws://0.0.0.0:");
+        let message = line["message"].as_str().unwrap();
+        message.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let kill = std::process::Command::new("kill")
+            .args(["-s", name, &pid])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Waits for its end: the exit code, and what it still said.
+    pub(crate) fn end(&mut self) -> Output {
+        let mut stdout = String::new();
+        if let Some(mut reader) = self.stdout.take() {
+            reader.read_to_string(&mut stdout).unwrap();
+        }
+        let mut stderr = String::new();
+        let pipe = self.child.stderr.as_mut().unwrap();
+        pipe.read_to_string(&mut stderr).unwrap();
+        let code = self.child.wait().unwrap().code();
+        Output {
+            code,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The lines of the log file.
+    pub(crate) fn log_file(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.directory.path().join("logs/fastsock.log"));
+        let lines = text.unwrap();
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A redis-server of its own. Killed when dropped.
+pub(crate) struct Redis {
+    child: Child,
+    pub(crate) port: u16,
+}
+
+impl Redis {
+    /// One that wants this password, answering.
+    pub(crate) fn start(password: &str) -> Self {
+        let port = free_port();
+        let args = [
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+            "--requirepass",
+            password,
+        ];
+        let mut command = std::process::Command::new("redis-server");
+        let child = command.args(args).stdout(Stdio::null()).spawn().unwrap();
+        let redis = Self { child, port };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !redis.answers() {
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        redis
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
+            return false;
+        };
+        let mut answer = [0];
+        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
