@@ -116,6 +116,16 @@ impl Process {
         message.rsplit(':').next().unwrap().parse().unwrap()
     }
 
+    /// Whether it has a handler for SIGTERM by now.
+    pub(crate) fn takes_signals(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|l| l.strip_prefix("SigCgt:"))
+            .unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (15 - 1)) != 0
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let kill = std::process::Command::new("kill")
