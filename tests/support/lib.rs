@@ -1,1 +1,47 @@
+//! What the end-to-end tests are made of: devices, a backend, Redis and the gateway, all real, all on loopback.
+//!
+//! Everything here panics when it is not given what it waits for within [`DEADLINE`]: that is how a test fails. Nothing
+//! sleeps for a fixed time; what must be waited for is waited for with [`eventually`] or a method named `wait_…`.
+//!
+//! | type | is |
+//! |---|---|
+//! | [`Device`] | a device with a WebSocket library |
+//! | [`RawDevice`], [`Frame`] | a device that speaks bytes |
+//! | [`Backend`], [`Reply`] | the HTTP server that takes uplinks, with scripted answers |
+//! | [`Proxy`] | an HTTP proxy on the way there |
+//! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
+//! | [`Gateway`] | the `fastsock` binary as a process |
+//! | [`Authority`] | a certificate authority for the TLS variants |
+#![allow(
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    reason = "this is a host, and panicking is what it is for"
+)]
 
+mod backend;
+mod device;
+mod frame;
+mod gateway;
+mod http_call;
+mod ports;
+mod process;
+mod proxy;
+mod raw_device;
+mod redis;
+mod tls;
+mod wait;
+
+pub use self::{
+    backend::{Backend, Received, Reply},
+    device::{Attended, Closed, Device, Refused},
+    frame::{Frame, opcode},
+    gateway::{Gateway, GatewayBuilder},
+    http_call::{Answer, call, get},
+    ports::{free_port, reachable},
+    process::Process,
+    proxy::Proxy,
+    raw_device::{End, RawDevice},
+    redis::{RedisBuilder, TempRedis, TempSentinel},
+    tls::{Authority, Identity},
+    wait::{DEADLINE, Settled, eventually, eventually_within, within},
+};
