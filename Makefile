@@ -1,0 +1,75 @@
+# Everything a change goes through; CONTRIBUTING.md says when to use which.
+# A step that cannot run fails and says what is missing.
+
+CARGO  ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PREFIX ?= /usr/local
+
+.PHONY: all build run setup test check fmt clippy unit docs header fix ci features deny smoke bench clean install help
+
+all: build
+
+build: ## Release build of the gateway, target/release/fastsock
+	$(CARGO) build --release --locked
+
+run: ## Start the gateway
+	$(CARGO) run --release --locked
+
+setup: ## Install what tests and checks need
+	@scripts/setup all
+
+test: ## Every test; installs redis-server first when it is missing
+	@scripts/setup test
+	@scripts/test
+
+check: fmt clippy unit docs header ## Before each commit: format, lints, unit tests, docs, header
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	@scripts/test --lib --bins
+
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+# The committed header against what cbindgen makes of the sources.
+header:
+ifneq ($(wildcard fastsock-ffi/tests/header.rs),)
+	@scripts/test --test header
+endif
+
+fix: ## Mend what a machine can: format, lints
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+ci: ## All of it, with the time each step took
+	@scripts/timed check test features deny smoke
+
+features: ## The core builds with each feature alone and with none
+	$(CARGO) check -p fastsock --locked --no-default-features
+	$(CARGO) check -p fastsock --locked --no-default-features --features redis
+	$(CARGO) check -p fastsock --locked --no-default-features --features tls
+
+deny: ## Licences, bans and sources of all dependencies
+	@scripts/setup deny
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --log-level error check licenses bans sources
+
+smoke: build ## The release build starts, serves and stops
+	@scripts/smoke $(TARGET)/release/fastsock
+
+bench: ## The tables of speed and memory
+	$(CARGO) build --release --locked --workspace --bins
+	$(TARGET)/release/bench $(ARGS)
+
+clean: ## Remove everything built
+	$(CARGO) clean
+
+# Library, header, pkg-config and CMake files: comes with the C ABI.
+-include fastsock-ffi/install.mk
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
