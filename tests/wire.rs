@@ -3,8 +3,7 @@
 //! Each case sends bytes and looks at what the backend gets, which pongs come back and how the session ends. The outcome is
 //! in `conformance/report.md`; `FASTSOCK_BLESS=1` writes it anew.
 
-#[path = "conformance/cases.rs"]
-mod cases;
+mod conformance;
 
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
@@ -12,13 +11,13 @@ use data_encoding::BASE64;
 use fastsock::{Bridge, Config, UplinkBinary};
 use support::{Backend, Device, End, Frame, Gateway, RawDevice, Received, eventually, opcode};
 
-use crate::cases::{Case, Ending, Outcome, Said};
+use crate::conformance::{Case, Ending, Outcome, Said};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_of_the_conformance_report_ends_as_it_must() {
     let backend = Backend::start().await;
     let bridge = bridge(&backend).await;
-    let cases = cases::all();
+    let cases = conformance::all();
     let mut outcomes = Vec::new();
     for case in &cases {
         outcomes.push(play(bridge.local_addr(), case).await);
