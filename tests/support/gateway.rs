@@ -56,7 +56,8 @@ impl Gateway {
     /// Where its admin listener is, by the ready line. Panics when it has none.
     pub fn admin_addr(&self) -> SocketAddr {
         let ready = self.lines_with(READY).pop().expect("start() waited for it");
-        let admin = ready["admin"].as_str().and_then(|addr| addr.parse().ok());
+        let admin = ready["admin"].as_str().unwrap_or_default();
+        let admin = admin.trim_start_matches("http://").parse().ok();
         admin.unwrap_or_else(|| panic!("no admin address: {ready}"))
     }
 
