@@ -279,6 +279,10 @@ impl Handshake {
             hooks.authenticate(&upgrade.request, ticket)
         })? {
             Decision::Now(admission) => Some(admission),
+            Decision::Failed => {
+                shared.running.hooks_failed.add(1);
+                None
+            }
             Decision::Later(_) => {
                 let admission = timeout(shared.config.hook_timeout, answer)
                     .await

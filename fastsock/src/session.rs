@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -226,7 +226,7 @@ impl Session {
         let action = match answer {
             Some(Decision::Later(_)) => return Room::Undecided,
             Some(Decision::Now(action)) => Some(action),
-            None => None,
+            Some(Decision::Failed) | None => None,
         };
         if self.shared.config.remote_url.is_none() && action == Some(UplinkAction::Forward) {
             self.tell_of_no_remote(&uplink);
