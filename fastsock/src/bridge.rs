@@ -327,8 +327,26 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+#[cfg(feature = "redis")]
+fn broker(
+    config: &Config,
+    registry: &Arc<Registry>,
+    workers: &Tasks,
+    running: &Arc<Running>,
+) -> Result<Arc<dyn Broker>> {
+    if config.broker == BrokerKind::Embedded {
+        return Ok(Arc::new(Embedded));
+    }
+    use crate::broker::{Deliver, redis::RedisBroker};
+    let is_optional = config.broker == BrokerKind::Auto && !config.names_redis();
+    let deliver: Weak<dyn Deliver> = Arc::<Registry>::downgrade(registry);
+    let broker = RedisBroker::start(config, deliver, workers, running.clone(), is_optional)?;
+    Ok(broker)
+}
+
+#[cfg(not(feature = "redis"))]
 fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<Arc<dyn Broker>> {
-    Ok(Arc::new(Embedded))
+    Ok(Arc::new(Embedded)) // `Config::check` allows nothing else
 }
 
 const LAST_BREATH: Duration = Duration::from_millis(100);

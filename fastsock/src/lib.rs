@@ -21,6 +21,8 @@ mod http;
 mod lanes;
 mod linger;
 mod outbox;
+#[cfg(feature = "redis")]
+mod presence;
 mod registry;
 mod session;
 mod shared;

@@ -1,1 +1,365 @@
+//! The broker of several processes: Redis or Valkey, standalone or behind Sentinel.
+//!
+//! Two links, each with a task that keeps it for ever (`link`): *cmd* publishes and writes (`writer`, `node`), *sub* is
+//! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
+//! between. Presence is one map written by one task (`crate::presence`).
 
+mod link;
+mod names;
+mod node;
+mod script;
+mod subscribe;
+mod url;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    link::{Connection, Kind, Links, supervise},
+    names::Names,
+    subscribe::Subscriptions,
+    url::Address,
+};
+use super::{BoxFuture, Broker, Deliver, Link, LinkChange};
+use crate::{
+    config::{Config, Subscribe},
+    error::{Error, ErrorKind, Result},
+    presence::Presence,
+    stats::Running,
+    tasks::Tasks,
+    types::{ClientId, Sent, SessionId},
+};
+
+/// Carries downlinks and presence through Redis.
+pub(crate) struct RedisBroker {
+    shared: Arc<Shared>,
+    /// The tasks of this broker alone, so that `stop` can wait for them.
+    alive: TaskTracker,
+}
+
+/// What the tasks of one broker hold.
+struct Shared {
+    address: Address,
+    names: Names,
+    /// Name of this bridge among the gateways; random, so that a restarted one is another.
+    node: String,
+    /// One SUBSCRIBE per device rather than one PSUBSCRIBE for all.
+    is_exact: bool,
+    /// Whether Redis may be missing without a fault, until it has answered once.
+    is_optional: bool,
+    has_answered: AtomicBool,
+    deliver: Weak<dyn Deliver>,
+    running: Arc<Running>,
+
+    links: Mutex<Links>,
+    /// Held while changes of `links` are told, so that they are told in order.
+    telling: Mutex<()>,
+    /// Ends the delay before the next try; one per link.
+    wake: [Notify; 2],
+    /// Notified when the sub link comes up.
+    sub_came_up: Notify,
+    /// Asks the sub link to prove that it hears.
+    check: Notify,
+    /// When the sub link was last known to hear.
+    last_good: Mutex<SystemTime>,
+    subscriptions: Subscriptions,
+
+    /// The cmd link while it is usable.
+    cmd: Mutex<Option<Connection>>,
+    presence: Mutex<Presence>,
+    presence_changed: Notify,
+    /// Asks for all of presence to be written again.
+    restore: Notify,
+
+    /// Ends the tasks once everything is written.
+    stop: CancellationToken,
+    /// Ends them wherever they are.
+    cut: CancellationToken,
+}
+
+impl RedisBroker {
+    /// Begins to keep the links to Redis; never waits for it. `is_optional` when nobody named a Redis, so that its absence
+    /// is no fault.
+    ///
+    /// # Errors
+    /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of a certificate file.
+    pub(crate) fn start(
+        config: &Config,
+        deliver: Weak<dyn Deliver>,
+        tasks: &Tasks,
+        running: Arc<Running>,
+        is_optional: bool,
+    ) -> Result<Arc<Self>> {
+        let node = uuid::Uuid::now_v7().simple().to_string().split_off(16);
+        let shared = Arc::new(Shared {
+            address: Address::from_config(config)?,
+            names: Names::new(&config.redis_prefix, &node),
+            node,
+            is_exact: config.redis_subscribe == Subscribe::Exact,
+            is_optional,
+            has_answered: AtomicBool::new(false),
+            deliver,
+            running,
+            links: Mutex::new(Links::new()),
+            telling: Mutex::default(),
+            wake: [const { Notify::const_new() }; 2],
+            sub_came_up: Notify::new(),
+            check: Notify::new(),
+            last_good: Mutex::new(SystemTime::now()),
+            subscriptions: Subscriptions::default(),
+            cmd: Mutex::default(),
+            presence: Mutex::default(),
+            presence_changed: Notify::new(),
+            restore: Notify::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        });
+        let alive = TaskTracker::new();
+        alive.close(); // only so that `wait` can end
+        for kind in [Kind::Cmd, Kind::Sub] {
+            let link = supervise(Arc::clone(&shared), kind);
+            tasks.spawn(alive.track_future(link));
+        }
+        // A bridge that is dropped without `stop` takes its links along.
+        let (group, shared_too, all_ended) = (tasks.clone(), Arc::clone(&shared), alive.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = group.stopping() => shared_too.cut.cancel(),
+                () = all_ended.wait() => {}
+            }
+        });
+        Ok(Arc::new(Self { shared, alive }))
+    }
+}
+
+impl Broker for RedisBroker {
+    fn name(&self) -> &'static str {
+        if self.shared.is_alone() {
+            "embedded"
+        } else {
+            "redis"
+        }
+    }
+
+    fn link(&self) -> Link {
+        if self.shared.is_alone() {
+            Link::Alone
+        } else if self.shared.links.lock().are_up() {
+            Link::Up
+        } else {
+            Link::Down
+        }
+    }
+
+    fn seated<'a>(&'a self, client_id: &'a ClientId, session_id: SessionId) -> BoxFuture<'a, ()> {
+        let shared = &self.shared;
+        if !shared.is_alone() {
+            shared.presence.lock().seated(client_id, session_id);
+        }
+        if shared.is_exact {
+            Box::pin(shared.subscriptions.seated(client_id))
+        } else {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    fn seen(&self, client_id: &ClientId, seen_ms: u64) {
+        if self.shared.presence.lock().seen(client_id, seen_ms) {
+            self.shared.presence_changed.notify_one();
+        }
+    }
+
+    fn unseated(&self, client_id: &ClientId, session_id: SessionId) {
+        let shared = &self.shared;
+        if shared.presence.lock().unseated(client_id, session_id) {
+            shared.presence_changed.notify_one();
+        }
+        if shared.is_exact {
+            shared.subscriptions.unseated(client_id);
+        }
+    }
+
+    fn publish(&self, client_id: ClientId, payload: Bytes) -> BoxFuture<'_, Result<Sent>> {
+        Box::pin(self.shared.publish(client_id, payload))
+    }
+
+    fn stop(&self, deadline: Instant) -> BoxFuture<'_, u64> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            let has_cmd = shared.cmd.lock().is_some();
+            shared.stop.cancel();
+            let patience = match shared.presence.lock().waiting() {
+                _ if has_cmd => deadline,
+                0 => Instant::now(),
+                _ => deadline.min(Instant::now() + STOP_PATIENCE),
+            };
+            let _ = timeout_at(patience, self.alive.wait()).await;
+            shared.cut.cancel();
+            let _ = timeout(CUT_TIMEOUT, self.alive.wait()).await;
+            shared.presence.lock().waiting() as u64
+        })
+    }
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker")
+            .field("node", &self.shared.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for RedisBroker {
+    fn drop(&mut self) {
+        self.shared.cut.cancel();
+    }
+}
+
+impl Shared {
+    /// Whether there is no Redis, and that is no fault.
+    fn is_alone(&self) -> bool {
+        self.is_optional && !self.has_answered.load(Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.is_cancelled() || self.cut.is_cancelled()
+    }
+
+    fn wake(&self, kind: Kind) -> &Notify {
+        &self.wake[kind as usize]
+    }
+
+    /// Redis answered: from now on it is missed when it goes away, and the other link need not wait.
+    fn answered(&self, kind: Kind) {
+        self.has_answered.store(true, Relaxed);
+        self.wake(kind.other()).notify_one();
+    }
+
+    /// A link has restored what it is for.
+    fn link_up(&self, kind: Kind) {
+        let _in_order = self.telling.lock();
+        let now = SystemTime::now();
+        let tell = self.links.lock().up(kind, now);
+        kind.log_connected();
+        if kind == Kind::Sub {
+            *self.last_good.lock() = now;
+            self.sub_came_up.notify_waiters();
+        }
+        for change in tell {
+            if let LinkChange::Gap { from, to } = change {
+                self.running.broker_gaps.add(1);
+                let lasted = to.duration_since(from).unwrap_or_default();
+                tracing::warn!(
+                    name: "gap",
+                    from_ms = unix_ms(from),
+                    to_ms = unix_ms(to),
+                    lasted_ms = lasted.as_millis() as u64,
+                    "gap: downlinks published in this span may not have arrived"
+                );
+            }
+            self.tell(change);
+        }
+    }
+
+    /// A link is lost, or could not be had. Returns whether it was up.
+    fn link_down(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Cmd => {
+                *self.cmd.lock() = None;
+                self.check.notify_one();
+            }
+            Kind::Sub => self.subscriptions.close(),
+        }
+        if self.is_alone() {
+            return false;
+        }
+        let _in_order = self.telling.lock();
+        let (was_up, tell) = self.links.lock().down(kind, *self.last_good.lock());
+        if was_up && !self.is_over() {
+            self.running.broker_links_lost.add(1);
+        }
+        if let Some(change) = tell
+            && !self.is_over()
+        {
+            self.tell(change);
+        }
+        was_up
+    }
+
+    fn tell(&self, change: LinkChange) {
+        if let Some(deliver) = self.deliver.upgrade() {
+            deliver.link_changed(change);
+        }
+    }
+
+    async fn publish(&self, client_id: ClientId, payload: Bytes) -> Result<Sent> {
+        if self.is_alone() {
+            return Ok(Sent::Offline);
+        }
+        let Some(connection) = self.cmd.lock().clone() else {
+            let text = "the link to Redis is down; the message was not published";
+            return Err(Error::new(ErrorKind::Broker, text));
+        };
+        let mut redis = connection.redis;
+        let answer: redis::RedisResult<(Option<String>, Option<Vec<u8>>)> = redis::pipe()
+            .cmd("HGET")
+            .arg(&self.names.owner)
+            .arg(client_id.as_str())
+            .cmd("HGET")
+            .arg(&self.names.clients)
+            .arg(client_id.as_str())
+            .cmd("PUBLISH")
+            .arg(self.names.channel(client_id.as_str()))
+            .arg(&*payload)
+            .ignore()
+            .query_async(&mut redis)
+            .await;
+        match answer {
+            Ok((owner, in_hash)) => {
+                // A device that just left here is in the hash until the next batch is written.
+                let is_ours = owner.is_some_and(|owner| node::is_of(&owner, &self.node));
+                Ok(if in_hash.is_some() && !is_ours {
+                    Sent::Elsewhere
+                } else {
+                    Sent::Offline
+                })
+            }
+            Err(error) => {
+                if error.is_io_error() {
+                    connection.lost.notify_one();
+                }
+                let text = "Redis did not take the message";
+                Err(Error::new(ErrorKind::Broker, text).with_source(error))
+            }
+        }
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_millis() as u64
+}
+
+/// How long `stop` waits for a link that is away when there is something to write.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ending a task takes one poll; only a runtime that is gone takes longer.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,432 @@
+//! One link to Redis: connecting it, what can be wrong with it, and keeping it for ever.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind,
+    Value, aio::MultiplexedConnection,
+};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{
+    Shared, subscribe,
+    url::{self, Address},
+    writer,
+};
+use crate::{backoff::Backoff, broker::LinkChange};
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Publishes and writes.
+    Cmd,
+    /// Subscribes, and nothing else: what it is pushed is not held up behind answers.
+    Sub,
+}
+
+/// Keeps a link for ever: connect, serve it until trouble, tell, wait, again.
+pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
+    let mut log = ErrorLog::default();
+    let mut failures = 0;
+    while !shared.is_over() {
+        let served = async {
+            match kind {
+                Kind::Cmd => writer::serve(&shared).await,
+                Kind::Sub => subscribe::serve(&shared).await,
+            }
+        };
+        let error = tokio::select! {
+            biased;
+            () = shared.cut.cancelled() => break,
+            served = served => match served {
+                Ok(()) => break, // told to stop, and done
+                Err(error) => error,
+            },
+        };
+        failures = if shared.link_down(kind) {
+            1
+        } else {
+            failures + 1
+        };
+        log.record(&shared, kind, &error);
+        if shared.stop.is_cancelled() {
+            break; // one failure is enough then
+        }
+        let delay = if error.is_denied {
+            DENIED_DELAY
+        } else {
+            BACKOFF.delay(failures)
+        };
+        tokio::select! {
+            () = shared.cut.cancelled() => break,
+            () = shared.stop.cancelled() => {}
+            // When the other link has come up, this one can too.
+            () = shared.wake(kind).notified() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+    shared.link_down(kind);
+}
+
+/// A connection, and how to learn that it is no good any more.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) redis: MultiplexedConnection,
+    /// Notified when it is lost, or when someone found it useless.
+    pub(super) lost: Arc<Notify>,
+}
+
+impl Connection {
+    /// Connects to the master. `on_push` is called by the reader of the connection and must not wait.
+    pub(super) async fn open(
+        address: &Address,
+        kind: Kind,
+        on_push: impl Fn(PushInfo) + Send + Sync + Clone + 'static,
+    ) -> Result<Self, LinkError> {
+        match address {
+            Address::Direct(info) => Self::to_master(info.clone(), kind, on_push).await,
+            Address::Sentinel {
+                sentinels,
+                service,
+                login,
+            } => {
+                let mut error = LinkError::new("no sentinel answered");
+                for (host, port) in sentinels {
+                    // A sentinel that was cut off may still name the old master, so the next one is asked then.
+                    let found = ask_sentinel(host, *port, service, login).await;
+                    let opened = match found {
+                        Ok((host, port)) => {
+                            let info = url::master(host, port, login);
+                            Self::to_master(info, kind, on_push.clone()).await
+                        }
+                        Err(error) => Err(error),
+                    };
+                    match opened {
+                        Ok(connection) => return Ok(connection),
+                        Err(e) => error = e,
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn to_master(
+        info: redis::ConnectionInfo,
+        kind: Kind,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Result<Self, LinkError> {
+        let address = info.addr().to_string();
+        let lost = Arc::new(Notify::new());
+        let notify = Arc::clone(&lost);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(kind.response_timeout()))
+            .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
+                if push.kind == PushKind::Disconnection {
+                    notify.notify_one();
+                } else {
+                    on_push(push);
+                }
+                Ok(())
+            });
+        let connecting = async {
+            let client = Client::open(info)?;
+            let redis = client.get_multiplexed_async_connection_with_config(&config);
+            Ok::<_, LinkError>(redis.await?)
+        };
+        let redis = connecting.await.map_err(|e| e.about(&address))?;
+        let mut connection = Self { redis, lost };
+        let checked = timeout(CONNECT_TIMEOUT, connection.check_master()).await;
+        let checked = checked.unwrap_or_else(|_| Err(LinkError::new("no answer in time")));
+        checked.map_err(|e| e.about(&address))?;
+        Ok(connection)
+    }
+
+    /// A replica takes no writes, and its subscribers hear the master only while it is linked to it.
+    async fn check_master(&mut self) -> Result<(), LinkError> {
+        let role: Result<Vec<Value>, _> = redis::cmd("ROLE").query_async(&mut self.redis).await;
+        match role {
+            Ok(role) => match role.first() {
+                Some(Value::BulkString(word)) if word != b"master" => {
+                    Err(LinkError::new("it is a replica, not the master"))
+                }
+                _ => Ok(()),
+            },
+            // Some hosted ones forbid to ask; a replica then shows itself by its READONLY.
+            Err(error) => match error.kind() {
+                ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
+                    Ok(())
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// Which server is the master, says a sentinel.
+async fn ask_sentinel(
+    host: &str,
+    port: u16,
+    service: &str,
+    login: &redis::RedisConnectionInfo,
+) -> Result<(String, u16), LinkError> {
+    let ask = async |login| {
+        let client = Client::open(url::sentinel_info(host, port, login))?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(CONNECT_TIMEOUT));
+        let mut sentinel = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        let found: Option<(String, u16)> = ask.query_async(&mut sentinel).await?;
+        found.ok_or_else(|| LinkError::new(format!("it knows no master named {service:?}")))
+    };
+    // Most sentinels have no password, and refuse one then.
+    let found = match ask(None).await {
+        Err(error) if error.is_denied => ask(Some(login)).await,
+        found => found,
+    };
+    found.map_err(|e| e.about(&format!("sentinel {host}:{port}")))
+}
+
+impl Kind {
+    /// What the link is in the log; the words are those of the original program.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Cmd => "publisher",
+            Self::Sub => "subscriber",
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Cmd => Self::Sub,
+            Self::Sub => Self::Cmd,
+        }
+    }
+
+    fn response_timeout(self) -> Duration {
+        match self {
+            Self::Cmd => Duration::from_secs(2),
+            Self::Sub => Duration::from_secs(5),
+        }
+    }
+
+    pub(super) fn log_connected(self) {
+        match self {
+            Self::Cmd => tracing::info!(name: "redis_connected", "Connected to Redis as publisher"),
+            Self::Sub => {
+                tracing::info!(name: "redis_connected", "Connected to Redis as subscriber");
+            }
+        }
+    }
+}
+
+/// Why a link cannot be had or is lost, on one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LinkError {
+    text: String,
+    /// Redis forbids it: a wrong password, or rights that are missing. Only an operator can change that.
+    is_denied: bool,
+}
+
+impl LinkError {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_denied: false,
+        }
+    }
+
+    fn about(mut self, address: &str) -> Self {
+        self.text = format!("{address}: {}", self.text);
+        self
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> Self {
+        let text = match error.kind() {
+            ErrorKind::RESP3NotSupported => {
+                "Redis before 6.0 is not supported (it does not know HELLO)".into()
+            }
+            _ if error.is_timeout() => "no answer in time".into(),
+            _ => error.to_string(),
+        };
+        let denials = ["NOAUTH", "WRONGPASS", "NOPERM"];
+        let is_denied = error.kind() == ErrorKind::AuthenticationFailed
+            || error.code().is_some_and(|code| denials.contains(&code))
+            || denials.iter().any(|word| text.contains(word));
+        Self { text, is_denied }
+    }
+}
+
+/// Logs an error when it changes, not each time it happens.
+#[derive(Default)]
+struct ErrorLog {
+    last: Option<String>,
+    ups: u64,
+}
+
+impl ErrorLog {
+    fn record(&mut self, shared: &Shared, kind: Kind, error: &LinkError) {
+        if shared.is_alone() {
+            if kind == Kind::Cmd && self.last.is_none() {
+                self.last = Some(error.text.clone());
+                tracing::warn!(
+                    error = %error,
+                    "Redis does not answer: running with the embedded broker, which reaches the devices of this process \
+                     only. Redis is used from the moment it answers. To choose, set REDIS_HOST or FASTSOCK_REDIS_URL, \
+                     or FASTSOCK_BROKER=redis or embedded"
+                );
+            }
+            return;
+        }
+        // A link that was up meanwhile makes the same words news again.
+        let ups = shared.links.lock().ups(kind);
+        if self.ups == ups && self.last.as_deref() == Some(&error.text) {
+            return;
+        }
+        self.ups = ups;
+        self.last = Some(error.text.clone());
+        match kind {
+            Kind::Cmd => {
+                tracing::error!(name: "redis_error", error = %error, "Redis error for publisher");
+            }
+            Kind::Sub => {
+                tracing::error!(name: "redis_error", error = %error, "Redis error for subscriber");
+            }
+        }
+    }
+}
+
+/// Which links are up, and what there is to tell when that changes. No I/O.
+#[derive(Debug)]
+pub(super) struct Links {
+    is_up: [bool; 2],
+    ups: [u64; 2],
+    /// The last moment the sub link was known to deliver, while it is lost.
+    gap_from: Option<SystemTime>,
+    /// Whether `Down` is what was told last.
+    told_down: bool,
+}
+
+impl Links {
+    pub(super) fn new() -> Self {
+        Self {
+            is_up: [false; 2],
+            ups: [0; 2],
+            gap_from: None,
+            told_down: false,
+        }
+    }
+
+    pub(super) fn is_up(&self, kind: Kind) -> bool {
+        self.is_up[kind as usize]
+    }
+
+    pub(super) fn are_up(&self) -> bool {
+        self.is_up == [true; 2]
+    }
+
+    /// How often a link came up.
+    fn ups(&self, kind: Kind) -> u64 {
+        self.ups[kind as usize]
+    }
+
+    /// A link works. Returns what to tell, in order.
+    pub(super) fn up(&mut self, kind: Kind, now: SystemTime) -> Vec<LinkChange> {
+        self.is_up[kind as usize] = true;
+        self.ups[kind as usize] += 1;
+        let mut tell = Vec::new();
+        if kind == Kind::Sub
+            && let Some(from) = self.gap_from.take()
+        {
+            tell.push(LinkChange::Gap { from, to: now });
+        }
+        if self.are_up() {
+            self.told_down = false;
+            tell.push(LinkChange::Up);
+        }
+        tell
+    }
+
+    /// A link does not work, or still does not. Returns whether it did, and what to tell.
+    pub(super) fn down(&mut self, kind: Kind, last_good: SystemTime) -> (bool, Option<LinkChange>) {
+        let was_up = std::mem::take(&mut self.is_up[kind as usize]);
+        if was_up && kind == Kind::Sub {
+            self.gap_from = Some(last_good);
+        }
+        let tell = !std::mem::replace(&mut self.told_down, true);
+        (was_up, tell.then_some(LinkChange::Down))
+    }
+}
+
+/// DNS, TCP, TLS and login together; and once more for the role.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+
+/// Trying a wrong password more often only fills the log of Redis.
+const DENIED_DELAY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    #[test]
+    fn up_is_told_when_both_are_and_down_once() {
+        let mut links = Links::new();
+        assert_eq!(
+            links.down(Kind::Cmd, at(0)),
+            (false, Some(LinkChange::Down))
+        );
+        assert_eq!(links.down(Kind::Sub, at(0)), (false, None));
+        assert_eq!(links.up(Kind::Cmd, at(1)), []);
+        assert_eq!(links.up(Kind::Sub, at(1)), [LinkChange::Up]);
+        assert_eq!(links.down(Kind::Cmd, at(2)), (true, Some(LinkChange::Down)));
+        assert_eq!(links.up(Kind::Cmd, at(3)), [LinkChange::Up]);
+    }
+
+    #[test]
+    fn a_gap_is_the_time_the_sub_link_was_away() {
+        let mut links = Links::new();
+        links.up(Kind::Cmd, at(1));
+        links.up(Kind::Sub, at(1));
+        links.down(Kind::Sub, at(5));
+        links.down(Kind::Cmd, at(6));
+        assert_eq!(links.down(Kind::Sub, at(7)), (false, None), "still away");
+        let gap = LinkChange::Gap {
+            from: at(5),
+            to: at(9),
+        };
+        assert_eq!(links.up(Kind::Sub, at(9)), [gap]);
+        assert_eq!(links.up(Kind::Cmd, at(10)), [LinkChange::Up]);
+        assert!(links.are_up());
+    }
+
+    #[test]
+    fn a_denial_is_told_from_a_fault() {
+        let denied = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
+        assert!(LinkError::from(denied).is_denied);
+        let refused = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert!(!LinkError::from(refused).is_denied);
+    }
+}

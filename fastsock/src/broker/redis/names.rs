@@ -1,0 +1,70 @@
+//! The keys and channels in Redis, of which the prefix is the first part.
+
+/// The names one bridge uses.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// Hash id -> last sign, in unix milliseconds.
+    pub(super) clients: String,
+    /// Hash id -> `node:session:epoch` of its seat.
+    pub(super) owner: String,
+    /// Sorted set of nodes by the end of their lease, in unix milliseconds of Redis's clock.
+    pub(super) nodes: String,
+    /// Channel of what gateways tell each other.
+    pub(super) control: String,
+    /// Channel on which this node hears itself.
+    pub(super) probe: String,
+    /// First part of the channel of a device; the rest is its id.
+    pub(super) client: String,
+    /// First part of the set of ids of a node.
+    node: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str, node: &str) -> Self {
+        Self {
+            clients: format!("{prefix}:clients"),
+            owner: format!("{prefix}:owner"),
+            nodes: format!("{prefix}:nodes"),
+            control: format!("{prefix}:control"),
+            probe: format!("{prefix}:probe:{node}"),
+            client: format!("{prefix}:client:"),
+            node: format!("{prefix}:node:"),
+        }
+    }
+
+    /// The channel of a device.
+    pub(super) fn channel(&self, client_id: &str) -> String {
+        format!("{}{client_id}", self.client)
+    }
+
+    /// The pattern that matches the channels of all devices and nothing else.
+    pub(super) fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.client.len() + 1);
+        for char in self.client.chars() {
+            if matches!(char, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern + "*"
+    }
+
+    /// The set of ids seated on a node.
+    pub(super) fn ids_of(&self, node: &str) -> String {
+        format!("{}{node}", self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_in_the_prefix_match_themselves_only() {
+        assert_eq!(Names::new("fastsock", "n").pattern(), "fastsock:client:*");
+        assert_eq!(
+            Names::new(r"a*b?[c]\", "n").pattern(),
+            r"a\*b\?\[c\]\\:client:*"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! This bridge among the gateways: its lease, the devices of gateways that are gone, and takeovers between gateways.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Shared, link::LinkError, script};
+use crate::types::SessionId;
+
+/// The lease of this node, and its watch over the others, for as long as one connection lasts.
+#[derive(Default)]
+pub(super) struct Lease {
+    /// When Redis says that it ends.
+    ends: String,
+    watch: Watch,
+    /// Nodes that are gone and whose ids are being removed.
+    gone: VecDeque<Gone>,
+}
+
+/// A node whose lease ended.
+struct Gone {
+    node: String,
+    /// Where in its set of ids the removal is.
+    cursor: u64,
+    removed: usize,
+}
+
+impl Lease {
+    /// Renews the lease and looks at the others. Returns whether it had stood until now.
+    pub(super) async fn renew(
+        &mut self,
+        shared: &Shared,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<bool, LinkError> {
+        let mut answer: Vec<String> = redis::cmd("EVAL")
+            .arg(script::RENEW)
+            .arg(1)
+            .arg(&shared.names.nodes)
+            .arg(&shared.node)
+            .arg(LEASE.as_millis() as u64)
+            .arg(std::mem::take(&mut self.ends))
+            .query_async(redis)
+            .await?;
+        if answer.len() < 2 {
+            return Err(LinkError::new("the lease script gave no answer"));
+        }
+        let nodes = answer.split_off(2);
+        let stood = answer[0] == "1";
+        self.ends = answer.swap_remove(1);
+        let others = nodes.chunks_exact(2).filter(|pair| pair[0] != shared.node);
+        for (node, ends) in self
+            .watch
+            .look(Instant::now(), others.map(|p| (&*p[0], &*p[1])))
+        {
+            let condemned: i64 = redis::cmd("EVAL")
+                .arg(script::CONDEMN)
+                .arg(1)
+                .arg(&shared.names.nodes)
+                .arg(&node)
+                .arg(ends)
+                .query_async(redis)
+                .await?;
+            if condemned == 1 && self.gone.iter().all(|gone| gone.node != node) {
+                self.gone.push_back(Gone {
+                    node,
+                    cursor: 0,
+                    removed: 0,
+                });
+            }
+        }
+        Ok(stood)
+    }
+
+    /// Renews each second, and between removes what nodes that are gone have left. Returns when the link fails.
+    pub(super) async fn keep(
+        mut self,
+        shared: &Shared,
+        mut redis: MultiplexedConnection,
+    ) -> LinkError {
+        let mut seconds = interval(RENEWAL);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        seconds.reset(); // the first renewal was at connect
+        let mut removing = redis.clone();
+        let error = async {
+            loop {
+                let is_time = match self.gone.front_mut() {
+                    None => {
+                        seconds.tick().await;
+                        true
+                    }
+                    Some(gone) => tokio::select! {
+                        biased;
+                        _ = seconds.tick() => true,
+                        done = gone.remove_some(shared, &mut removing) => {
+                            if done? {
+                                self.gone.pop_front();
+                            }
+                            false
+                        }
+                    },
+                };
+                if is_time && !self.renew(shared, &mut redis).await? {
+                    // Another node took this one for dead, or Redis lost its data.
+                    shared.restore.notify_one();
+                }
+            }
+        };
+        let never: Result<std::convert::Infallible, LinkError> = error.await;
+        match never {
+            Err(error) => error,
+        }
+    }
+}
+
+impl Gone {
+    /// Removes some of its ids, each only if it is still this node's. Returns whether that was the rest. Doing it again, or
+    /// two nodes doing it at once, does no harm.
+    async fn remove_some(
+        &mut self,
+        shared: &Shared,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<bool, LinkError> {
+        let names = &shared.names;
+        let set = names.ids_of(&self.node);
+        let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
+            .arg(&set)
+            .arg(self.cursor)
+            .arg("COUNT")
+            .arg(IDS_A_STEP)
+            .query_async(redis)
+            .await?;
+        if !ids.is_empty() {
+            // In this order: a gateway claims a seat before it writes the hash. So if the seat still belongs to the
+            // dead node now, the value read before is not that of a newer gateway, and REMOVE spares a newer value.
+            let hmget = |key: &str| redis::cmd("HMGET").arg(key).arg(&ids).to_owned();
+            let seen: Vec<Option<String>> = hmget(&names.clients).query_async(redis).await?;
+            let owners: Vec<Option<String>> = hmget(&names.owner).query_async(redis).await?;
+            let mut remove = redis::cmd("EVAL");
+            remove.arg(script::REMOVE).arg(1).arg(&names.clients);
+            let mut release = redis::cmd("EVAL");
+            release.arg(script::RELEASE).arg(1).arg(&names.owner);
+            release.arg(&self.node);
+            for ((id, seen), owner) in ids.iter().zip(seen).zip(owners) {
+                if !owner.is_some_and(|owner| is_of(&owner, &self.node)) {
+                    continue;
+                }
+                release.arg(id);
+                if let Some(seen) = seen.filter(|seen| seen.parse::<u64>().is_ok()) {
+                    remove.arg(id).arg(&seen).arg(&seen);
+                    self.removed += 1;
+                }
+            }
+            let mut steps = redis::pipe();
+            steps.add_command(remove).add_command(release);
+            steps.cmd("SREM").arg(&set).arg(&ids);
+            steps.exec_async(redis).await?;
+        }
+        self.cursor = cursor;
+        if cursor != 0 {
+            return Ok(false);
+        }
+        redis::cmd("EVAL")
+            .arg(script::FORGET)
+            .arg(1)
+            .arg(&names.nodes)
+            .arg(&self.node)
+            .exec_async(redis)
+            .await?;
+        tracing::info!(
+            node = self.node,
+            devices = self.removed,
+            "Removed the presence of a gateway that is gone"
+        );
+        Ok(true)
+    }
+}
+
+/// Gives up lease and set of ids, when nothing of this node is left in Redis.
+pub(super) async fn farewell(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+) -> Result<(), LinkError> {
+    let mut steps = redis::pipe();
+    steps.del(shared.names.ids_of(&shared.node));
+    steps.zrem(&shared.names.nodes, &shared.node);
+    Ok(steps.exec_async(redis).await?)
+}
+
+/// Who did not renew for how long, as far as this node saw. No I/O.
+#[derive(Default)]
+struct Watch {
+    /// Each other node with the end of its lease and since when it stands there unchanged.
+    seen: HashMap<String, (String, Instant)>,
+}
+
+impl Watch {
+    /// Takes note of the leases; returns those that were not renewed for as long as a lease lasts. It goes by what was
+    /// seen on this connection and not by the ends: after a freeze or a restart of Redis all of them have passed.
+    fn look<'a>(
+        &mut self,
+        now: Instant,
+        leases: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<(String, String)> {
+        let mut still = HashMap::new();
+        let mut gone = Vec::new();
+        for (node, ends) in leases {
+            let since = match self.seen.get(node) {
+                Some((before, since)) if before == ends => *since,
+                _ => now,
+            };
+            if now.duration_since(since) + ROUNDING >= LEASE {
+                gone.push((node.to_owned(), ends.to_owned()));
+            }
+            still.insert(node.to_owned(), (ends.to_owned(), since));
+        }
+        self.seen = still;
+        gone
+    }
+}
+
+/// What gateways tell each other.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub(super) enum Control {
+    /// The sender has seated a device that `node` has too.
+    Replaced {
+        node: String,
+        client_id: String,
+        session: u64,
+    },
+    /// Something of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Takes what another gateway tells. Never waits.
+pub(super) fn on_control(shared: &Shared, message: &[u8]) {
+    match serde_json::from_slice(message) {
+        Ok(Control::Replaced {
+            node,
+            client_id,
+            session,
+        }) if node == shared.node => {
+            if let Some(deliver) = shared.deliver.upgrade() {
+                deliver.replaced_elsewhere(&client_id, SessionId(session));
+            }
+        }
+        Ok(_) => {}
+        Err(_) => shared.running.pushes_bad.add(1),
+    }
+}
+
+/// Whether an owner, written `node:session:epoch`, is this node.
+pub(super) fn is_of(owner: &str, node: &str) -> bool {
+    owner.split(':').next() == Some(node)
+}
+
+const LEASE: Duration = Duration::from_secs(3);
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// The third look after the first is meant to be the one that decides.
+const ROUNDING: Duration = Duration::from_millis(100);
+
+/// Ids removed in one step.
+const IDS_A_STEP: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_dead_when_it_was_seen_unchanged_for_its_length() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let mut look = |second: u64, ends: &str| {
+            let now = start + Duration::from_secs(second);
+            let gone = watch.look(now, [("a", ends)].into_iter());
+            gone.len()
+        };
+        assert_eq!(look(0, "5"), 0, "however old it is at first sight");
+        assert_eq!(look(1, "5"), 0);
+        assert_eq!(look(2, "6"), 0);
+        assert_eq!((look(3, "6"), look(4, "6")), (0, 0));
+        assert_eq!(look(5, "6"), 1);
+        assert_eq!(look(6, "9"), 0, "it came back");
+    }
+
+    #[test]
+    fn control_messages_have_their_documented_form() {
+        let text = serde_json::to_string(&Control::Replaced {
+            node: "n".into(),
+            client_id: "dev1".into(),
+            session: 7,
+        });
+        assert_eq!(
+            text.unwrap(),
+            r#"{"op":"replaced","node":"n","client_id":"dev1","session":7}"#
+        );
+        let later = serde_json::from_str(r#"{"op":"kick","client_id":"x"}"#);
+        assert!(matches!(later, Ok(Control::Unknown)));
+    }
+}

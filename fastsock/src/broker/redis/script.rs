@@ -1,0 +1,103 @@
+//! What must happen in Redis in one step. Each script touches one key, so that all of it works in a Redis Cluster too.
+//!
+//! They are sent whole (`EVAL`): once per batch that costs nothing, and a Redis that was restarted or failed over has
+//! lost what `SCRIPT LOAD` gave it.
+
+/// Records who has seats. `KEYS[1]`: the owner hash; `ARGV`: node, then id, session, epoch of each.
+///
+/// Epoch 0 is a new seat: it takes the id, and its epoch is Redis's clock in milliseconds, so the newest seat has the
+/// highest one whatever was lost meanwhile. Another epoch is a seat restored: it stands back behind a newer one.
+/// Answers for each id its epoch, followed by the node and session it was taken from if those are not of this node;
+/// or `-` when another node has it.
+pub(super) const CLAIM: &str = r"
+local node, answer = ARGV[1], {}
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 2, #ARGV, 3 do
+  local id, session, epoch = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local held = redis.call('HGET', KEYS[1], id)
+  local their_node, their_session, their_epoch
+  if held then
+    their_node, their_session, their_epoch = string.match(held, '^([^:]*):([^:]*):(%d+)$')
+    their_epoch = tonumber(their_epoch)
+  end
+  if epoch == 0 then
+    epoch = math.max(now, (their_epoch or 0) + 1)
+  end
+  local is_elsewhere = their_node and their_node ~= node
+  if is_elsewhere and their_epoch > epoch then
+    answer[#answer + 1] = '-'
+  else
+    local text = string.format('%.0f', epoch)
+    redis.call('HSET', KEYS[1], id, node .. ':' .. session .. ':' .. text)
+    if is_elsewhere then
+      text = text .. ' ' .. their_node .. ' ' .. their_session
+    end
+    answer[#answer + 1] = text
+  end
+end
+return answer
+";
+
+/// Gives up seats. `KEYS[1]`: the owner hash; `ARGV`: node, then ids. Answers 1 for each id that no other node has.
+pub(super) const RELEASE: &str = r"
+local answer, own = {}, ARGV[1] .. ':'
+for i = 2, #ARGV do
+  local held = redis.call('HGET', KEYS[1], ARGV[i])
+  if held and string.sub(held, 1, #own) ~= own then
+    answer[#answer + 1] = 0
+  else
+    if held then
+      redis.call('HDEL', KEYS[1], ARGV[i])
+    end
+    answer[#answer + 1] = 1
+  end
+end
+return answer
+";
+
+/// Removes who left. `KEYS[1]`: the hash of clients; `ARGV`: id, least and most of each. A field goes only while its
+/// value is within the two: what another gateway wrote stays.
+pub(super) const REMOVE: &str = r"
+local removed = 0
+for i = 1, #ARGV, 3 do
+  local seen = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '')
+  if seen and seen >= tonumber(ARGV[i + 1]) and seen <= tonumber(ARGV[i + 2]) then
+    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return removed
+";
+
+/// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before.
+/// Answers whether that end still stood, the new end, and then each node with its end.
+pub(super) const RENEW: &str = r"
+local time = redis.call('TIME')
+local ends = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2])
+local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local stood = before and tonumber(before) == tonumber(ARGV[3])
+redis.call('ZADD', KEYS[1], ends, ARGV[1])
+local answer = { stood and '1' or '0', string.format('%.0f', ends) }
+for _, text in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')) do
+  answer[#answer + 1] = text
+end
+return answer
+";
+
+/// Marks a lease as ended, so that its node sees it should it come back. `KEYS[1]`: the leases; `ARGV`: node, the end it
+/// was seen with. Answers 1 when that still stood.
+pub(super) const CONDEMN: &str = r"
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then
+  return 0
+end
+redis.call('ZADD', KEYS[1], 1, ARGV[1])
+return 1
+";
+
+/// Removes a lease marked as ended. `KEYS[1]`: the leases; `ARGV`: node.
+pub(super) const FORGET: &str = r"
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) == '1' then
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
+return 1
+";

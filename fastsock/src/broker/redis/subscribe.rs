@@ -1,0 +1,327 @@
+//! The sub link: subscriptions, what Redis pushes, and proof that it still hears.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    Shared,
+    link::{Connection, Kind, LinkError},
+    node,
+};
+use crate::types::ClientId;
+
+/// Serves one connection from its subscriptions to its end. `Ok` when told to stop.
+pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
+    while shared.is_alone() {
+        // The cmd link finds out whether there is a Redis; trying with both would not find it sooner.
+        tokio::select! {
+            () = shared.wake(Kind::Sub).notified() => {}
+            () = shared.stop.cancelled() => return Ok(()),
+        }
+    }
+    let ears = Arc::new(Ears::default());
+    let on_push = {
+        let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
+        move |push| hear(&shared, &ears, push)
+    };
+    let connection = Connection::open(&shared.address, Kind::Sub, on_push).await?;
+    shared.answered(Kind::Sub);
+    let redis = connection.redis;
+    tokio::select! {
+        () = shared.stop.cancelled() => Ok(()),
+        () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        error = subscribe(shared, redis.clone()) => Err(error),
+        error = watch(shared, &ears, redis) => Err(error),
+    }
+}
+
+/// What the reader of the connection tells the task that watches it.
+#[derive(Default)]
+struct Ears {
+    /// Whether anything was pushed since this was last looked at.
+    has_heard: AtomicBool,
+    /// The probe heard last.
+    probe: AtomicU64,
+    probe_came: Notify,
+}
+
+/// Takes one push. It runs on the reader of the link, so it never waits.
+fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
+    let mut parts = push.data.into_iter();
+    match push.kind {
+        PushKind::Message => {}
+        PushKind::PMessage => drop(parts.next()), // the pattern
+        _ => return,                              // confirmations
+    }
+    ears.has_heard.store(true, Relaxed);
+    let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
+        (parts.next(), parts.next())
+    else {
+        shared.running.pushes_bad.add(1);
+        return;
+    };
+    let names = &shared.names;
+    let Some(id) = channel.strip_prefix(names.client.as_bytes()) else {
+        if channel == names.control.as_bytes() {
+            node::on_control(shared, &payload);
+        } else if channel == names.probe.as_bytes() {
+            let probe = std::str::from_utf8(&payload).ok();
+            ears.probe
+                .store(probe.and_then(|p| p.parse().ok()).unwrap_or(0), Relaxed);
+            ears.probe_came.notify_one();
+        } else {
+            shared.running.pushes_bad.add(1);
+        }
+        return;
+    };
+    match std::str::from_utf8(id) {
+        Ok(id) if !id.is_empty() => {
+            let deliver = shared.deliver.upgrade();
+            if !deliver.is_some_and(|d| d.deliver(id, Bytes::from(payload))) {
+                shared.running.pushes_elsewhere.add(1);
+            }
+        }
+        _ => shared.running.pushes_bad.add(1),
+    }
+}
+
+/// Restores all subscriptions, tells that the link is up, and then follows who comes and goes.
+async fn subscribe(shared: &Shared, mut redis: MultiplexedConnection) -> LinkError {
+    let error = async {
+        redis
+            .subscribe(&[&shared.names.control, &shared.names.probe])
+            .await?;
+        if shared.is_exact {
+            // From here on whoever is seated is noted, so nobody is missed between the list and the notes.
+            shared.subscriptions.open();
+            let everyone = shared.deliver.upgrade().map(|d| d.everyone());
+            let everyone = everyone.unwrap_or_default();
+            for some in everyone.chunks(IDS_A_COMMAND) {
+                let ids = some.iter().map(|seated| &seated.client_id);
+                redis.subscribe(channels(shared, ids)).await?;
+            }
+        } else {
+            redis.psubscribe(shared.names.pattern()).await?;
+        }
+        shared.link_up(Kind::Sub);
+        if shared.links.lock().is_up(Kind::Cmd) {
+            shared.restore.notify_one(); // a takeover told meanwhile was not heard
+        }
+        loop {
+            let touched = shared.subscriptions.touched().await;
+            follow(shared, &mut redis, touched).await?;
+        }
+    };
+    let never: Result<std::convert::Infallible, LinkError> = error.await;
+    match never {
+        Err(error) => error,
+    }
+}
+
+/// Brings the subscriptions of these ids to what their seats are now.
+async fn follow(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    touched: HashMap<ClientId, Vec<Waiter>>,
+) -> Result<(), LinkError> {
+    let Some(deliver) = shared.deliver.upgrade() else {
+        return Ok(());
+    };
+    let (here, left): (Vec<_>, Vec<_>) = touched
+        .into_iter()
+        .partition(|(id, _)| deliver.is_seated(id.as_str()));
+    drop(deliver);
+    let mut here = here.into_iter();
+    loop {
+        let some: Vec<_> = here.by_ref().take(IDS_A_COMMAND).collect();
+        if some.is_empty() {
+            break;
+        }
+        redis
+            .subscribe(channels(shared, some.iter().map(|(id, _)| id)))
+            .await?;
+        shared.subscriptions.is_late.store(false, Relaxed);
+        for (client_id, waiters) in some {
+            for waiter in waiters {
+                waiter.confirm(shared, &client_id);
+            }
+        }
+    }
+    for some in left.chunks(IDS_A_COMMAND) {
+        redis
+            .unsubscribe(channels(shared, some.iter().map(|(id, _)| id)))
+            .await?;
+    }
+    Ok(())
+}
+
+fn channels<'a>(shared: &Shared, ids: impl Iterator<Item = &'a ClientId>) -> Vec<String> {
+    ids.map(|id| shared.names.channel(id.as_str())).collect()
+}
+
+/// Those whose subscription must be looked at, in `exact` mode. What is to be done is not noted: when the command is
+/// built, the seat says it.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    /// `None` while the link is down: a list of everyone is taken when it comes back.
+    touched: Mutex<Option<HashMap<ClientId, Vec<Waiter>>>>,
+    has_touched: Notify,
+    /// Whether someone waited in vain, so that the next ones need not try.
+    is_late: AtomicBool,
+}
+
+/// A device whose 101 waits for its subscription.
+struct Waiter {
+    since: Instant,
+    confirmed: oneshot::Sender<()>,
+}
+
+impl Subscriptions {
+    /// Resolves when the device is subscribed, or when waiting longer would hold it up for nothing.
+    pub(super) fn seated(&self, client_id: &ClientId) -> impl Future<Output = ()> + use<'_> {
+        let confirmation = self.touched.lock().as_mut().map(|touched| {
+            let (confirmed, confirmation) = oneshot::channel();
+            let since = Instant::now();
+            let waiters = touched.entry(client_id.clone()).or_default();
+            waiters.push(Waiter { since, confirmed });
+            confirmation
+        });
+        self.has_touched.notify_one();
+        async move {
+            let Some(confirmation) = confirmation else {
+                return;
+            };
+            if self.is_late.load(Relaxed) {
+                return;
+            }
+            if timeout(CONFIRM_TIMEOUT, confirmation).await.is_err() {
+                self.is_late.store(true, Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn unseated(&self, client_id: &ClientId) {
+        if let Some(touched) = self.touched.lock().as_mut() {
+            touched.entry(client_id.clone()).or_default();
+            self.has_touched.notify_one();
+        }
+    }
+
+    fn open(&self) {
+        *self.touched.lock() = Some(HashMap::new());
+    }
+
+    /// The link is down; whoever waits need not.
+    pub(super) fn close(&self) {
+        *self.touched.lock() = None;
+        self.is_late.store(false, Relaxed);
+    }
+
+    async fn touched(&self) -> HashMap<ClientId, Vec<Waiter>> {
+        loop {
+            if let Some(touched) = self.touched.lock().as_mut()
+                && !touched.is_empty()
+            {
+                return std::mem::take(touched);
+            }
+            self.has_touched.notified().await;
+        }
+    }
+}
+
+impl Waiter {
+    fn confirm(self, shared: &Shared, client_id: &ClientId) {
+        if self.confirmed.send(()).is_err() {
+            shared.running.broker_gaps.add(1);
+            let lasted_ms = self.since.elapsed().as_millis() as u64;
+            tracing::debug!(%client_id, lasted_ms, "gap: the device was connected before it was subscribed");
+        }
+    }
+}
+
+/// Returns when the link is found dead or deaf: after a failover it can answer and yet hear nothing.
+async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -> LinkError {
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut idle_s, mut looked_at) = (0, SystemTime::now());
+    loop {
+        let is_asked = tokio::select! {
+            _ = seconds.tick() => false,
+            () = shared.check.notified() => true,
+        };
+        if !shared.links.lock().is_up(Kind::Sub) {
+            continue; // still subscribing, which has its own deadline
+        }
+        if ears.has_heard.swap(false, Relaxed) {
+            *shared.last_good.lock() = looked_at;
+            idle_s = 0;
+        } else if !is_asked {
+            idle_s += 1;
+        }
+        looked_at = SystemTime::now();
+        let is_due = |every_s| is_asked || (idle_s > 0 && idle_s % every_s == 0);
+        if is_due(PING_IDLE_S) {
+            if let Err(error) = redis::cmd("PING").exec_async(&mut redis).await {
+                return error.into();
+            }
+            *shared.last_good.lock() = looked_at;
+        }
+        if is_due(PROBE_IDLE_S)
+            && let Err(error) = probe(shared, ears).await
+        {
+            return error;
+        }
+    }
+}
+
+/// Publishes to itself by the cmd link; an error when that is not heard.
+async fn probe(shared: &Shared, ears: &Ears) -> Result<(), LinkError> {
+    let Some(cmd) = shared.cmd.lock().clone() else {
+        return Ok(());
+    };
+    let number = fastrand::u64(1..);
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(&shared.names.probe).arg(number);
+    if publish.exec_async(&mut cmd.redis.clone()).await.is_err() {
+        return Ok(()); // that link has its own watch
+    }
+    let heard = async {
+        while ears.probe.load(Relaxed) != number {
+            ears.probe_came.notified().await;
+        }
+    };
+    match timeout(PROBE_TIMEOUT, heard).await {
+        Err(_) if !ears.has_heard.load(Relaxed) => {
+            Err(LinkError::new("it does not hear what is published"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Channels named in one command.
+const IDS_A_COMMAND: usize = 512;
+
+/// How long a 101 waits for its subscription.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Seconds without a push after which the link is asked.
+const PING_IDLE_S: u32 = 5;
+
+/// Seconds without a push after which it must hear itself.
+const PROBE_IDLE_S: u32 = 10;
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,356 @@
+//! Where Redis is: the settings read into something to connect to.
+
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::time::Duration;
+
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind, Result},
+};
+
+/// Where the master is, or who knows it.
+#[derive(Clone, Debug)]
+pub(super) enum Address {
+    /// One server.
+    Direct(ConnectionInfo),
+    /// Asked of sentinels at each connect.
+    Sentinel {
+        sentinels: Vec<(String, u16)>,
+        service: String,
+        /// User, password and database on the master.
+        login: RedisConnectionInfo,
+    },
+}
+
+impl Address {
+    /// Reads the `REDIS_*` settings.
+    ///
+    /// # Errors
+    /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of the certificate file.
+    pub(super) fn from_config(config: &Config) -> Result<Self> {
+        let Some(url) = &config.redis_url else {
+            let host = config.redis_host.trim_matches(['[', ']']);
+            let info = (host, config.redis_port)
+                .into_connection_info()
+                .map_err(not_a_url)?;
+            return Ok(Self::Direct(prepared(
+                info,
+                login(None, None, config.redis_db),
+            )));
+        };
+        let url = url.expose();
+        if let Some(rest) = url.strip_prefix("redis+sentinel://") {
+            return sentinel(rest);
+        }
+        if url.starts_with("redis+cluster://") {
+            let text = "FASTSOCK_REDIS_URL: redis+cluster:// is not supported by this version";
+            return Err(Error::new(ErrorKind::Config, text));
+        }
+        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+            return Err(not_allowed());
+        }
+        let info = url.into_connection_info().map_err(not_a_url)?;
+        let settings = info.redis_settings();
+        let login = login(settings.username(), settings.password(), settings.db());
+        with_certificates(prepared(info, login), config).map(Self::Direct)
+    }
+}
+
+/// A server as a sentinel names it.
+pub(super) fn master(host: String, port: u16, login: &RedisConnectionInfo) -> ConnectionInfo {
+    let info = ConnectionAddr::Tcp(host, port)
+        .into_connection_info()
+        .expect("an address is always one");
+    prepared(info, login.clone())
+}
+
+/// A sentinel, spoken to without user and password, or with those of the master.
+pub(super) fn sentinel_info(
+    host: &str,
+    port: u16,
+    login: Option<&RedisConnectionInfo>,
+) -> ConnectionInfo {
+    let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+    if let Some(password) = login.and_then(|l| l.password()) {
+        settings = settings.set_password(password);
+        if let Some(user) = login.and_then(|l| l.username()) {
+            settings = settings.set_username(user);
+        }
+    }
+    ConnectionAddr::Tcp(host.into(), port)
+        .into_connection_info()
+        .expect("an address is always one")
+        .set_redis_settings(settings)
+        .set_tcp_settings(tcp())
+}
+
+fn prepared(info: ConnectionInfo, login: RedisConnectionInfo) -> ConnectionInfo {
+    info.set_redis_settings(login).set_tcp_settings(tcp())
+}
+
+fn login(user: Option<&str>, password: Option<&str>, db: i64) -> RedisConnectionInfo {
+    let mut login = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_lib_name("fastsock", env!("CARGO_PKG_VERSION"))
+        .set_db(db);
+    if let Some(user) = user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = password {
+        login = login.set_password(password);
+    }
+    login
+}
+
+/// Nagle is on by default in redis-rs, and a cut cable would go unnoticed for minutes.
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(10))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let settings = settings.set_user_timeout(UNANSWERED);
+    settings
+}
+
+/// Reads `[user[:password]@]host[:port][,host[:port]]…/service[/db]`.
+fn sentinel(text: &str) -> Result<Address> {
+    let (user_info, rest) = match text.rsplit_once('@') {
+        Some((user_info, rest)) => (Some(user_info), rest),
+        None => (None, text),
+    };
+    let mut parts = rest.splitn(3, '/');
+    let hosts = parts.next().unwrap_or_default();
+    let service = parts.next().filter(|s| !s.is_empty());
+    let db = parts.next().filter(|s| !s.is_empty()).unwrap_or("0");
+    let (Some(service), Ok(db)) = (service, db.parse()) else {
+        return Err(not_allowed());
+    };
+    let sentinels: Option<Vec<_>> = hosts.split(',').map(host_and_port).collect();
+    let (user, password) = match user_info.map(|u| u.split_once(':').unwrap_or((u, ""))) {
+        Some((user, password)) => (decoded(user), decoded(password)),
+        None => (None, None),
+    };
+    Ok(Address::Sentinel {
+        sentinels: sentinels.ok_or_else(not_allowed)?,
+        service: decoded(service).ok_or_else(not_allowed)?,
+        login: login(user.as_deref(), password.as_deref(), db),
+    })
+}
+
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (text, SENTINEL_PORT),
+    };
+    let host = host.trim_matches(['[', ']']);
+    (!host.is_empty() && port != 0).then(|| (host.to_owned(), port))
+}
+
+/// Percent-decodes a part of a URL; `None` when it is empty.
+fn decoded(text: &str) -> Option<String> {
+    // What means something in a form means itself in this part of a URL.
+    let form = [("+", "%2B"), ("&", "%26"), ("=", "%3D")];
+    let text = form
+        .iter()
+        .fold(text.to_owned(), |t, (raw, code)| t.replace(raw, code));
+    let mut pairs = form_urlencoded::parse(text.as_bytes());
+    pairs.next().map(|(name, _)| name.into_owned())
+}
+
+fn not_allowed() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "FASTSOCK_REDIS_URL: the value is not allowed; give a redis://, rediss:// or redis+sentinel:// URL",
+    )
+}
+
+fn not_a_url(error: redis::RedisError) -> Error {
+    not_allowed().with_source(error)
+}
+
+#[cfg(not(feature = "tls"))]
+fn with_certificates(info: ConnectionInfo, _: &Config) -> Result<ConnectionInfo> {
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => Err(Error::new(
+            ErrorKind::Config,
+            "FASTSOCK_REDIS_URL: this build has no TLS; only redis:// is allowed",
+        )),
+        _ => Ok(info),
+    }
+}
+
+/// For `rediss`: trusts the system's certificates (else webpki's), and those of the two settings.
+#[cfg(feature = "tls")]
+fn with_certificates(info: ConnectionInfo, config: &Config) -> Result<ConnectionInfo> {
+    let ConnectionAddr::TcpTls { insecure, .. } = info.addr() else {
+        return Ok(info);
+    };
+    if *insecure {
+        let text = "FASTSOCK_REDIS_URL: #insecure is not allowed; name the certificate in FASTSOCK_REDIS_CA";
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    // redis-rs takes the provider of the process. Installing one is the host's right, so only where none is.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let mut pem = Vec::new();
+    for (setting, path) in [
+        ("FASTSOCK_REDIS_CA", &config.redis_ca),
+        ("NODE_EXTRA_CA_CERTS", &config.extra_ca_certs),
+    ] {
+        if let Some(path) = path {
+            pem.extend(certificates(setting, path)?);
+        }
+    }
+    let system = rustls_native_certs::load_native_certs().certs;
+    if system.is_empty() && pem.is_empty() {
+        return Ok(info); // redis-rs then takes webpki's
+    }
+    for der in system {
+        if rustls::RootCertStore::empty().add(der.clone()).is_ok() {
+            append_pem(&mut pem, &der);
+        }
+    }
+    let certificates = redis::TlsCertificates {
+        client_tls: None,
+        root_cert: Some(pem),
+    };
+    redis::Client::build_with_tls(info, certificates)
+        .map(|client| client.get_connection_info().clone())
+        .map_err(not_a_url)
+}
+
+/// The PEM text of a file that must hold at least one certificate.
+#[cfg(feature = "tls")]
+fn certificates(setting: &str, path: &Path) -> Result<Vec<u8>> {
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
+    let fail = |text: &str| {
+        let path = path.display();
+        Error::new(ErrorKind::Config, format!("{setting}: {text} {path}"))
+    };
+    let text = std::fs::read(path).map_err(|e| fail("cannot read").with_source(e))?;
+    let mut pem = Vec::new();
+    for der in CertificateDer::pem_slice_iter(&text) {
+        let der = der.map_err(|e| fail("no certificates in").with_source(e))?;
+        rustls::RootCertStore::empty()
+            .add(der.clone())
+            .map_err(|e| fail("a certificate cannot be used in").with_source(e))?;
+        append_pem(&mut pem, &der);
+    }
+    if pem.is_empty() {
+        return Err(fail("no certificates in"));
+    }
+    Ok(pem)
+}
+
+#[cfg(feature = "tls")]
+fn append_pem(pem: &mut Vec<u8>, der: &[u8]) {
+    pem.extend(b"-----BEGIN CERTIFICATE-----\n");
+    pem.extend(data_encoding::BASE64.encode(der).as_bytes());
+    pem.extend(b"\n-----END CERTIFICATE-----\n");
+}
+
+const SENTINEL_PORT: u16 = 26379;
+
+/// How long sent bytes may go without an answer of the peer's kernel.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNANSWERED: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn read(url: &str) -> Result<Address> {
+        Address::from_config(&Config::default().redis_url(Some(Secret::new(url))))
+    }
+
+    #[test]
+    fn host_port_and_database_are_read() {
+        let config = Config::default().redis_port(7u16).redis_db(3);
+        let Ok(Address::Direct(info)) = Address::from_config(&config) else {
+            panic!("one server");
+        };
+        assert_eq!(info.addr().to_string(), "127.0.0.1:7");
+        assert_eq!(info.redis_settings().db(), 3);
+        assert!(info.tcp_settings().nodelay());
+    }
+
+    #[test]
+    fn a_url_overrides_them_and_its_password_is_decoded() {
+        let Ok(Address::Direct(info)) = read("redis://u:p%40+s@h:9/2") else {
+            panic!("one server");
+        };
+        assert_eq!(info.addr().to_string(), "h:9");
+        let login = info.redis_settings();
+        assert_eq!(
+            (login.username(), login.password(), login.db()),
+            (Some("u"), Some("p@+s"), 2)
+        );
+    }
+
+    #[test]
+    fn sentinels_have_a_service_and_perhaps_a_database() {
+        let Ok(Address::Sentinel {
+            sentinels,
+            service,
+            login,
+        }) = read("redis+sentinel://u:p%40+=s@a:1,b,[::1]:3/mymaster/4")
+        else {
+            panic!("sentinels");
+        };
+        let expected = [("a", 1), ("b", 26379), ("::1", 3)].map(|(h, p)| (h.to_owned(), p));
+        assert_eq!(sentinels, expected);
+        assert_eq!((service.as_str(), login.db()), ("mymaster", 4));
+        assert_eq!(
+            (login.username(), login.password()),
+            (Some("u"), Some("p@+=s"))
+        );
+    }
+
+    #[test]
+    fn a_bad_url_is_answered_with_the_setting_and_without_the_url() {
+        for bad in [
+            "http://s3cret",
+            "redis+cluster://s3cret",
+            "redis+sentinel://s3cret",
+            "redis+sentinel://s3cret/m/x",
+            "redis+sentinel://:x/m",
+            "redis://s3cret/x",
+            "rediss://s3cret/#insecure",
+            "s3cret",
+        ] {
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+            let line = error.to_line();
+            assert!(
+                line.starts_with("FASTSOCK_REDIS_URL: ") && !line.contains("s3cret"),
+                "{line}"
+            );
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_bad_certificate_file_is_answered_with_its_setting() {
+        let config = Config::default()
+            .redis_url(Some(Secret::new("rediss://h")))
+            .redis_ca(Some("/nonexistent".into()));
+        let error = Address::from_config(&config).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("FASTSOCK_REDIS_CA: cannot read /nonexistent")
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! The cmd link: writes presence and who has which seat, in batches, one at a time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    Shared,
+    link::{Connection, Kind, LinkError},
+    node::{self, Control, Lease},
+    script,
+};
+use crate::{
+    presence::{Batch, Del, Set},
+    types::{ClientId, SessionId},
+};
+
+/// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.
+pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
+    let connection = Connection::open(&shared.address, Kind::Cmd, |_| {}).await?;
+    shared.answered(Kind::Cmd);
+    let mut redis = connection.redis.clone();
+    let mut lease = Lease::default();
+    lease.renew(shared, &mut redis).await?;
+    *shared.cmd.lock() = Some(connection.clone());
+    tokio::select! {
+        () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        error = lease.keep(shared, redis.clone()) => Err(error),
+        written = write(shared, redis) => written,
+    }
+}
+
+/// Restores presence, tells that the link is up, and then writes what changes until told to stop.
+async fn write(shared: &Shared, mut redis: MultiplexedConnection) -> Result<(), LinkError> {
+    wait_for_sub(shared).await;
+    restore(shared);
+    flush(shared, &mut redis).await?;
+    if !shared.stop.is_cancelled() {
+        shared.link_up(Kind::Cmd);
+        shared.check.notify_one();
+    }
+    let mut flushed_at = Instant::now();
+    // Once more, for what another gateway still wrote or removed while it did not know of this one's return.
+    let mut once_more = Some(flushed_at + ONCE_MORE_AFTER);
+    while !shared.stop.is_cancelled() {
+        tokio::select! {
+            () = shared.stop.cancelled() => {}
+            () = shared.presence_changed.notified() => {
+                // The first change after a pause goes out soon, later ones together.
+                let due = (flushed_at + PACE).max(Instant::now() + GATHER);
+                tokio::select! {
+                    () = shared.stop.cancelled() => {}
+                    () = sleep_until(due) => {}
+                }
+            }
+            () = shared.restore.notified() => {
+                restore(shared);
+                once_more = Some(Instant::now() + ONCE_MORE_AFTER);
+            }
+            () = sleep_until(once_more.unwrap_or(flushed_at)), if once_more.is_some() => {
+                restore(shared);
+                once_more = None;
+            }
+        }
+        flushed_at = Instant::now();
+        flush(shared, &mut redis).await?;
+    }
+    flush(shared, &mut redis).await?;
+    if shared.presence.lock().len() == 0 {
+        node::farewell(shared, &mut redis).await?;
+    }
+    Ok(())
+}
+
+/// Whoever finds an id in the hash may publish to it, so the subscriptions come first; but not at any price.
+async fn wait_for_sub(shared: &Shared) {
+    let is_up = async {
+        loop {
+            let came_up = shared.sub_came_up.notified();
+            if shared.links.lock().is_up(Kind::Sub) {
+                return;
+            }
+            came_up.await;
+        }
+    };
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        _ = timeout(SUB_FIRST, is_up) => {}
+    }
+}
+
+fn restore(shared: &Shared) {
+    if let Some(deliver) = shared.deliver.upgrade() {
+        let everyone = deliver.everyone();
+        shared.presence.lock().restore(everyone);
+    }
+}
+
+/// Writes all changes there are.
+async fn flush(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    loop {
+        let claiming = shared.presence.lock().claiming(BATCH);
+        let left = left_meanwhile(shared, claiming);
+        let Some(batch) = shared.presence.lock().batch(BATCH, &left) else {
+            return Ok(());
+        };
+        let batch = InFlight {
+            shared,
+            batch: Some(batch),
+        };
+        write_batch(shared, redis, batch.content()).await?;
+        batch.confirm();
+    }
+}
+
+fn left_meanwhile(shared: &Shared, claiming: Vec<ClientId>) -> HashSet<ClientId> {
+    let Some(deliver) = shared.deliver.upgrade() else {
+        return claiming.into_iter().collect();
+    };
+    let left = |id: &ClientId| !deliver.is_seated(id.as_str());
+    claiming.into_iter().filter(left).collect()
+}
+
+/// A batch that is given back wherever the task that writes it ends.
+struct InFlight<'a> {
+    shared: &'a Shared,
+    batch: Option<Batch>,
+}
+
+impl InFlight<'_> {
+    fn content(&self) -> &Batch {
+        self.batch.as_ref().expect("taken only when it ends")
+    }
+
+    fn confirm(mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.shared.presence.lock().confirm(batch);
+        }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            self.shared.presence.lock().give_back(batch);
+        }
+    }
+}
+
+/// Writes one batch: first whose seats they are, then the hash, so that a gateway that reads both can tell whose value it
+/// sees.
+async fn write_batch(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    batch: &Batch,
+) -> Result<(), LinkError> {
+    let names = &shared.names;
+    let claims = claim(shared, redis, &batch.sets).await?;
+    let released = release(shared, redis, &batch.dels).await?;
+
+    let mut steps = redis::pipe();
+    let mut hset = redis::cmd("HSET");
+    hset.arg(&names.clients);
+    let here = batch
+        .sets
+        .iter()
+        .filter(|set| !claims.lost.contains(&set.client_id));
+    let mut is_anyone_here = false;
+    for set in here {
+        is_anyone_here = true;
+        hset.arg(set.client_id.as_str()).arg(set.seen_ms);
+    }
+    if is_anyone_here {
+        steps.add_command(hset);
+    }
+    for message in &claims.tell {
+        let text = serde_json::to_vec(message).expect("texts and a number are always JSON");
+        steps.cmd("PUBLISH").arg(&names.control).arg(text);
+    }
+    if !released.is_empty() {
+        let remove = steps.cmd("EVAL").arg(script::REMOVE).arg(1);
+        remove.arg(&names.clients);
+        for (client_id, least_ms, most_ms) in released {
+            remove.arg(client_id.as_str()).arg(least_ms).arg(most_ms);
+        }
+    }
+    if !batch.dels.is_empty() {
+        let srem = steps.cmd("SREM").arg(names.ids_of(&shared.node));
+        for del in &batch.dels {
+            srem.arg(del.client_id.as_str());
+        }
+    }
+    if !steps.is_empty() {
+        steps.exec_async(redis).await?;
+    }
+    Ok(())
+}
+
+/// What came of the claims of a batch.
+#[derive(Default)]
+struct Claims {
+    /// Devices that are seated elsewhere, and later than here.
+    lost: HashSet<ClientId>,
+    /// What other gateways must know.
+    tell: Vec<Control>,
+}
+
+/// Records the seats that are not recorded yet.
+async fn claim(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    sets: &[Set],
+) -> Result<Claims, LinkError> {
+    let claiming: Vec<_> = sets
+        .iter()
+        .filter_map(|set| Some((&set.client_id, set.claim?)))
+        .collect();
+    let mut claims = Claims::default();
+    if claiming.is_empty() {
+        return Ok(claims);
+    }
+    // The set first: it is what the others go by when they clear up after this node.
+    let mut sadd = redis::cmd("SADD");
+    sadd.arg(shared.names.ids_of(&shared.node));
+    let mut eval = redis::cmd("EVAL");
+    eval.arg(script::CLAIM).arg(1).arg(&shared.names.owner);
+    eval.arg(&shared.node);
+    for (client_id, claim) in &claiming {
+        sadd.arg(client_id.as_str());
+        eval.arg(client_id.as_str());
+        eval.arg(claim.session_id.0).arg(claim.epoch);
+    }
+    let (answers,): (Vec<String>,) = redis::pipe()
+        .add_command(sadd)
+        .ignore()
+        .add_command(eval)
+        .query_async(redis)
+        .await?;
+
+    for ((client_id, claim), answer) in claiming.into_iter().zip(answers) {
+        let mut words = answer.split(' ');
+        let Some(Ok(epoch)) = words.next().map(str::parse) else {
+            claims.lost.insert(client_id.clone());
+            replaced_elsewhere(shared, client_id, claim.session_id);
+            continue;
+        };
+        let from = words.next().zip(words.next());
+        shared
+            .presence
+            .lock()
+            .claimed(client_id, claim.session_id, epoch, from.is_some());
+        if let Some((node, session)) = from
+            && let Ok(session) = session.parse()
+        {
+            claims.tell.push(Control::Replaced {
+                node: node.to_owned(),
+                client_id: client_id.to_string(),
+                session,
+            });
+        }
+    }
+    Ok(claims)
+}
+
+fn replaced_elsewhere(shared: &Shared, client_id: &ClientId, session_id: SessionId) {
+    if let Some(deliver) = shared.deliver.upgrade() {
+        deliver.replaced_elsewhere(client_id.as_str(), session_id);
+    }
+}
+
+/// Gives up the seats of those who left. Returns whose field in the hash may go, with the values it may have.
+async fn release<'a>(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    dels: &'a [Del],
+) -> Result<Vec<(&'a ClientId, u64, u64)>, LinkError> {
+    if dels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let contested: Vec<_> = dels.iter().filter(|del| del.is_contested).collect();
+    let mut found = HashMap::new();
+    if !contested.is_empty() {
+        // Read while the seat is ours still: whoever takes it later writes a later value.
+        let mut hmget = redis::cmd("HMGET");
+        hmget.arg(&shared.names.clients);
+        for del in &contested {
+            hmget.arg(del.client_id.as_str());
+        }
+        let values: Vec<Option<String>> = hmget.query_async(redis).await?;
+        for (del, value) in contested.into_iter().zip(values) {
+            if let Some(Ok(seen_ms)) = value.map(|value| value.parse::<u64>()) {
+                found.insert(&del.client_id, seen_ms);
+            }
+        }
+    }
+    let mut eval = redis::cmd("EVAL");
+    eval.arg(script::RELEASE).arg(1).arg(&shared.names.owner);
+    eval.arg(&shared.node);
+    for del in dels {
+        eval.arg(del.client_id.as_str());
+    }
+    let is_free: Vec<i64> = eval.query_async(redis).await?;
+    let free = dels.iter().zip(is_free).filter(|(_, free)| *free == 1);
+    Ok(free
+        .map(|(del, _)| match found.get(&del.client_id) {
+            Some(seen_ms) => (&del.client_id, *seen_ms, *seen_ms),
+            None => (&del.client_id, del.least_ms, del.most_ms),
+        })
+        .collect())
+}
+
+/// Changes written at once.
+const BATCH: usize = 512;
+
+/// How long the first change after a pause waits for company.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// The least time between two flushes; a change is at most this late, and the time a flush takes.
+const PACE: Duration = Duration::from_millis(50);
+
+const ONCE_MORE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a new cmd link waits for the subscriptions before it writes presence.
+const SUB_FIRST: Duration = Duration::from_secs(2);

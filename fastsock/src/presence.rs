@@ -1,0 +1,492 @@
+//! What Redis should hold of the devices seated here: one map from id to its newest change, cut into batches. No I/O.
+//!
+//! A change is written by one batch at a time, so two values of one id never overtake each other. What a batch could not
+//! write is given back; a removal is kept until it is confirmed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::{
+    broker::Seated,
+    types::{ClientId, SessionId},
+};
+
+/// The presence of one bridge.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    /// Everyone seated here, and those who left but whose removal is not confirmed. This is what an idle device costs
+    /// in the broker, so an entry is 40 bytes and shares the id with the registry.
+    entries: HashMap<ClientId, Entry>,
+    /// Ids with a change not yet taken into a batch, oldest first, each at most once.
+    changed: VecDeque<ClientId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Last sign of the device, in unix milliseconds; what Redis should hold.
+    seen_ms: u64,
+    /// The last value Redis confirmed, or the first one sent to it; 0 when Redis has nothing of ours.
+    written_ms: u64,
+    /// When Redis recorded that the seat is here; 0 until it did.
+    epoch: u64,
+    /// Who has the seat; after a removal, who had it.
+    session_id: SessionId,
+    wanted: Wanted,
+    /// Whether `changed` holds this id.
+    is_changed: bool,
+    /// Whether Redis must be told (again) that the seat is here.
+    is_unclaimed: bool,
+    /// Whether the seat was taken over from another gateway, which may have written the hash after us.
+    is_contested: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Nothing yet: seated, the 101 not written.
+    Nothing,
+    /// The field in the hash.
+    Set,
+    /// No field in the hash.
+    Del,
+}
+
+/// What is written at once; may be empty. An id is in it at most once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) sets: Vec<Set>,
+    pub(crate) dels: Vec<Del>,
+}
+
+/// A device that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) client_id: ClientId,
+    pub(crate) seen_ms: u64,
+    /// What to record about the seat, when that is not recorded yet or must be restored.
+    pub(crate) claim: Option<Claim>,
+}
+
+/// A seat to record in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) session_id: SessionId,
+    /// 0 for a new seat, which takes the id from any other gateway; else when it was recorded, and a newer one wins.
+    pub(crate) epoch: u64,
+}
+
+/// A device that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Del {
+    pub(crate) client_id: ClientId,
+    /// The field is ours when its value is within these two, inclusive. They differ only while it is unknown which
+    /// of our writes got through.
+    pub(crate) least_ms: u64,
+    pub(crate) most_ms: u64,
+    /// As [`Entry::is_contested`]: the field may hold a value of the gateway we took the device from.
+    pub(crate) is_contested: bool,
+}
+
+impl Presence {
+    /// A session took its seat. Nothing is to be written before the device was seen.
+    pub(crate) fn seated(&mut self, client_id: &ClientId, session_id: SessionId) {
+        let entry = self.entry(client_id, session_id);
+        if session_id < entry.session_id {
+            return; // told late: a newer one has the seat
+        }
+        entry.session_id = session_id;
+        entry.epoch = 0;
+        entry.is_unclaimed = true;
+        if entry.wanted == Wanted::Del {
+            entry.wanted = Wanted::Nothing;
+        }
+    }
+
+    /// The device was seen. Returns whether there is something new to write.
+    pub(crate) fn seen(&mut self, client_id: &ClientId, seen_ms: u64) -> bool {
+        let Some(entry) = self.entries.get_mut(client_id) else {
+            return false; // told late: it left
+        };
+        let is_new =
+            entry.wanted == Wanted::Nothing || entry.is_unclaimed || entry.seen_ms != seen_ms;
+        if entry.wanted == Wanted::Del || !is_new {
+            return false;
+        }
+        entry.seen_ms = seen_ms;
+        entry.wanted = Wanted::Set;
+        self.mark(client_id)
+    }
+
+    /// The seat is empty. Returns whether there is something new to write.
+    pub(crate) fn unseated(&mut self, client_id: &ClientId, session_id: SessionId) -> bool {
+        let Some(entry) = self.entries.get_mut(client_id) else {
+            return false;
+        };
+        if session_id < entry.session_id {
+            return false;
+        }
+        if entry.written_ms == 0 {
+            self.entries.remove(client_id);
+            return false;
+        }
+        entry.wanted = Wanted::Del;
+        self.mark(client_id)
+    }
+
+    /// Redis may have lost anything: all who are seated are to be written again, with the last signs known.
+    pub(crate) fn restore(&mut self, everyone: Vec<Seated>) {
+        for seated in everyone {
+            let entry = self.entry(&seated.client_id, seated.session_id);
+            if seated.session_id < entry.session_id {
+                continue;
+            }
+            if seated.session_id > entry.session_id {
+                entry.session_id = seated.session_id;
+                entry.epoch = 0;
+            }
+            entry.seen_ms = entry.seen_ms.max(seated.seen_ms);
+            entry.is_unclaimed = true;
+            if entry.seen_ms != 0 {
+                entry.wanted = Wanted::Set;
+                self.mark(&seated.client_id);
+            }
+        }
+    }
+
+    /// Of the changes that the next batch takes, those that claim a seat. The caller asks the registry whether they are
+    /// seated still, without holding the lock of this map, and names those who are not to [`Presence::batch`].
+    pub(crate) fn claiming(&self, most: usize) -> Vec<ClientId> {
+        let claims = |id: &&ClientId| {
+            let entry = self.entries.get(*id);
+            entry.is_some_and(|e| e.wanted == Wanted::Set && e.is_unclaimed)
+        };
+        let next = self.changed.iter().take(most);
+        next.filter(claims).cloned().collect()
+    }
+
+    /// Takes the oldest changes, at most so many; `None` when there is none. `left` are those who claim a seat that is
+    /// empty: an entry restored from a list may be older than the end of its session.
+    pub(crate) fn batch(&mut self, most: usize, left: &HashSet<ClientId>) -> Option<Batch> {
+        if self.changed.is_empty() {
+            return None;
+        }
+        let mut batch = Batch::default();
+        for _ in 0..most {
+            let Some(client_id) = self.changed.pop_front() else {
+                break;
+            };
+            let Some(entry) = self.entries.get_mut(&client_id) else {
+                continue;
+            };
+            entry.is_changed = false;
+            if entry.wanted == Wanted::Set && entry.is_unclaimed && left.contains(&client_id) {
+                entry.wanted = Wanted::Del;
+            }
+            match entry.wanted {
+                Wanted::Nothing => {}
+                Wanted::Set => {
+                    if entry.written_ms == 0 {
+                        entry.written_ms = entry.seen_ms;
+                    }
+                    let claim = entry.is_unclaimed.then_some(Claim {
+                        session_id: entry.session_id,
+                        epoch: entry.epoch,
+                    });
+                    batch.sets.push(Set {
+                        client_id,
+                        seen_ms: entry.seen_ms,
+                        claim,
+                    });
+                }
+                Wanted::Del if entry.written_ms == 0 => {
+                    self.entries.remove(&client_id);
+                }
+                Wanted::Del => batch.dels.push(Del {
+                    client_id,
+                    least_ms: entry.written_ms.min(entry.seen_ms),
+                    most_ms: entry.written_ms.max(entry.seen_ms),
+                    is_contested: entry.is_contested,
+                }),
+            }
+        }
+        Some(batch)
+    }
+
+    /// Redis recorded that the seat is here.
+    pub(crate) fn claimed(
+        &mut self,
+        client_id: &ClientId,
+        session_id: SessionId,
+        epoch: u64,
+        was_elsewhere: bool,
+    ) {
+        let Some(entry) = self.entries.get_mut(client_id) else {
+            return;
+        };
+        entry.is_contested |= was_elsewhere;
+        if entry.session_id == session_id {
+            entry.epoch = epoch;
+            entry.is_unclaimed = false;
+        }
+    }
+
+    /// Everything in the batch is written.
+    pub(crate) fn confirm(&mut self, batch: Batch) {
+        for set in batch.sets {
+            if let Some(entry) = self.entries.get_mut(&set.client_id) {
+                entry.written_ms = set.seen_ms;
+            }
+        }
+        for del in batch.dels {
+            let Some(entry) = self.entries.get_mut(&del.client_id) else {
+                continue;
+            };
+            if entry.wanted == Wanted::Del {
+                self.entries.remove(&del.client_id);
+            } else {
+                entry.written_ms = 0; // seated again meanwhile
+                entry.is_contested = false;
+            }
+        }
+        if self.changed.is_empty() {
+            self.changed.shrink_to(SPARE_CHANGES);
+        }
+    }
+
+    /// Nobody knows what of the batch is written: all of it is to be written again.
+    pub(crate) fn give_back(&mut self, batch: Batch) {
+        let sets = batch.sets.into_iter().map(|set| set.client_id);
+        for client_id in sets.chain(batch.dels.into_iter().map(|del| del.client_id)) {
+            self.mark(&client_id);
+        }
+    }
+
+    /// How many changes are not taken into a batch.
+    pub(crate) fn waiting(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// How many ids are known: seated here, or left and not yet confirmed.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn entry(&mut self, client_id: &ClientId, session_id: SessionId) -> &mut Entry {
+        self.entries
+            .entry(client_id.clone())
+            .or_insert_with(|| Entry {
+                seen_ms: 0,
+                written_ms: 0,
+                epoch: 0,
+                session_id,
+                wanted: Wanted::Nothing,
+                is_changed: false,
+                is_unclaimed: true,
+                is_contested: false,
+            })
+    }
+
+    fn mark(&mut self, client_id: &ClientId) -> bool {
+        match self.entries.get_mut(client_id) {
+            Some(entry) if !entry.is_changed => {
+                entry.is_changed = true;
+                self.changed.push_back(client_id.clone());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Batch {
+    /// How many changes it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len() + self.dels.len()
+    }
+}
+
+/// Room the queue of changes keeps after a restore has filled it.
+const SPARE_CHANGES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S1: SessionId = SessionId(1);
+    const S2: SessionId = SessionId(2);
+
+    fn id(text: &str) -> ClientId {
+        ClientId::new(text).unwrap()
+    }
+
+    fn seated(text: &str, session_id: SessionId, seen_ms: u64) -> Seated {
+        Seated {
+            client_id: id(text),
+            session_id,
+            seen_ms,
+        }
+    }
+
+    fn batch(presence: &mut Presence) -> Option<Batch> {
+        presence.batch(512, &HashSet::new())
+    }
+
+    /// Takes a batch that must hold exactly these sets and removals, and confirms it.
+    fn written(presence: &mut Presence) -> (Vec<(String, u64)>, Vec<String>) {
+        let batch = batch(presence).expect("something to write");
+        let sets = batch.sets.iter();
+        let sets = sets.map(|s| (s.client_id.to_string(), s.seen_ms)).collect();
+        let dels = batch.dels.iter().map(|d| d.client_id.to_string()).collect();
+        for set in &batch.sets {
+            if let Some(claim) = set.claim {
+                presence.claimed(&set.client_id, claim.session_id, 7, false);
+            }
+        }
+        presence.confirm(batch);
+        (sets, dels)
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 40);
+    }
+
+    #[test]
+    fn nothing_is_written_before_the_device_was_seen() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        assert_eq!(batch(&mut presence), None);
+        assert!(presence.seen(&id("a"), 5));
+        assert_eq!(written(&mut presence), (vec![("a".into(), 5)], vec![]));
+        assert!(
+            !presence.seen(&id("a"), 5),
+            "the same value again is no change"
+        );
+    }
+
+    #[test]
+    fn a_failed_handshake_leaves_nothing() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        assert!(!presence.unseated(&id("a"), S1));
+        assert_eq!((batch(&mut presence), presence.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_newest_change_of_an_id_wins() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        for ms in 1..=9 {
+            assert_eq!(presence.seen(&id("a"), ms), ms == 1);
+        }
+        assert_eq!(written(&mut presence), (vec![("a".into(), 9)], vec![]));
+        presence.seen(&id("a"), 10);
+        presence.unseated(&id("a"), S1);
+        assert_eq!(written(&mut presence), (vec![], vec!["a".into()]));
+        assert_eq!(presence.len(), 0);
+    }
+
+    #[test]
+    fn a_seat_is_claimed_once_and_a_takeover_claims_anew() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        presence.seen(&id("a"), 1);
+        let first = batch(&mut presence).unwrap();
+        let claim = |batch: &Batch| batch.sets[0].claim.map(|c| (c.session_id, c.epoch));
+        assert_eq!(claim(&first), Some((S1, 0)));
+        presence.claimed(&id("a"), S1, 77, false);
+        presence.confirm(first);
+        presence.seen(&id("a"), 2);
+        let second = batch(&mut presence).unwrap();
+        assert_eq!(claim(&second), None);
+        presence.seated(&id("a"), S2);
+        presence.confirm(second);
+        presence.seen(&id("a"), 2);
+        assert_eq!(claim(&batch(&mut presence).unwrap()), Some((S2, 0)));
+    }
+
+    #[test]
+    fn the_end_of_an_older_session_is_not_the_end_of_the_newer_one() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S2);
+        presence.seen(&id("a"), 1);
+        presence.seated(&id("a"), S1);
+        assert!(!presence.unseated(&id("a"), S1));
+        assert_eq!(written(&mut presence), (vec![("a".into(), 1)], vec![]));
+    }
+
+    #[test]
+    fn a_removal_is_kept_until_it_is_confirmed_and_knows_what_may_be_ours() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        presence.seen(&id("a"), 10);
+        written(&mut presence);
+        presence.seen(&id("a"), 20);
+        let lost = batch(&mut presence).unwrap();
+        presence.unseated(&id("a"), S1);
+        presence.give_back(lost); // 10 or 20, nobody knows
+        let del = batch(&mut presence).unwrap();
+        assert_eq!((del.dels[0].least_ms, del.dels[0].most_ms), (10, 20));
+        presence.give_back(del);
+        assert_eq!(presence.waiting(), 1);
+        assert_eq!(written(&mut presence), (vec![], vec!["a".into()]));
+        assert_eq!(presence.len(), 0);
+    }
+
+    #[test]
+    fn a_device_that_comes_back_while_its_removal_is_in_flight_is_written_again() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        presence.seen(&id("a"), 1);
+        written(&mut presence);
+        presence.unseated(&id("a"), S1);
+        let del = batch(&mut presence).unwrap();
+        presence.seated(&id("a"), S2);
+        presence.seen(&id("a"), 2);
+        presence.confirm(del);
+        assert_eq!(written(&mut presence), (vec![("a".into(), 2)], vec![]));
+        assert!(
+            presence.unseated(&id("a"), S2),
+            "there is something to remove"
+        );
+    }
+
+    #[test]
+    fn a_restore_writes_everyone_with_the_last_sign_and_the_same_epoch() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        presence.seen(&id("a"), 30);
+        written(&mut presence);
+        presence.restore(vec![seated("a", S1, 20), seated("b", S2, 40)]);
+        let batch = batch(&mut presence).unwrap();
+        let sets = batch.sets.iter();
+        let sets = sets.map(|s| (s.client_id.as_str(), s.seen_ms, s.claim.unwrap().epoch));
+        assert_eq!(sets.collect::<Vec<_>>(), [("a", 30, 7), ("b", 40, 0)]);
+    }
+
+    #[test]
+    fn a_restore_from_an_old_list_makes_no_ghost() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1);
+        presence.seen(&id("a"), 1);
+        written(&mut presence);
+        let list = vec![seated("a", S1, 1), seated("b", S1, 1)];
+        presence.unseated(&id("a"), S1);
+        presence.restore(list);
+        let left = presence.claiming(512).into_iter().collect();
+        let batch = presence.batch(512, &left).unwrap();
+        assert_eq!((batch.sets.len(), batch.dels.len()), (0, 1));
+        presence.confirm(batch);
+        assert_eq!(presence.len(), 0);
+    }
+
+    #[test]
+    fn batches_are_bounded_and_in_order() {
+        let mut presence = Presence::default();
+        for n in 0..10 {
+            presence.seated(&id(&n.to_string()), S1);
+            presence.seen(&id(&n.to_string()), 1);
+        }
+        let lens: Vec<_> = std::iter::from_fn(|| presence.batch(4, &HashSet::new())).collect();
+        assert_eq!(lens.iter().map(Batch::len).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(lens[1].sets[0].client_id.as_str(), "4");
+    }
+}
