@@ -47,11 +47,6 @@ impl Tasks {
         self.stop.cancelled()
     }
 
-    /// Whether the group stops.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
-    }
-
     /// Tells all tasks to stop. Does not wait.
     pub(crate) fn stop(&self) {
         self.stop.cancel();

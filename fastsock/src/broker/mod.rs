@@ -4,7 +4,7 @@ pub(crate) mod embedded;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{future::Future, pin::Pin, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -91,5 +91,3 @@ pub(crate) enum LinkChange {
         to: SystemTime,
     },
 }
-
-pub(crate) type SharedDeliver = Arc<dyn Deliver>;

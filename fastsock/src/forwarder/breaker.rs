@@ -167,11 +167,6 @@ impl Breaker {
         }
     }
 
-    /// How often it has opened.
-    pub(crate) fn openings(&self) -> u64 {
-        self.openings
-    }
-
     fn go(&self, is_probe: bool) -> Permit {
         Permit::Go(Pass {
             era: self.era,
