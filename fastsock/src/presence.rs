@@ -26,8 +26,8 @@ struct Entry {
     seen_ms: u64,
     /// The last value Redis confirmed, or the first one sent to it; 0 when Redis has nothing of ours.
     written_ms: u64,
-    /// When Redis recorded that the seat is here; 0 until it did.
-    epoch: u64,
+    /// When the seat was taken, in milliseconds since the broker started.
+    seated_ms: u64,
     /// Who has the seat; after a removal, who had it.
     session_id: SessionId,
     wanted: Wanted,
@@ -65,12 +65,12 @@ pub(crate) struct Set {
     pub(crate) claim: Option<Claim>,
 }
 
-/// A seat to record in Redis.
+/// A seat to record in Redis. Where two gateways have seated a device, the later seat wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) session_id: SessionId,
-    /// 0 for a new seat, which takes the id from any other gateway; else when it was recorded, and a newer one wins.
-    pub(crate) epoch: u64,
+    /// As [`Entry::seated_ms`].
+    pub(crate) seated_ms: u64,
 }
 
 /// A device that left.
@@ -86,14 +86,15 @@ pub(crate) struct Del {
 }
 
 impl Presence {
-    /// A session took its seat. Nothing is to be written before the device was seen.
-    pub(crate) fn seated(&mut self, client_id: &ClientId, session_id: SessionId) {
-        let entry = self.entry(client_id, session_id);
+    /// A session took its seat, so many milliseconds after the broker started. Nothing is to be written before the device
+    /// was seen.
+    pub(crate) fn seated(&mut self, client_id: &ClientId, session_id: SessionId, now_ms: u64) {
+        let entry = self.entry(client_id, session_id, now_ms);
         if session_id < entry.session_id {
             return; // told late: a newer one has the seat
         }
         entry.session_id = session_id;
-        entry.epoch = 0;
+        entry.seated_ms = now_ms;
         entry.is_unclaimed = true;
         if entry.wanted == Wanted::Del {
             entry.wanted = Wanted::Nothing;
@@ -131,16 +132,18 @@ impl Presence {
         self.mark(client_id)
     }
 
-    /// Redis may have lost anything: all who are seated are to be written again, with the last signs known.
-    pub(crate) fn restore(&mut self, everyone: Vec<Seated>) {
+    /// Redis may have lost anything: all who are seated are to be written again, with the last signs known. A seat that
+    /// was not told of counts as taken at its last sign; `clock_ms` is the unix time that belongs to `now_ms`.
+    pub(crate) fn restore(&mut self, everyone: Vec<Seated>, now_ms: u64, clock_ms: u64) {
         for seated in everyone {
-            let entry = self.entry(&seated.client_id, seated.session_id);
+            let seated_ms = now_ms.saturating_sub(clock_ms.saturating_sub(seated.seen_ms));
+            let entry = self.entry(&seated.client_id, seated.session_id, seated_ms);
             if seated.session_id < entry.session_id {
                 continue;
             }
             if seated.session_id > entry.session_id {
                 entry.session_id = seated.session_id;
-                entry.epoch = 0;
+                entry.seated_ms = seated_ms;
             }
             entry.seen_ms = entry.seen_ms.max(seated.seen_ms);
             entry.is_unclaimed = true;
@@ -188,7 +191,7 @@ impl Presence {
                     }
                     let claim = entry.is_unclaimed.then_some(Claim {
                         session_id: entry.session_id,
-                        epoch: entry.epoch,
+                        seated_ms: entry.seated_ms,
                     });
                     batch.sets.push(Set {
                         client_id,
@@ -215,7 +218,6 @@ impl Presence {
         &mut self,
         client_id: &ClientId,
         session_id: SessionId,
-        epoch: u64,
         was_elsewhere: bool,
     ) {
         let Some(entry) = self.entries.get_mut(client_id) else {
@@ -223,7 +225,6 @@ impl Presence {
         };
         entry.is_contested |= was_elsewhere;
         if entry.session_id == session_id {
-            entry.epoch = epoch;
             entry.is_unclaimed = false;
         }
     }
@@ -269,13 +270,13 @@ impl Presence {
         self.entries.len()
     }
 
-    fn entry(&mut self, client_id: &ClientId, session_id: SessionId) -> &mut Entry {
+    fn entry(&mut self, client_id: &ClientId, session_id: SessionId, seated_ms: u64) -> &mut Entry {
         self.entries
             .entry(client_id.clone())
             .or_insert_with(|| Entry {
                 seen_ms: 0,
                 written_ms: 0,
-                epoch: 0,
+                seated_ms,
                 session_id,
                 wanted: Wanted::Nothing,
                 is_changed: false,
@@ -337,7 +338,7 @@ mod tests {
         let dels = batch.dels.iter().map(|d| d.client_id.to_string()).collect();
         for set in &batch.sets {
             if let Some(claim) = set.claim {
-                presence.claimed(&set.client_id, claim.session_id, 7, false);
+                presence.claimed(&set.client_id, claim.session_id, false);
             }
         }
         presence.confirm(batch);
@@ -352,7 +353,7 @@ mod tests {
     #[test]
     fn nothing_is_written_before_the_device_was_seen() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         assert_eq!(batch(&mut presence), None);
         assert!(presence.seen(&id("a"), 5));
         assert_eq!(written(&mut presence), (vec![("a".into(), 5)], vec![]));
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn a_failed_handshake_leaves_nothing() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         assert!(!presence.unseated(&id("a"), S1));
         assert_eq!((batch(&mut presence), presence.len()), (None, 0));
     }
@@ -373,7 +374,7 @@ mod tests {
     #[test]
     fn the_newest_change_of_an_id_wins() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         for ms in 1..=9 {
             assert_eq!(presence.seen(&id("a"), ms), ms == 1);
         }
@@ -387,28 +388,28 @@ mod tests {
     #[test]
     fn a_seat_is_claimed_once_and_a_takeover_claims_anew() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         presence.seen(&id("a"), 1);
         let first = batch(&mut presence).unwrap();
-        let claim = |batch: &Batch| batch.sets[0].claim.map(|c| (c.session_id, c.epoch));
-        assert_eq!(claim(&first), Some((S1, 0)));
-        presence.claimed(&id("a"), S1, 77, false);
+        let claim = |batch: &Batch| batch.sets[0].claim.map(|c| (c.session_id, c.seated_ms));
+        assert_eq!(claim(&first), Some((S1, 1000)));
+        presence.claimed(&id("a"), S1, false);
         presence.confirm(first);
         presence.seen(&id("a"), 2);
         let second = batch(&mut presence).unwrap();
         assert_eq!(claim(&second), None);
-        presence.seated(&id("a"), S2);
+        presence.seated(&id("a"), S2, 2000);
         presence.confirm(second);
         presence.seen(&id("a"), 2);
-        assert_eq!(claim(&batch(&mut presence).unwrap()), Some((S2, 0)));
+        assert_eq!(claim(&batch(&mut presence).unwrap()), Some((S2, 2000)));
     }
 
     #[test]
     fn the_end_of_an_older_session_is_not_the_end_of_the_newer_one() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S2);
+        presence.seated(&id("a"), S2, 1000);
         presence.seen(&id("a"), 1);
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         assert!(!presence.unseated(&id("a"), S1));
         assert_eq!(written(&mut presence), (vec![("a".into(), 1)], vec![]));
     }
@@ -416,7 +417,7 @@ mod tests {
     #[test]
     fn a_removal_is_kept_until_it_is_confirmed_and_knows_what_may_be_ours() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         presence.seen(&id("a"), 10);
         written(&mut presence);
         presence.seen(&id("a"), 20);
@@ -434,12 +435,12 @@ mod tests {
     #[test]
     fn a_device_that_comes_back_while_its_removal_is_in_flight_is_written_again() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         presence.seen(&id("a"), 1);
         written(&mut presence);
         presence.unseated(&id("a"), S1);
         let del = batch(&mut presence).unwrap();
-        presence.seated(&id("a"), S2);
+        presence.seated(&id("a"), S2, 1000);
         presence.seen(&id("a"), 2);
         presence.confirm(del);
         assert_eq!(written(&mut presence), (vec![("a".into(), 2)], vec![]));
@@ -450,27 +451,27 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_writes_everyone_with_the_last_sign_and_the_same_epoch() {
+    fn a_restore_writes_everyone_with_the_last_sign_and_the_time_of_the_seat() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         presence.seen(&id("a"), 30);
         written(&mut presence);
-        presence.restore(vec![seated("a", S1, 20), seated("b", S2, 40)]);
+        presence.restore(vec![seated("a", S1, 20), seated("b", S2, 40)], 2000, 540);
         let batch = batch(&mut presence).unwrap();
         let sets = batch.sets.iter();
-        let sets = sets.map(|s| (s.client_id.as_str(), s.seen_ms, s.claim.unwrap().epoch));
-        assert_eq!(sets.collect::<Vec<_>>(), [("a", 30, 7), ("b", 40, 0)]);
+        let sets = sets.map(|s| (s.client_id.as_str(), s.seen_ms, s.claim.unwrap().seated_ms));
+        assert_eq!(sets.collect::<Vec<_>>(), [("a", 30, 1000), ("b", 40, 1500)]);
     }
 
     #[test]
     fn a_restore_from_an_old_list_makes_no_ghost() {
         let mut presence = Presence::default();
-        presence.seated(&id("a"), S1);
+        presence.seated(&id("a"), S1, 1000);
         presence.seen(&id("a"), 1);
         written(&mut presence);
         let list = vec![seated("a", S1, 1), seated("b", S1, 1)];
         presence.unseated(&id("a"), S1);
-        presence.restore(list);
+        presence.restore(list, 2000, 9);
         let left = presence.claiming(512).into_iter().collect();
         let batch = presence.batch(512, &left).unwrap();
         assert_eq!((batch.sets.len(), batch.dels.len()), (0, 1));
@@ -482,7 +483,7 @@ mod tests {
     fn batches_are_bounded_and_in_order() {
         let mut presence = Presence::default();
         for n in 0..10 {
-            presence.seated(&id(&n.to_string()), S1);
+            presence.seated(&id(&n.to_string()), S1, 1000);
             presence.seen(&id(&n.to_string()), 1);
         }
         let lens: Vec<_> = std::iter::from_fn(|| presence.batch(4, &HashSet::new())).collect();

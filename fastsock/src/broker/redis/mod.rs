@@ -86,6 +86,9 @@ struct Shared {
     cmd: Mutex<Option<Connection>>,
     presence: Mutex<Presence>,
     presence_changed: Notify,
+    started: Instant,
+    /// What Redis's clock said last, in unix milliseconds, and when that was in milliseconds since the start.
+    clock: Mutex<(u64, u64)>,
     /// Asks for all of presence to be written again.
     restore: Notify,
 
@@ -128,6 +131,8 @@ impl RedisBroker {
             cmd: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),
+            started: Instant::now(),
+            clock: Mutex::default(),
             restore: Notify::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -172,7 +177,9 @@ impl Broker for RedisBroker {
     fn seated<'a>(&'a self, client_id: &'a ClientId, session_id: SessionId) -> BoxFuture<'a, ()> {
         let shared = &self.shared;
         if !shared.is_alone() {
-            shared.presence.lock().seated(client_id, session_id);
+            let now_ms = shared.now_ms();
+            let mut presence = shared.presence.lock();
+            presence.seated(client_id, session_id, now_ms);
         }
         if shared.is_exact {
             Box::pin(shared.subscriptions.seated(client_id))
@@ -241,6 +248,17 @@ impl Shared {
 
     fn is_over(&self) -> bool {
         self.stop.is_cancelled() || self.cut.is_cancelled()
+    }
+
+    /// Milliseconds since the start.
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// What Redis's clock said at a moment given in milliseconds since the start; it may be a round trip behind.
+    fn epoch_of(&self, moment_ms: u64) -> u64 {
+        let (clock_ms, at_ms) = *self.clock.lock();
+        (clock_ms + moment_ms).saturating_sub(at_ms)
     }
 
     fn wake(&self, kind: Kind) -> &Notify {

@@ -52,6 +52,9 @@ impl Lease {
         let nodes = answer.split_off(2);
         let stood = answer[0] == "1";
         self.ends = answer.swap_remove(1);
+        let ends_ms: u64 = self.ends.parse().unwrap_or(0);
+        let clock_ms = ends_ms.saturating_sub(LEASE.as_millis() as u64);
+        *shared.clock.lock() = (clock_ms, shared.now_ms());
         let others = nodes.chunks_exact(2).filter(|pair| pair[0] != shared.node);
         for (node, ends) in self
             .watch

@@ -5,35 +5,25 @@
 
 /// Records who has seats. `KEYS[1]`: the owner hash; `ARGV`: node, then id, session, epoch of each.
 ///
-/// Epoch 0 is a new seat: it takes the id, and its epoch is Redis's clock in milliseconds, so the newest seat has the
-/// highest one whatever was lost meanwhile. Another epoch is a seat restored: it stands back behind a newer one.
-/// Answers for each id its epoch, followed by the node and session it was taken from if those are not of this node;
-/// or `-` when another node has it.
+/// The epoch is when the seat was taken, in milliseconds of Redis's clock as the node knows it. The newest seat wins in
+/// whatever order the claims come, so a gateway that restores its seats does not take what went elsewhere meanwhile.
+/// Answers for each id `+`, followed by the node and session it was taken from if those are of another node; or `-` when
+/// another node has it.
 pub(super) const CLAIM: &str = r"
 local node, answer = ARGV[1], {}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 2, #ARGV, 3 do
-  local id, session, epoch = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local id, session, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local held = redis.call('HGET', KEYS[1], id)
   local their_node, their_session, their_epoch
   if held then
     their_node, their_session, their_epoch = string.match(held, '^([^:]*):([^:]*):(%d+)$')
-    their_epoch = tonumber(their_epoch)
-  end
-  if epoch == 0 then
-    epoch = math.max(now, (their_epoch or 0) + 1)
   end
   local is_elsewhere = their_node and their_node ~= node
-  if is_elsewhere and their_epoch > epoch then
+  if is_elsewhere and tonumber(their_epoch) > tonumber(epoch) then
     answer[#answer + 1] = '-'
   else
-    local text = string.format('%.0f', epoch)
-    redis.call('HSET', KEYS[1], id, node .. ':' .. session .. ':' .. text)
-    if is_elsewhere then
-      text = text .. ' ' .. their_node .. ' ' .. their_session
-    end
-    answer[#answer + 1] = text
+    redis.call('HSET', KEYS[1], id, node .. ':' .. session .. ':' .. epoch)
+    answer[#answer + 1] = is_elsewhere and ('+ ' .. their_node .. ' ' .. their_session) or '+'
   end
 end
 return answer

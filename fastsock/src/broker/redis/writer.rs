@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use redis::aio::MultiplexedConnection;
@@ -13,7 +13,7 @@ use super::{
     Shared,
     link::{Connection, Kind, LinkError},
     node::{self, Control, Lease},
-    script,
+    script, unix_ms,
 };
 use crate::{
     presence::{Batch, Del, Set},
@@ -97,7 +97,10 @@ async fn wait_for_sub(shared: &Shared) {
 fn restore(shared: &Shared) {
     if let Some(deliver) = shared.deliver.upgrade() {
         let everyone = deliver.everyone();
-        shared.presence.lock().restore(everyone);
+        let clock_ms = unix_ms(SystemTime::now());
+        let now_ms = shared.now_ms();
+        let mut presence = shared.presence.lock();
+        presence.restore(everyone, now_ms, clock_ms);
     }
 }
 
@@ -233,7 +236,8 @@ async fn claim(
     for (client_id, claim) in &claiming {
         sadd.arg(client_id.as_str());
         eval.arg(client_id.as_str());
-        eval.arg(claim.session_id.0).arg(claim.epoch);
+        eval.arg(claim.session_id.0);
+        eval.arg(shared.epoch_of(claim.seated_ms));
     }
     let (answers,): (Vec<String>,) = redis::pipe()
         .add_command(sadd)
@@ -244,16 +248,16 @@ async fn claim(
 
     for ((client_id, claim), answer) in claiming.into_iter().zip(answers) {
         let mut words = answer.split(' ');
-        let Some(Ok(epoch)) = words.next().map(str::parse) else {
+        if words.next() == Some("-") {
             claims.lost.insert(client_id.clone());
             replaced_elsewhere(shared, client_id, claim.session_id);
             continue;
-        };
+        }
         let from = words.next().zip(words.next());
         shared
             .presence
             .lock()
-            .claimed(client_id, claim.session_id, epoch, from.is_some());
+            .claimed(client_id, claim.session_id, from.is_some());
         if let Some((node, session)) = from
             && let Ok(session) = session.parse()
         {

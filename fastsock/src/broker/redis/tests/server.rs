@@ -176,11 +176,12 @@ impl TempRedis {
             .count()
     }
 
-    /// A number of `INFO`.
-    pub(super) fn info(&self, name: &str) -> Option<u64> {
-        let info: String = self.ask(&["INFO", "all"]);
-        let line = info.lines().find_map(|line| line.strip_prefix(name))?;
-        line.strip_prefix(':')?.trim().parse().ok()
+    /// How often it answered with an error of this kind.
+    pub(super) fn errors(&self, code: &str) -> u64 {
+        let info: String = self.ask(&["INFO", "errorstats"]);
+        let prefix = format!("errorstat_{code}:count=");
+        let count = info.lines().find_map(|line| line.strip_prefix(&prefix));
+        count.map_or(0, |count| count.trim().parse().unwrap())
     }
 
     fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
