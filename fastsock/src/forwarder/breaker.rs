@@ -25,7 +25,6 @@ pub(crate) struct Breaker {
     concurrency: usize,
     last_success: Option<Instant>,
     deliveries: u64,
-    openings: u64,
 }
 
 /// Whether an attempt may be made now.
@@ -90,7 +89,6 @@ impl Breaker {
             concurrency,
             last_success: None,
             deliveries: 0,
-            openings: 0,
         }
     }
 
@@ -183,7 +181,6 @@ impl Breaker {
         self.phase = Phase::Open(now + self.open_for);
         self.open_for = (self.open_for * 2).min(LONGEST_OPEN);
         self.era += 1;
-        self.openings += 1;
         self.slow_start = None;
         true
     }
@@ -304,7 +301,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert!(breaker.is_open());
-        assert_eq!(breaker.openings(), 1);
+        assert_eq!(breaker.era, 1);
         let until = now + Duration::from_secs(1);
         assert_eq!(breaker.allow(now, 0), Permit::Wait(until));
     }
@@ -372,7 +369,7 @@ mod tests {
             assert_eq!(breaker.allow(now, 1), Permit::Busy);
             assert!(breaker.record(now, probe, Signal::Failure));
         }
-        assert_eq!(breaker.openings(), 7);
+        assert_eq!(breaker.era, 7);
     }
 
     #[test]
