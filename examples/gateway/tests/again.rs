@@ -78,4 +78,4 @@ fn wait_until_connected(port: u16) {
     }
 }
 
-const CHILD: &str = "FASTSOCK_TEST_CHILD";
+const CHILD: &str = "TEST_CHILD";
