@@ -54,6 +54,7 @@ async fn every_case_of_the_conformance_report_ends_as_it_must() {
     let mut device = Device::connect(bridge.local_addr(), "afterwards").await;
     device.send("still here").await;
     backend.wait_delivered("afterwards", 1).await;
+    drop(device);
     bridge.stop(support::DEADLINE).await;
 }
 

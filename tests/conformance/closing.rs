@@ -74,32 +74,21 @@ pub(crate) fn closing(cases: &mut Cases) {
     let valid = [
         1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999,
     ];
-    for (n, code) in valid.into_iter().enumerate() {
+    for (n, code) in (1..).zip(valid) {
         cases
-            .add(
-                format!("7.7.{}", n + 1),
-                format!("a close with the code {code}"),
-            )
+            .add(format!("7.7.{n}"), format!("a close with the code {code}"))
             .send([Frame::close(code, "")])
             .closed(code);
     }
-    let invalid = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999];
-    for (n, code) in invalid.into_iter().enumerate() {
-        cases
-            .add(
-                format!("7.9.{}", n + 1),
-                format!("a close with the invalid code {code}"),
-            )
-            .send([Frame::close(code, "")])
-            .closed(1002);
-    }
-    for (n, code) in [5000, 65_535].into_iter().enumerate() {
-        cases
-            .add(
-                format!("7.13.{}", n + 1),
-                format!("a close with the invalid code {code}"),
-            )
-            .send([Frame::close(code, "")])
-            .closed(1002);
+    let registered_never = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999];
+    let out_of_range = [5000, 65_535];
+    for (group, codes) in [("7.9", &registered_never[..]), ("7.13", &out_of_range)] {
+        for (n, &code) in (1..).zip(codes) {
+            let what = format!("a close with the invalid code {code}");
+            cases
+                .add(format!("{group}.{n}"), what)
+                .send([Frame::close(code, "")])
+                .closed(1002);
+        }
     }
 }

@@ -83,8 +83,8 @@ pub(crate) fn utf8(cases: &mut Cases) {
             .closed(1007);
     }
     for (id, what, at) in [
-        ("6.4.3", "the same in one frame, written in two pieces", 4),
-        ("6.4.4", "the same, cut behind the two bytes", 2),
+        ("6.4.3", "the same in one frame", 4),
+        ("6.4.4", "the same, cut at another place", 2),
     ] {
         let frame = Frame::text([good, beyond, b"edited"].concat());
         cases
