@@ -4,6 +4,8 @@ use std::{borrow::Borrow, fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
+use crate::error::{Error, ErrorKind};
+
 /// The name of a device, stable across reconnects.
 ///
 /// Any non-empty UTF-8 text of at most [`ClientId::MAX_BYTES`] bytes. Cloning is cheap.
@@ -29,6 +31,18 @@ impl ClientId {
 impl Borrow<str> for ClientId {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+impl std::str::FromStr for ClientId {
+    type Err = Error;
+
+    fn from_str(id: &str) -> Result<Self, Error> {
+        let allowed = "1 to 8192 bytes";
+        Self::new(id).ok_or_else(|| {
+            let text = format!("a client id has {allowed}; this one has {}", id.len());
+            Error::new(ErrorKind::Argument, text)
+        })
     }
 }
 
