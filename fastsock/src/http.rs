@@ -140,9 +140,10 @@ impl Client {
     ) -> Result<Answer, String> {
         let mut redirected: Option<Target> = None;
         let mut secrets = Secrets::Send;
-        for hop in 0.. {
+        let mut hops = 0;
+        loop {
             let to = redirected.as_ref().unwrap_or(target);
-            let request = || request(to, headers(secrets), hop > 0, body.clone());
+            let request = || request(to, headers(secrets), hops > 0, body.clone());
             let answer = timeout_at(deadline, self.send(request)).await;
             let answer = match answer {
                 Ok(Ok(answer)) => answer,
@@ -151,7 +152,8 @@ impl Client {
             };
             let answer = drain(answer).await;
             match self.redirection(to, &answer) {
-                Some(next) if hop < MOST_REDIRECTS => {
+                Some(next) if hops < MOST_REDIRECTS => {
+                    hops += 1;
                     if !to.is_as_trusted(&next) {
                         secrets = Secrets::Drop;
                     }
@@ -160,7 +162,6 @@ impl Client {
                 _ => return Ok(answer),
             }
         }
-        unreachable!("the loop ends with the hops")
     }
 
     /// Sends one request. A kept connection that dies before a byte of the answer is no failure the first time:

@@ -172,13 +172,17 @@ impl UplinkHeader {
         Self::Attempt,
     ];
 
-    fn name(self) -> HeaderName {
-        HeaderName::from_static(match self {
-            Self::IdempotencyKey => "idempotency-key",
-            Self::Session => "x-fastsock-session",
-            Self::Seq => "x-fastsock-seq",
-            Self::Attempt => "x-fastsock-attempt",
-        })
+    fn name(self) -> &'static HeaderName {
+        static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+        static SESSION: HeaderName = HeaderName::from_static("x-fastsock-session");
+        static SEQ: HeaderName = HeaderName::from_static("x-fastsock-seq");
+        static ATTEMPT: HeaderName = HeaderName::from_static("x-fastsock-attempt");
+        match self {
+            Self::IdempotencyKey => &IDEMPOTENCY_KEY,
+            Self::Session => &SESSION,
+            Self::Seq => &SEQ,
+            Self::Attempt => &ATTEMPT,
+        }
     }
 
     fn value(self, uplink: &Uplink, number: u32) -> HeaderValue {

@@ -1,6 +1,10 @@
 use std::net::SocketAddr;
 
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    runtime::Handle,
+};
 
 use super::*;
 use crate::{
@@ -457,6 +461,24 @@ async fn a_large_message_arrives_whole() {
     let received = backend.received().pop().unwrap();
     let json: serde_json::Value = serde_json::from_str(&received.body).unwrap();
     assert_eq!(json["data"], text);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_message_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let tasks = Tasks::new(Handle::current());
+    tasks.spawn_until_stopped(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.read_exact(&mut [0; 1000]).await.unwrap();
+        let answer = "HTTP/1.1 413 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        tcp.write_all(answer.as_bytes()).await.unwrap();
+        while tcp.read(&mut [0; 65536]).await.is_ok_and(|n| n > 0) {}
+    });
+    let large = uplink("x".repeat(4 << 20));
+    let attempt = forwarder(&to(url)).attempt(&large, 1).await;
+    assert!(matches!(attempt, Attempt::Answered { status: 413, .. }));
+    tasks.stop();
 }
 
 #[tokio::test]
