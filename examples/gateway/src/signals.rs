@@ -1,6 +1,6 @@
 //! The signals that end the program.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -22,17 +22,35 @@ impl Signals {
         })
     }
 
-    /// Resolves to the name of the next signal that asks to stop.
+    /// Resolves to the name of the next signal that asks to stop. Those that come with it are the same wish: timeout(1),
+    /// for one, signals the process and then its whole group.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// A signal may be lost if it is dropped in the moment after it came.
     pub(crate) async fn stop(&mut self) -> &'static str {
+        let name = self.next().await;
+        let settled = tokio::time::sleep(SAME_WISH_TIME);
+        tokio::pin!(settled);
+        loop {
+            tokio::select! {
+                () = &mut settled => return name,
+                _ = self.next() => {}
+            }
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 Some(()) = self.terminate.recv() => return "SIGTERM",
                 Some(()) = self.interrupt.recv() => return "SIGINT",
-                Some(()) = self.hangup.recv() => tracing::info!("SIGHUP is ignored: there is nothing to reload"),
+                Some(()) = self.hangup.recv() => {
+                    tracing::info!("SIGHUP is ignored: there is nothing to reload");
+                }
             }
         }
     }
 }
+
+/// How near signals are that mean one wish.
+const SAME_WISH_TIME: Duration = Duration::from_millis(10);

@@ -134,6 +134,18 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_signal_sent_to_it_and_to_its_group_is_one() {
+    let mut gateway = gateway().spawn();
+    gateway.port();
+    let pid = gateway.child.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-s", "TERM", &pid, &pid])
+        .status();
+    assert!(kill.unwrap().success());
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+#[test]
 fn what_a_stop_leaves_is_an_error_line() {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", backend.local_addr().unwrap());
