@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     handshake::{self, Extra, Head, HeadLimits, Upgrade},
     hooks::{Admission, Decision},
-    linger::linger,
+    linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
     registry::{Seat, Seating},
     session::Session,
     shared::{Place, Shared},
@@ -124,7 +124,8 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, limit: usize
             };
             let full = Refusal::new(503, "too many connections").with_retry_after(RETRY_AFTER_S);
             shared.gateway.spawn_until_stopped(async move {
-                handshake.refuse(stream, &full, Extra::default()).await
+                let (extra, at_most) = (Extra::default(), LINGERING_MAX_WHEN_FULL);
+                handshake.refuse(stream, &full, extra, at_most).await;
             });
         }
     }
@@ -166,7 +167,9 @@ impl Handshake {
         match seated {
             Ok((upgrade, rest, Some(seat))) => self.open(stream, &upgrade, rest, seat, place).await,
             Ok((upgrade, rest, None)) => self.end_fight(stream, &upgrade, rest).await,
-            Err(Broken::Refused(refusal, extra)) => self.refuse(stream, &refusal, extra).await,
+            Err(Broken::Refused(refusal, extra)) => {
+                self.refuse(stream, &refusal, extra, LINGERING_MAX).await;
+            }
             Err(Broken::Abandoned) => self.shared.books.lock().abandoned += 1,
         }
     }
@@ -357,11 +360,11 @@ impl Handshake {
             io::Result::Ok(stream)
         };
         if let Ok(Ok(stream)) = timeout_at(deadline, told).await {
-            linger(stream, deadline, &self.shared.lingering).await;
+            linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
         }
     }
 
-    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal, extra: Extra) {
+    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal, extra: Extra, at_most: usize) {
         self.shared.count_refusal(refusal.status);
         tracing::debug!(remote_addr = %self.addr, status = refusal.status, reason = %refusal.reason, "Handshake refused");
         let deadline = Instant::now() + self.shared.config.close_timeout;
@@ -372,7 +375,7 @@ impl Handshake {
             stream.shutdown().await
         };
         if matches!(timeout_at(deadline, told).await, Ok(Ok(()))) {
-            linger(stream, deadline, &self.shared.lingering).await;
+            linger(stream, deadline, &self.shared.lingering, at_most).await;
         }
     }
 }

@@ -257,6 +257,7 @@ impl Lanes {
                     slot.phase = Phase::Ready;
                     lane.bytes = lane.bytes - before + after;
                     state.held_bytes = state.held_bytes - before + after;
+                    self.note_fullness(state);
                     None
                 }
                 Some(UplinkAction::Forward | UplinkAction::Replace(_)) => {
@@ -421,8 +422,7 @@ impl Lanes {
         let client_id = uplink.client_id.clone();
         let cost = uplink.payload.cost();
         state.held_bytes += cost;
-        self.is_full
-            .store(state.held_bytes >= self.limits.total_bytes, Relaxed);
+        self.note_fullness(state);
         let lane = state.lanes.entry(client_id.clone()).or_default();
         lane.bytes += cost;
         lane.undecided += usize::from(ticket.is_some());
@@ -536,6 +536,13 @@ impl Lanes {
         let slot = self.remove(state, client_id, number)?;
         state.books.lost.count(reason);
         Some(News::Lost(slot.uplink, reason))
+    }
+
+    /// Whoever is about to read looks at this first. Only [`Lanes::wake`] takes it back.
+    fn note_fullness(&self, state: &State) {
+        if state.held_bytes >= self.limits.total_bytes {
+            self.is_full.store(true, Relaxed);
+        }
     }
 
     /// Lets sessions read on that waited for the room there is now.

@@ -11,10 +11,15 @@ use tokio::{
 
 use crate::shared::Place;
 
-/// Discards input until the peer closes, the deadline, or 64 MiB; not at all when too many wait already.
+/// Discards input until the peer closes, the deadline, or 64 MiB; not at all when `at_most` others wait already.
 /// The stream's writing side is shut down already.
-pub(crate) async fn linger(mut stream: TcpStream, deadline: Instant, lingering: &Arc<AtomicUsize>) {
-    let Some(_place) = Place::take(lingering, LINGERING_MAX) else {
+pub(crate) async fn linger(
+    mut stream: TcpStream,
+    deadline: Instant,
+    lingering: &Arc<AtomicUsize>,
+    at_most: usize,
+) {
+    let Some(_place) = Place::take(lingering, at_most) else {
         return;
     };
     let mut scratch = vec![0; 16 << 10];
@@ -32,4 +37,6 @@ pub(crate) async fn linger(mut stream: TcpStream, deadline: Instant, lingering: 
 
 const DISCARD_MAX_BYTES: usize = 64 << 20;
 /// Sockets that may wait at once: each holds a descriptor and 16 KiB.
-const LINGERING_MAX: usize = 1024;
+pub(crate) const LINGERING_MAX: usize = 1024;
+/// The same when there are no descriptors to spare.
+pub(crate) const LINGERING_MAX_WHEN_FULL: usize = 16;

@@ -18,7 +18,7 @@ use crate::{
     heartbeat::{Beat, Heartbeat},
     hooks::{Decision, UplinkAction},
     lanes::Room,
-    linger::linger,
+    linger::{LINGERING_MAX, linger},
     registry::Seat,
     shared::{Place, Shared},
     socket::{Socket, Written},
@@ -87,6 +87,12 @@ impl Session {
             return Poll::Ready(reason);
         }
         if let Err(reason) = self.read(cx) {
+            return Poll::Ready(reason);
+        }
+        // A pong that reading on did not send, because there is no room to read on.
+        if self.has_control
+            && let Err(reason) = self.write(cx, false)
+        {
             return Poll::Ready(reason);
         }
         self.watch_the_clock(cx)
@@ -333,7 +339,7 @@ impl Session {
         if is_clean {
             let mut stream = self.socket.into_stream();
             if stream.shutdown().await.is_ok() {
-                linger(stream, deadline, &self.shared.lingering).await;
+                linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
             }
         }
         drop(self.place);
