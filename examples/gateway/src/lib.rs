@@ -158,7 +158,7 @@ fn tell_ready(bridge: &Bridge) {
         addr.port()
     );
     if !addr.ip().is_loopback() {
-        info!(
+        warn!(
             hint = "FASTSOCK_LISTEN_ADDR=127.0.0.1 keeps it on this host; a host program decides by its authenticate hook",
             "Any token is accepted, from anywhere"
         );

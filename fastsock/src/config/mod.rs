@@ -31,6 +31,7 @@ macro_rules! settings {
         /// Nothing here reads the environment; a host that wants it calls [`Config::from_vars`].
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
+        #[allow(rustdoc::bare_urls, reason = "what is allowed is also an error line, without markup")]
         pub struct Config {
             $($(#[doc = $doc])*
             #[doc = concat!("\n\nVariable: `", $env, "`; allowed: ", $allowed, ".")]
