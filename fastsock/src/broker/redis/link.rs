@@ -53,6 +53,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
             failures + 1
         };
         log.record(&shared, kind, &error);
+        shared.trouble.lock()[kind as usize].clone_from(&error.text);
         if shared.stop.is_cancelled() {
             break; // one failure is enough then
         }
@@ -65,7 +66,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
             () = shared.cut.cancelled() => break,
             () = shared.stop.cancelled() => {}
             // When the other link has come up, this one can too.
-            () = shared.wake(kind).notified() => {}
+            () = shared.wake(kind).notified(), if !error.is_denied => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
@@ -202,13 +203,6 @@ impl Kind {
         match self {
             Self::Cmd => "publisher",
             Self::Sub => "subscriber",
-        }
-    }
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Cmd => Self::Sub,
-            Self::Sub => Self::Cmd,
         }
     }
 

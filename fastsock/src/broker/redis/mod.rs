@@ -70,6 +70,8 @@ struct Shared {
     running: Arc<Running>,
 
     links: Mutex<Links>,
+    /// What was wrong with each link last.
+    trouble: Mutex<[String; 2]>,
     /// Held while changes of `links` are told, so that they are told in order.
     telling: Mutex<()>,
     /// Ends the delay before the next try; one per link.
@@ -122,6 +124,7 @@ impl RedisBroker {
             deliver,
             running,
             links: Mutex::new(Links::new()),
+            trouble: Mutex::default(),
             telling: Mutex::default(),
             wake: [const { Notify::const_new() }; 2],
             sub_came_up: Notify::new(),
@@ -265,10 +268,9 @@ impl Shared {
         &self.wake[kind as usize]
     }
 
-    /// Redis answered: from now on it is missed when it goes away, and the other link need not wait.
-    fn answered(&self, kind: Kind) {
+    /// Redis answered: from now on it is missed when it goes away.
+    fn answered(&self) {
         self.has_answered.store(true, Relaxed);
-        self.wake(kind.other()).notify_one();
     }
 
     /// A link has restored what it is for.
@@ -280,6 +282,7 @@ impl Shared {
         if kind == Kind::Sub {
             *self.last_good.lock() = now;
             self.sub_came_up.notify_waiters();
+            self.wake(Kind::Cmd).notify_one();
         }
         for change in tell {
             if let LinkChange::Gap { from, to } = change {
@@ -333,8 +336,13 @@ impl Shared {
             return Ok(Sent::Offline);
         }
         let Some(connection) = self.cmd.lock().clone() else {
-            let text = "the link to Redis is down; the message was not published";
-            return Err(Error::new(ErrorKind::Broker, text));
+            let cause = self.trouble.lock()[Kind::Cmd as usize].clone();
+            let error = Error::new(ErrorKind::Broker, "the link to Redis is down");
+            return Err(if cause.is_empty() {
+                error
+            } else {
+                error.with_source(cause)
+            });
         };
         let mut redis = connection.redis;
         let answer: redis::RedisResult<(Option<String>, Option<Vec<u8>>)> = redis::pipe()

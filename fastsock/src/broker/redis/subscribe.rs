@@ -39,7 +39,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         move |push| hear(&shared, &ears, push)
     };
     let connection = Connection::open(&shared.address, Kind::Sub, on_push).await?;
-    shared.answered(Kind::Sub);
+    shared.answered();
     let redis = connection.redis;
     tokio::select! {
         () = shared.stop.cancelled() => Ok(()),

@@ -355,7 +355,9 @@ async fn a_restarted_redis_gets_everything_back() {
             .broker
             .publish(ClientId::new("x").unwrap(), "x".into())
             .await;
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::Broker);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Broker);
+        assert!(std::error::Error::source(&error).is_some(), "{error:?}");
         tokio::time::sleep(Duration::from_secs(2)).await; // how long it is away
 
         redis.start_again();
@@ -720,7 +722,7 @@ async fn a_gateway_taken_for_dead_writes_everything_again() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_redis_without_rights_is_tried_rarely_and_logged_once() {
     let redis = TempRedis::start_with(&["--requirepass", "right"]);
     let log = Log::capture();
@@ -746,7 +748,7 @@ async fn a_redis_without_rights_is_tried_rarely_and_logged_once() {
     assert_eq!(gateway.stop().await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_redis_too_old_is_named_as_such() {
     // No such Redis is at hand, but what it answers is known.
     let old = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -802,7 +804,7 @@ async fn a_subscription_that_is_forbidden_is_an_error_of_the_link() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn an_optional_redis_is_used_from_the_moment_it_answers() {
     let mut redis = TempRedis::start();
     redis.kill();
@@ -927,25 +929,20 @@ async fn rediss_trusts_the_certificate_it_is_given_and_no_other() {
     assert_eq!(stranger.broker.link(), Link::Down);
 }
 
-/// All events of the process while it lives. Tests tell theirs by the port.
+/// What is logged while it lives, on this thread: for tests whose runtime has no other.
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    _guard: tracing::subscriber::DefaultGuard,
 }
 
 impl Log {
-    /// Only one subscriber can see the tasks of all threads, so it is shared by the tests of this process.
     fn capture() -> Self {
-        static LINES: std::sync::OnceLock<Arc<Mutex<Vec<String>>>> = std::sync::OnceLock::new();
-        let lines = LINES.get_or_init(|| {
-            use tracing_subscriber::layer::SubscriberExt;
-            let lines = Arc::<Mutex<Vec<String>>>::default();
-            let all = tracing_subscriber::registry().with(Lines(Arc::clone(&lines)));
-            #[expect(clippy::disallowed_methods, reason = "this process is the host")]
-            tracing::subscriber::set_global_default(all).unwrap();
-            lines
-        });
+        use tracing_subscriber::layer::SubscriberExt;
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let all = tracing_subscriber::registry().with(Lines(Arc::clone(&lines)));
         Self {
-            lines: Arc::clone(lines),
+            lines,
+            _guard: tracing::subscriber::set_default(all),
         }
     }
 

@@ -23,10 +23,11 @@ use crate::{
 /// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let connection = Connection::open(&shared.address, Kind::Cmd, |_| {}).await?;
-    shared.answered(Kind::Cmd);
+    shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();
     lease.renew(shared, &mut redis).await?;
+    shared.wake(Kind::Sub).notify_one();
     *shared.cmd.lock() = Some(connection.clone());
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
