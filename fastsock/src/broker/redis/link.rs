@@ -32,11 +32,14 @@ pub(super) enum Kind {
 pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
     let mut log = ErrorLog::default();
     let mut failures = 0;
-    while !shared.is_over() {
+    loop {
         let served = async {
             match kind {
-                Kind::Cmd => writer::serve(&shared).await,
-                Kind::Sub => subscribe::serve(&shared).await,
+                Kind::Cmd => writer::serve(&shared).await, // has to write what is left when told to stop
+                Kind::Sub => tokio::select! {
+                    () = shared.stop.cancelled() => Ok(()),
+                    served = subscribe::serve(&shared) => served,
+                },
             }
         };
         let error = tokio::select! {
@@ -64,7 +67,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
         };
         tokio::select! {
             () = shared.cut.cancelled() => break,
-            () = shared.stop.cancelled() => {}
+            () = shared.stop.cancelled() => {} // one last try
             // When the other link has come up, this one can too.
             () = shared.wake(kind).notified(), if !error.is_denied => {}
             () = tokio::time::sleep(delay) => {}
@@ -198,14 +201,6 @@ async fn ask_sentinel(
 }
 
 impl Kind {
-    /// What the link is in the log; the words are those of the original program.
-    fn role(self) -> &'static str {
-        match self {
-            Self::Cmd => "publisher",
-            Self::Sub => "subscriber",
-        }
-    }
-
     fn response_timeout(self) -> Duration {
         match self {
             Self::Cmd => Duration::from_secs(2),
@@ -370,7 +365,7 @@ impl Links {
 }
 
 /// DNS, TCP, TLS and login together; and once more for the role.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 

@@ -24,14 +24,11 @@ use super::{
 };
 use crate::types::ClientId;
 
-/// Serves one connection from its subscriptions to its end. `Ok` when told to stop.
+/// Serves one connection from its subscriptions to its end, which is always an error.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     while shared.is_alone() {
         // The cmd link finds out whether there is a Redis; trying with both would not find it sooner.
-        tokio::select! {
-            () = shared.wake(Kind::Sub).notified() => {}
-            () = shared.stop.cancelled() => return Ok(()),
-        }
+        shared.wake(Kind::Sub).notified().await;
     }
     let ears = Arc::new(Ears::default());
     let on_push = {
@@ -42,7 +39,6 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     shared.answered();
     let redis = connection.redis;
     tokio::select! {
-        () = shared.stop.cancelled() => Ok(()),
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
         error = subscribe(shared, redis.clone()) => Err(error),
         error = watch(shared, &ears, redis) => Err(error),

@@ -854,6 +854,22 @@ async fn an_optional_redis_is_used_from_the_moment_it_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_tries_once_more_to_write_what_is_left() {
+    let mut redis = TempRedis::start();
+    let gateway = Gateway::start_up(&config(&redis)).await;
+    let session_id = gateway.connect("a").await;
+    eventually("it is there", || redis.hlen("fastsock:clients") == 1).await;
+    redis.kill();
+    eventually("it is noticed", || gateway.broker.link() == Link::Down).await;
+    gateway.leave("a", session_id);
+    redis.start_again();
+    redis.run(&["HSET", "fastsock:clients", "b", "1"]);
+    assert_eq!(gateway.stop().await, 0);
+    assert_eq!(redis.strings(&["KEYS", "*"]), ["fastsock:clients"]);
+    assert_eq!(redis.hlen("fastsock:clients"), 1, "what is of others stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_ends_in_time_with_a_frozen_redis() {
     let redis = TempRedis::start();
     let gateway = Gateway::start_up(&config(&redis)).await;
