@@ -297,9 +297,10 @@ impl Presence {
     }
 }
 
+#[cfg(test)]
 impl Batch {
     /// How many changes it holds.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.sets.len() + self.dels.len()
     }
 }

@@ -587,7 +587,7 @@ async fn whatever_happens_the_hash_ends_as_the_seats_are() {
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut newest = HashMap::new(); // id -> where it connected last
-    let mut heed = |newest: &HashMap<String, usize>| {
+    let heed = |newest: &HashMap<String, usize>| {
         for (at, gateway) in gateways.iter().enumerate() {
             for (id, session_id) in std::mem::take(&mut *gateway.seats.replaced.lock()) {
                 let seated = gateway.seats.seated.lock().get(&id).map(|s| s.session_id);
@@ -759,7 +759,7 @@ async fn a_redis_too_old_is_named_as_such() {
         loop {
             let (mut stream, _) = old.accept().await.unwrap();
             use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            stream.read(&mut [0; 1024]).await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             let answer = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n";
             stream.write_all(&answer.repeat(3)).await.unwrap();
         }
