@@ -3,6 +3,8 @@
 //!
 //! Run it with `cargo run -p fastsock-examples`, connect a device to ws://127.0.0.1:3000/?token=dev1; Enter ends it.
 
+#![allow(clippy::disallowed_methods, reason = "a host may read its environment")]
+
 use std::{sync::OnceLock, time::Duration};
 
 use fastsock::{
