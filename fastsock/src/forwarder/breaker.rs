@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outcome::Destination;
+use super::outcome::{Destination, Signal};
 
 /// The breaker of one destination. Call it under the lanes' lock; every [`Permit::Go`] is followed by exactly one
 /// [`Breaker::record`].
@@ -43,19 +43,6 @@ pub(crate) enum Permit {
 pub(crate) struct Pass {
     era: u64,
     is_probe: bool,
-}
-
-/// What an attempt says about the destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
-    /// It took the message.
-    Success,
-    /// It works, and did not want this message.
-    Alive,
-    /// Nothing: not answered by the destination as such, or never made.
-    Neutral,
-    /// It does not work.
-    Failure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Attempt, breaker::Signal};
+use super::Attempt;
 use crate::types::LostReason;
 
 /// What is to be done with a message after an attempt.
@@ -27,6 +27,19 @@ pub(crate) enum Floor {
     Destination(Duration),
     /// For the messages of this device.
     Lane(Duration),
+}
+
+/// What an attempt says about the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// It took the message.
+    Success,
+    /// It works, and did not want this message.
+    Alive,
+    /// Nothing: not answered by the destination as such, or never made.
+    Neutral,
+    /// It does not work.
+    Failure,
 }
 
 /// What is known of the destination when an attempt is judged.

@@ -9,6 +9,7 @@ mod names;
 mod node;
 mod script;
 mod subscribe;
+mod supervisor;
 mod url;
 mod writer;
 
@@ -33,9 +34,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    link::{Connection, Kind, Links, supervise},
+    link::{Connection, Kind, Links},
     names::Names,
     subscribe::Subscriptions,
+    supervisor::supervise,
     url::Address,
 };
 use super::{BoxFuture, Broker, Deliver, Link, LinkChange};
