@@ -11,6 +11,7 @@
 //! | [`Proxy`] | an HTTP proxy on the way there |
 //! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
 //! | [`Gateway`] | the `fastsock` binary as a process |
+//! | [`OwnNetwork`] | a network for a test that needs a port by its number |
 //! | [`Authority`] | a certificate authority for the TLS variants |
 #![allow(
     clippy::disallowed_methods,
@@ -23,6 +24,7 @@ mod device;
 mod frame;
 mod gateway;
 mod http_call;
+mod own_network;
 mod ports;
 mod process;
 mod proxy;
@@ -37,6 +39,7 @@ pub use self::{
     frame::{Frame, opcode},
     gateway::{Gateway, GatewayBuilder},
     http_call::{Answer, call, get},
+    own_network::OwnNetwork,
     ports::{free_port, reachable},
     process::Process,
     proxy::Proxy,
