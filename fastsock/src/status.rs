@@ -42,19 +42,22 @@ impl Status {
     }
 
     pub(crate) fn link_changed(&self, change: LinkChange) {
-        let is_linked = change != LinkChange::Down;
         let changed = {
             let mut phase = self.phase.lock();
-            match &mut *phase {
-                Phase::Running { is_linked: was } => std::mem::replace(was, is_linked) != is_linked,
-                _ => return,
+            let Phase::Running { is_linked } = &mut *phase else {
+                return;
+            };
+            match change {
+                LinkChange::Up => !std::mem::replace(is_linked, true),
+                LinkChange::Down => std::mem::replace(is_linked, false),
+                // Downlinks arrive again; what else the broker is for may still be away.
+                LinkChange::Gap { .. } => false,
             }
         };
-        if changed {
-            self.tell(&self.state());
-        }
         if let LinkChange::Gap { from, to } = change {
             self.tell(&State::Gap { from, to });
+        } else if changed {
+            self.tell(&self.state());
         }
     }
 
