@@ -5,7 +5,7 @@ CARGO  ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
 
-.PHONY: all build run setup test check fmt clippy unit docs header fix ci features deny smoke bench clean install help
+.PHONY: all build run setup test check fmt clippy unit docs header fix ci features deny smoke bench bench-full clean install help
 
 all: build
 
@@ -61,9 +61,19 @@ deny: ## Licences, bans and sources of all dependencies
 smoke: build ## The release build starts, serves and stops
 	@scripts/smoke $(TARGET)/release/fastsock
 
-bench: ## The tables of speed and memory
-	$(CARGO) build --release --locked --workspace --bins
-	$(TARGET)/release/bench $(ARGS)
+bench: bench-build ## The tables of speed and memory; VS=path/to/other/fastsock adds the ratio
+	$(BENCH) $(ARGS)
+
+bench-full: bench-build ## The same with more rates, devices, gateways and features
+	$(BENCH) --full $(ARGS)
+
+# One package at a time: what the bench needs must not change the features the gateway is built with.
+.PHONY: bench-build
+bench-build: build
+	@scripts/setup test
+	$(CARGO) build --release --locked -p fastsock-bench
+
+BENCH = $(TARGET)/release/bench --target $(TARGET)/release/fastsock $(if $(VS),--vs "$(VS)")
 
 clean: ## Remove everything built
 	$(CARGO) clean

@@ -1,0 +1,154 @@
+//! The command line.
+
+use std::{
+    ffi::OsString,
+    io::{self, Error},
+    path::PathBuf,
+};
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::target::Target;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) role: Role,
+    /// All there is instead of a few minutes' worth.
+    pub(crate) is_full: bool,
+    /// How often each scenario runs with each target, in turn.
+    pub(crate) rounds: usize,
+    /// Where results go.
+    pub(crate) out: PathBuf,
+    target: String,
+    versus: Vec<String>,
+    vars: Vec<(String, String)>,
+    only: Vec<String>,
+}
+
+/// What this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Measure,
+    /// The server that does the least.
+    Bare,
+    /// A server that only echoes.
+    Echo,
+    Help,
+}
+
+impl Options {
+    /// Reads the arguments, of which the first is the program's name.
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
+        let mut options = Self {
+            role: Role::Measure,
+            is_full: false,
+            rounds: 0,
+            out: "bench-out".into(),
+            target: "target/release/fastsock".into(),
+            versus: Vec::new(),
+            vars: Vec::new(),
+            only: Vec::new(),
+        };
+        options
+            .read(Parser::from_iter(args))
+            .map_err(|error| Error::other(format!("{error}; see bench --help")))?;
+        if options.rounds == 0 {
+            options.rounds = if options.versus.is_empty() { 1 } else { 2 };
+        }
+        Ok(options)
+    }
+
+    fn read(&mut self, mut parser: Parser) -> Result<(), lexopt::Error> {
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Value(word) if word == "bare" => self.role = Role::Bare,
+                Arg::Value(word) if word == "echo" => self.role = Role::Echo,
+                Arg::Long("target") => self.target = parser.value()?.string()?,
+                Arg::Long("vs") => self.versus.push(parser.value()?.string()?),
+                Arg::Long("env") => {
+                    let text = parser.value()?.string()?;
+                    let (name, value) = text.split_once('=').ok_or("--env: give NAME=VALUE")?;
+                    self.vars.push((name.to_owned(), value.to_owned()));
+                }
+                Arg::Long("only") => self.only.push(parser.value()?.string()?),
+                Arg::Long("rounds") => self.rounds = parser.value()?.parse()?,
+                Arg::Long("out") => self.out = parser.value()?.into(),
+                Arg::Long("full") => self.is_full = true,
+                Arg::Long("help") | Arg::Short('h') => self.role = Role::Help,
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a scenario is chosen.
+    pub(crate) fn wants(&self, table: &str, name: &str) -> bool {
+        let text = format!("{table}: {name}").to_lowercase();
+        let has = |part: &String| text.contains(&part.to_lowercase());
+        self.only.is_empty() || self.only.iter().any(has)
+    }
+
+    /// What is measured, the one the ratios are of first.
+    pub(crate) fn targets(&self) -> io::Result<Vec<Target>> {
+        let mut targets = vec![self.one("this", &self.target)?];
+        for (n, command) in self.versus.iter().enumerate() {
+            let name = match n {
+                _ if command == "bare" => "bare".to_owned(),
+                0 => "other".to_owned(),
+                n => format!("other {}", n + 1),
+            };
+            targets.push(self.one(&name, command)?);
+        }
+        Ok(targets)
+    }
+
+    fn one(&self, name: &str, command: &str) -> io::Result<Target> {
+        match command {
+            "bare" => Target::bare(false),
+            command => Target::new(name, command, &self.vars),
+        }
+    }
+}
+
+/// What `--help` prints.
+pub(crate) const USAGE: &str = "\
+Measures a gateway: memory, rates, latency, order, loss and processor time per message.
+
+Usage: bench [--full] [--target COMMAND] [--vs COMMAND]... [--only TEXT]... [--env NAME=VALUE]...
+
+  --target COMMAND    what to measure; target/release/fastsock
+  --vs COMMAND        what to compare it with, in turn: any program with the nine environment variables; `bare` is the
+                      least that could do the job, which is part of this program
+  --env NAME=VALUE    one more variable for the targets
+  --only TEXT         only scenarios whose table or name has this text
+  --rounds N          how often each scenario runs; 1, and 2 with --vs
+  --full              more rates, more gateways, more devices, features one by one
+  --out DIR           where tables.md, plot.svg and figures.jsonl go; bench-out
+
+It needs redis-server, and starts its own. Everything stays on loopback.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> io::Result<Options> {
+        Options::parse(["bench"].iter().chain(args).map(OsString::from))
+    }
+
+    #[test]
+    fn two_targets_run_twice() {
+        assert_eq!(parse(&[]).unwrap().rounds, 1);
+        assert_eq!(parse(&["--vs", "bare"]).unwrap().rounds, 2);
+        assert_eq!(parse(&["--vs=bare", "--rounds=5"]).unwrap().rounds, 5);
+        assert!(parse(&["--env", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_name_chooses() {
+        let options = parse(&["--only", "UPLINK at 1"]).unwrap();
+        assert!(options.wants("Messages", "uplink at 1 k/s"));
+        assert!(!options.wants("Messages", "downlink at 10 k/s"));
+    }
+}
