@@ -82,4 +82,4 @@ clean: ## Remove everything built
 -include fastsock-ffi/install.mk
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
