@@ -1,0 +1,100 @@
+//! `fastsock_clients`: who is connected, as a list to walk through.
+
+use fastsock::Client;
+use macro_rules_attribute::apply;
+use safer_ffi::derive_ReprC;
+
+use crate::{
+    bridge::{whole, write_sized},
+    guard::c_abi,
+    status::{Failure, fastsock_status},
+    text::{fastsock_str, unix_ms},
+};
+
+/// A list of devices as it was in one moment.
+#[derive_ReprC]
+#[repr(opaque)]
+#[derive(Debug)]
+pub struct fastsock_clients {
+    rows: std::vec::IntoIter<Client>,
+    current: Option<(Client, String)>,
+}
+
+/// One connected device. What it points to is valid until the next call for the same list.
+#[derive_ReprC]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fastsock_client {
+    /// Its name.
+    pub client_id: fastsock_str,
+    /// Address and port it connects from.
+    pub remote_addr: fastsock_str,
+    /// Its session.
+    pub session_id: u64,
+    /// When it was seated, in milliseconds since 1970.
+    pub connected_ms: u64,
+    /// When it last said something, in milliseconds since 1970.
+    pub last_seen_ms: u64,
+}
+
+/// Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_clients_next(
+    clients: Option<&mut fastsock_clients>,
+    client: *mut fastsock_client,
+    client_size: usize,
+) -> fastsock_status {
+    let clients = clients.ok_or_else(|| Failure::null("clients"))?;
+    if client.is_null() {
+        return Err(Failure::null("client"));
+    }
+    whole(client_size, size_of::<fastsock_client>(), "client")?;
+    let next = clients.rows.next();
+    let next =
+        next.ok_or_else(|| Failure::new(fastsock_status::NOT_CONNECTED, "no further device"))?;
+    let addr = next.remote_addr.to_string();
+    let (next, addr) = clients.current.insert((next, addr));
+    let view = fastsock_client {
+        client_id: fastsock_str::of(next.client_id.as_str()),
+        remote_addr: fastsock_str::of(addr),
+        session_id: next.session_id.0,
+        connected_ms: unix_ms(next.connected_at),
+        last_seen_ms: unix_ms(next.last_seen),
+    };
+    // SAFETY: by contract `client_size` bytes can be written.
+    unsafe { write_sized(&view, client, client_size) };
+    Ok(())
+}
+
+/// Says how many devices are left to be given.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_clients_len(
+    clients: Option<&fastsock_clients>,
+    len: *mut usize,
+) -> fastsock_status {
+    let clients = clients.ok_or_else(|| Failure::null("clients"))?;
+    // SAFETY: by contract.
+    let out = unsafe { crate::text::out(len, "len") }?;
+    out.put(clients.rows.len());
+    Ok(())
+}
+
+/// Frees a list. NULL is nothing to free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_clients_free(clients: *mut fastsock_clients) -> fastsock_status {
+    if !clients.is_null() {
+        // SAFETY: by contract it came from `boxed` and is not used again.
+        drop(unsafe { Box::from_raw(clients) });
+    }
+    Ok(())
+}
+
+pub(crate) fn boxed(clients: Vec<Client>) -> *mut fastsock_clients {
+    Box::into_raw(Box::new(fastsock_clients {
+        rows: clients.into_iter(),
+        current: None,
+    }))
+}

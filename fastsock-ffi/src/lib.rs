@@ -1,0 +1,35 @@
+//! The C ABI of Fastsock: `include/fastsock.h` is written from these files by cbindgen, docs/c.md tells how to use it.
+#![warn(missing_docs)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+// The names are C's: cbindgen takes them as they stand. Each function's contract is in the header and in docs/c.md.
+#![allow(
+    non_camel_case_types,
+    clippy::missing_safety_doc,
+    clippy::upper_case_acronyms
+)]
+
+mod bridge;
+mod clients;
+mod config;
+mod event;
+mod guard;
+mod hooks;
+mod log;
+mod options;
+mod signals;
+mod stats;
+mod status;
+mod text;
+
+pub use bridge::*;
+pub use clients::{
+    fastsock_client, fastsock_clients, fastsock_clients_free, fastsock_clients_len,
+    fastsock_clients_next,
+};
+pub use config::*;
+pub use event::*;
+pub use log::*;
+pub use options::*;
+pub use stats::fastsock_stats;
+pub use status::*;
+pub use text::*;

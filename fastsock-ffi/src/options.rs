@@ -1,0 +1,304 @@
+//! `fastsock_options`: the host's callbacks, and how it wants to be told.
+
+use std::{
+    ffi::c_void,
+    mem::{MaybeUninit, offset_of, size_of},
+    ptr,
+};
+
+use fastsock::events::{EventOptions, Uplinks};
+use safer_ffi::derive_ReprC;
+
+use crate::{
+    bridge::fastsock_bridge,
+    event::{fastsock_event, fastsock_event_type},
+    guard::{Inside, Mark},
+    log::{fastsock_level, fastsock_log_hook},
+    status::Failure,
+    text::checked,
+};
+
+/// What a hook returns. For notices (connect, disconnect, uplink lost, state) only FAILED means something.
+#[derive_ReprC]
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fastsock_verdict {
+    /// Unless the hook has resolved the ticket itself: the configured way decides who may connect, uplinks are forwarded.
+    DEFAULT = 0,
+    /// The ticket will be resolved by another call, from any thread, within the setting hook_timeout.
+    LATER = 1,
+    /// The hook failed. A device is refused with 503, an uplink is lost with the reason hook_failed. Counted and logged.
+    FAILED = 2,
+}
+
+/// How events reach the host.
+#[derive_ReprC]
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fastsock_delivery {
+    /// The hooks are called, one at a time, on a thread of the bridge made for that.
+    HOOKS = 0,
+    /// They wait in a bounded queue, for fastsock_bridge_event_fd and fastsock_bridge_poll.
+    EVENTS = 1,
+}
+
+/// With EVENTS: what becomes of the messages of devices.
+#[derive_ReprC]
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fastsock_uplinks {
+    /// They are forwarded; there are no UPLINK events.
+    FORWARD = 0,
+    /// Each waits for its ticket to be resolved.
+    DECIDE = 1,
+    /// The host consumes them: nothing is forwarded, no ticket. When the queue is full, devices wait; nothing is dropped.
+    TAKE = 2,
+}
+
+/// A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; a number that is none counts as FAILED.
+/// Called on the bridge's hook thread, one at a time. While it runs, no other hook does; it may call any function of the
+/// library but fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
+pub type fastsock_hook = Option<
+    unsafe extern "C" fn(
+        userdata: *mut c_void,
+        bridge: *const fastsock_bridge,
+        event: *const fastsock_event,
+    ) -> u32,
+>;
+
+/// How to start a bridge. Set all to zero, then struct_size, then what you want:
+/// `fastsock_options options = {0}; options.struct_size = sizeof options;`
+#[derive_ReprC]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fastsock_options {
+    /// sizeof(fastsock_options) as the host was compiled: what an older header did not have is taken as zero.
+    pub struct_size: usize,
+    /// Handed to each callback as its first argument.
+    pub userdata: *mut c_void,
+    /// Called with the userdata exactly once, also when the start fails: when no callback can run any more. That is in
+    /// fastsock_bridge_free, or after it when a hook is still running. On any thread. May be NULL.
+    pub userdata_free: Option<unsafe extern "C" fn(userdata: *mut c_void)>,
+    /// A fastsock_delivery. With EVENTS the hooks below must be NULL; log works with both.
+    pub delivery: u32,
+    /// Threads of the bridge, 1 to 64; 0 is 2. The thread of the hooks comes on top.
+    pub workers: u32,
+    /// Decides who may connect. NULL: the configured way does.
+    pub authenticate: fastsock_hook,
+    /// A device is seated: from now on it can be sent to.
+    pub on_connect: fastsock_hook,
+    /// Decides what becomes of a message. NULL: it is forwarded.
+    pub on_uplink: fastsock_hook,
+    /// A session ended; exactly once per on_connect.
+    pub on_disconnect: fastsock_hook,
+    /// An uplink was given up.
+    pub on_uplink_lost: fastsock_hook,
+    /// The bridge or its broker link changed state.
+    pub on_state: fastsock_hook,
+    /// Gets the log. NULL: nothing is logged.
+    pub log: fastsock_log_hook,
+    /// The least important fastsock_level that is logged; 0 is INFO.
+    pub log_level: u32,
+    /// With EVENTS: 1 lets the host decide who may connect; 0 the configured way.
+    pub event_authenticate: u32,
+    /// With EVENTS: a fastsock_uplinks.
+    pub event_uplinks: u32,
+    /// 0.
+    pub reserved: u32,
+    /// How many taken uplinks, and as many notices, are held for a host that falls behind; 0 is 8192. A notice beyond
+    /// costs the oldest notice, counted in fastsock_stats.events_dropped. Decisions always fit.
+    pub event_capacity: usize,
+    /// How many bytes of taken uplinks are held; 0 is 16 MiB.
+    pub event_capacity_bytes: usize,
+}
+
+impl fastsock_options {
+    const NONE: Self = Self {
+        struct_size: size_of::<Self>(),
+        userdata: ptr::null_mut(),
+        userdata_free: None,
+        delivery: fastsock_delivery::HOOKS as u32,
+        workers: 0,
+        authenticate: None,
+        on_connect: None,
+        on_uplink: None,
+        on_disconnect: None,
+        on_uplink_lost: None,
+        on_state: None,
+        log: None,
+        log_level: 0,
+        event_authenticate: 0,
+        event_uplinks: fastsock_uplinks::FORWARD as u32,
+        reserved: 0,
+        event_capacity: 0,
+        event_capacity_bytes: 0,
+    };
+
+    /// Copies what the host gave, whatever the age of its header, and takes charge of its userdata first of all.
+    ///
+    /// # Safety
+    /// `options` is NULL or points to a struct of `struct_size` bytes, of this or another version.
+    pub(crate) unsafe fn read(options: *const Self) -> Result<(Self, Userdata), Failure> {
+        if options.is_null() {
+            return Ok((Self::NONE, Userdata::none()));
+        }
+        // SAFETY: `struct_size` is the first field in every version.
+        let given = unsafe { options.cast::<usize>().read() };
+        if !(LEAST_BYTES..=MOST_BYTES).contains(&given) {
+            return Err(Failure::argument(format!(
+                "options: the struct_size {given} is not that of any version"
+            )));
+        }
+        let mut copy = MaybeUninit::<Self>::zeroed();
+        let known = given.min(size_of::<Self>());
+        // SAFETY: `given` bytes can be read, `size_of` can be written; all zeros is a value of every field.
+        let copy = unsafe {
+            ptr::copy_nonoverlapping(options.cast::<u8>(), copy.as_mut_ptr().cast(), known);
+            copy.assume_init()
+        };
+        let userdata = Userdata {
+            pointer: copy.userdata,
+            free: copy.userdata_free,
+        };
+        // SAFETY: as above; these are the fields of a newer header.
+        let unknown =
+            unsafe { std::slice::from_raw_parts(options.cast::<u8>().add(known), given - known) };
+        if unknown.iter().any(|byte| *byte != 0) {
+            return Err(Failure::argument(
+                "options: a field is set that this version of the library does not have",
+            ));
+        }
+        copy.check()?;
+        Ok((copy, userdata))
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let bad = |name: &str, number: u32| {
+            Err(Failure::argument(format!("options: {number} is no {name}")))
+        };
+        if checked::<fastsock_delivery>(self.delivery).is_none() {
+            return bad("fastsock_delivery", self.delivery);
+        }
+        if checked::<fastsock_uplinks>(self.event_uplinks).is_none() {
+            return bad("fastsock_uplinks", self.event_uplinks);
+        }
+        if self.log_level != 0 && checked::<fastsock_level>(self.log_level).is_none() {
+            return bad("fastsock_level", self.log_level);
+        }
+        if self.event_authenticate > 1 || self.reserved != 0 {
+            return bad("boolean", self.event_authenticate.max(self.reserved));
+        }
+        if self.workers > 64 {
+            return bad("number of workers from 1 to 64", self.workers);
+        }
+        if self.is_polled() && self.hooks().iter().any(|hook| hook.is_some()) {
+            return Err(Failure::argument(
+                "options: hooks are not called with FASTSOCK_DELIVERY_EVENTS",
+            ));
+        }
+        Ok(())
+    }
+
+    fn hooks(&self) -> [fastsock_hook; 6] {
+        [
+            self.authenticate,
+            self.on_connect,
+            self.on_uplink,
+            self.on_disconnect,
+            self.on_uplink_lost,
+            self.on_state,
+        ]
+    }
+
+    /// Whether the host polls.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.delivery == fastsock_delivery::EVENTS as u32
+    }
+
+    /// The hook for events of this type.
+    pub(crate) fn hook(&self, kind: u32) -> fastsock_hook {
+        match checked::<fastsock_event_type>(kind)? {
+            fastsock_event_type::AUTHENTICATE => self.authenticate,
+            fastsock_event_type::CONNECT => self.on_connect,
+            fastsock_event_type::UPLINK => self.on_uplink,
+            fastsock_event_type::DISCONNECT => self.on_disconnect,
+            fastsock_event_type::UPLINK_LOST => self.on_uplink_lost,
+            fastsock_event_type::STATE => self.on_state,
+        }
+    }
+
+    pub(crate) fn level(&self) -> fastsock_level {
+        checked(self.log_level).unwrap_or(fastsock_level::INFO)
+    }
+
+    /// What the queue between the bridge and the host must take in.
+    pub(crate) fn events(&self, decision_time: std::time::Duration) -> EventOptions {
+        let mut events = EventOptions::default().decision_time(decision_time);
+        if self.event_capacity > 0 {
+            events.capacity = self.event_capacity;
+        }
+        if self.event_capacity_bytes > 0 {
+            events.capacity_bytes = self.event_capacity_bytes;
+        }
+        if self.is_polled() {
+            events.authenticate = self.event_authenticate == 1;
+            events.uplinks = match checked(self.event_uplinks) {
+                Some(fastsock_uplinks::DECIDE) => Uplinks::Decide,
+                Some(fastsock_uplinks::TAKE) => Uplinks::Take,
+                Some(fastsock_uplinks::FORWARD) | None => Uplinks::Off,
+            };
+            return events;
+        }
+        events.authenticate = self.authenticate.is_some();
+        if self.on_uplink.is_some() {
+            events.uplinks = Uplinks::Decide;
+        }
+        let notices = [
+            self.on_connect,
+            self.on_disconnect,
+            self.on_uplink_lost,
+            self.on_state,
+        ];
+        events.notices = notices.iter().any(|hook| hook.is_some());
+        events
+    }
+}
+
+/// The host's pointer, and its promise to be freed once.
+#[derive(Debug)]
+pub(crate) struct Userdata {
+    pointer: *mut c_void,
+    free: Option<unsafe extern "C" fn(*mut c_void)>,
+}
+
+// SAFETY: the pointer is only handed back to the host, whose callbacks are documented to be called on our threads.
+unsafe impl Send for Userdata {}
+// SAFETY: as above.
+unsafe impl Sync for Userdata {}
+
+impl Userdata {
+    fn none() -> Self {
+        Self {
+            pointer: ptr::null_mut(),
+            free: None,
+        }
+    }
+
+    pub(crate) fn pointer(&self) -> *mut c_void {
+        self.pointer
+    }
+}
+
+impl Drop for Userdata {
+    fn drop(&mut self) {
+        let Some(free) = self.free else { return };
+        let _mark = Mark::set(Inside::Callback);
+        // SAFETY: the host gave both for this; a drop happens once.
+        unsafe { free(self.pointer) };
+    }
+}
+
+/// The struct_size, the userdata and how to free it: there from the first version on, so that it is always freed.
+const LEAST_BYTES: usize = offset_of!(fastsock_options, delivery);
+/// No version will be longer; a larger number was never set.
+const MOST_BYTES: usize = 4096;

@@ -1,0 +1,161 @@
+//! Status codes: the image of the core's error kinds, and what only the border can say.
+
+use std::{any::Any, ffi::c_char};
+
+use fastsock::{Error, ErrorKind};
+use macro_rules_attribute::apply;
+use safer_ffi::derive_ReprC;
+
+use crate::guard::{self, c_value};
+
+/// What a call came to. The numbers never change; new ones may be added.
+#[derive_ReprC]
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fastsock_status {
+    /// It worked.
+    OK = 0,
+    /// A setting has a value that is not allowed, or two settings contradict each other.
+    CONFIG = 1,
+    /// A port could not be bound.
+    BIND = 2,
+    /// No session of that client id is here.
+    NOT_CONNECTED = 3,
+    /// The device's outbox is full.
+    OUTBOX_FULL = 4,
+    /// The message is over the limit.
+    TOO_LARGE = 5,
+    /// The broker did not take it.
+    BROKER = 6,
+    /// The backend did not take it.
+    FORWARD = 7,
+    /// The bridge is stopping or stopped.
+    STOPPED = 8,
+    /// The ticket is unknown, answered already, or timed out.
+    TICKET = 9,
+    /// An argument is not allowed.
+    ARGUMENT = 10,
+    /// The operating system refused something.
+    IO = 11,
+    /// Something else went wrong; a newer library may say more.
+    OTHER = 99,
+    /// A bug in the library: it was caught, the bridge goes on. Please report the line of fastsock_last_error.
+    PANIC = 100,
+    /// The process was forked after the bridge was started: the bridge is the parent's.
+    FORKED = 101,
+    /// A pointer is NULL that must not be.
+    NULL = 102,
+    /// Not allowed inside a hook or a log callback: it would wait for itself.
+    HOOK = 103,
+    /// The time was over before it happened.
+    TIMEOUT = 104,
+}
+
+impl fastsock_status {
+    fn name(self) -> &'static std::ffi::CStr {
+        match self {
+            Self::OK => c"ok",
+            Self::CONFIG => c"config",
+            Self::BIND => c"bind",
+            Self::NOT_CONNECTED => c"not_connected",
+            Self::OUTBOX_FULL => c"outbox_full",
+            Self::TOO_LARGE => c"too_large",
+            Self::BROKER => c"broker",
+            Self::FORWARD => c"forward",
+            Self::STOPPED => c"stopped",
+            Self::TICKET => c"ticket",
+            Self::ARGUMENT => c"argument",
+            Self::IO => c"io",
+            Self::OTHER => c"other",
+            Self::PANIC => c"panic",
+            Self::FORKED => c"forked",
+            Self::NULL => c"null",
+            Self::HOOK => c"hook",
+            Self::TIMEOUT => c"timeout",
+        }
+    }
+}
+
+impl From<ErrorKind> for fastsock_status {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Config => Self::CONFIG,
+            ErrorKind::Bind => Self::BIND,
+            ErrorKind::NotConnected => Self::NOT_CONNECTED,
+            ErrorKind::OutboxFull => Self::OUTBOX_FULL,
+            ErrorKind::TooLarge => Self::TOO_LARGE,
+            ErrorKind::Broker => Self::BROKER,
+            ErrorKind::Forward => Self::FORWARD,
+            ErrorKind::Stopped => Self::STOPPED,
+            ErrorKind::Ticket => Self::TICKET,
+            ErrorKind::Argument => Self::ARGUMENT,
+            ErrorKind::Io => Self::IO,
+            _ => Self::OTHER,
+        }
+    }
+}
+
+/// A failed call: its status, and the line that `fastsock_last_error` gives.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: fastsock_status,
+    pub(crate) line: String,
+}
+
+impl Failure {
+    pub(crate) fn new(status: fastsock_status, line: impl Into<String>) -> Self {
+        Self {
+            status,
+            line: line.into(),
+        }
+    }
+
+    /// A pointer that must not be NULL.
+    pub(crate) fn null(what: &str) -> Self {
+        Self::new(fastsock_status::NULL, format!("{what} is NULL"))
+    }
+
+    /// An argument that is not allowed.
+    pub(crate) fn argument(line: impl Into<String>) -> Self {
+        Self::new(fastsock_status::ARGUMENT, line)
+    }
+
+    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("of an unknown kind");
+        Self::new(fastsock_status::PANIC, format!("panic: {text}"))
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind().into(), error.to_line())
+    }
+}
+
+/// Returns the word for a status: "ok", "config", … Static; "unknown" for a number that is none.
+#[apply(c_value)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_status_name(status: u32) -> *const c_char {
+    crate::text::checked::<fastsock_status>(status)
+        .map_or(c"unknown", |s| s.name())
+        .as_ptr()
+}
+
+/// Returns what the last failed call of this thread says, in one line: which setting, address or argument, and why.
+/// NULL when none has failed yet. Valid until the next call of this thread fails, or the thread ends.
+#[apply(c_value)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_last_error() -> *const c_char {
+    guard::last_error()
+}
+
+/// Returns the version of the library, such as "0.1.0". Static.
+#[apply(c_value)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}

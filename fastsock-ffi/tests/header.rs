@@ -1,0 +1,70 @@
+//! The committed header is what cbindgen writes today, and the shared library exports exactly its functions.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+mod support;
+
+/// In the order a reader wants them.
+const SOURCES: [&str; 9] = [
+    "status", "text", "config", "event", "log", "options", "stats", "clients", "bridge",
+];
+
+#[test]
+fn the_header_is_what_the_source_says() {
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = cbindgen::Config::from_file(crate_dir.join("cbindgen.toml")).unwrap();
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for name in SOURCES {
+        builder = builder.with_src(crate_dir.join("src").join(name).with_extension("rs"));
+    }
+    let mut written = Vec::new();
+    builder.generate().unwrap().write(&mut written);
+    let written = String::from_utf8(written).unwrap();
+    let path = support::root().join("include/fastsock.h");
+    if std::env::var_os("FASTSOCK_BLESS").is_some() {
+        fs::write(&path, &written).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == committed,
+        "include/fastsock.h is not what cbindgen writes; run FASTSOCK_BLESS=1 cargo test --workspace --test header"
+    );
+}
+
+#[test]
+fn the_library_exports_what_the_header_declares() {
+    let header = fs::read_to_string(support::root().join("include/fastsock.h")).unwrap();
+    let declared: BTreeSet<String> = header
+        .lines()
+        .filter(|line| !line.starts_with([' ', '*', '/', '#']))
+        .filter_map(|line| {
+            let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
+            (line.contains('(') && name.starts_with("fastsock_")).then(|| name.to_owned())
+        })
+        .collect();
+    assert!(declared.len() > 30, "{declared:?}");
+    let nm = Command::new("nm")
+        .args(["-D", "--defined-only", "--format=posix"])
+        .arg(support::built("so"))
+        .output()
+        .unwrap();
+    let exported: BTreeSet<String> = String::from_utf8(nm.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect();
+    assert_eq!(exported, declared);
+}
+
+#[test]
+fn every_source_file_with_a_function_is_in_the_header() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in fs::read_dir(src).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let exports = fs::read_to_string(&path)
+            .unwrap()
+            .contains("#[unsafe(no_mangle)]\npub");
+        assert!(!exports || SOURCES.contains(&name), "{name}.rs");
+    }
+}

@@ -1,0 +1,1110 @@
+/*
+ * Fastsock: WebSocket to Redis to HTTP bridge for devices. The C ABI.
+ *
+ * Written by cbindgen from fastsock-ffi/src: change it there. docs/c.md walks through it.
+ *
+ * Every function returns a fastsock_status, but for three that return static text; fastsock_last_error tells more.
+ * Results go to out-parameters, which are written only on success. NULL is checked everywhere. Text that goes in is UTF-8,
+ * NUL-terminated or with a length: (NULL, 0) is empty. Text that comes out is a fastsock_str, or a string to be freed with
+ * fastsock_string_free. Any thread may call any function. No function changes the signals, the working directory, the
+ * environment, or writes to stdout or stderr; after a fork, calls for a bridge of the parent answer FORKED at once.
+ */
+
+#ifndef FASTSOCK_H
+#define FASTSOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The first part of the soname: changes when a program must be compiled anew. */
+#define FASTSOCK_ABI 0
+
+/**
+ * What a call came to. The numbers never change; new ones may be added.
+ */
+enum fastsock_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It worked.
+   */
+  FASTSOCK_STATUS_OK = 0,
+  /**
+   * A setting has a value that is not allowed, or two settings contradict each other.
+   */
+  FASTSOCK_STATUS_CONFIG = 1,
+  /**
+   * A port could not be bound.
+   */
+  FASTSOCK_STATUS_BIND = 2,
+  /**
+   * No session of that client id is here.
+   */
+  FASTSOCK_STATUS_NOT_CONNECTED = 3,
+  /**
+   * The device's outbox is full.
+   */
+  FASTSOCK_STATUS_OUTBOX_FULL = 4,
+  /**
+   * The message is over the limit.
+   */
+  FASTSOCK_STATUS_TOO_LARGE = 5,
+  /**
+   * The broker did not take it.
+   */
+  FASTSOCK_STATUS_BROKER = 6,
+  /**
+   * The backend did not take it.
+   */
+  FASTSOCK_STATUS_FORWARD = 7,
+  /**
+   * The bridge is stopping or stopped.
+   */
+  FASTSOCK_STATUS_STOPPED = 8,
+  /**
+   * The ticket is unknown, answered already, or timed out.
+   */
+  FASTSOCK_STATUS_TICKET = 9,
+  /**
+   * An argument is not allowed.
+   */
+  FASTSOCK_STATUS_ARGUMENT = 10,
+  /**
+   * The operating system refused something.
+   */
+  FASTSOCK_STATUS_IO = 11,
+  /**
+   * Something else went wrong; a newer library may say more.
+   */
+  FASTSOCK_STATUS_OTHER = 99,
+  /**
+   * A bug in the library: it was caught, the bridge goes on. Please report the line of fastsock_last_error.
+   */
+  FASTSOCK_STATUS_PANIC = 100,
+  /**
+   * The process was forked after the bridge was started: the bridge is the parent's.
+   */
+  FASTSOCK_STATUS_FORKED = 101,
+  /**
+   * A pointer is NULL that must not be.
+   */
+  FASTSOCK_STATUS_NULL = 102,
+  /**
+   * Not allowed inside a hook or a log callback: it would wait for itself.
+   */
+  FASTSOCK_STATUS_HOOK = 103,
+  /**
+   * The time was over before it happened.
+   */
+  FASTSOCK_STATUS_TIMEOUT = 104,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_status fastsock_status;
+#else
+typedef uint32_t fastsock_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Where a sent message went.
+ */
+enum fastsock_sent
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Into the outbox of a session of this bridge.
+   */
+  FASTSOCK_SENT_HERE = 1,
+  /**
+   * Published; Redis says that another gateway holds the device.
+   */
+  FASTSOCK_SENT_ELSEWHERE = 2,
+  /**
+   * Nobody holds the device; the message is gone.
+   */
+  FASTSOCK_SENT_OFFLINE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_sent fastsock_sent;
+#else
+typedef uint32_t fastsock_sent;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a bridge is doing.
+ */
+enum fastsock_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Accepting devices; the broker link is up, or the broker is embedded.
+   */
+  FASTSOCK_STATE_RUNNING = 1,
+  /**
+   * Accepting devices; the broker cannot be reached.
+   */
+  FASTSOCK_STATE_DEGRADED = 2,
+  /**
+   * The broker link is back: what was published between `gap_from_ms` and `gap_to_ms` may not have arrived.
+   */
+  FASTSOCK_STATE_GAP = 3,
+  /**
+   * Stop was called.
+   */
+  FASTSOCK_STATE_STOPPING = 4,
+  /**
+   * Nothing runs any more.
+   */
+  FASTSOCK_STATE_STOPPED = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_state fastsock_state;
+#else
+typedef uint32_t fastsock_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a message travels over the WebSocket.
+ */
+enum fastsock_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * As TEXT; what is not UTF-8 becomes U+FFFD.
+   */
+  FASTSOCK_KIND_TEXT = 0,
+  /**
+   * As BINARY.
+   */
+  FASTSOCK_KIND_BINARY = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_kind fastsock_kind;
+#else
+typedef uint32_t fastsock_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What kind of event it is.
+ */
+enum fastsock_event_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A device wants in. `request` is set, and `ticket` wants an answer.
+   */
+  FASTSOCK_EVENT_TYPE_AUTHENTICATE = 1,
+  /**
+   * A device is seated: from now on it can be sent to.
+   */
+  FASTSOCK_EVENT_TYPE_CONNECT = 2,
+  /**
+   * A device said something: `payload`. With a `ticket` it wants an answer; without, the host has taken it.
+   */
+  FASTSOCK_EVENT_TYPE_UPLINK = 3,
+  /**
+   * A session ended: `reason` is the word for it, `code` its close code, or 0 without one.
+   */
+  FASTSOCK_EVENT_TYPE_DISCONNECT = 4,
+  /**
+   * An uplink was given up: `reason` is the word for it, `code` its fastsock_lost.
+   */
+  FASTSOCK_EVENT_TYPE_UPLINK_LOST = 5,
+  /**
+   * The bridge or its broker link changed state: `code` is its fastsock_state, `reason` the word for it.
+   */
+  FASTSOCK_EVENT_TYPE_STATE = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_event_type fastsock_event_type;
+#else
+typedef uint32_t fastsock_event_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why an uplink was given up.
+ */
+enum fastsock_lost
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A reason that is newer than this header.
+   */
+  FASTSOCK_LOST_OTHER = 0,
+  /**
+   * No remote_url is set and no hook took it. Never told, only counted.
+   */
+  FASTSOCK_LOST_NO_REMOTE_URL = 1,
+  /**
+   * The hook failed or did not answer in time.
+   */
+  FASTSOCK_LOST_HOOK_FAILED = 2,
+  /**
+   * The backend refused this message for good.
+   */
+  FASTSOCK_LOST_REJECTED = 3,
+  /**
+   * The backend failed on this message again and again while others got through.
+   */
+  FASTSOCK_LOST_POISON = 4,
+  /**
+   * It grew older than the age limit.
+   */
+  FASTSOCK_LOST_TOO_OLD = 5,
+  /**
+   * The lane was full and uplink_full is drop_oldest.
+   */
+  FASTSOCK_LOST_FULL = 6,
+  /**
+   * It was still waiting when the bridge stopped.
+   */
+  FASTSOCK_LOST_SHUTDOWN = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_lost fastsock_lost;
+#else
+typedef uint32_t fastsock_lost;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How much a line matters.
+ */
+enum fastsock_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Something is lost and someone must act.
+   */
+  FASTSOCK_LEVEL_ERROR = 1,
+  /**
+   * Unexpected, and recovered from.
+   */
+  FASTSOCK_LEVEL_WARN = 2,
+  /**
+   * The life of the bridge.
+   */
+  FASTSOCK_LEVEL_INFO = 3,
+  /**
+   * The life of a session.
+   */
+  FASTSOCK_LEVEL_DEBUG = 4,
+  /**
+   * Each message.
+   */
+  FASTSOCK_LEVEL_TRACE = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_level fastsock_level;
+#else
+typedef uint32_t fastsock_level;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a hook returns. For notices (connect, disconnect, uplink lost, state) only FAILED means something.
+ */
+enum fastsock_verdict
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Unless the hook has resolved the ticket itself: the configured way decides who may connect, uplinks are forwarded.
+   */
+  FASTSOCK_VERDICT_DEFAULT = 0,
+  /**
+   * The ticket will be resolved by another call, from any thread, within the setting hook_timeout.
+   */
+  FASTSOCK_VERDICT_LATER = 1,
+  /**
+   * The hook failed. A device is refused with 503, an uplink is lost with the reason hook_failed. Counted and logged.
+   */
+  FASTSOCK_VERDICT_FAILED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_verdict fastsock_verdict;
+#else
+typedef uint32_t fastsock_verdict;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How events reach the host.
+ */
+enum fastsock_delivery
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The hooks are called, one at a time, on a thread of the bridge made for that.
+   */
+  FASTSOCK_DELIVERY_HOOKS = 0,
+  /**
+   * They wait in a bounded queue, for fastsock_bridge_event_fd and fastsock_bridge_poll.
+   */
+  FASTSOCK_DELIVERY_EVENTS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_delivery fastsock_delivery;
+#else
+typedef uint32_t fastsock_delivery;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * With EVENTS: what becomes of the messages of devices.
+ */
+enum fastsock_uplinks
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * They are forwarded; there are no UPLINK events.
+   */
+  FASTSOCK_UPLINKS_FORWARD = 0,
+  /**
+   * Each waits for its ticket to be resolved.
+   */
+  FASTSOCK_UPLINKS_DECIDE = 1,
+  /**
+   * The host consumes them: nothing is forwarded, no ticket. When the queue is full, devices wait; nothing is dropped.
+   */
+  FASTSOCK_UPLINKS_TAKE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_uplinks fastsock_uplinks;
+#else
+typedef uint32_t fastsock_uplinks;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A running bridge. Any thread may call its functions, several at once; only free must be the last.
+ */
+typedef struct fastsock_bridge fastsock_bridge;
+
+/**
+ * A list of devices as it was in one moment.
+ */
+typedef struct fastsock_clients fastsock_clients;
+
+/**
+ * The settings of a bridge. Not for two threads at once. The names are those of the settings table in README.md.
+ */
+typedef struct fastsock_config fastsock_config;
+
+/**
+ * Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` is NULL or not.
+ */
+typedef struct fastsock_str {
+  /**
+   * The first byte.
+   */
+  const char *ptr;
+  /**
+   * How many bytes there are.
+   */
+  size_t len;
+} fastsock_str;
+
+/**
+ * One connected device. What it points to is valid until the next call for the same list.
+ */
+typedef struct fastsock_client {
+  /**
+   * Its name.
+   */
+  struct fastsock_str client_id;
+  /**
+   * Address and port it connects from.
+   */
+  struct fastsock_str remote_addr;
+  /**
+   * Its session.
+   */
+  uint64_t session_id;
+  /**
+   * When it was seated, in milliseconds since 1970.
+   */
+  uint64_t connected_ms;
+  /**
+   * When it last said something, in milliseconds since 1970.
+   */
+  uint64_t last_seen_ms;
+} fastsock_client;
+
+/**
+ * One header of a request.
+ */
+typedef struct fastsock_header {
+  /**
+   * In lower case.
+   */
+  struct fastsock_str name;
+  /**
+   * As sent; what is not UTF-8 is replaced by U+FFFD.
+   */
+  struct fastsock_str value;
+} fastsock_header;
+
+/**
+ * What a device asked for. May hold tokens: do not log it.
+ */
+typedef struct fastsock_request {
+  /**
+   * The request target, path and query.
+   */
+  struct fastsock_str target;
+  /**
+   * The decoded `token` of the target; empty when there is none.
+   */
+  struct fastsock_str token;
+  /**
+   * The bearer token of the Authorization header; empty when there is none.
+   */
+  struct fastsock_str bearer;
+  /**
+   * The token of a fastsock-token.<token> subprotocol; empty when there is none.
+   */
+  struct fastsock_str subprotocol;
+  /**
+   * The headers in the order sent.
+   */
+  const struct fastsock_header *headers;
+  /**
+   * How many headers there are.
+   */
+  size_t header_count;
+} fastsock_request;
+
+/**
+ * One thing that happened. What its type does not name is zero or empty. All it points to belongs to the library: in a
+ * hook until the hook returns, from fastsock_bridge_poll until the next poll, stop or free of that bridge.
+ */
+typedef struct fastsock_event {
+  /**
+   * A fastsock_event_type. Skip numbers you do not know.
+   */
+  uint32_t type;
+  /**
+   * The fastsock_kind of the payload.
+   */
+  uint32_t kind;
+  /**
+   * What to answer with one of the fastsock_bridge_resolve_ functions; 0 when there is nothing to answer.
+   */
+  uint64_t ticket;
+  /**
+   * The session; never reused within one bridge. 0 before the device is seated.
+   */
+  uint64_t session_id;
+  /**
+   * UPLINK, UPLINK_LOST: the number of the message within its session, from 1.
+   */
+  uint64_t seq;
+  /**
+   * Milliseconds since 1970: when the message was read, or the device was seated.
+   */
+  uint64_t time_ms;
+  /**
+   * The name of the device.
+   */
+  struct fastsock_str client_id;
+  /**
+   * UPLINK, UPLINK_LOST: what was said.
+   */
+  struct fastsock_str payload;
+  /**
+   * The word for what happened; static.
+   */
+  struct fastsock_str reason;
+  /**
+   * Address and port of the device, such as "127.0.0.1:50000" or "[::1]:50000".
+   */
+  struct fastsock_str remote_addr;
+  /**
+   * A number that goes with the reason.
+   */
+  uint32_t code;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * STATE with GAP: the last moment the link was known to deliver.
+   */
+  uint64_t gap_from_ms;
+  /**
+   * STATE with GAP: the moment it delivered again.
+   */
+  uint64_t gap_to_ms;
+  /**
+   * UPLINK, UPLINK_LOST: the UUIDv7 of the message; the Idempotency-Key of each attempt to deliver it.
+   */
+  uint8_t id[16];
+  /**
+   * AUTHENTICATE: what the device asked for.
+   */
+  const struct fastsock_request *request;
+} fastsock_event;
+
+/**
+ * A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; a number that is none counts as FAILED.
+ * Called on the bridge's hook thread, one at a time. While it runs, no other hook does; it may call any function of the
+ * library but fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
+ */
+typedef uint32_t (*fastsock_hook)(void *userdata,
+                                  const struct fastsock_bridge *bridge,
+                                  const struct fastsock_event *event);
+
+/**
+ * One line of the log. Valid until the callback returns.
+ */
+typedef struct fastsock_log {
+  /**
+   * A fastsock_level.
+   */
+  uint32_t level;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * Milliseconds since 1970.
+   */
+  uint64_t time_ms;
+  /**
+   * The part of the library, such as "fastsock::session"; "fastsock::messages" for single messages.
+   */
+  struct fastsock_str target;
+  /**
+   * A fixed sentence.
+   */
+  struct fastsock_str message;
+  /**
+   * What it is about, as a JSON object: {"client_id":"dev1","reason":"replaced"}.
+   */
+  struct fastsock_str fields;
+} fastsock_log;
+
+/**
+ * Gets a line of the log. Called on any thread of the library, from several at once, and on a thread that is inside a
+ * call of the library. Must not block, nor call the library: that answers HOOK.
+ */
+typedef void (*fastsock_log_hook)(void *userdata, const struct fastsock_log *line);
+
+/**
+ * How to start a bridge. Set all to zero, then struct_size, then what you want:
+ * `fastsock_options options = {0}; options.struct_size = sizeof options;`
+ */
+typedef struct fastsock_options {
+  /**
+   * sizeof(fastsock_options) as the host was compiled: what an older header did not have is taken as zero.
+   */
+  size_t struct_size;
+  /**
+   * Handed to each callback as its first argument.
+   */
+  void *userdata;
+  /**
+   * Called with the userdata exactly once, also when the start fails: when no callback can run any more. That is in
+   * fastsock_bridge_free, or after it when a hook is still running. On any thread. May be NULL.
+   */
+  void (*userdata_free)(void *userdata);
+  /**
+   * A fastsock_delivery. With EVENTS the hooks below must be NULL; log works with both.
+   */
+  uint32_t delivery;
+  /**
+   * Threads of the bridge, 1 to 64; 0 is 2. The thread of the hooks comes on top.
+   */
+  uint32_t workers;
+  /**
+   * Decides who may connect. NULL: the configured way does.
+   */
+  fastsock_hook authenticate;
+  /**
+   * A device is seated: from now on it can be sent to.
+   */
+  fastsock_hook on_connect;
+  /**
+   * Decides what becomes of a message. NULL: it is forwarded.
+   */
+  fastsock_hook on_uplink;
+  /**
+   * A session ended; exactly once per on_connect.
+   */
+  fastsock_hook on_disconnect;
+  /**
+   * An uplink was given up.
+   */
+  fastsock_hook on_uplink_lost;
+  /**
+   * The bridge or its broker link changed state.
+   */
+  fastsock_hook on_state;
+  /**
+   * Gets the log. NULL: nothing is logged.
+   */
+  fastsock_log_hook log;
+  /**
+   * The least important fastsock_level that is logged; 0 is INFO.
+   */
+  uint32_t log_level;
+  /**
+   * With EVENTS: 1 lets the host decide who may connect; 0 the configured way.
+   */
+  uint32_t event_authenticate;
+  /**
+   * With EVENTS: a fastsock_uplinks.
+   */
+  uint32_t event_uplinks;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * How many taken uplinks, and as many notices, are held for a host that falls behind; 0 is 8192. A notice beyond
+   * costs the oldest notice, counted in fastsock_stats.events_dropped. Decisions always fit.
+   */
+  size_t event_capacity;
+  /**
+   * How many bytes of taken uplinks are held; 0 is 16 MiB.
+   */
+  size_t event_capacity_bytes;
+} fastsock_options;
+
+/**
+ * What a stop left behind. All zero when everything was handed over in time.
+ */
+typedef struct fastsock_leftover {
+  /**
+   * Sessions cut without waiting for their close handshake.
+   */
+  uint64_t sessions;
+  /**
+   * Uplinks not delivered: lost with the reason shutdown.
+   */
+  uint64_t uplinks;
+  /**
+   * Presence entries that Redis may still hold for a few seconds.
+   */
+  uint64_t presence;
+} fastsock_leftover;
+
+/**
+ * One snapshot of the books. In each, uplink_received + uplink_recovered = uplink_delivered + uplink_held +
+ * uplink_dropped_by_hook + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
+ */
+typedef struct fastsock_stats {
+  /**
+   * Messages of devices read from a socket.
+   */
+  uint64_t uplink_received;
+  /**
+   * Found in a durable spool at start.
+   */
+  uint64_t uplink_recovered;
+  /**
+   * Answered with 2xx by the backend.
+   */
+  uint64_t uplink_delivered;
+  /**
+   * Waiting for a hook, for their turn, for a retry, or for an answer.
+   */
+  uint64_t uplink_held;
+  /**
+   * Bytes the held ones count for.
+   */
+  uint64_t uplink_held_bytes;
+  /**
+   * Taken by the host.
+   */
+  uint64_t uplink_dropped_by_hook;
+  /**
+   * Given up: no remote_url is set and no hook took it.
+   */
+  uint64_t uplink_lost_no_remote_url;
+  /**
+   * Given up: the hook failed or did not answer in time.
+   */
+  uint64_t uplink_lost_hook_failed;
+  /**
+   * Given up: the backend refused this message for good.
+   */
+  uint64_t uplink_lost_rejected;
+  /**
+   * Given up: the backend failed on this message again and again.
+   */
+  uint64_t uplink_lost_poison;
+  /**
+   * Given up: older than the age limit.
+   */
+  uint64_t uplink_lost_too_old;
+  /**
+   * Given up: the lane was full and uplink_full is drop_oldest.
+   */
+  uint64_t uplink_lost_full;
+  /**
+   * Given up: still waiting when the bridge stopped.
+   */
+  uint64_t uplink_lost_shutdown;
+  /**
+   * Messages for devices that are here.
+   */
+  uint64_t downlink_received;
+  /**
+   * Written to the device's socket.
+   */
+  uint64_t downlink_delivered;
+  /**
+   * In an outbox.
+   */
+  uint64_t downlink_held;
+  /**
+   * Given up: the outbox was full.
+   */
+  uint64_t downlink_lost_full;
+  /**
+   * Given up: the session ended with them in its outbox.
+   */
+  uint64_t downlink_lost_session_ended;
+  /**
+   * Given up: over 16 MiB.
+   */
+  uint64_t downlink_lost_too_large;
+  /**
+   * Devices that are here now.
+   */
+  uint64_t sessions_connected;
+  /**
+   * Sessions since the start.
+   */
+  uint64_t sessions_opened;
+  /**
+   * Sessions that ended, for any cause; fastsock_bridge_stats_json tells the causes.
+   */
+  uint64_t sessions_closed;
+  /**
+   * Handshakes refused, with any status; fastsock_bridge_stats_json tells the status.
+   */
+  uint64_t sessions_refused;
+  /**
+   * Handshakes that broke off before an answer.
+   */
+  uint64_t sessions_abandoned;
+  /**
+   * POSTs made, retries included.
+   */
+  uint64_t posts;
+  /**
+   * POSTs that did not deliver.
+   */
+  uint64_t posts_failed;
+  /**
+   * Times a broker link was lost.
+   */
+  uint64_t broker_links_lost;
+  /**
+   * Spans in which downlinks may not have arrived.
+   */
+  uint64_t broker_gaps;
+  /**
+   * Hooks that failed: decisions and notices, or no answer in time.
+   */
+  uint64_t hooks_failed;
+  /**
+   * Notices dropped because the host fell behind.
+   */
+  uint64_t events_dropped;
+  /**
+   * Events waiting for the host.
+   */
+  uint64_t events_waiting;
+} fastsock_stats;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Returns the word for a status: "ok", "config", … Static; "unknown" for a number that is none.
+ */
+const char *fastsock_status_name(uint32_t status);
+
+/**
+ * Returns what the last failed call of this thread says, in one line: which setting, address or argument, and why.
+ * NULL when none has failed yet. Valid until the next call of this thread fails, or the thread ends.
+ */
+const char *fastsock_last_error(void);
+
+/**
+ * Returns the version of the library, such as "0.1.0". Static.
+ */
+const char *fastsock_version(void);
+
+/**
+ * Frees a string that a function of this library returned. NULL is nothing to free.
+ */
+fastsock_status fastsock_string_free(char *string);
+
+/**
+ * Makes settings with all defaults: port 3000, embedded broker, no admin listener. Freed with fastsock_config_free.
+ */
+fastsock_status fastsock_config_new(struct fastsock_config **config);
+
+/**
+ * Makes settings from the environment variables of this process, as the gateway program does; FASTSOCK_BROKER is then
+ * "embedded" if it is not set. Call it while no other thread changes the environment. Freed with fastsock_config_free.
+ */
+fastsock_status fastsock_config_from_env(struct fastsock_config **config);
+
+/**
+ * Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default.
+ * CONFIG says in fastsock_last_error what is allowed.
+ */
+fastsock_status fastsock_config_set(struct fastsock_config *config, const char *name, const char *value);
+
+/**
+ * Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.
+ * On CONFIG nothing of it is set.
+ */
+fastsock_status fastsock_config_merge_json(struct fastsock_config *config,
+                                           const char *json);
+
+/**
+ * Gives the value of a setting as text, a secret as "***". Freed with fastsock_string_free.
+ */
+fastsock_status fastsock_config_show(const struct fastsock_config *config, const char *name, char **value);
+
+/**
+ * Frees settings. A bridge that was started with them has its own copy. NULL is nothing to free.
+ */
+fastsock_status fastsock_config_free(struct fastsock_config *config);
+
+/**
+ * Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
+ */
+fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
+                                      struct fastsock_client *client,
+                                      size_t client_size);
+
+/**
+ * Says how many devices are left to be given.
+ */
+fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
+
+/**
+ * Frees a list. NULL is nothing to free.
+ */
+fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
+
+/**
+ * Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
+ * connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
+ * fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
+ */
+fastsock_status fastsock_bridge_start(const struct fastsock_config *config,
+                                      const struct fastsock_options *options,
+                                      const struct fastsock_bridge **bridge);
+
+/**
+ * Stops: closes every device with 1001, delivers what was accepted, ends all threads; takes at most about
+ * `deadline_ms`. Says in `left`, of `left_size` = sizeof(fastsock_leftover) bytes, what could not be handed over; NULL
+ * when you do not want to know. After it has returned OK no hook runs or will run. TIMEOUT: the same, but for one hook
+ * that is still running. Further calls wait for the same end. HOOK inside a hook: use fastsock_bridge_request_stop there.
+ */
+fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
+                                     uint32_t deadline_ms,
+                                     struct fastsock_leftover *left,
+                                     size_t left_size);
+
+/**
+ * Begins to stop without waiting; fastsock_bridge_stop then waits. Allowed inside a hook.
+ */
+fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
+
+/**
+ * Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
+ * come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
+ */
+fastsock_status fastsock_bridge_free(const struct fastsock_bridge *bridge);
+
+/**
+ * Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while Redis is asked
+ * about a device that is not here. TOO_LARGE over 16 MiB, OUTBOX_FULL, BROKER, STOPPED. `sent` may be NULL.
+ */
+fastsock_status fastsock_bridge_send(const struct fastsock_bridge *bridge,
+                                     const char *client_id,
+                                     size_t client_id_len,
+                                     uint32_t kind,
+                                     const void *data,
+                                     size_t data_len,
+                                     fastsock_sent *sent);
+
+/**
+ * Closes the session of a device that is here. `code` is 1000 or 3000 to 4999 with a reason of at most 123 bytes; 0 is
+ * 4510 "kicked". NOT_CONNECTED when it is not here.
+ */
+fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
+                                           const char *client_id,
+                                           size_t client_id_len,
+                                           uint32_t code,
+                                           const char *reason,
+                                           size_t reason_len);
+
+/**
+ * Lists the devices that are here now, in no order. Freed with fastsock_clients_free.
+ */
+fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
+
+/**
+ * Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.
+ */
+fastsock_status fastsock_bridge_stats(const struct fastsock_bridge *bridge,
+                                      struct fastsock_stats *stats,
+                                      size_t stats_size);
+
+/**
+ * Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Freed with
+ * fastsock_string_free.
+ */
+fastsock_status fastsock_bridge_stats_json(const struct fastsock_bridge *bridge, char **json);
+
+/**
+ * Says what the bridge is doing: RUNNING, DEGRADED, STOPPING or STOPPED.
+ */
+fastsock_status fastsock_bridge_state(const struct fastsock_bridge *bridge, fastsock_state *state);
+
+/**
+ * Gives the address devices connect to, such as "[::]:3000". Freed with fastsock_string_free.
+ */
+fastsock_status fastsock_bridge_local_addr(const struct fastsock_bridge *bridge, char **addr);
+
+/**
+ * Gives the port devices connect to.
+ */
+fastsock_status fastsock_bridge_port(const struct fastsock_bridge *bridge, uint16_t *port);
+
+/**
+ * Gives the address of the admin listener, or NULL when there is none. Freed with fastsock_string_free.
+ */
+fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge, char **addr);
+
+/**
+ * With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
+ * never read or close it. Valid until the bridge is freed.
+ */
+fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
+                                         int32_t *fd);
+
+/**
+ * With EVENTS: takes up to `max` events into an array, oldest first, and says in `count` how many. Never blocks: 0 is no
+ * failure. `event_size` is sizeof(fastsock_event) as you were compiled. What the events point to is valid until the next
+ * poll, stop or free of this bridge. One thread at a time; after a stop it gives what is left.
+ */
+fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
+                                     struct fastsock_event *events,
+                                     size_t event_size,
+                                     size_t max,
+                                     size_t *count);
+
+/**
+ * With EVENTS, for a host without a loop: blocks until there are events, fastsock_bridge_wake was called, or the bridge
+ * has stopped. TIMEOUT after `timeout_ms`.
+ */
+fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge, uint32_t timeout_ms);
+
+/**
+ * With EVENTS: ends fastsock_bridge_wait and makes the descriptor readable, until the next poll that leaves nothing.
+ */
+fastsock_status fastsock_bridge_wake(const struct fastsock_bridge *bridge);
+
+/**
+ * Lets a device in under a name. With (NULL, 0) the configured way decides. TICKET when it is too late, or answered.
+ */
+fastsock_status fastsock_bridge_resolve_accept(const struct fastsock_bridge *bridge,
+                                               uint64_t ticket,
+                                               const char *client_id,
+                                               size_t client_id_len);
+
+/**
+ * Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 tells it
+ * when to come back.
+ */
+fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bridge,
+                                               uint64_t ticket,
+                                               uint32_t status,
+                                               const char *reason,
+                                               size_t reason_len,
+                                               uint32_t retry_after_s);
+
+/**
+ * Lets an uplink go to the backend as it is.
+ */
+fastsock_status fastsock_bridge_resolve_forward(const struct fastsock_bridge *bridge, uint64_t ticket);
+
+/**
+ * Takes an uplink: nothing goes to the backend.
+ */
+fastsock_status fastsock_bridge_resolve_drop(const struct fastsock_bridge *bridge, uint64_t ticket);
+
+/**
+ * Lets other data go to the backend in place of an uplink. `kind` is a fastsock_kind.
+ */
+fastsock_status fastsock_bridge_resolve_replace(const struct fastsock_bridge *bridge,
+                                                uint64_t ticket,
+                                                uint32_t kind,
+                                                const void *data,
+                                                size_t data_len);
+
+/**
+ * Takes an uplink and sends data back to the device. `kind` is a fastsock_kind.
+ */
+fastsock_status fastsock_bridge_resolve_reply(const struct fastsock_bridge *bridge,
+                                              uint64_t ticket,
+                                              uint32_t kind,
+                                              const void *data,
+                                              size_t data_len);
+
+/**
+ * Says that the decision failed: a device is refused with 503, an uplink is lost with the reason hook_failed.
+ */
+fastsock_status fastsock_bridge_resolve_failed(const struct fastsock_bridge *bridge, uint64_t ticket);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* FASTSOCK_H */
