@@ -1,0 +1,449 @@
+/*
+ * Fastsock for C++17: RAII, std::function and exceptions over the C ABI of fastsock.h. Header-only.
+ *
+ * Every call that fails throws fastsock::error, which holds the status; the try_ functions do not. Text and payloads are
+ * std::string_view. What an exception leaves in a hook is a failed hook: it never reaches the library.
+ */
+#ifndef FASTSOCK_HPP
+#define FASTSOCK_HPP
+
+#include "fastsock.h"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#if !defined(__cpp_exceptions)
+#error "fastsock.hpp needs exceptions; without them use fastsock.h"
+#endif
+
+namespace fastsock {
+
+/** A call that failed: what() says why. */
+class error : public std::runtime_error {
+public:
+  error(fastsock_status status, const std::string &what) : std::runtime_error(what), status_(status) {}
+
+  /** What kind of failure it is. */
+  fastsock_status status() const noexcept { return status_; }
+
+private:
+  fastsock_status status_;
+};
+
+namespace detail {
+
+inline void check(fastsock_status status) {
+  if (status != FASTSOCK_STATUS_OK) {
+    const char *line = fastsock_last_error();
+    throw error(status, line != nullptr ? line : fastsock_status_name(static_cast<std::uint32_t>(status)));
+  }
+}
+
+inline std::string_view view(fastsock_str text) noexcept {
+  return text.len == 0 ? std::string_view() : std::string_view(text.ptr, text.len);
+}
+
+/** Takes a string of the library. */
+inline std::string take(char *text) {
+  const std::unique_ptr<char, fastsock_status (*)(char *)> owned(text, &fastsock_string_free);
+  return owned != nullptr ? std::string(owned.get()) : std::string();
+}
+
+inline std::uint32_t milliseconds(std::chrono::milliseconds time) noexcept {
+  const auto count = time.count();
+  return count < 0 ? 0U : count > 0xffffffffLL ? 0xffffffffU : static_cast<std::uint32_t>(count);
+}
+
+} // namespace detail
+
+/** How a message travels over the WebSocket. */
+enum class kind : std::uint32_t { text = FASTSOCK_KIND_TEXT, binary = FASTSOCK_KIND_BINARY };
+
+/** The settings of a bridge, by the names of the table in README.md. */
+class config {
+public:
+  /** All defaults. */
+  config() {
+    fastsock_config *raw = nullptr;
+    detail::check(fastsock_config_new(&raw));
+    raw_.reset(raw);
+  }
+
+  /** From the environment of this process. */
+  static config from_env() {
+    fastsock_config *raw = nullptr;
+    detail::check(fastsock_config_from_env(&raw));
+    return config(raw);
+  }
+
+  /** Sets one setting from text; empty text is the default. */
+  config &set(const std::string &name, const std::string &value) {
+    detail::check(fastsock_config_set(raw_.get(), name.c_str(), value.c_str()));
+    return *this;
+  }
+
+  /** Overlays settings from a JSON object. */
+  config &merge_json(const std::string &json) {
+    detail::check(fastsock_config_merge_json(raw_.get(), json.c_str()));
+    return *this;
+  }
+
+  /** The value of a setting as text, a secret as "***". */
+  std::string show(const std::string &name) const {
+    char *value = nullptr;
+    detail::check(fastsock_config_show(raw_.get(), name.c_str(), &value));
+    return detail::take(value);
+  }
+
+  const fastsock_config *raw() const noexcept { return raw_.get(); }
+
+private:
+  struct free {
+    void operator()(fastsock_config *raw) const noexcept { fastsock_config_free(raw); }
+  };
+
+  explicit config(fastsock_config *raw) noexcept : raw_(raw) {}
+
+  std::unique_ptr<fastsock_config, free> raw_;
+};
+
+/** One thing that happened. What it points to is valid as long as the fastsock_event it was made from. */
+class event {
+public:
+  explicit event(const fastsock_event &raw) noexcept : raw_(&raw) {}
+
+  /** A fastsock_event_type; skip numbers you do not know. */
+  std::uint32_t type() const noexcept { return raw_->type; }
+  std::string_view client_id() const noexcept { return detail::view(raw_->client_id); }
+  std::string_view payload() const noexcept { return detail::view(raw_->payload); }
+  fastsock::kind kind() const noexcept { return static_cast<fastsock::kind>(raw_->kind); }
+  /** The word for why a session ended or an uplink was lost, or for a state. */
+  std::string_view reason() const noexcept { return detail::view(raw_->reason); }
+  /** The close code, fastsock_lost or fastsock_state that goes with it. */
+  std::uint32_t code() const noexcept { return raw_->code; }
+  std::string_view remote_addr() const noexcept { return detail::view(raw_->remote_addr); }
+  /** What wants an answer; 0 for what does not. */
+  std::uint64_t ticket() const noexcept { return raw_->ticket; }
+  std::uint64_t session_id() const noexcept { return raw_->session_id; }
+  std::uint64_t seq() const noexcept { return raw_->seq; }
+  /** For AUTHENTICATE: the request target, path and query. */
+  std::string_view target() const noexcept { return raw_->request ? detail::view(raw_->request->target) : std::string_view(); }
+  /** For AUTHENTICATE: the decoded token of the target. */
+  std::string_view token() const noexcept { return raw_->request ? detail::view(raw_->request->token) : std::string_view(); }
+
+  /** For AUTHENTICATE: the first header with this lower-case name. */
+  std::optional<std::string_view> header(std::string_view name) const noexcept {
+    const fastsock_request *request = raw_->request;
+    for (std::size_t i = 0; request != nullptr && i < request->header_count; i++) {
+      if (detail::view(request->headers[i].name) == name) {
+        return detail::view(request->headers[i].value);
+      }
+    }
+    return std::nullopt;
+  }
+
+  const fastsock_event &raw() const noexcept { return *raw_; }
+
+private:
+  const fastsock_event *raw_;
+};
+
+/** One connected device. */
+struct client {
+  std::string client_id;
+  std::string remote_addr;
+  std::uint64_t session_id;
+  std::uint64_t connected_ms;
+  std::uint64_t last_seen_ms;
+};
+
+/** What a try_send came to. */
+struct send_result {
+  fastsock_status status;
+  /** Only with FASTSOCK_STATUS_OK. */
+  fastsock_sent sent;
+
+  explicit operator bool() const noexcept { return status == FASTSOCK_STATUS_OK; }
+};
+
+/** A bridge that is owned elsewhere: what hooks get. Copied freely; not to be used after the bridge was freed. */
+class bridge_ref {
+public:
+  explicit bridge_ref(const fastsock_bridge *raw) noexcept : raw_(raw) {}
+
+  /** Sends a message to a device. */
+  fastsock_sent send(std::string_view client_id, std::string_view data, kind as = kind::text) const {
+    const send_result result = try_send(client_id, data, as);
+    detail::check(result.status);
+    return result.sent;
+  }
+
+  /** As send, without exceptions. */
+  send_result try_send(std::string_view client_id, std::string_view data, kind as = kind::text) const noexcept {
+    fastsock_sent sent = FASTSOCK_SENT_OFFLINE;
+    const fastsock_status status = fastsock_bridge_send(raw_, client_id.data(), client_id.size(),
+                                                        static_cast<std::uint32_t>(as), data.data(), data.size(), &sent);
+    return {status, sent};
+  }
+
+  /** Closes the session of a device; false when it is not here. Code 0 is 4510 "kicked". */
+  bool disconnect(std::string_view client_id, std::uint16_t code = 0, std::string_view reason = {}) const {
+    const fastsock_status status =
+        fastsock_bridge_disconnect(raw_, client_id.data(), client_id.size(), code, reason.data(), reason.size());
+    if (status == FASTSOCK_STATUS_NOT_CONNECTED) {
+      return false;
+    }
+    detail::check(status);
+    return true;
+  }
+
+  /** The devices that are here now, in no order. */
+  std::vector<client> clients() const {
+    fastsock_clients *raw = nullptr;
+    detail::check(fastsock_bridge_clients(raw_, &raw));
+    const std::unique_ptr<fastsock_clients, fastsock_status (*)(fastsock_clients *)> owned(raw, &fastsock_clients_free);
+    std::vector<client> rows;
+    fastsock_client row = {};
+    while (fastsock_clients_next(raw, &row, sizeof row) == FASTSOCK_STATUS_OK) {
+      rows.push_back({std::string(detail::view(row.client_id)), std::string(detail::view(row.remote_addr)),
+                      row.session_id, row.connected_ms, row.last_seen_ms});
+    }
+    return rows;
+  }
+
+  /** The books, true in this moment. */
+  fastsock_stats stats() const {
+    fastsock_stats stats = {};
+    detail::check(fastsock_bridge_stats(raw_, &stats, sizeof stats));
+    return stats;
+  }
+
+  /** The books as JSON. */
+  std::string stats_json() const {
+    char *json = nullptr;
+    detail::check(fastsock_bridge_stats_json(raw_, &json));
+    return detail::take(json);
+  }
+
+  fastsock_state state() const {
+    fastsock_state state = FASTSOCK_STATE_STOPPED;
+    detail::check(fastsock_bridge_state(raw_, &state));
+    return state;
+  }
+
+  /** Where devices connect, such as "[::]:3000". */
+  std::string local_addr() const {
+    char *addr = nullptr;
+    detail::check(fastsock_bridge_local_addr(raw_, &addr));
+    return detail::take(addr);
+  }
+
+  std::uint16_t port() const {
+    std::uint16_t port = 0;
+    detail::check(fastsock_bridge_port(raw_, &port));
+    return port;
+  }
+
+  /** Where the admin listener is; empty when there is none. */
+  std::string admin_addr() const {
+    char *addr = nullptr;
+    detail::check(fastsock_bridge_admin_addr(raw_, &addr));
+    return detail::take(addr);
+  }
+
+  /** Begins to stop without waiting; allowed inside a hook. */
+  void request_stop() const { detail::check(fastsock_bridge_request_stop(raw_)); }
+
+  /** @name Answers to a ticket, from any thread. They throw error with FASTSOCK_STATUS_TICKET when it is too late.
+   * @{ */
+  void resolve_accept(std::uint64_t ticket, std::string_view client_id) const {
+    detail::check(fastsock_bridge_resolve_accept(raw_, ticket, client_id.data(), client_id.size()));
+  }
+  void resolve_as_configured(std::uint64_t ticket) const {
+    detail::check(fastsock_bridge_resolve_accept(raw_, ticket, nullptr, 0));
+  }
+  void resolve_reject(std::uint64_t ticket, std::uint16_t status, std::string_view reason,
+                      std::uint32_t retry_after_s = 0) const {
+    detail::check(
+        fastsock_bridge_resolve_reject(raw_, ticket, status, reason.data(), reason.size(), retry_after_s));
+  }
+  void resolve_forward(std::uint64_t ticket) const { detail::check(fastsock_bridge_resolve_forward(raw_, ticket)); }
+  void resolve_drop(std::uint64_t ticket) const { detail::check(fastsock_bridge_resolve_drop(raw_, ticket)); }
+  void resolve_replace(std::uint64_t ticket, std::string_view data, kind as = kind::text) const {
+    detail::check(fastsock_bridge_resolve_replace(raw_, ticket, static_cast<std::uint32_t>(as), data.data(), data.size()));
+  }
+  void resolve_reply(std::uint64_t ticket, std::string_view data, kind as = kind::text) const {
+    detail::check(fastsock_bridge_resolve_reply(raw_, ticket, static_cast<std::uint32_t>(as), data.data(), data.size()));
+  }
+  void resolve_failed(std::uint64_t ticket) const { detail::check(fastsock_bridge_resolve_failed(raw_, ticket)); }
+  /** @} */
+
+  const fastsock_bridge *raw() const noexcept { return raw_; }
+
+protected:
+  const fastsock_bridge *raw_;
+};
+
+/** Whether a hook has decided, by resolving the ticket or by leaving it to the default, or will do so later. */
+enum class verdict : std::uint32_t {
+  /** Unless the ticket was resolved: the configured way decides who may connect, uplinks are forwarded. */
+  standard = FASTSOCK_VERDICT_DEFAULT,
+  /** The ticket will be resolved from any thread. */
+  later = FASTSOCK_VERDICT_LATER,
+};
+
+/** The callbacks of the host: called one at a time on one thread of the bridge, but for the log. Empty ones are not. */
+struct hooks {
+  std::function<verdict(bridge_ref, const event &)> authenticate;
+  std::function<void(bridge_ref, const event &)> on_connect;
+  std::function<verdict(bridge_ref, const event &)> on_uplink;
+  std::function<void(bridge_ref, const event &)> on_disconnect;
+  std::function<void(bridge_ref, const event &)> on_uplink_lost;
+  std::function<void(bridge_ref, const event &)> on_state;
+  /** On any thread, several at once. Must not block, nor call the library. The level is a fastsock_level. */
+  std::function<void(std::uint32_t level, std::string_view message, std::string_view fields)> log;
+  std::uint32_t log_level = FASTSOCK_LEVEL_INFO;
+};
+
+/** How a host with a loop of its own is told. */
+struct events {
+  /** Whether the host decides who may connect. */
+  bool authenticate = false;
+  fastsock_uplinks uplinks = FASTSOCK_UPLINKS_FORWARD;
+  /** 0: 8192 events, 16 MiB. */
+  std::size_t capacity = 0;
+  std::size_t capacity_bytes = 0;
+};
+
+/** A running bridge. Moves; destroying it stops it without waiting for uplinks, so call stop first. */
+class bridge : public bridge_ref {
+public:
+  /** Starts a bridge whose hooks run on a thread of its own. */
+  explicit bridge(const config &settings, hooks callbacks = {}, std::uint32_t workers = 0) : bridge_ref(nullptr) {
+    auto state = std::make_unique<hooks>(std::move(callbacks));
+    fastsock_options options = {};
+    options.struct_size = sizeof options;
+    options.workers = workers;
+    options.authenticate = state->authenticate ? &decide<&hooks::authenticate> : nullptr;
+    options.on_connect = state->on_connect ? &notify<&hooks::on_connect> : nullptr;
+    options.on_uplink = state->on_uplink ? &decide<&hooks::on_uplink> : nullptr;
+    options.on_disconnect = state->on_disconnect ? &notify<&hooks::on_disconnect> : nullptr;
+    options.on_uplink_lost = state->on_uplink_lost ? &notify<&hooks::on_uplink_lost> : nullptr;
+    options.on_state = state->on_state ? &notify<&hooks::on_state> : nullptr;
+    options.log = state->log ? &log : nullptr;
+    options.log_level = state->log_level;
+    start(settings, options, std::move(state));
+  }
+
+  /** Starts a bridge whose events are polled. Of the callbacks, only the log is used. */
+  bridge(const config &settings, const events &how, hooks callbacks = {}, std::uint32_t workers = 0)
+      : bridge_ref(nullptr) {
+    auto state = std::make_unique<hooks>(std::move(callbacks));
+    fastsock_options options = {};
+    options.struct_size = sizeof options;
+    options.workers = workers;
+    options.delivery = FASTSOCK_DELIVERY_EVENTS;
+    options.event_authenticate = how.authenticate ? 1 : 0;
+    options.event_uplinks = static_cast<std::uint32_t>(how.uplinks);
+    options.event_capacity = how.capacity;
+    options.event_capacity_bytes = how.capacity_bytes;
+    options.log = state->log ? &log : nullptr;
+    options.log_level = state->log_level;
+    start(settings, options, std::move(state));
+  }
+
+  bridge(bridge &&other) noexcept : bridge_ref(std::exchange(other.raw_, nullptr)) {}
+  bridge &operator=(bridge &&other) noexcept {
+    if (this != &other) {
+      fastsock_bridge_free(std::exchange(raw_, std::exchange(other.raw_, nullptr)));
+    }
+    return *this;
+  }
+  bridge(const bridge &) = delete;
+  bridge &operator=(const bridge &) = delete;
+  ~bridge() { fastsock_bridge_free(raw_); }
+
+  /** Stops; says what could not be handed over in time. After it no hook runs. */
+  fastsock_leftover stop(std::chrono::milliseconds deadline = std::chrono::seconds(8)) const {
+    fastsock_leftover left = {};
+    detail::check(fastsock_bridge_stop(raw_, detail::milliseconds(deadline), &left, sizeof left));
+    return left;
+  }
+
+  /** With events: the descriptor that is readable while there are some. Only to be polled. */
+  int event_fd() const {
+    int fd = -1;
+    detail::check(fastsock_bridge_event_fd(raw_, &fd));
+    return fd;
+  }
+
+  /** With events: calls f(const event &) for each that is there, at most max; says how many. Never blocks. */
+  template <typename F> std::size_t poll(F &&f, std::size_t max = 64) const {
+    std::vector<fastsock_event> batch(max);
+    std::size_t count = 0;
+    detail::check(fastsock_bridge_poll(raw_, batch.data(), sizeof(fastsock_event), max, &count));
+    for (std::size_t i = 0; i < count; i++) {
+      f(event(batch[i]));
+    }
+    return count;
+  }
+
+  /** With events: blocks until there are some; false after the time. */
+  bool wait(std::chrono::milliseconds timeout) const {
+    const fastsock_status status = fastsock_bridge_wait(raw_, detail::milliseconds(timeout));
+    if (status == FASTSOCK_STATUS_TIMEOUT) {
+      return false;
+    }
+    detail::check(status);
+    return true;
+  }
+
+  /** With events: ends wait and makes the descriptor readable. */
+  void wake() const { detail::check(fastsock_bridge_wake(raw_)); }
+
+private:
+  void start(const config &settings, fastsock_options &options, std::unique_ptr<hooks> state) {
+    options.userdata_free = [](void *userdata) { delete static_cast<hooks *>(userdata); };
+    options.userdata = state.release(); // from here on the library frees it, also when the start fails
+    detail::check(fastsock_bridge_start(settings.raw(), &options, &raw_));
+  }
+
+  template <auto Hook>
+  static std::uint32_t decide(void *userdata, const fastsock_bridge *raw, const fastsock_event *what) noexcept {
+    try {
+      return static_cast<std::uint32_t>((static_cast<hooks *>(userdata)->*Hook)(bridge_ref(raw), event(*what)));
+    } catch (...) {
+      return FASTSOCK_VERDICT_FAILED;
+    }
+  }
+
+  template <auto Hook>
+  static std::uint32_t notify(void *userdata, const fastsock_bridge *raw, const fastsock_event *what) noexcept {
+    try {
+      (static_cast<hooks *>(userdata)->*Hook)(bridge_ref(raw), event(*what));
+      return FASTSOCK_VERDICT_DEFAULT;
+    } catch (...) {
+      return FASTSOCK_VERDICT_FAILED;
+    }
+  }
+
+  static void log(void *userdata, const fastsock_log *line) noexcept {
+    try {
+      static_cast<hooks *>(userdata)->log(line->level, detail::view(line->message), detail::view(line->fields));
+    } catch (...) { // a line that cannot be written is lost
+    }
+  }
+};
+
+} // namespace fastsock
+
+#endif

@@ -1,0 +1,770 @@
+/*
+ * What a bridge may not do to its host, and what a host may not do to a bridge: one case a run, named by the argument.
+ * Each case ends the process with 0, or says what was not so.
+ */
+#define _GNU_SOURCE
+#include "device.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fastsock.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define OK FASTSOCK_STATUS_OK
+
+/* What the callbacks of a case share with it. */
+struct host {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  int connects, uplinks, disconnects, states, logs, frees;
+  uint64_t ticket;
+  uint32_t inner[3];
+  const fastsock_bridge *other;
+  sem_t go_on;
+};
+
+static void host_init(struct host *host) {
+  memset(host, 0, sizeof *host);
+  pthread_mutex_init(&host->lock, NULL);
+  pthread_cond_init(&host->changed, NULL);
+  sem_init(&host->go_on, 0, 0);
+}
+
+static void count(struct host *host, int *counter) {
+  pthread_mutex_lock(&host->lock);
+  ++*counter;
+  pthread_cond_broadcast(&host->changed);
+  pthread_mutex_unlock(&host->lock);
+}
+
+static int value(struct host *host, const int *counter) {
+  pthread_mutex_lock(&host->lock);
+  int now = *counter;
+  pthread_mutex_unlock(&host->lock);
+  return now;
+}
+
+static void wait_for(struct host *host, const int *counter, int least) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += 30;
+  pthread_mutex_lock(&host->lock);
+  while (*counter < least) {
+    CHECK(pthread_cond_timedwait(&host->changed, &host->lock, &until) == 0);
+  }
+  pthread_mutex_unlock(&host->lock);
+}
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void freed(void *userdata) {
+  struct host *host = userdata;
+  count(host, &host->frees);
+}
+
+static uint32_t connected(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge, (void)event;
+  count(host, &host->connects);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+static uint32_t said(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  CHECK(fastsock_bridge_resolve_reply(bridge, event->ticket, event->kind, event->payload.ptr, event->payload.len) == OK);
+  count(host, &host->uplinks);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+static uint32_t left(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge, (void)event;
+  count(host, &host->disconnects);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+static fastsock_config *settings(void) {
+  fastsock_config *config = NULL;
+  CHECK(fastsock_config_new(&config) == OK);
+  CHECK(fastsock_config_set(config, "websocket_port", "0") == OK);
+  CHECK(fastsock_config_set(config, "listen_addr", "127.0.0.1") == OK);
+  return config;
+}
+
+static fastsock_options options_of(struct host *host) {
+  fastsock_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  options.userdata = host;
+  options.userdata_free = freed;
+  return options;
+}
+
+static const fastsock_bridge *start(const fastsock_options *options) {
+  fastsock_config *config = settings();
+  const fastsock_bridge *bridge = NULL;
+  if (fastsock_bridge_start(config, options, &bridge) != OK) {
+    fprintf(stderr, "start: %s\n", fastsock_last_error());
+    exit(1);
+  }
+  CHECK(fastsock_config_free(config) == OK);
+  return bridge;
+}
+
+static const fastsock_bridge *start_echo(struct host *host) {
+  fastsock_options options = options_of(host);
+  options.on_connect = connected;
+  options.on_uplink = said;
+  options.on_disconnect = left;
+  return start(&options);
+}
+
+static uint16_t port_of(const fastsock_bridge *bridge) {
+  uint16_t port = 0;
+  CHECK(fastsock_bridge_port(bridge, &port) == OK);
+  return port;
+}
+
+static void stop(const fastsock_bridge *bridge) { CHECK(fastsock_bridge_stop(bridge, 8000, NULL, 0) == OK); }
+
+static void echo_once(int device, const char *text) {
+  char answer[128];
+  device_send(device, text);
+  CHECK(device_recv(device, answer, sizeof answer) == 1 && strcmp(answer, text) == 0);
+}
+
+/* A device that resets its connection while it is written to raises SIGPIPE, which by default ends a process. */
+static void sigpipe(void) {
+  struct host host;
+  host_init(&host);
+  struct sigaction action;
+  CHECK(sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL);
+  const fastsock_bridge *bridge = start_echo(&host);
+  for (int round = 1; round <= 20; round++) {
+    int device = device_open(port_of(bridge), "dev1");
+    wait_for(&host, &host.connects, round);
+    struct linger reset = {1, 0};
+    setsockopt(device, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    for (int i = 0; i < 200; i++) {
+      fastsock_bridge_send(bridge, "dev1", 4, FASTSOCK_KIND_TEXT, "0123456789", 10, NULL);
+      if (i == 100) {
+        close(device);
+      }
+    }
+    wait_for(&host, &host.disconnects, round);
+  }
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+}
+
+/* All threads but this one keep the host's signals away: SIGUSR1 (10), SIGTERM (15), SIGPIPE (13), SIGCHLD (17). */
+static void signals(void) {
+  struct host host;
+  host_init(&host);
+  const fastsock_bridge *bridge = start_echo(&host);
+  int device = device_open(port_of(bridge), "dev1");
+  echo_once(device, "all threads are there now");
+  int threads = 0;
+  DIR *tasks = opendir("/proc/self/task");
+  for (struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
+    int id = atoi(entry->d_name);
+    if (id == 0 || id == (int)getpid()) {
+      continue;
+    }
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", id);
+    FILE *file = fopen(path, "r");
+    CHECK(file != NULL);
+    unsigned long long mask = 0;
+    while (fgets(line, sizeof line, file)) {
+      sscanf(line, "SigBlk: %llx", &mask);
+    }
+    fclose(file);
+    CHECK((mask >> 9 & 1) && (mask >> 14 & 1) && (mask >> 12 & 1) && (mask >> 16 & 1));
+    CHECK(!(mask >> 10 & 1)); /* SIGSEGV stays the fault of who causes it */
+    threads++;
+  }
+  closedir(tasks);
+  CHECK(threads >= 3); /* two workers and the hooks */
+  sigset_t usr1, pending;
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &usr1, NULL);
+  kill(getpid(), SIGUSR1); /* would end the process in any thread that takes it */
+  CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR1) == 1);
+  int signal = 0;
+  sigwait(&usr1, &signal);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  sigset_t mask;
+  pthread_sigmask(SIG_SETMASK, NULL, &mask);
+  CHECK(sigismember(&mask, SIGTERM) == 0); /* and the mask of this thread is as it was */
+  close(device);
+}
+
+/* In a forked child the parent's bridge is a stranger; a bridge of its own works. */
+static void child_of_fork(const fastsock_bridge *bridge) {
+  char *text = NULL;
+  fastsock_clients *clients = NULL;
+  fastsock_stats stats;
+  fastsock_state state;
+  uint16_t port = 0;
+  double before = seconds();
+  fastsock_status forked = FASTSOCK_STATUS_FORKED;
+  CHECK(fastsock_bridge_send(bridge, "dev1", 4, 0, "x", 1, NULL) == forked);
+  CHECK(fastsock_bridge_disconnect(bridge, "dev1", 4, 0, NULL, 0) == forked);
+  CHECK(fastsock_bridge_clients(bridge, &clients) == forked && clients == NULL);
+  CHECK(fastsock_bridge_stats(bridge, &stats, sizeof stats) == forked);
+  CHECK(fastsock_bridge_stats_json(bridge, &text) == forked && text == NULL);
+  CHECK(fastsock_bridge_state(bridge, &state) == forked);
+  CHECK(fastsock_bridge_local_addr(bridge, &text) == forked);
+  CHECK(fastsock_bridge_admin_addr(bridge, &text) == forked);
+  CHECK(fastsock_bridge_port(bridge, &port) == forked);
+  CHECK(fastsock_bridge_resolve_forward(bridge, 1) == forked);
+  CHECK(fastsock_bridge_wake(bridge) == forked);
+  CHECK(fastsock_bridge_wait(bridge, 60000) == forked);
+  CHECK(fastsock_bridge_request_stop(bridge) == forked);
+  CHECK(fastsock_bridge_stop(bridge, 60000, NULL, 0) == forked);
+  CHECK(fastsock_bridge_free(bridge) == forked);
+  CHECK(seconds() - before < 2);
+  struct host host;
+  host_init(&host);
+  const fastsock_bridge *own = start_echo(&host);
+  int device = device_open(port_of(own), "dev2");
+  echo_once(device, "child");
+  stop(own);
+  CHECK(fastsock_bridge_free(own) == OK && host.frees == 1);
+  exit(0);
+}
+
+static void fork_case(void) {
+  struct host host;
+  host_init(&host);
+  const fastsock_bridge *bridge = start_echo(&host);
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    child_of_fork(bridge);
+  }
+  int status = 1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  int device = device_open(port_of(bridge), "dev1");
+  echo_once(device, "parent");
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
+  close(device);
+}
+
+static uint32_t blocks(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge, (void)event;
+  count(host, &host->connects);
+  while (sem_wait(&host->go_on) != 0 && errno == EINTR) {
+  }
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+/* A hook that does not return costs the deadline and no more; the userdata lives as long as the hook. */
+static void blocked_hook(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.on_connect = blocks;
+  options.on_disconnect = left;
+  const fastsock_bridge *bridge = start(&options);
+  int one = device_open(port_of(bridge), "dev1");
+  int two = device_open(port_of(bridge), "dev2");
+  wait_for(&host, &host.connects, 1);
+  double before = seconds();
+  CHECK(fastsock_bridge_stop(bridge, 300, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  CHECK(seconds() - before < 20);
+  CHECK(value(&host, &host.frees) == 0);
+  sem_post(&host.go_on);
+  wait_for(&host, &host.frees, 1);
+  CHECK(value(&host, &host.connects) == 1 && value(&host, &host.disconnects) == 0); /* no further hook began */
+  close(one), close(two);
+}
+
+static uint32_t stops_inside(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)event;
+  host->inner[0] = fastsock_bridge_stop(bridge, 1000, NULL, 0);
+  host->inner[1] = fastsock_bridge_free(bridge);
+  host->inner[2] = fastsock_bridge_stop(host->other, 1000, NULL, 0); /* another bridge is another matter */
+  fastsock_bridge_request_stop(bridge);
+  count(host, &host->connects);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+static void stop_in_hook(void) {
+  struct host host, other;
+  host_init(&host), host_init(&other);
+  host.other = start_echo(&other);
+  fastsock_options options = options_of(&host);
+  options.on_connect = stops_inside;
+  const fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  wait_for(&host, &host.connects, 1);
+  CHECK(host.inner[0] == FASTSOCK_STATUS_HOOK && host.inner[1] == FASTSOCK_STATUS_HOOK && host.inner[2] == OK);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
+  CHECK(fastsock_bridge_free(host.other) == OK && other.frees == 1);
+  close(device);
+}
+
+/* Every hook has run when stop returns, none does later; each connect has its disconnect. */
+static void no_hook_after_stop(void) {
+  struct host host;
+  host_init(&host);
+  const fastsock_bridge *bridge = start_echo(&host);
+  int devices[20];
+  for (int i = 0; i < 20; i++) {
+    char token[16];
+    snprintf(token, sizeof token, "dev%d", i);
+    devices[i] = device_open(port_of(bridge), token);
+    device_send(devices[i], "last words");
+  }
+  stop(bridge);
+  int connects = value(&host, &host.connects), disconnects = value(&host, &host.disconnects);
+  int uplinks = value(&host, &host.uplinks);
+  CHECK(connects == 20 && disconnects == 20);
+  stop(bridge); /* again is allowed */
+  CHECK(fastsock_bridge_send(bridge, "dev1", 4, 0, "x", 1, NULL) != OK);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  CHECK(host.connects == connects && host.disconnects == disconnects && host.uplinks == uplinks && host.frees == 1);
+  for (int i = 0; i < 20; i++) {
+    close(devices[i]);
+  }
+}
+
+static void refused_start(const fastsock_config *config, const fastsock_options *options, struct host *host,
+                          fastsock_status expected, const char *words) {
+  const fastsock_bridge *bridge = (const fastsock_bridge *)host;
+  host->frees = 0;
+  fastsock_status status = fastsock_bridge_start(config, options, &bridge);
+  if (status != expected || strstr(fastsock_last_error(), words) == NULL) {
+    fprintf(stderr, "status %u, error %s\n", (unsigned)status, fastsock_last_error());
+  }
+  CHECK(status == expected && strstr(fastsock_last_error(), words) != NULL);
+  CHECK(bridge == (const fastsock_bridge *)host); /* not written */
+  CHECK(host->frees == 1);
+}
+
+/* Whatever a start fails for, the userdata is freed once. */
+static void userdata_free_case(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_config *config = settings();
+  struct {
+    fastsock_options known;
+    uint64_t unknown;
+  } newer = {options_of(&host), 0};
+  newer.known.struct_size = sizeof newer;
+  newer.unknown = 1;
+  refused_start(config, &newer.known, &host, FASTSOCK_STATUS_ARGUMENT, "this version");
+  fastsock_options options = options_of(&host);
+  refused_start(NULL, &options, &host, FASTSOCK_STATUS_NULL, "config");
+  host.frees = 0;
+  CHECK(fastsock_bridge_start(config, &options, NULL) == FASTSOCK_STATUS_NULL && host.frees == 1);
+  options.delivery = 7;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "delivery");
+  options = options_of(&host);
+  options.event_uplinks = 9;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "uplinks");
+  options = options_of(&host);
+  options.log_level = 99;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "level");
+  options = options_of(&host);
+  options.workers = 65;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "65");
+  options = options_of(&host);
+  options.event_authenticate = 2;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "2");
+  options = options_of(&host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  options.on_connect = connected;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "hooks");
+  options = options_of(&host);
+  options.on_connect = connected;
+  host.frees = 0;
+  const fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, &options, &bridge) == OK);
+  CHECK(host.frees == 0);
+  char port[16];
+  snprintf(port, sizeof port, "%u", port_of(bridge));
+  CHECK(fastsock_config_set(config, "websocket_port", port) == OK);
+  struct host second;
+  host_init(&second);
+  fastsock_options again = options_of(&second);
+  again.on_connect = connected;
+  refused_start(config, &again, &second, FASTSOCK_STATUS_BIND, port);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1); /* without a stop */
+  CHECK(fastsock_config_free(config) == OK);
+}
+
+static void arguments(void) {
+  struct host host;
+  host_init(&host);
+  const fastsock_bridge *bridge = start_echo(&host);
+  fastsock_config *config = settings();
+  fastsock_status null = FASTSOCK_STATUS_NULL, argument = FASTSOCK_STATUS_ARGUMENT;
+  char *text = NULL;
+  /* NULL, wherever it can stand */
+  CHECK(fastsock_config_new(NULL) == null && fastsock_config_from_env(NULL) == null);
+  CHECK(fastsock_config_set(NULL, "a", "b") == null && fastsock_config_set(config, NULL, "b") == null);
+  CHECK(fastsock_config_set(config, "a", NULL) == null && fastsock_config_merge_json(config, NULL) == null);
+  CHECK(fastsock_config_show(config, "redis_port", NULL) == null && fastsock_config_show(NULL, "x", &text) == null);
+  CHECK(fastsock_config_free(NULL) == OK && fastsock_string_free(NULL) == OK);
+  CHECK(fastsock_clients_free(NULL) == OK && fastsock_bridge_free(NULL) == OK);
+  CHECK(fastsock_bridge_stop(NULL, 0, NULL, 0) == null && fastsock_bridge_request_stop(NULL) == null);
+  CHECK(fastsock_bridge_send(NULL, "a", 1, 0, "b", 1, NULL) == null);
+  CHECK(fastsock_bridge_disconnect(NULL, "a", 1, 0, NULL, 0) == null);
+  CHECK(fastsock_bridge_clients(bridge, NULL) == null && fastsock_bridge_stats(bridge, NULL, 8) == null);
+  CHECK(fastsock_bridge_stats_json(bridge, NULL) == null && fastsock_bridge_state(bridge, NULL) == null);
+  CHECK(fastsock_bridge_local_addr(bridge, NULL) == null && fastsock_bridge_port(bridge, NULL) == null);
+  CHECK(fastsock_bridge_admin_addr(bridge, NULL) == null && fastsock_bridge_resolve_drop(NULL, 1) == null);
+  CHECK(fastsock_clients_next(NULL, NULL, 0) == null && fastsock_clients_len(NULL, NULL) == null);
+  /* (NULL, 0) is empty, (NULL, 7) is a mistake */
+  CHECK(fastsock_bridge_send(bridge, NULL, 0, 0, "b", 1, NULL) == argument); /* no name is no name */
+  CHECK(fastsock_bridge_send(bridge, NULL, 7, 0, "b", 1, NULL) == null);
+  fastsock_sent sent = (fastsock_sent)77;
+  CHECK(fastsock_bridge_send(bridge, "nobody", 6, 0, NULL, 7, &sent) == null && sent == (fastsock_sent)77);
+  CHECK(fastsock_bridge_send(bridge, "nobody", 6, 0, NULL, 0, &sent) == OK && sent == FASTSOCK_SENT_OFFLINE);
+  CHECK(fastsock_bridge_send(bridge, "nobody", 6, 0, "x", SIZE_MAX, NULL) == argument);
+  CHECK(fastsock_bridge_send(bridge, "\xff", 1, 0, "x", 1, NULL) == argument);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 4000, NULL, 0) == FASTSOCK_STATUS_NOT_CONNECTED);
+  /* numbers that are none */
+  CHECK(fastsock_bridge_send(bridge, "nobody", 6, 2, "x", 1, NULL) == argument);
+  CHECK(fastsock_bridge_send(bridge, "nobody", 6, 0xffffffffu, "x", 1, NULL) == argument);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 1005, NULL, 0) == argument);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 0x10000u + 1000u, NULL, 0) == argument);
+  CHECK(fastsock_bridge_resolve_reject(bridge, 1, 200, "x", 1, 0) == argument);
+  CHECK(fastsock_bridge_resolve_accept(bridge, 1, "x", 1) == FASTSOCK_STATUS_TICKET);
+  CHECK(fastsock_bridge_resolve_failed(bridge, 0) == FASTSOCK_STATUS_TICKET);
+  CHECK(strcmp(fastsock_status_name(4711), "unknown") == 0 && strcmp(fastsock_status_name(0), "ok") == 0);
+  /* settings */
+  CHECK(fastsock_config_set(config, "websocket_prot", "1") == FASTSOCK_STATUS_CONFIG);
+  CHECK(strstr(fastsock_last_error(), "websocket_port") != NULL);
+  CHECK(fastsock_config_merge_json(config, "{\"redis_port\": 7, \"redis_db\": \"x\"}") == FASTSOCK_STATUS_CONFIG);
+  CHECK(fastsock_config_show(config, "redis_port", &text) == OK && strcmp(text, "6379") == 0);
+  CHECK(fastsock_string_free(text) == OK);
+  CHECK(fastsock_config_set(config, "admin_token", "s3cret") == OK);
+  CHECK(fastsock_config_show(config, "admin_token", &text) == OK && strcmp(text, "***") == 0);
+  CHECK(fastsock_string_free(text) == OK);
+  CHECK(fastsock_config_set(config, "redis_host", "\xff") == argument);
+  /* older and newer structs */
+  fastsock_stats stats[2];
+  memset(stats, 0xaa, sizeof stats);
+  CHECK(fastsock_bridge_stats(bridge, stats, 8) == argument);
+  CHECK(fastsock_bridge_stats(bridge, stats, offsetof(fastsock_stats, events_waiting)) == OK);
+  CHECK(stats->uplink_received == 0 && stats->events_waiting == 0xaaaaaaaaaaaaaaaaull);
+  CHECK(fastsock_bridge_stats(bridge, stats, sizeof stats) == OK);
+  CHECK(stats[1].uplink_received == 0 && stats[1].events_waiting == 0);
+  struct host older;
+  host_init(&older);
+  fastsock_options options = options_of(&older);
+  options.struct_size = offsetof(fastsock_options, workers);
+  options.on_connect = connected; /* beyond the end that the host claims: not looked at */
+  const fastsock_bridge *old = start(&options);
+  int device = device_open(port_of(old), "dev1");
+  close(device);
+  stop(old);
+  CHECK(fastsock_bridge_free(old) == OK && older.frees == 1 && older.connects == 0);
+  options.struct_size = 3;
+  const fastsock_bridge *none = NULL;
+  CHECK(fastsock_bridge_start(config, &options, &none) == argument && older.frees == 1); /* there was nothing to read */
+  /* the wrong delivery */
+  size_t taken = 0;
+  int fd = -1;
+  fastsock_event event;
+  CHECK(fastsock_bridge_poll(bridge, &event, sizeof event, 1, &taken) == argument);
+  CHECK(fastsock_bridge_event_fd(bridge, &fd) == argument && fastsock_bridge_wait(bridge, 0) == argument);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && fastsock_config_free(config) == OK);
+}
+
+static void two_bridges(void) {
+  struct host one, two;
+  host_init(&one), host_init(&two);
+  const fastsock_bridge *first = start_echo(&one), *second = start_echo(&two);
+  int a = device_open(port_of(first), "dev"), b = device_open(port_of(second), "dev");
+  echo_once(a, "a"), echo_once(b, "b");
+  fastsock_sent sent;
+  CHECK(fastsock_bridge_send(first, "dev", 3, 0, "to a", 4, &sent) == OK && sent == FASTSOCK_SENT_HERE);
+  char text[128];
+  CHECK(device_recv(a, text, sizeof text) == 1 && strcmp(text, "to a") == 0);
+  stop(first);
+  CHECK(fastsock_bridge_free(first) == OK && one.frees == 1);
+  echo_once(b, "still here");
+  CHECK(device_recv(a, text, sizeof text) == 8 && text[0] == 0x03 && (unsigned char)text[1] == 0xe9); /* 1001 */
+  stop(second);
+  CHECK(fastsock_bridge_free(second) == OK && two.frees == 1 && one.uplinks == 1 && two.uplinks == 2);
+  close(a), close(b);
+}
+
+static long status_of_process(const char *name) {
+  char line[256];
+  long number = -1;
+  FILE *file = fopen("/proc/self/status", "r");
+  CHECK(file != NULL);
+  while (fgets(line, sizeof line, file)) {
+    if (strncmp(line, name, strlen(name)) == 0) {
+      number = strtol(line + strlen(name) + 1, NULL, 10);
+    }
+  }
+  fclose(file);
+  return number;
+}
+
+static int descriptors(void) {
+  int open = 0;
+  DIR *dir = opendir("/proc/self/fd");
+  while (readdir(dir) != NULL) {
+    open++;
+  }
+  closedir(dir);
+  return open;
+}
+
+/* A hundred lives leave no thread, no descriptor and no memory behind. */
+static void restart(void) {
+  struct host host;
+  host_init(&host);
+  long memory = 0;
+  int open = 0;
+  for (int life = 1; life <= 100; life++) {
+    const fastsock_bridge *bridge = start_echo(&host);
+    int device = device_open(port_of(bridge), "dev1");
+    echo_once(device, "hello");
+    close(device);
+    stop(bridge);
+    CHECK(fastsock_bridge_free(bridge) == OK && host.frees == life);
+    open = life == 1 ? descriptors() : open; /* what is opened once a process */
+    CHECK(status_of_process("Threads:") == 1 && descriptors() == open);
+    if (life == 20) {
+      memory = status_of_process("VmRSS:");
+    }
+  }
+  long growth = status_of_process("VmRSS:") - memory;
+  printf("resident memory grew by %ld KiB over 80 lives\n", growth);
+  CHECK(growth < 1024);
+}
+
+static uint32_t asks_later(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge;
+  CHECK(event->request != NULL && event->request->header_count >= 5 && event->session_id == 0);
+  host->ticket = event->ticket;
+  count(host, &host->states);
+  return FASTSOCK_VERDICT_LATER;
+}
+
+static void *asking_device(void *argument) {
+  char answer[2048];
+  uint16_t *port = argument;
+  close(device_ask(*port, "dev%201", answer, sizeof answer));
+  return strdup(answer);
+}
+
+/* A decision may come from any thread, and once. */
+static void resolve_later(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.authenticate = asks_later;
+  options.on_connect = connected;
+  const fastsock_bridge *bridge = start(&options);
+  uint16_t port = port_of(bridge);
+  for (int round = 1; round <= 3; round++) {
+    pthread_t thread;
+    char *answer = NULL;
+    CHECK(pthread_create(&thread, NULL, asking_device, &port) == 0);
+    wait_for(&host, &host.states, round);
+    CHECK(fastsock_bridge_resolve_drop(bridge, host.ticket) != OK); /* the answer to another question */
+    if (round == 1) {
+      CHECK(fastsock_bridge_resolve_accept(bridge, host.ticket, "another name", 12) == OK);
+    } else if (round == 2) {
+      CHECK(fastsock_bridge_resolve_reject(bridge, host.ticket, 429, "not now", 7, 17) == OK);
+    } else {
+      CHECK(fastsock_bridge_resolve_failed(bridge, host.ticket) == OK);
+    }
+    CHECK(fastsock_bridge_resolve_accept(bridge, host.ticket, NULL, 0) == FASTSOCK_STATUS_TICKET);
+    CHECK(pthread_join(thread, (void **)&answer) == 0);
+    if (round == 1) {
+      CHECK(strncmp(answer, "HTTP/1.1 101 ", 13) == 0);
+    } else if (round == 2) {
+      CHECK(strncmp(answer, "HTTP/1.1 429 ", 13) == 0 && strstr(answer, "not now") != NULL);
+      CHECK(strcasestr(answer, "retry-after: 17") != NULL);
+    } else {
+      CHECK(strncmp(answer, "HTTP/1.1 503 ", 13) == 0);
+    }
+    free(answer);
+  }
+  wait_for(&host, &host.connects, 1);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.connects == 1);
+}
+
+static uint32_t fails(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge, (void)event;
+  count(host, &host->uplinks);
+  return host->uplinks == 1 ? (uint32_t)FASTSOCK_VERDICT_FAILED : 4711u;
+}
+
+/* What a failed hook decides is lost and counted, never forwarded; the bridge goes on. */
+static void failed_hook(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.on_uplink = fails;
+  options.on_disconnect = fails;
+  const fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  device_send(device, "one"), device_send(device, "two");
+  wait_for(&host, &host.uplinks, 2);
+  close(device);
+  wait_for(&host, &host.uplinks, 3);
+  stop(bridge);
+  fastsock_stats stats;
+  CHECK(fastsock_bridge_stats(bridge, &stats, sizeof stats) == OK);
+  CHECK(stats.uplink_received == 2 && stats.uplink_lost_hook_failed == 2 && stats.hooks_failed == 3);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+}
+
+static void logs(void *userdata, const fastsock_log *line) {
+  struct host *host = userdata;
+  CHECK(line->level >= FASTSOCK_LEVEL_ERROR && line->level <= FASTSOCK_LEVEL_TRACE && line->time_ms > 1700000000000ull);
+  CHECK(line->fields.len >= 2 && line->fields.ptr[0] == '{' && line->message.len > 0);
+  fastsock_stats stats;
+  if (host->other != NULL) {
+    CHECK(fastsock_bridge_stats(host->other, &stats, sizeof stats) == FASTSOCK_STATUS_HOOK);
+  }
+  count(host, &host->logs);
+}
+
+/* Lines come to their own bridge only, and the callback cannot call back. */
+static void log_case(void) {
+  struct host one, two;
+  host_init(&one), host_init(&two);
+  fastsock_options options = options_of(&two);
+  options.log = logs;
+  options.log_level = FASTSOCK_LEVEL_ERROR;
+  const fastsock_bridge *quiet = start(&options);
+  options = options_of(&one);
+  options.log = logs;
+  options.log_level = FASTSOCK_LEVEL_TRACE;
+  one.other = two.other = quiet;
+  const fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  device_send(device, "hello");
+  wait_for(&one, &one.logs, 2);
+  stop(bridge);
+  stop(quiet);
+  CHECK(two.logs == 0);
+  int lines = one.logs;
+  CHECK(fastsock_bridge_free(bridge) == OK && fastsock_bridge_free(quiet) == OK);
+  CHECK(one.logs == lines && one.frees == 1 && two.frees == 1);
+  close(device);
+}
+
+/* A host that does not poll makes devices wait; nothing is lost and the order is kept. */
+static void take(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  options.event_uplinks = FASTSOCK_UPLINKS_TAKE;
+  options.event_capacity = 4;
+  const fastsock_bridge *bridge = start(&options);
+  int fd = -1;
+  CHECK(fastsock_bridge_event_fd(bridge, &fd) == OK && fd >= 0);
+  CHECK(fastsock_bridge_wait(bridge, 10) == FASTSOCK_STATUS_TIMEOUT || fastsock_bridge_wait(bridge, 0) == OK);
+  int device = device_open(port_of(bridge), "dev1");
+  for (int i = 1; i <= 500; i++) {
+    char text[16];
+    snprintf(text, sizeof text, "%d", i);
+    device_send(device, text);
+  }
+  int next = 1, connects = 0;
+  while (next <= 500) {
+    struct {
+      fastsock_event known;
+      uint64_t unknown;
+    } events[3]; /* a newer header */
+    memset(events, 0xaa, sizeof events);
+    size_t taken = 99;
+    CHECK(fastsock_bridge_wait(bridge, 20000) == OK);
+    CHECK(fastsock_bridge_poll(bridge, &events->known, sizeof *events, 3, &taken) == OK && taken <= 3);
+    for (size_t i = 0; i < taken; i++) {
+      const fastsock_event *event = &events[i].known;
+      CHECK(events[i].unknown == 0 && event->ticket == 0);
+      connects += event->type == FASTSOCK_EVENT_TYPE_CONNECT;
+      if (event->type == FASTSOCK_EVENT_TYPE_UPLINK) {
+        char text[16];
+        snprintf(text, sizeof text, "%.*s", (int)event->payload.len, event->payload.ptr);
+        CHECK(atoi(text) == next && event->seq == (uint64_t)next);
+        next++;
+      }
+    }
+  }
+  CHECK(connects == 1);
+  fastsock_stats stats;
+  CHECK(fastsock_bridge_stats(bridge, &stats, sizeof stats) == OK);
+  CHECK(stats.uplink_received == 500 && stats.uplink_dropped_by_hook == 500 && stats.events_dropped == 0);
+  size_t taken = 0;
+  fastsock_event event;
+  CHECK(fastsock_bridge_poll(bridge, &event, 8, 1, &taken) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(fastsock_bridge_poll(bridge, NULL, sizeof event, 1, &taken) == FASTSOCK_STATUS_NULL);
+  CHECK(fastsock_bridge_wake(bridge) == OK && fastsock_bridge_wait(bridge, 20000) == OK);
+  stop(bridge);
+  int last = 0;
+  while (fastsock_bridge_poll(bridge, &event, sizeof event, 1, &taken) == OK && taken == 1) {
+    last = event.type == FASTSOCK_EVENT_TYPE_STATE ? (int)event.code : last;
+  }
+  CHECK(last == FASTSOCK_STATE_STOPPED);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
+  close(device);
+}
+
+static const struct {
+  const char *name;
+  void (*run)(void);
+} CASES[] = {
+    {"sigpipe", sigpipe},
+    {"signals", signals},
+    {"fork", fork_case},
+    {"blocked_hook", blocked_hook},
+    {"stop_in_hook", stop_in_hook},
+    {"no_hook_after_stop", no_hook_after_stop},
+    {"userdata_free", userdata_free_case},
+    {"arguments", arguments},
+    {"two_bridges", two_bridges},
+    {"restart", restart},
+    {"resolve_later", resolve_later},
+    {"failed_hook", failed_hook},
+    {"log", log_case},
+    {"take", take},
+};
+
+int main(int argc, char **argv) {
+  for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    if (argc < 2) {
+      puts(CASES[i].name);
+    } else if (strcmp(argv[1], CASES[i].name) == 0) {
+      CASES[i].run();
+      return 0;
+    }
+  }
+  return argc < 2 ? 0 : 2;
+}
