@@ -36,8 +36,7 @@ async fn a_redis_absent_for_twenty_seconds_at_the_start_is_told_everything_when_
 #[test]
 fn a_redis_that_nobody_named_and_that_comes_after_twenty_seconds_is_used_from_then_on() {
     // The only Redis that `auto` looks for is that on port 6379, which belongs to this machine and not to a test.
-    let test =
-        "a_redis_that_nobody_named_and_that_comes_after_twenty_seconds_is_used_from_then_on";
+    let test = "a_redis_that_nobody_named_and_that_comes_after_twenty_seconds_is_used_from_then_on";
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).enable_all().build().unwrap()
@@ -88,12 +87,18 @@ async fn a_host_is_told_of_the_gap_and_of_both_ends_of_the_outage() {
 
     let cut = Moment::now();
     redis.kill();
-    eventually("the host knows", async || told.last() == Some(State::Degraded)).await;
+    eventually("the host knows", async || {
+        told.last() == Some(State::Degraded)
+    })
+    .await;
     assert_eq!(bridge.state(), State::Degraded);
     sleep(Duration::from_secs(2)).await; // how long it is away
     let back = Moment::now();
     redis.start().await;
-    eventually("the host knows", async || told.last() == Some(State::Running)).await;
+    eventually("the host knows", async || {
+        told.last() == Some(State::Running)
+    })
+    .await;
     assert_eq!(bridge.state(), State::Running);
     let states = told.0.lock().clone();
     let [State::Degraded, State::Gap { from, to }, State::Running] = states[..] else {
@@ -129,7 +134,9 @@ async fn while_only_one_link_is_back_the_host_is_not_told_that_all_is_well() {
     for round in 0..2 {
         redis.wait_subscribed("fastsock:control", 2).await;
         eventually("downlinks arrive", async || {
-            redis.publish("fastsock:client:dev", format!("{round}")).await;
+            redis
+                .publish("fastsock:client:dev", format!("{round}"))
+                .await;
             device.texts().contains(&round.to_string())
         })
         .await;
@@ -148,7 +155,10 @@ async fn while_only_one_link_is_back_the_host_is_not_told_that_all_is_well() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_with_another_password_is_used_once_the_password_is_right() {
     let redis = TempRedis::builder().password("right").start().await;
-    let vars = [redis_url(&format!("redis://:soon@127.0.0.1:{}", redis.port()))];
+    let vars = [redis_url(&format!(
+        "redis://:soon@127.0.0.1:{}",
+        redis.port()
+    ))];
     let mut fleet = Fleet::start("pattern", vars).await;
     let started = fleet.started;
     let refused = "Redis error for publisher";
@@ -179,7 +189,10 @@ async fn rediss_with_a_certificate_of_ones_own_and_a_user_comes_back_too() {
         .await;
     let vars = [
         redis_url(&redis.tls_url().replace("://", "://alice:s3cr%25t@")),
-        ("FASTSOCK_REDIS_CA", authority.ca_path().display().to_string()),
+        (
+            "FASTSOCK_REDIS_CA",
+            authority.ca_path().display().to_string(),
+        ),
     ];
     let mut fleet = Fleet::start("exact", vars).await;
     fleet.is_known(&redis).await;
@@ -286,7 +299,10 @@ async fn a_redis_that_takes_no_writes_still_delivers_downlinks() {
             .user("u", "p", "~* &* +@all")
             .start()
             .await;
-        let vars = [redis_url(&format!("redis://u:p@127.0.0.1:{}", redis.port()))];
+        let vars = [redis_url(&format!(
+            "redis://u:p@127.0.0.1:{}",
+            redis.port()
+        ))];
         let mut fleet = Fleet::start("pattern", vars).await;
         fleet.is_known(&redis).await;
         let cut = Moment::now();
@@ -554,7 +570,10 @@ impl Fleet {
             let raw = [("content-type", "application/octet-stream")];
             let admin = self.gateway.admin_addr();
             let answer = call(admin, "POST", &path, &raw, text.clone()).await;
-            assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"sent":"here"}"#));
+            assert_eq!(
+                (answer.status, answer.text().as_str()),
+                (200, r#"{"sent":"here"}"#)
+            );
             self.devices[device].wait_text(&text).await;
         }
         assert!(self.devices.iter().all(Attended::is_open));
@@ -600,7 +619,10 @@ impl Fleet {
         .await;
         self.hears(redis).await;
         self.says(0).await;
-        assert!(self.devices.iter().all(Attended::is_open), "since {since:?}");
+        assert!(
+            self.devices.iter().all(Attended::is_open),
+            "since {since:?}"
+        );
     }
 
     /// A message published to each device arrives.
@@ -617,11 +639,7 @@ impl Fleet {
     }
 
     /// Waits until Redis knows exactly this fleet, each with its last sign.
-    async fn has_whole_hash(
-        &self,
-        time: Duration,
-        redis: &TempRedis,
-    ) -> BTreeMap<String, String> {
+    async fn has_whole_hash(&self, time: Duration, redis: &TempRedis) -> BTreeMap<String, String> {
         let wrong = Mutex::new(String::new());
         let right = eventually_or(time, async || {
             let hash: BTreeMap<_, _> = redis.hgetall("fastsock:clients").await;
@@ -668,7 +686,10 @@ impl Fleet {
             panic!("{gaps:?}");
         };
         let slack = 1_000; // of the start of a process
-        assert!(from <= cut.ms + slack && cut.ms < from + 7_000, "{from} {cut:?}");
+        assert!(
+            from <= cut.ms + slack && cut.ms < from + 7_000,
+            "{from} {cut:?}"
+        );
         assert!(to >= back.ms && to <= Moment::now().ms, "{to} {back:?}");
     }
 }

@@ -25,7 +25,7 @@ impl Hooks for Host {
 
     fn on_connect(&self, client: &Client) {
         println!("{} connected", client.client_id);
-        if let Some(bridge) = self.bridge.get().and_then(WeakBridge::upgrade) {
+        if let Some(bridge) = self.bridge.get() {
             let _ = bridge.send_here(&client.client_id, "welcome".into());
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     forwarder::{Forward, http::HttpForwarder},
     gateway,
-    hooks::{Answer, Hooks},
+    hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     lanes::Lanes,
     registry::Registry,
     shared::Shared,
@@ -47,10 +47,6 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Bridge(Arc<Inner>);
-
-/// A [`Bridge`] that does not keep it running: what hooks hold, since the bridge holds them.
-#[derive(Clone, Debug)]
-pub struct WeakBridge(Weak<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -92,18 +88,19 @@ impl Bridge {
     /// # Errors
     /// `TooLarge`, `OutboxFull` and `Stopped`, as [`Bridge::send`].
     pub fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
-        Ok(verbs::send_here(&self.0.shared, client_id, payload)?.is_ok())
+        self.0.send_here(client_id, payload)
     }
 
     /// The same bridge for a hook to hold: it does not keep it running.
     pub fn downgrade(&self) -> WeakBridge {
-        WeakBridge(Arc::downgrade(&self.0))
+        let inner: Weak<dyn HookVerbs> = Arc::<Inner>::downgrade(&self.0);
+        WeakBridge(inner)
     }
 
     /// Closes the session of a device that is here, what its outbox holds first if the socket takes it at once.
     /// `false` when it is not here. Never blocks.
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
-        verbs::disconnect(&self.0.shared, client_id.as_str(), reason)
+        self.0.disconnect(client_id, reason)
     }
 
     /// Everyone who is seated here, in no order.
@@ -146,7 +143,7 @@ impl Bridge {
     /// # Errors
     /// `Ticket` when it is unknown, answered already or timed out; `Argument` when the answer is of the other kind.
     pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
-        verbs::resolve(&self.0.shared, ticket, answer)
+        self.0.resolve(ticket, answer)
     }
 
     /// Begins to stop without waiting: nobody is accepted any more and all sessions are told to close.
@@ -203,10 +200,17 @@ impl Bridge {
     }
 }
 
-impl WeakBridge {
-    /// The bridge, while a handle of the host still keeps it running.
-    pub fn upgrade(&self) -> Option<Bridge> {
-        self.0.upgrade().map(Bridge)
+impl HookVerbs for Inner {
+    fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
+        Ok(verbs::send_here(&self.shared, client_id, payload)?.is_ok())
+    }
+
+    fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
+        verbs::disconnect(&self.shared, client_id.as_str(), reason)
+    }
+
+    fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
+        verbs::resolve(&self.shared, ticket, answer)
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the host can decide and what it is told.
 
+use std::sync::Weak;
+
 use crate::{
-    bridge::WeakBridge,
+    error::{Error, ErrorKind, Result},
     types::{
         Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Refusal, State, Ticket,
         Uplink,
@@ -20,8 +22,7 @@ use crate::{
 /// A panic is caught where the hook is called and logged. A failed `authenticate` refuses with 503;
 /// a failed `on_uplink` loses that message with the reason `hook_failed`: it is never forwarded unchecked.
 pub trait Hooks: Send + Sync + 'static {
-    /// The bridge is about to accept devices. Keep the handle to send from hooks later
-    /// ([`Bridge::send_here`](crate::Bridge::send_here)).
+    /// The bridge is about to accept devices. Keep the handle to send from hooks later ([`WeakBridge::send_here`]).
     fn on_start(&self, bridge: &WeakBridge) {
         let _ = bridge;
     }
@@ -60,6 +61,56 @@ pub trait Hooks: Send + Sync + 'static {
 }
 
 impl Hooks for () {}
+
+/// A bridge as its hooks hold it: what they may call without blocking, and without keeping it running.
+///
+/// Every call fails with [`ErrorKind::Stopped`] once the host has dropped its last [`Bridge`](crate::Bridge).
+#[derive(Clone)]
+pub struct WeakBridge(pub(crate) Weak<dyn HookVerbs>);
+
+/// What the bridge lets its hooks do.
+pub(crate) trait HookVerbs: Send + Sync {
+    fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool>;
+    fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool;
+    fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()>;
+}
+
+impl WeakBridge {
+    /// As [`Bridge::send_here`](crate::Bridge::send_here).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
+        self.with(|bridge| bridge.send_here(client_id, payload))
+    }
+
+    /// As [`Bridge::disconnect`](crate::Bridge::disconnect).
+    pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
+        self.with(|bridge| Ok(bridge.disconnect(client_id, reason)))
+            .unwrap_or(false)
+    }
+
+    /// As [`Bridge::resolve`](crate::Bridge::resolve).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
+        self.with(|bridge| bridge.resolve(ticket, answer))
+    }
+
+    fn with<T>(&self, call: impl FnOnce(&dyn HookVerbs) -> Result<T>) -> Result<T> {
+        match self.0.upgrade() {
+            Some(bridge) => call(&*bridge),
+            None => Err(Error::new(ErrorKind::Stopped, "the bridge is gone")),
+        }
+    }
+}
+
+impl std::fmt::Debug for WeakBridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WeakBridge")
+    }
+}
 
 /// The answer of a decision: at once, later by [`Bridge::resolve`](crate::Bridge::resolve), or never.
 #[derive(Clone, Debug, PartialEq, Eq)]

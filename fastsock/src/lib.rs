@@ -35,10 +35,10 @@ mod tls;
 mod types;
 mod verbs;
 
-pub use bridge::{Bridge, Builder, WeakBridge};
+pub use bridge::{Bridge, Builder};
 pub use config::*;
 pub use error::*;
-pub use hooks::*;
+pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use stats::{
     Counters, DownlinkBooks, DownlinkLost, SessionBooks, Stats, UplinkBooks, UplinkLost,
 };

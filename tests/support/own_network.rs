@@ -30,7 +30,11 @@ impl OwnNetwork {
             .env(INSIDE, "1")
             .status();
         let status = status.expect("it could be run a moment ago");
-        assert!(status.success(), "{} in its own network: {status}", self.test);
+        assert!(
+            status.success(),
+            "{} in its own network: {status}",
+            self.test
+        );
     }
 }
 
@@ -48,7 +52,14 @@ fn is_allowed() -> bool {
 fn in_own_network() -> Command {
     let mut command = Command::new("unshare");
     command
-        .args(["--map-root-user", "--net", "--kill-child", "--fork", "sh", "-c"])
+        .args([
+            "--map-root-user",
+            "--net",
+            "--kill-child",
+            "--fork",
+            "sh",
+            "-c",
+        ])
         .args([r#"ip link set lo up && exec "$0" "$@""#]);
     command
 }
