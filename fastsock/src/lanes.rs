@@ -4,7 +4,7 @@
 //! everything in it is delivered or given up: an idle device costs nothing here.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -64,8 +64,8 @@ struct Limits {
 
 struct State {
     lanes: HashMap<ClientId, Lane>,
-    /// Whose turn it is next: each lane once, with its head (with order `none`: every message).
-    turns: VecDeque<(ClientId, u64)>,
+    /// Whose turn it is next: each lane that has something ready, once.
+    turns: VecDeque<ClientId>,
     due: BTreeMap<(Instant, u64), Due>,
     tickets: HashMap<Ticket, (ClientId, u64)>,
     /// Sessions that read no further until there is room.
@@ -87,6 +87,10 @@ struct Lane {
     slots: VecDeque<Slot>,
     bytes: usize,
     undecided: usize,
+    /// It is in `turns`, and stays for it when it is empty meanwhile.
+    has_turn: bool,
+    /// With order `none`: the numbers of all that are ready.
+    ready: BTreeSet<u64>,
 }
 
 /// One uplink in its lane.
@@ -104,10 +108,8 @@ struct Slot {
 enum Phase {
     /// A hook has not answered yet.
     Undecided(Ticket),
-    /// Waits for those before it.
+    /// Waits for its lane's turn.
     Ready,
-    /// Has its turn in `turns`.
-    Queued,
     /// With a worker.
     InFlight,
     /// Waits in `due` for its next attempt.
@@ -248,15 +250,15 @@ impl Lanes {
             let mut reply = None;
             let lost = match action {
                 Some(UplinkAction::Forward) if self.forward.is_some() => {
-                    slot.phase = Phase::Ready;
+                    self.make_ready(lane, number);
                     None
                 }
                 Some(UplinkAction::Replace(payload)) if self.forward.is_some() => {
                     let (before, after) = (slot.uplink.payload.cost(), payload.cost());
                     slot.uplink.payload = payload;
-                    slot.phase = Phase::Ready;
                     lane.bytes = lane.bytes - before + after;
                     state.held_bytes = state.held_bytes - before + after;
+                    self.make_ready(lane, number);
                     self.note_fullness(state);
                     None
                 }
@@ -347,8 +349,8 @@ impl Lanes {
     pub(crate) async fn drained(&self) {
         loop {
             let emptied = self.emptied.notified();
-            if self.state.lock().lanes.is_empty() {
-                return;
+            if self.state.lock().held_bytes == 0 {
+                return; // even an empty message costs something
             }
             emptied.await;
         }
@@ -435,6 +437,9 @@ impl Lanes {
             attempts: 0,
             trial: Trial::default(),
         });
+        if ticket.is_none() {
+            self.make_ready(lane, number);
+        }
         if let Some(ticket) = ticket {
             state.tickets.insert(ticket, (client_id, number));
             self.remind(
@@ -488,24 +493,50 @@ impl Lanes {
         }
     }
 
-    /// Gives the head of a lane its turn (with order `none`: every message).
+    /// Lets an uplink go as soon as its lane's turn and its place in the order allow it.
+    fn make_ready(&self, lane: &mut Lane, number: u64) {
+        if let Some(slot) = lane.slot(number) {
+            slot.phase = Phase::Ready;
+        }
+        if self.limits.order == Order::None {
+            lane.ready.insert(number);
+        }
+    }
+
+    /// What a lane would send next: its head, or with order `none` the oldest that is ready.
+    fn next_of(&self, lane: &Lane) -> Option<u64> {
+        match self.limits.order {
+            Order::Device => lane
+                .slots
+                .front()
+                .filter(|slot| slot.phase == Phase::Ready)
+                .map(|slot| slot.number),
+            Order::None => lane.ready.first().copied(),
+        }
+    }
+
+    /// Gives a lane its turn, behind all others, if it has something to send. One at a time: then a device with much to
+    /// say delays nobody, and `turns` is never longer than there are lanes.
     fn promote(&self, state: &mut State, client_id: &ClientId) {
         let Some(lane) = state.lanes.get_mut(client_id) else {
             return;
         };
-        let eligible = if self.limits.order == Order::Device {
-            1
-        } else {
-            lane.slots.len()
+        if !lane.has_turn && self.next_of(lane).is_some() {
+            lane.has_turn = true;
+            state.turns.push_back(client_id.clone());
+        }
+    }
+
+    /// Takes the first turn; a lane that stayed only for it goes.
+    fn take_turn(state: &mut State) {
+        let Some(client_id) = state.turns.pop_front() else {
+            return;
         };
-        for slot in lane
-            .slots
-            .iter_mut()
-            .take(eligible)
-            .filter(|slot| slot.phase == Phase::Ready)
-        {
-            slot.phase = Phase::Queued;
-            state.turns.push_back((client_id.clone(), slot.number));
+        if let Some(lane) = state.lanes.get_mut(&client_id) {
+            lane.has_turn = false;
+            if lane.slots.is_empty() {
+                state.lanes.remove(&client_id);
+            }
         }
     }
 
@@ -514,13 +545,14 @@ impl Lanes {
         let lane = state.lanes.get_mut(client_id)?;
         let index = lane.index(number)?;
         let slot = lane.slots.remove(index)?;
+        lane.ready.remove(&number);
         let cost = slot.uplink.payload.cost();
         lane.bytes -= cost;
         state.held_bytes -= cost;
-        if lane.slots.is_empty() {
+        if lane.slots.is_empty() && !lane.has_turn {
             state.lanes.remove(client_id);
         }
-        if state.lanes.is_empty() {
+        if state.held_bytes == 0 {
             self.emptied.notify_waiters();
         }
         Some(slot)
@@ -602,7 +634,7 @@ impl Lanes {
     /// The next attempt to make, or `None`: then this worker is dismissed.
     fn next(self: &Arc<Self>) -> Option<Job> {
         let mut overdue = Vec::new();
-        let job = {
+        let (job, hire) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let job = self.next_in(state, Instant::now(), &mut overdue);
@@ -611,8 +643,10 @@ impl Lanes {
             } else {
                 state.workers -= 1;
             }
-            job
+            let hire = job.is_some() && self.may_hire(state); // the same lane may have more, with order `none`
+            (job, hire)
         };
+        self.hire(hire);
         for news in overdue {
             self.tell(Some(news));
         }
@@ -620,19 +654,19 @@ impl Lanes {
     }
 
     fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<News>) -> Option<Job> {
-        while let Some((client_id, number)) = state.turns.front().cloned() {
-            let Some(slot) = state
-                .lanes
-                .get_mut(&client_id)
-                .and_then(|lane| lane.slot(number))
-            else {
-                state.turns.pop_front(); // displaced meanwhile
+        while let Some(client_id) = state.turns.front().cloned() {
+            let lane = state.lanes.get_mut(&client_id);
+            let ready = lane.and_then(|lane| {
+                let number = self.next_of(lane)?;
+                lane.slot(number)
+            });
+            let Some(slot) = ready else {
+                Self::take_turn(state); // what it had was displaced meanwhile
                 continue;
             };
+            let number = slot.number;
             if now.duration_since(slot.taken_at) > self.limits.max_age {
-                state.turns.pop_front();
                 overdue.extend(self.lose(state, &client_id, number, LostReason::TooOld));
-                self.promote(state, &client_id);
                 self.wake(state, &client_id);
                 continue;
             }
@@ -645,15 +679,22 @@ impl Lanes {
                     return None;
                 }
             };
-            state.turns.pop_front();
             slot.phase = Phase::InFlight;
             slot.attempts += 1;
-            return Some(Job {
+            let job = Job {
                 uplink: slot.uplink.clone(),
                 number,
                 attempt: slot.attempts,
                 pass,
-            });
+            };
+            if self.limits.order == Order::None
+                && let Some(lane) = state.lanes.get_mut(&client_id)
+            {
+                lane.ready.remove(&number);
+            }
+            Self::take_turn(state);
+            self.promote(state, &client_id);
+            return Some(job);
         }
         None
     }
@@ -789,12 +830,10 @@ impl Lanes {
             while let Some(entry) = state.due.first_entry().filter(|entry| entry.key().0 <= now) {
                 match entry.remove() {
                     Due::Retry(client_id, number) => {
-                        if let Some(slot) = state
-                            .lanes
-                            .get_mut(&client_id)
-                            .and_then(|lane| lane.slot(number))
+                        if let Some(lane) = state.lanes.get_mut(&client_id)
+                            && lane.index(number).is_some()
                         {
-                            slot.phase = Phase::Ready;
+                            self.make_ready(lane, number);
                             self.promote(state, &client_id);
                         }
                     }
