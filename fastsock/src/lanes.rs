@@ -308,11 +308,7 @@ impl Lanes {
 
     /// Whether the lane itself is at its bound, not only the bridge.
     pub(crate) fn is_lane_full(&self, client_id: &ClientId) -> bool {
-        self.state
-            .lock()
-            .lanes
-            .get(client_id)
-            .is_some_and(|lane| lane.bytes >= self.limits.lane_bytes)
+        self.is_at_bound(&self.state.lock(), client_id)
     }
 
     /// Whether a ticket waits for its answer here.
@@ -478,6 +474,11 @@ impl Lanes {
                 .is_none_or(|lane| lane.bytes < self.limits.lane_bytes && lane.undecided == 0)
     }
 
+    fn is_at_bound(&self, state: &State, client_id: &ClientId) -> bool {
+        let lane = state.lanes.get(client_id);
+        lane.is_some_and(|lane| lane.bytes >= self.limits.lane_bytes)
+    }
+
     fn room_in(&self, state: &State, client_id: &ClientId) -> Room {
         if state
             .lanes
@@ -489,7 +490,8 @@ impl Lanes {
         match (self.has_room(state, client_id), self.limits.when_full) {
             (true, _) | (false, UplinkFull::DropOldest) => Room::More,
             (false, UplinkFull::Pause) => Room::Wait,
-            (false, UplinkFull::Close) => Room::Close,
+            (false, UplinkFull::Close) if self.is_at_bound(state, client_id) => Room::Close,
+            (false, UplinkFull::Close) => Room::Wait, // others have filled the bridge
         }
     }
 
