@@ -321,9 +321,9 @@ impl Lanes {
         self.is_full.load(Relaxed)
     }
 
-    /// Whether the destination takes messages; a lane that stays full then is its device's own doing.
-    pub(crate) fn is_destination_up(&self) -> bool {
-        !self.state.lock().breaker.is_open()
+    /// Whether the destination has taken messages all the time since; a lane that is full so long is its device's own doing.
+    pub(crate) fn was_destination_up(&self, since: Instant) -> bool {
+        self.state.lock().breaker.was_up_since(since)
     }
 
     /// The uplink books; `held` is counted by looking.

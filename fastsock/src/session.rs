@@ -273,12 +273,12 @@ impl Session {
                 return Poll::Ready(CloseReason::SlowConsumer);
             }
             if let Some(since) = self.paused.filter(|since| now >= *since + PAUSED_MAX) {
-                if self.shared.lanes.is_destination_up()
+                if self.shared.lanes.was_destination_up(since)
                     && self.shared.lanes.is_lane_full(&self.seat.client_id)
                 {
                     return Poll::Ready(CloseReason::TryAgainLater);
                 }
-                self.paused = Some(since + PAUSED_MAX); // the destination is down: that is not the device's doing
+                self.paused = Some(now); // the destination was down: that is not the device's doing
             }
             match self.heartbeat.tick(now) {
                 Beat::Wait => {}

@@ -24,6 +24,9 @@ pub(crate) struct Breaker {
     /// The most attempts at once that the lanes make.
     concurrency: usize,
     last_success: Option<Instant>,
+    /// The last sign that it was up, and the last that it was down: failures in a row, or an open breaker.
+    last_answer: Option<Instant>,
+    last_outage: Option<Instant>,
     deliveries: u64,
 }
 
@@ -75,6 +78,8 @@ impl Breaker {
             slow_start: None,
             concurrency,
             last_success: None,
+            last_answer: None,
+            last_outage: None,
             deliveries: 0,
         }
     }
@@ -107,6 +112,7 @@ impl Breaker {
             self.last_success = Some(now);
             self.deliveries += 1;
         }
+        self.note(now, signal);
         if pass.era != self.era {
             return false; // an attempt from before the breaker opened says nothing new
         }
@@ -138,9 +144,13 @@ impl Breaker {
         self.floor = self.floor.max(Some(until));
     }
 
-    /// Whether attempts are held back because the destination is down. A device is not told to come back later then.
-    pub(crate) fn is_open(&self) -> bool {
-        self.phase != Phase::Closed
+    /// Whether the destination has been up all the time since: it answers, and has not failed more than now and then.
+    /// A few lanes alone never open the breaker, so the failures in a row count as well.
+    pub(crate) fn was_up_since(&self, since: Instant) -> bool {
+        self.phase == Phase::Closed
+            && self.streak == 0
+            && self.last_answer.is_some_and(|at| at > since)
+            && self.last_outage.is_none_or(|at| at < since)
     }
 
     /// What [`judge`](super::outcome::judge) needs to know.
@@ -149,6 +159,16 @@ impl Breaker {
         Destination {
             has_recent_success: self.last_success.is_some_and(is_recent),
             deliveries: self.deliveries,
+        }
+    }
+
+    fn note(&mut self, now: Instant, signal: Signal) {
+        match signal {
+            Signal::Success | Signal::Alive => self.last_answer = Some(now),
+            Signal::Failure if self.streak + 1 >= OUTAGE || self.phase != Phase::Closed => {
+                self.last_outage = Some(now);
+            }
+            Signal::Failure | Signal::Neutral => {}
         }
     }
 
@@ -244,6 +264,8 @@ impl Window {
     }
 }
 
+/// So many failures in a row are no longer mere bad luck.
+const OUTAGE: u32 = 3;
 /// So many failures in a row open it.
 const STREAK: u32 = 20;
 /// So do more failures than answers within the window, once there are so many of both.
@@ -287,7 +309,7 @@ mod tests {
     fn it_opens_after_twenty_failures_in_a_row() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        assert!(breaker.is_open());
+        assert!(breaker.phase != Phase::Closed);
         assert_eq!(breaker.era, 1);
         let until = now + Duration::from_secs(1);
         assert_eq!(breaker.allow(now, 0), Permit::Wait(until));
@@ -364,9 +386,9 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(1);
         let mut breaker = opened(now - Duration::from_secs(1));
         assert!(!record(&mut breaker, now, Signal::Neutral));
-        assert!(breaker.is_open());
+        assert!(breaker.phase != Phase::Closed);
         assert!(!record(&mut breaker, now, Signal::Success));
-        assert!(!breaker.is_open());
+        assert!(breaker.phase == Phase::Closed);
     }
 
     #[test]
@@ -412,9 +434,9 @@ mod tests {
         let probe = pass(&mut breaker, now + Duration::from_secs(1));
         assert!(!breaker.record(now, late[1], Signal::Failure));
         assert!(!breaker.record(now, late[2], Signal::Success));
-        assert!(breaker.is_open() && breaker.destination(now).has_recent_success);
+        assert!(breaker.phase != Phase::Closed && breaker.destination(now).has_recent_success);
         breaker.record(now, probe, Signal::Success);
-        assert!(!breaker.is_open());
+        assert!(breaker.phase == Phase::Closed);
     }
 
     #[test]
@@ -426,6 +448,28 @@ mod tests {
         breaker.hold(now + Duration::from_secs(3));
         assert_eq!(breaker.allow(until - MS, 0), Permit::Wait(until));
         assert!(matches!(breaker.allow(until, 0), Permit::Go(_)));
+    }
+
+    #[test]
+    fn an_outage_is_seen_before_the_breaker_opens_and_remembered_after() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut breaker = Breaker::new(256);
+        assert!(!breaker.was_up_since(start), "nobody knows yet");
+        for second in 1..=4 {
+            record(&mut breaker, at(second), Signal::Success);
+            record(&mut breaker, at(second), Signal::Failure);
+            record(&mut breaker, at(second), Signal::Failure);
+            assert!(!breaker.was_up_since(start), "the last one failed");
+            record(&mut breaker, at(second), Signal::Alive);
+            assert!(breaker.was_up_since(start), "failures now and then");
+        }
+        for _ in 0..3 {
+            record(&mut breaker, at(5), Signal::Failure);
+        }
+        record(&mut breaker, at(6), Signal::Success);
+        assert!(!breaker.was_up_since(at(5)) && breaker.was_up_since(at(5) + MS));
+        assert!(!breaker.was_up_since(at(6)), "no answer since");
     }
 
     #[test]
