@@ -325,15 +325,25 @@ impl Session {
     }
 
     /// Leaves the seat, closes the socket as the reason demands, and tells the world last.
-    async fn end(mut self, reason: CloseReason) {
+    async fn end(self, reason: CloseReason) {
         if self.shared.registry.unseat(&self.seat) {
             self.shared
                 .broker
                 .unseated(&self.seat.client_id, self.seat.session_id);
         }
         self.shared.farewell(&self.seat, &reason);
+        let shared = self.shared.clone();
+        tokio::select! {
+            biased; // the close frame gets its chance when the time is over already, too
+            () = self.hang_up(&reason) => {}
+            () = shared.sessions.stopping() => {}
+        }
+    }
+
+    /// Says why, and waits until the device has heard it; at most `close_timeout`.
+    async fn hang_up(mut self, reason: &CloseReason) {
         let deadline = Instant::now() + self.shared.config.close_timeout;
-        let is_clean = timeout_at(deadline, self.say_goodbye(&reason))
+        let is_clean = timeout_at(deadline, self.say_goodbye(reason))
             .await
             .unwrap_or(false);
         if is_clean {
