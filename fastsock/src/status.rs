@@ -63,14 +63,15 @@ impl Status {
 
     /// `true` for the first who says so.
     pub(crate) fn stopping(&self) -> bool {
-        let is_first = matches!(
-            std::mem::replace(&mut *self.phase.lock(), Phase::Stopping),
-            Phase::Running { .. }
-        );
-        if is_first {
-            self.tell(&State::Stopping);
+        {
+            let mut phase = self.phase.lock();
+            if !matches!(*phase, Phase::Running { .. }) {
+                return false;
+            }
+            *phase = Phase::Stopping;
         }
-        is_first
+        self.tell(&State::Stopping);
+        true
     }
 
     pub(crate) fn stopped(&self) {
