@@ -262,11 +262,12 @@ impl Links {
         tell
     }
 
-    /// A link does not work, or still does not. Returns whether it did, and what to tell.
+    /// A link does not work, or still does not. Returns whether it did, and what to tell. One that cannot be had at the start
+    /// makes a gap as well: devices are there already, and others may reach Redis.
     pub(super) fn down(&mut self, kind: Kind, last_good: SystemTime) -> (bool, Option<LinkChange>) {
         let was_up = std::mem::take(&mut self.is_up[kind as usize]);
-        if was_up && kind == Kind::Sub {
-            self.gap_from = Some(last_good);
+        if kind == Kind::Sub {
+            self.gap_from.get_or_insert(last_good);
         }
         let tell = !std::mem::replace(&mut self.told_down, true);
         (was_up, tell.then_some(LinkChange::Down))
@@ -291,7 +292,7 @@ mod tests {
             links.down(Kind::Cmd, at(0)),
             (false, Some(LinkChange::Down))
         );
-        assert_eq!(links.down(Kind::Sub, at(0)), (false, None));
+        assert_eq!(links.down(Kind::Cmd, at(0)), (false, None));
         assert_eq!(links.up(Kind::Cmd, at(1)), []);
         assert_eq!(links.up(Kind::Sub, at(1)), [LinkChange::Up]);
         assert_eq!(links.down(Kind::Cmd, at(2)), (true, Some(LinkChange::Down)));
@@ -313,6 +314,21 @@ mod tests {
         assert_eq!(links.up(Kind::Sub, at(9)), [gap]);
         assert_eq!(links.up(Kind::Cmd, at(10)), [LinkChange::Up]);
         assert!(links.are_up());
+    }
+
+    #[test]
+    fn a_sub_link_that_is_late_at_the_start_is_a_gap_since_the_start() {
+        let mut links = Links::new();
+        links.down(Kind::Sub, at(0));
+        links.down(Kind::Sub, at(0));
+        let gap = LinkChange::Gap {
+            from: at(0),
+            to: at(9),
+        };
+        assert_eq!(links.up(Kind::Sub, at(9)), [gap]);
+        let mut prompt = Links::new();
+        prompt.down(Kind::Cmd, at(0));
+        assert_eq!(prompt.up(Kind::Sub, at(1)), []);
     }
 
     #[test]
