@@ -3,7 +3,7 @@
 //! A change is written by one batch at a time, so two values of one id never overtake each other. What a batch could not
 //! write is given back; a removal is kept until it is confirmed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     broker::Seated,
@@ -14,10 +14,13 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     /// Everyone seated here, and those who left but whose removal is not confirmed. This is what an idle device costs
-    /// in the broker, so an entry is 40 bytes and shares the id with the registry.
+    /// in the broker, so an entry is 48 bytes and shares the id with the registry.
     entries: HashMap<ClientId, Entry>,
-    /// Ids with a change not yet taken into a batch, oldest first, each at most once.
-    changed: VecDeque<ClientId>,
+    /// Ids with a change not yet taken into a batch, oldest first. Whoever leaves before anything was written is taken out:
+    /// while Redis is away, devices come and go by the million.
+    changed: BTreeMap<u64, ClientId>,
+    /// The number of the newest change.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -31,8 +34,8 @@ struct Entry {
     /// Who has the seat; after a removal, who had it.
     session_id: SessionId,
     wanted: Wanted,
-    /// Whether `changed` holds this id.
-    is_changed: bool,
+    /// The key of this id in `changed`; 0 when it is not there.
+    change: u64,
     /// Whether Redis must be told (again) that the seat is here.
     is_unclaimed: bool,
     /// Whether the seat was taken over from another gateway, which may have written the hash after us.
@@ -125,7 +128,7 @@ impl Presence {
             return false;
         }
         if entry.written_ms == 0 {
-            self.entries.remove(client_id);
+            self.forget(client_id);
             return false;
         }
         entry.wanted = Wanted::Del;
@@ -161,7 +164,7 @@ impl Presence {
             let entry = self.entries.get(*id);
             entry.is_some_and(|e| e.wanted == Wanted::Set && e.is_unclaimed)
         };
-        let next = self.changed.iter().take(most);
+        let next = self.changed.values().take(most);
         next.filter(claims).cloned().collect()
     }
 
@@ -173,13 +176,13 @@ impl Presence {
         }
         let mut batch = Batch::default();
         for _ in 0..most {
-            let Some(client_id) = self.changed.pop_front() else {
+            let Some((_, client_id)) = self.changed.pop_first() else {
                 break;
             };
             let Some(entry) = self.entries.get_mut(&client_id) else {
                 continue;
             };
-            entry.is_changed = false;
+            entry.change = 0;
             if entry.wanted == Wanted::Set && entry.is_unclaimed && left.contains(&client_id) {
                 entry.wanted = Wanted::Del;
             }
@@ -241,14 +244,11 @@ impl Presence {
                 continue;
             };
             if entry.wanted == Wanted::Del {
-                self.entries.remove(&del.client_id);
+                self.forget(&del.client_id);
             } else {
                 entry.written_ms = 0; // seated again meanwhile
                 entry.is_contested = false;
             }
-        }
-        if self.changed.is_empty() {
-            self.changed.shrink_to(SPARE_CHANGES);
         }
     }
 
@@ -279,17 +279,24 @@ impl Presence {
                 seated_ms,
                 session_id,
                 wanted: Wanted::Nothing,
-                is_changed: false,
+                change: 0,
                 is_unclaimed: true,
                 is_contested: false,
             })
     }
 
+    fn forget(&mut self, client_id: &ClientId) {
+        if let Some(entry) = self.entries.remove(client_id) {
+            self.changed.remove(&entry.change);
+        }
+    }
+
     fn mark(&mut self, client_id: &ClientId) -> bool {
         match self.entries.get_mut(client_id) {
-            Some(entry) if !entry.is_changed => {
-                entry.is_changed = true;
-                self.changed.push_back(client_id.clone());
+            Some(entry) if entry.change == 0 => {
+                self.changes += 1;
+                entry.change = self.changes;
+                self.changed.insert(entry.change, client_id.clone());
                 true
             }
             _ => false,
@@ -304,9 +311,6 @@ impl Batch {
         self.sets.len() + self.dels.len()
     }
 }
-
-/// Room the queue of changes keeps after a restore has filled it.
-const SPARE_CHANGES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -348,7 +352,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 40);
+        assert_eq!(size_of::<Entry>(), 48);
     }
 
     #[test]
@@ -370,6 +374,21 @@ mod tests {
         presence.seated(&id("a"), S1, 1000);
         assert!(!presence.unseated(&id("a"), S1));
         assert_eq!((batch(&mut presence), presence.len()), (None, 0));
+    }
+
+    #[test]
+    fn who_comes_and_goes_unwritten_leaves_nothing() {
+        let mut presence = Presence::default();
+        for n in 1..=1000 {
+            presence.seated(&id("a"), SessionId(n), 1000);
+            assert!(presence.seen(&id("a"), n), "{n}");
+            presence.unseated(&id("a"), SessionId(n));
+        }
+        assert_eq!((presence.waiting(), presence.len()), (0, 0));
+        presence.seated(&id("a"), SessionId(1001), 1000);
+        presence.seen(&id("a"), 7);
+        assert_eq!(batch(&mut presence).map(|b| b.len()), Some(1));
+        assert_eq!(batch(&mut presence), None);
     }
 
     #[test]
