@@ -441,9 +441,9 @@ fn connection_limit(config: &Config) -> usize {
     match config.limit_connections {
         0 => {
             let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-            descriptors.map_or(usize::MAX, |n| {
-                (n as usize).saturating_sub(DESCRIPTORS_KEPT).max(1)
-            })
+            descriptors
+                .and_then(|n| usize::try_from(n).ok())
+                .map_or(usize::MAX, |n| n.saturating_sub(DESCRIPTORS_KEPT).max(1))
         }
         limit => limit,
     }

@@ -181,7 +181,7 @@ settings! {
     /// Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound.
     uplink_lane_bytes: usize = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Bytes all lanes hold together.
-    uplink_total_bytes: usize = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64 << 30).contains(n);
+    uplink_total_bytes: usize = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
     /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
     uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
 

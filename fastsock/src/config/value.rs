@@ -120,7 +120,18 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(u16, u32, u64, usize, i64);
+integers!(u16, u32, u64, i64);
+
+/// A number of bytes or things. More than a 32-bit machine can count means as many as it can.
+impl Value for usize {
+    fn parse(text: &str) -> Option<Self> {
+        let number = u64::parse(text)?;
+        Some(number.try_into().unwrap_or(Self::MAX))
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
 
 /// Milliseconds.
 impl Value for Duration {
@@ -251,6 +262,15 @@ mod tests {
         ] {
             assert_eq!(parse_int(text), number, "{text:?}");
         }
+    }
+
+    #[test]
+    fn more_than_the_machine_can_count_is_as_many_as_it_can() {
+        assert_eq!(usize::parse("4294967295"), Some(u32::MAX as usize));
+        let sixty_four_gib = 64u64 << 30;
+        let expected = usize::try_from(sixty_four_gib).unwrap_or(usize::MAX);
+        assert_eq!(usize::parse(&sixty_four_gib.to_string()), Some(expected));
+        assert_eq!(usize::parse("-1"), None);
     }
 
     #[test]
