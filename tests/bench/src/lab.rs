@@ -213,6 +213,21 @@ impl Lab {
         Ok(())
     }
 
+    /// Waits for a second in which all else on the machine takes little time, at most so long.
+    pub(crate) fn wait_for_quiet(&mut self, at_most: Duration) -> io::Result<()> {
+        let clock = self.fleet.clock();
+        let give_up = clock.now() + nanos(at_most);
+        while clock.now() < give_up {
+            let (before, start) = (procfs::machine_cpu_ns(), clock.now());
+            self.idle(Duration::from_secs(1))?;
+            let spent = (procfs::machine_cpu_ns() - before) as f64;
+            if spent < QUIET * (clock.now() - start) as f64 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Memory of the gateways, once it has stopped changing.
     pub(crate) fn settled(&mut self, site: &Site) -> io::Result<Memory> {
         let mut last = site.memory();
@@ -284,6 +299,8 @@ fn stamp(run: u8, device: usize, due_ns: u64) -> Stamp {
     }
 }
 
+/// So many processors at work are a quiet machine.
+const QUIET: f64 = 0.2;
 /// How long anything that must happen is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// When devices that hear nothing are published to again.

@@ -67,6 +67,8 @@ pub(crate) struct Outcome {
     pub(crate) server_us: f64,
     pub(crate) redis_us: f64,
     pub(crate) generator_us: f64,
+    /// Processors that all else on the machine kept busy meanwhile.
+    pub(crate) others: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +76,7 @@ struct CpuTime {
     server: u64,
     redis: u64,
     generator: u64,
+    machine: u64,
     /// When it was read.
     at: u64,
     /// Messages that had arrived by then.
@@ -292,6 +295,7 @@ impl<'a> Course<'a> {
                 .sum(),
             redis: processes.redis.map_or(0, procfs::cpu_ns),
             generator: procfs::generator_cpu_ns(),
+            machine: procfs::machine_cpu_ns(),
             at: self.fleet.clock().now(),
             arrived: self.arrived,
         }
@@ -300,6 +304,9 @@ impl<'a> Course<'a> {
     fn outcome(self, before: CpuTime, after: CpuTime) -> Outcome {
         let arrived = (after.arrived - before.arrived).max(1) as f64;
         let us_each = |after: u64, before: u64| (after - before) as f64 / 1000.0 / arrived;
+        let spent = |cpu: &CpuTime| cpu.server + cpu.redis + cpu.generator;
+        let others =
+            (after.machine - before.machine) as f64 - (spent(&after) - spent(&before)) as f64;
         Outcome {
             lost: self.sent.saturating_sub(self.arrived),
             disorder: self.disorder,
@@ -309,6 +316,7 @@ impl<'a> Course<'a> {
             server_us: us_each(after.server, before.server),
             redis_us: us_each(after.redis, before.redis),
             generator_us: us_each(after.generator, before.generator),
+            others: others.max(0.0) / (after.at - before.at) as f64,
         }
     }
 }

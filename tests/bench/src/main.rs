@@ -77,6 +77,7 @@ fn measure(options: &Options) -> io::Result<()> {
     let mut rows = Vec::new();
     let start = Instant::now();
     for scenario in Scenario::all(options.is_full) {
+        let scenario = scenario.lasting(options.lasts);
         if !options.wants(scenario.table, &scenario.name) {
             continue;
         }
@@ -98,6 +99,7 @@ fn measure(options: &Options) -> io::Result<()> {
                     scenario.name,
                     target.name
                 );
+                lab.wait_for_quiet(options.wait)?;
                 let result = run(&scenario, &mut lab, target);
                 journal.note(&row, &target.name, &result)?;
                 row.results[n].push(result);

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, Error},
     path::PathBuf,
+    time::Duration,
 };
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -18,6 +19,10 @@ pub(crate) struct Options {
     pub(crate) is_full: bool,
     /// How often each scenario runs with each target, in turn.
     pub(crate) rounds: usize,
+    /// How long loads last, if not as long as they do by default.
+    pub(crate) lasts: Option<Duration>,
+    /// How long to wait for a quiet machine before each run.
+    pub(crate) wait: Duration,
     /// Where results go.
     pub(crate) out: PathBuf,
     target: String,
@@ -44,6 +49,8 @@ impl Options {
             role: Role::Measure,
             is_full: false,
             rounds: 0,
+            lasts: None,
+            wait: Duration::ZERO,
             out: "bench-out".into(),
             target: "target/release/fastsock".into(),
             versus: Vec::new(),
@@ -73,6 +80,10 @@ impl Options {
                 }
                 Arg::Long("only") => self.only.push(parser.value()?.string()?),
                 Arg::Long("rounds") => self.rounds = parser.value()?.parse()?,
+                Arg::Long("seconds") => {
+                    self.lasts = Some(Duration::from_secs(parser.value()?.parse()?));
+                }
+                Arg::Long("wait") => self.wait = Duration::from_secs(parser.value()?.parse()?),
                 Arg::Long("out") => self.out = parser.value()?.into(),
                 Arg::Long("full") => self.is_full = true,
                 Arg::Long("help") | Arg::Short('h') => self.role = Role::Help,
@@ -123,6 +134,8 @@ Usage: bench [--full] [--target COMMAND] [--vs COMMAND]... [--only TEXT]... [--e
   --env NAME=VALUE    one more variable for the targets
   --only TEXT         only scenarios whose table or name has this text
   --rounds N          how often each scenario runs; 1, and 2 with --vs
+  --seconds N         how long each load lasts
+  --wait N            wait up to N seconds before each run until nothing else keeps the machine busy
   --full              more rates, more gateways, more devices, features one by one
   --out DIR           where tables.md, plot.svg and figures.jsonl go; bench-out
 

@@ -83,6 +83,14 @@ impl Scenario {
         }
     }
 
+    /// The same over another time, if it is a load.
+    pub(crate) fn lasting(mut self, lasts: Option<Duration>) -> Self {
+        if let (Kind::Load(course), Some(lasts)) = (&mut self.kind, lasts) {
+            course.lasts = lasts;
+        }
+        self
+    }
+
     /// Whether it says something of the generator and nothing of the target.
     pub(crate) fn is_of_generator(&self) -> bool {
         matches!(self.kind, Kind::Echo)
@@ -438,6 +446,7 @@ fn load_metrics(outcome: &Outcome) -> Vec<Metric> {
         Metric::new("p99.9", "µs", 0, us(0.999)),
         Metric::new("max", "µs", 0, us(1.0)),
         Metric::new("sent late p99", "µs", 0, late),
+        Metric::new("others", "CPUs", 2, outcome.others),
         Metric::new("lost", "", 0, outcome.lost as f64),
         Metric::new("out of order", "", 0, outcome.disorder as f64),
     ]
