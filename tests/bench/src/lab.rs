@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Error},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -253,14 +253,29 @@ impl Lab {
     }
 
     /// Closes all devices, then stops the gateways. Returns how long the slowest took.
-    pub(crate) fn close(&mut self, site: Site) -> io::Result<Duration> {
+    pub(crate) fn close(&mut self, mut site: Site) -> io::Result<Duration> {
         self.fleet.hang_up();
-        let mut slowest = Duration::ZERO;
-        for server in site.servers {
-            slowest = slowest.max(server.stop()?.0);
+        let start = Instant::now();
+        for server in &site.servers {
+            server.terminate()?;
         }
+        for server in &mut site.servers {
+            while !server.has_ended()? {
+                if start.elapsed() > STOP_TIME {
+                    return Err(Error::other("the gateway does not stop"));
+                }
+                // What it still waits for from the backend is to come.
+                self.idle(Duration::from_micros(200))?;
+            }
+        }
+        let slowest = start.elapsed();
         self.fleet.forget_gateway();
         Ok(slowest)
+    }
+
+    /// How many slow subscribers Redis has closed so far.
+    pub(crate) fn cut_off(&self) -> io::Result<u64> {
+        self.redis.cut_off()
     }
 
     fn next_run(&mut self) -> u8 {
@@ -303,6 +318,8 @@ fn stamp(run: u8, device: usize, due_ns: u64) -> Stamp {
 const QUIET: f64 = 0.2;
 /// How long anything that must happen is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a gateway may take to stop.
+const STOP_TIME: Duration = Duration::from_secs(15);
 /// When devices that hear nothing are published to again.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Devices that connect at once where connecting is not what is measured.

@@ -106,16 +106,16 @@ fn measure(options: &Options) -> io::Result<()> {
             }
         }
         rows.push(row);
+        // Also what was broken off leaves what it has found.
+        fs::write(options.out.join("tables.md"), report::tables(&rows, &names))?;
+        fs::write(options.out.join("plot.svg"), plot::svg(&rows, &names))?;
     }
     if rows.is_empty() {
         return Err(Error::other("--only chooses nothing"));
     }
-    let tables = report::tables(&rows, &names);
-    println!("\n{tables}");
-    fs::write(options.out.join("tables.md"), &tables)?;
-    fs::write(options.out.join("plot.svg"), plot::svg(&rows, &names))?;
     println!(
-        "{} s; tables.md, plot.svg and figures.jsonl are in {}",
+        "\n{}{} s; tables.md, plot.svg and figures.jsonl are in {}",
+        report::tables(&rows, &names),
         start.elapsed().as_secs(),
         options.out.display()
     );

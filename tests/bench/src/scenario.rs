@@ -128,9 +128,13 @@ impl Scenario {
             warm_up: WARM_UP,
             lasts: course.lasts,
         };
+        let cut_off = lab.cut_off()?;
         let outcome = lab.load(&site, load)?;
+        let cut_off = lab.cut_off()? - cut_off;
         lab.close(site)?;
-        Ok(load_metrics(&outcome))
+        let mut metrics = load_metrics(&outcome);
+        metrics.push(Metric::new("cut by redis", "", 0, cut_off as f64));
+        Ok(metrics)
     }
 
     fn memory(&self, lab: &mut Lab, target: &Target, devices: usize) -> io::Result<Vec<Metric>> {
