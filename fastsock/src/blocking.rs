@@ -68,6 +68,27 @@ impl Bridge {
         }
     }
 
+    /// As [`Bridge::send`], never blocking: `done` gets the result, on this thread or on one of the runtime's. When the
+    /// bridge stops meanwhile, `done` may be dropped without a call.
+    pub fn send_then(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        done: impl FnOnce(Result<Sent>) + Send + 'static,
+    ) {
+        let shared = self.bridge.shared();
+        let payload = match verbs::send_here(shared, client_id, payload) {
+            Ok(Err(payload)) => payload,
+            Ok(Ok(sent)) => return done(Ok(sent)),
+            Err(error) => return done(Err(error)),
+        };
+        let (shared, client_id) = (Arc::clone(shared), client_id.clone());
+        let workers = shared.workers.clone();
+        workers.spawn_until_stopped(async move {
+            done(shared.broker.publish(client_id, payload.into_bytes()).await);
+        });
+    }
+
     /// As [`crate::Bridge::disconnect`].
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
         self.bridge.disconnect(client_id, reason)

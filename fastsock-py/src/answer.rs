@@ -1,0 +1,150 @@
+//! What Python hands in: payloads, client ids, and the answers of hooks.
+
+use fastsock::{Admission, Answer, ClientId, Payload, Refusal, UplinkAction};
+use pyo3::{
+    exceptions::{PyBaseException, PyTypeError},
+    intern,
+    prelude::*,
+    types::{PyBytes, PyMemoryView, PyString},
+};
+
+use crate::{
+    error::{bad_argument, class},
+    objects::{DropAction, Later, Replace, Reply},
+};
+
+/// Which decision is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    /// Who may connect.
+    Authenticate,
+    /// What becomes of an uplink.
+    OnUplink,
+}
+
+impl Question {
+    /// The name of its hook.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Authenticate => "authenticate",
+            Self::OnUplink => "on_uplink",
+        }
+    }
+
+    /// Reads the result of a hook. `None`: it answers later.
+    ///
+    /// # Errors
+    /// What the hook raised, or a `TypeError` for a result that is no answer.
+    pub(crate) fn read(self, result: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<Answer>> {
+        match self {
+            Self::Authenticate => admission(result),
+            Self::OnUplink => action(&result?),
+        }
+    }
+}
+
+fn action(result: &Bound<'_, PyAny>) -> PyResult<Option<Answer>> {
+    let action = if result.is_none() {
+        UplinkAction::Forward
+    } else if is::<DropAction>(result) {
+        UplinkAction::Drop
+    } else if let Ok(replace) = result.cast::<Replace>() {
+        UplinkAction::Replace(replace.get().0.clone())
+    } else if let Ok(reply) = result.cast::<Reply>() {
+        UplinkAction::Reply(reply.get().0.clone())
+    } else if is::<Later>(result) {
+        return Ok(None);
+    } else {
+        return Err(no_answer(
+            "on_uplink",
+            "None, Drop, Replace, Reply or Later",
+            result,
+        ));
+    };
+    Ok(Some(Answer::Uplink(action)))
+}
+
+fn admission(result: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<Answer>> {
+    let result = match result {
+        Ok(result) => result,
+        Err(error) => {
+            return Python::attach(|py| match refusal(error.value(py))? {
+                Some(refusal) => Ok(Some(Answer::Admission(Admission::Reject(refusal)))),
+                None => Err(error),
+            });
+        }
+    };
+    let admission = if result.is_none() {
+        Admission::AsConfigured
+    } else if let Ok(id) = result.cast::<PyString>() {
+        Admission::Accept(client_id(id.to_cow()?.as_ref())?)
+    } else if is::<Later>(&result) {
+        return Ok(None);
+    } else if let Some(refusal) = refusal(&result)? {
+        Admission::Reject(refusal)
+    } else {
+        let wanted = "a client id, None, Reject or Later";
+        return Err(no_answer("authenticate", wanted, &result));
+    };
+    Ok(Some(Answer::Admission(admission)))
+}
+
+/// The refusal in a `Reject`.
+fn refusal(object: &Bound<'_, PyAny>) -> PyResult<Option<Refusal>> {
+    let py = object.py();
+    if !object.is_instance_of::<PyBaseException>()
+        || !object.is_instance(class(py, "Reject")?.as_any())?
+    {
+        return Ok(None);
+    }
+    let status = object.getattr(intern!(py, "status"))?.extract()?;
+    let reason: String = object.getattr(intern!(py, "reason"))?.extract()?;
+    let retry_after: Option<u32> = object.getattr(intern!(py, "retry_after"))?.extract()?;
+    let refusal = Refusal::new(status, reason);
+    Ok(Some(match retry_after {
+        Some(seconds) => refusal.with_retry_after(seconds),
+        None => refusal,
+    }))
+}
+
+/// Whether it is an instance of a class, or the class itself.
+fn is<T: pyo3::PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
+    object.is(object.py().get_type::<T>()) || object.is_instance_of::<T>()
+}
+
+fn no_answer(hook: &str, wanted: &str, result: &Bound<'_, PyAny>) -> PyErr {
+    let class = result.get_type();
+    PyTypeError::new_err(format!("{hook} returns {wanted}, not {class}"))
+}
+
+/// A client id from Python.
+pub(crate) fn client_id(id: &str) -> PyResult<ClientId> {
+    ClientId::new(id).ok_or_else(|| {
+        bad_argument(format!(
+            "a client id has 1 to {} bytes; this has {}",
+            ClientId::MAX_BYTES,
+            id.len()
+        ))
+    })
+}
+
+/// A payload from Python: `str` is TEXT, anything with the buffer protocol BINARY.
+pub(crate) fn payload(object: &Bound<'_, PyAny>) -> PyResult<Payload> {
+    if let Ok(text) = object.cast::<PyString>() {
+        return Ok(Payload::text(text.to_cow()?));
+    }
+    if let Ok(bytes) = object.cast::<PyBytes>() {
+        return Ok(Payload::binary(bytes.as_bytes().to_vec()));
+    }
+    // The stable ABI has no buffers before 3.11, but a memoryview can make bytes of any.
+    let view = PyMemoryView::from(object).map_err(|_| {
+        PyTypeError::new_err(format!(
+            "a payload is str or bytes-like, not {}",
+            object.get_type()
+        ))
+    })?;
+    let bytes = view.call_method0(intern!(object.py(), "tobytes"))?;
+    Ok(Payload::binary(
+        bytes.cast::<PyBytes>()?.as_bytes().to_vec(),
+    ))
+}

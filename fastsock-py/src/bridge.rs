@@ -1,0 +1,256 @@
+//! `fastsock.Bridge`: hooks on one dispatcher thread.
+
+use fastsock::events::Uplinks;
+use parking_lot::Mutex;
+use pyo3::{
+    PyTraverseError, PyVisit, intern,
+    prelude::*,
+    types::{PyDict, PyType},
+};
+
+use crate::{
+    core::Core,
+    dispatcher,
+    error::bad_argument,
+    hooks::HookSet,
+    objects::{Client, Leftover, Ticket},
+    run::Wants,
+    settings::Settings,
+};
+
+/// A WebSocket to Redis to HTTP bridge in this process.
+///
+/// Keywords are the settings of the README by their names in lower case (websocket_port=3000, remote_url="http://..."; times
+/// are milliseconds as int), and the hooks. config is a dict of settings or the path of a TOML file, environ a mapping of
+/// environment variables; keywords win over environ, and environ over config.
+///
+/// All hooks run on one thread, one at a time, events of one device in order:
+///
+///     authenticate(request)           a client id (str) lets in; None: as configured; raise Reject(status, reason)
+///     on_connect(client)              a device can be sent to
+///     on_uplink(uplink)               None forwards; Drop, Replace(payload), Reply(payload)
+///     on_uplinks(list)                takes all uplinks, a list at a time: nothing is forwarded (not with on_uplink)
+///     on_disconnect(client, reason)   reason is a str with a code
+///     on_uplink_lost(uplink, reason)  an uplink was given up
+///     on_state(state)                 "running", "degraded", "gap", "stopping", "stopped"
+///     on_error(hook, exception)       a hook raised; without it, sys.unraisablehook
+///
+/// A failed authenticate refuses with 503, a failed on_uplink loses that message: it is never forwarded unchecked.
+///
+///     with fastsock.Bridge(websocket_port=3000, on_uplink=print) as bridge:
+///         bridge.wait()
+#[pyclass(frozen, subclass, weakref, module = "fastsock")]
+pub struct Bridge {
+    core: Core,
+    hooks: Mutex<HookSet>,
+}
+
+#[pymethods]
+impl Bridge {
+    #[new]
+    #[pyo3(signature = (*, config=None, environ=None, authenticate=None, on_connect=None, on_uplink=None, on_uplinks=None,
+        on_disconnect=None, on_uplink_lost=None, on_state=None, on_error=None, **settings))]
+    #[expect(clippy::too_many_arguments, reason = "keywords")]
+    fn new(
+        py: Python<'_>,
+        config: Option<&Bound<'_, PyAny>>,
+        environ: Option<&Bound<'_, PyAny>>,
+        authenticate: Option<Py<PyAny>>,
+        on_connect: Option<Py<PyAny>>,
+        on_uplink: Option<Py<PyAny>>,
+        on_uplinks: Option<Py<PyAny>>,
+        on_disconnect: Option<Py<PyAny>>,
+        on_uplink_lost: Option<Py<PyAny>>,
+        on_state: Option<Py<PyAny>>,
+        on_error: Option<Py<PyAny>>,
+        settings: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let hooks = HookSet {
+            authenticate,
+            on_connect,
+            on_uplink,
+            on_uplinks,
+            on_disconnect,
+            on_uplink_lost,
+            on_state,
+            on_error,
+        };
+        hooks.check(py)?;
+        let uplinks = match (&hooks.on_uplink, &hooks.on_uplinks) {
+            (Some(_), Some(_)) => {
+                return Err(bad_argument("on_uplink and on_uplinks exclude each other"));
+            }
+            (Some(_), None) => Uplinks::Decide,
+            (None, Some(_)) => Uplinks::Take,
+            (None, None) => Uplinks::Off,
+        };
+        let wants = Wants {
+            authenticate: hooks.authenticate.is_some(),
+            uplinks,
+            notices: hooks.has_notices(),
+            own_stream: false,
+        };
+        Ok(Self {
+            core: Core::new(Settings::gather(config, environ, settings)?, wants),
+            hooks: Mutex::new(hooks),
+        })
+    }
+
+    /// A bridge with the settings of the environment (WEBSOCKET_PORT, REMOTE_URL, ...); keywords win.
+    #[classmethod]
+    #[pyo3(signature = (**keywords))]
+    fn from_env<'py>(
+        class: &Bound<'py, PyType>,
+        keywords: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = class.py();
+        let all = PyDict::new(py);
+        all.set_item(
+            "environ",
+            py.import(intern!(py, "os"))?
+                .getattr(intern!(py, "environ"))?,
+        )?;
+        if let Some(keywords) = keywords {
+            all.update(keywords.as_mapping())?;
+        }
+        class.call((), Some(&all))
+    }
+
+    /// Binds the ports and starts; devices can connect when it returns. Starting a running bridge does nothing.
+    ///
+    /// Raises ConfigError for files that cannot be read, BindError for a port that is taken.
+    fn start<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        if let Some(run) = slf.get().core.start(slf.py())? {
+            dispatcher::start(slf, run)?;
+        }
+        Ok(slf.clone())
+    }
+
+    /// Stops: closes every device with 1001, delivers what was accepted, at most timeout seconds long (8 when None).
+    ///
+    /// Says what was left. After it returns no hook runs. In a hook it only begins to stop and returns at once; wait()
+    /// elsewhere sees the end. Stopping a stopped bridge does nothing.
+    #[pyo3(signature = (timeout=None))]
+    fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
+        self.core.stop(py, timeout)
+    }
+
+    /// Waits until the bridge has stopped, at most timeout seconds; False when that time is over. Ctrl-C raises
+    /// KeyboardInterrupt here, and the bridge goes on: leaving the with block stops it.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        self.core.wait(py, timeout)
+    }
+
+    /// Queues a message for a device: str is TEXT, bytes-like BINARY. Says where it went: "here", "elsewhere" (another
+    /// gateway has the device), or "offline" (nobody has it; the message is gone).
+    ///
+    /// Raises TooLargeError over 16 MiB, OutboxFullError, BrokerError when Redis has to be asked and cannot, StoppedError.
+    /// Blocks only while Redis is asked, at most some 2 seconds, with the interpreter let go.
+    #[pyo3(signature = (client_id, payload, /))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        payload: &Bound<'_, PyAny>,
+    ) -> PyResult<&'static str> {
+        self.core.send(py, client_id, payload)
+    }
+
+    /// Closes the session of a device that is here; False when it is not. Without code and reason: 4510 "kicked".
+    #[pyo3(signature = (client_id, /, code=None, reason=None))]
+    fn disconnect(
+        &self,
+        client_id: &str,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> PyResult<bool> {
+        self.core.disconnect(client_id, code, reason)
+    }
+
+    /// Everyone who is connected here, in no order.
+    fn clients(&self) -> PyResult<Vec<Client>> {
+        self.core.clients()
+    }
+
+    /// The books: {"uplink": ..., "downlink": ..., "sessions": ..., "counters": ..., "python": ...}.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core.stats(py)
+    }
+
+    /// Answers a hook that returned Later, with what it could have returned or raised. From any thread.
+    ///
+    /// Raises TicketError when it was answered already or its time (hook_timeout) is over.
+    #[pyo3(signature = (ticket, answer, /))]
+    fn resolve(&self, ticket: &Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.core.resolve(*ticket, answer)
+    }
+
+    /// The value of a setting as text; secrets are shown as ***. KeyError when there is no such setting.
+    #[pyo3(signature = (name, /))]
+    fn setting(&self, name: String) -> PyResult<String> {
+        let value = self.core.setting(&name);
+        value.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(name))
+    }
+
+    /// What the bridge is doing: "running", "degraded", "stopping", "stopped".
+    #[getter]
+    fn state(&self) -> PyResult<&'static str> {
+        self.core.state()
+    }
+
+    /// Where devices connect: (host, port).
+    #[getter]
+    fn local_addr(&self) -> PyResult<(String, u16)> {
+        self.core.local_addr()
+    }
+
+    /// The port devices connect to.
+    #[getter]
+    fn port(&self) -> PyResult<u16> {
+        Ok(self.core.local_addr()?.1)
+    }
+
+    /// Where the admin listener is: (host, port), or None.
+    #[getter]
+    fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
+        self.core.admin_addr()
+    }
+
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        Self::start(slf)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.core.stop(py, None).map(drop)
+    }
+
+    fn __repr__(&self) -> String {
+        match (self.core.state(), self.core.local_addr()) {
+            (Ok(state @ "stopped"), _) => format!("<fastsock.Bridge {state}>"),
+            (Ok(state), Ok((host, port))) => format!("<fastsock.Bridge {state} on {host}:{port}>"),
+            _ => "<fastsock.Bridge of another process>".into(),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Locked: somebody is using them, so nothing is garbage.
+        self.hooks
+            .try_lock()
+            .map_or(Ok(()), |hooks| hooks.traverse(&visit))
+    }
+
+    fn __clear__(&self) {
+        let hooks = std::mem::take(&mut *self.hooks.lock());
+        self.core.clear();
+        drop(hooks);
+    }
+}
+
+impl Bridge {
+    /// The hooks, for as long as a batch takes.
+    pub(crate) fn hooks(&self, py: Python<'_>) -> HookSet {
+        self.hooks.lock().clone_ref(py)
+    }
+}

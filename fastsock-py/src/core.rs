@@ -1,0 +1,238 @@
+//! What both kinds of bridge are made of: settings, at most one run at a time, and the verbs.
+
+use std::{sync::Arc, time::Duration};
+
+use fastsock::{CloseReason, Sent};
+use parking_lot::Mutex;
+use pyo3::{exceptions::PyRuntimeError, intern, prelude::*, types::PyDict};
+
+use crate::{
+    answer::{Question, client_id, payload},
+    error::{bad_argument, exception, forked, not_running, raised},
+    objects::{Client, Leftover, Ticket, host_port},
+    run::{Hold, Run, SLACK, STOP_TIME, Wants},
+    settings::Settings,
+};
+
+/// A bridge that can be started, stopped, and started again.
+pub(crate) struct Core {
+    settings: Settings,
+    wants: Wants,
+    hold: Mutex<Option<Hold>>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings, wants: Wants) -> Self {
+        Self {
+            settings,
+            wants,
+            hold: Mutex::new(None),
+        }
+    }
+
+    /// Starts it, unless it runs already; then `None`.
+    pub(crate) fn start(&self, py: Python<'_>) -> PyResult<Option<Arc<Run>>> {
+        if let Some(run) = self.latest()? {
+            match run.leftover() {
+                None if run.is_stopping() => {
+                    return Err(exception("StoppedError", ("the bridge is still stopping",)));
+                }
+                None => return Ok(None),
+                Some(_) => {}
+            }
+        }
+        let run = Run::start(py, &self.settings, self.wants)?;
+        let before = self.hold.lock().replace(Hold::new(Arc::clone(&run)));
+        drop(before); // not under the lock
+        Ok(Some(run))
+    }
+
+    /// The run that goes on.
+    pub(crate) fn run(&self) -> PyResult<Arc<Run>> {
+        self.latest()?.ok_or_else(not_running)
+    }
+
+    /// The last run, if there was one; it may have stopped.
+    pub(crate) fn latest(&self) -> PyResult<Option<Arc<Run>>> {
+        let hold = self.hold.lock();
+        match hold.as_ref().map(Hold::run) {
+            Some(run) if !run.is_ours() => Err(forked()),
+            run => Ok(run.map(Arc::clone)),
+        }
+    }
+
+    /// Stops it and waits, except in a hook.
+    pub(crate) fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
+        let Some(run) = self.latest()? else {
+            return Ok(Leftover(fastsock::Leftover::default()));
+        };
+        let deadline = timeout.map_or(Ok(STOP_TIME), seconds)?;
+        run.begin_stop(deadline)?;
+        if !run.is_dispatcher() {
+            let has_ended = run.wait_ended(py, deadline.checked_add(SLACK));
+            run.shut(); // whatever happened: after this call no further hook begins
+            has_ended?;
+        }
+        Ok(Leftover(run.leftover().unwrap_or_default()))
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let Some(run) = self.latest()? else {
+            return Ok(true);
+        };
+        if run.is_dispatcher() {
+            return Err(PyRuntimeError::new_err(
+                "wait() in a hook would wait for itself",
+            ));
+        }
+        run.wait_ended(py, timeout.map(seconds).transpose()?)
+    }
+
+    pub(crate) fn send(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<&'static str> {
+        let (run, id, payload) = (self.run()?, client_id(id)?, payload(object)?);
+        // A device that is here is served without letting the interpreter go, which costs more than the send.
+        let is_here = run
+            .handle
+            .send_here(&id, payload.clone())
+            .map_err(|e| raised(&e))?;
+        if is_here {
+            return Ok(name(Sent::Here));
+        }
+        let sent = py.detach(|| run.bridge.send(&id, payload));
+        sent.map(name).map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn disconnect(
+        &self,
+        id: &str,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> PyResult<bool> {
+        let reason = match (code, reason) {
+            (None, None) => CloseReason::Kicked,
+            (code, reason) => {
+                let code = code.unwrap_or(KICKED);
+                if !(3000..5000).contains(&code) && code != 1000 {
+                    let text = format!("a close code is 1000 or from 3000 to 4999, not {code}");
+                    return Err(bad_argument(text));
+                }
+                CloseReason::Custom(code, reason.unwrap_or("").into())
+            }
+        };
+        Ok(self.run()?.handle.disconnect(&client_id(id)?, reason))
+    }
+
+    pub(crate) fn clients(&self) -> PyResult<Vec<Client>> {
+        Ok(self
+            .run()?
+            .handle
+            .clients()
+            .into_iter()
+            .map(Client)
+            .collect())
+    }
+
+    /// The books of the core, and what this side counts.
+    pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let run = self.run()?;
+        let text = serde_json::to_string(&run.handle.stats())
+            .map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+        let stats = py
+            .import(intern!(py, "json"))?
+            .call_method1(intern!(py, "loads"), (text,))?;
+        let own = PyDict::new(py);
+        let load =
+            |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        let counts = &run.counts;
+        own.set_item("events", load(&counts.events))?;
+        own.set_item("wakes", load(&counts.wakes))?;
+        own.set_item("attaches", load(&counts.attaches))?;
+        own.set_item("hook_errors", load(&counts.hook_errors))?;
+        own.set_item("uplinks_failed", load(&counts.uplinks_failed))?;
+        own.set_item("notices_dropped", run.queue.dropped())?;
+        own.set_item("log_dropped", run.log.dropped())?;
+        own.set_item(
+            "waiting",
+            run.queue.len() + run.stream.as_ref().map_or(0, |s| s.len()),
+        )?;
+        stats.set_item("python", own)?;
+        Ok(stats)
+    }
+
+    pub(crate) fn state(&self) -> PyResult<&'static str> {
+        Ok(self
+            .latest()?
+            .map_or("stopped", |run| run.handle.state().as_str()))
+    }
+
+    pub(crate) fn local_addr(&self) -> PyResult<(String, u16)> {
+        Ok(host_port(self.run()?.handle.local_addr()))
+    }
+
+    pub(crate) fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
+        Ok(self.run()?.handle.admin_addr().map(host_port))
+    }
+
+    /// Answers a decision with what a hook could have returned or raised.
+    pub(crate) fn resolve(&self, ticket: Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
+        let run = self.run()?;
+        let is_failure = answer.is_instance_of::<pyo3::exceptions::PyBaseException>();
+        let result = if is_failure && ticket.question == Question::OnUplink {
+            Err(PyErr::from_value(answer.clone()))
+        } else {
+            ticket.question.read(if is_failure {
+                Err(PyErr::from_value(answer.clone()))
+            } else {
+                Ok(answer.clone())
+            })
+        };
+        let (answer, raised_by_hook) = match result {
+            Ok(Some(answer)) => (answer, None),
+            Ok(None) => return Err(bad_argument("the answer of resolve() cannot be Later")),
+            Err(error) => (fastsock::Answer::Failed, (!is_failure).then_some(error)),
+        };
+        run.handle
+            .resolve(ticket.ticket, answer)
+            .map_err(|e| raised(&e))?;
+        raised_by_hook.map_or(Ok(()), Err)
+    }
+
+    /// The value of a setting as text; secrets are hidden.
+    pub(crate) fn setting(&self, name: &str) -> Option<String> {
+        match name {
+            "runtime_workers" => Some(self.settings.workers.to_string()),
+            name => self.settings.config.show(name),
+        }
+    }
+
+    /// Lets go of the run. In a forked child that leaves everything alone.
+    pub(crate) fn clear(&self) {
+        let hold = self.hold.lock().take();
+        drop(hold);
+    }
+}
+
+/// Where a message went, in a word.
+pub(crate) fn name(sent: Sent) -> &'static str {
+    match sent {
+        Sent::Here => "here",
+        Sent::Elsewhere => "elsewhere",
+        Sent::Offline => "offline",
+    }
+}
+
+/// A time from Python.
+pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds.min(MAX_SECONDS))
+        .map_err(|_| bad_argument(format!("a timeout is 0 or more seconds, not {seconds}")))
+}
+
+const KICKED: u16 = 4510;
+/// More than a century; beyond, adding it to a clock could overflow.
+const MAX_SECONDS: f64 = 4e9;

@@ -1,0 +1,249 @@
+//! The one thread that calls the hooks of a `Bridge`. It stays attached to the interpreter's thread state it got at its
+//! start, lets go of the interpreter only while it waits, and drains in batches: attaching anew for each message would cost
+//! ten times what a hook does.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::Builder,
+    time::{Duration, Instant},
+};
+
+use fastsock::{Answer, Ticket, events::Event};
+use pyo3::{
+    prelude::*,
+    types::{PyList, PyWeakrefMethods, PyWeakrefReference},
+};
+
+use crate::{
+    answer::Question,
+    bridge::Bridge,
+    error::report,
+    hooks::HookSet,
+    objects::{Client, ConnectRequest, Uplink},
+    run::{Busy, Run},
+    signals::Blocked,
+    words,
+};
+
+/// Starts the thread. It ends when the run's queue is closed and drained, or its bridge was collected.
+pub(crate) fn start(bridge: &Bound<'_, Bridge>, run: Arc<Run>) -> PyResult<()> {
+    let py = bridge.py();
+    let weak = PyWeakrefReference::new(bridge)?.unbind();
+    let busy = run.busy();
+    let _blocked = Blocked::new();
+    let spawned = py.detach(|| {
+        Builder::new()
+            .name("fastsock-hooks".into())
+            .spawn(move || Dispatcher::run(&run, &weak, busy))
+    });
+    spawned.map(drop).map_err(Into::into)
+}
+
+struct Dispatcher<'a, 'py> {
+    py: Python<'py>,
+    run: &'a Run,
+    bridge: Bound<'py, PyWeakrefReference>,
+    refreshed: Instant,
+}
+
+impl<'py> Dispatcher<'_, 'py> {
+    fn run(run: &Arc<Run>, bridge: &Py<PyWeakrefReference>, busy: Option<Busy>) {
+        run.adopt_dispatcher();
+        Python::attach(|py| {
+            run.counts.attaches.fetch_add(1, Relaxed);
+            let mut dispatcher = Dispatcher {
+                py,
+                run,
+                bridge: bridge.bind(py).clone(),
+                refreshed: Instant::now(),
+            };
+            dispatcher.serve();
+        });
+        drop(busy); // all hooks have returned
+    }
+
+    fn serve(&mut self) {
+        let mut events = Vec::with_capacity(BATCH);
+        loop {
+            // Asked before draining: what comes in until then is drained below, and nothing comes after.
+            let is_closed = self.run.queue.is_closed();
+            let count = self.run.queue.drain(BATCH, &mut events);
+            let records = self.run.log.deliver(self.py).unwrap_or(0);
+            if count > 0 {
+                let Some(bridge) = self.bridge.upgrade() else {
+                    return;
+                };
+                let Ok(bridge) = bridge.cast_into::<Bridge>() else {
+                    return;
+                };
+                self.run.counts.events.fetch_add(count as u64, Relaxed);
+                self.call_all(&bridge.get().hooks(self.py), &mut events);
+            } else if records == 0 {
+                if is_closed {
+                    return;
+                }
+                self.wait();
+            }
+        }
+    }
+
+    /// Lets go of the interpreter until something comes, and sees whether the levels of the log have changed.
+    fn wait(&mut self) {
+        if self.refreshed.elapsed() >= LEVELS_AGE {
+            self.refreshed = Instant::now();
+            if let Err(error) = self.run.log.refresh(self.py) {
+                error.write_unraisable(self.py, None);
+            }
+        }
+        self.run.counts.wakes.fetch_add(1, Relaxed);
+        self.py.detach(|| self.run.queue.wait(LEVELS_AGE));
+    }
+
+    fn call_all(&self, hooks: &HookSet, events: &mut Vec<Event>) {
+        let mut taken = Vec::new();
+        for event in events.drain(..) {
+            if self.run.is_shut() {
+                self.fail(&event);
+                continue;
+            }
+            match event {
+                Event::Uplink {
+                    ticket: None,
+                    uplink,
+                } => taken.push(uplink),
+                event => {
+                    self.hand_over(hooks, &mut taken); // before what came later
+                    self.call(hooks, event);
+                }
+            }
+        }
+        self.hand_over(hooks, &mut taken);
+    }
+
+    fn call(&self, hooks: &HookSet, event: Event) {
+        let py = self.py;
+        match event {
+            Event::Uplink {
+                ticket: Some(ticket),
+                uplink,
+            } => {
+                let Some(hook) = &hooks.on_uplink else {
+                    return self.answer(ticket, Answer::Failed);
+                };
+                let result = Bound::new(py, Uplink::new(uplink, Some(ticket)))
+                    .and_then(|uplink| hook.bind(py).call1((uplink,)));
+                self.decide(hooks, Question::OnUplink, hook, ticket, result);
+            }
+            Event::Authenticate { ticket, request } => {
+                let Some(hook) = &hooks.authenticate else {
+                    return self.answer(ticket, Answer::Failed);
+                };
+                let result = Bound::new(py, ConnectRequest::new(*request, ticket))
+                    .and_then(|request| hook.bind(py).call1((request,)));
+                self.decide(hooks, Question::Authenticate, hook, ticket, result);
+            }
+            Event::Connect(client) => {
+                self.tell(hooks, "on_connect", &hooks.on_connect, |hook| {
+                    hook.call1((Client(client),))
+                });
+            }
+            Event::Disconnect { client, reason } => {
+                self.tell(hooks, "on_disconnect", &hooks.on_disconnect, |hook| {
+                    hook.call1((Client(client), words::close_reason(py, &reason)?))
+                });
+            }
+            Event::UplinkLost { uplink, reason } => {
+                self.tell(hooks, "on_uplink_lost", &hooks.on_uplink_lost, |hook| {
+                    hook.call1((Uplink::new(uplink, None), reason.as_str()))
+                });
+            }
+            Event::State(state) => {
+                self.tell(hooks, "on_state", &hooks.on_state, |hook| {
+                    hook.call1((words::state(py, &state)?,))
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives the uplinks that the host takes to `on_uplinks`.
+    fn hand_over(&self, hooks: &HookSet, taken: &mut Vec<fastsock::Uplink>) {
+        if taken.is_empty() {
+            return;
+        }
+        let count = taken.len() as u64;
+        let objects: PyResult<Vec<_>> = taken
+            .drain(..)
+            .map(|uplink| Bound::new(self.py, Uplink::new(uplink, None)))
+            .collect();
+        let mut has_failed = true;
+        self.tell(hooks, "on_uplinks", &hooks.on_uplinks, |hook| {
+            let result = hook.call1((PyList::new(self.py, objects?)?,));
+            has_failed = result.is_err();
+            result
+        });
+        if has_failed {
+            self.run.counts.uplinks_failed.fetch_add(count, Relaxed);
+        }
+    }
+
+    fn tell(
+        &self,
+        hooks: &HookSet,
+        name: &'static str,
+        hook: &Option<Py<PyAny>>,
+        call: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    ) {
+        let Some(hook) = hook else { return };
+        if let Err(error) = call(hook.bind(self.py)) {
+            self.report(hooks, error, name, hook);
+        }
+    }
+
+    fn decide(
+        &self,
+        hooks: &HookSet,
+        question: Question,
+        hook: &Py<PyAny>,
+        ticket: Ticket,
+        result: PyResult<Bound<'py, PyAny>>,
+    ) {
+        match question.read(result) {
+            Ok(Some(answer)) => self.answer(ticket, answer),
+            Ok(None) => {} // resolve() will
+            Err(error) => {
+                self.answer(ticket, Answer::Failed);
+                self.report(hooks, error, question.name(), hook);
+            }
+        }
+    }
+
+    fn fail(&self, event: &Event) {
+        match event {
+            Event::Uplink { ticket: None, .. } => {
+                self.run.counts.uplinks_failed.fetch_add(1, Relaxed);
+            }
+            event => {
+                if let Some(ticket) = event.ticket() {
+                    self.answer(ticket, Answer::Failed);
+                }
+            }
+        }
+    }
+
+    /// A decision whose time is over has failed already: then this answer does not count.
+    fn answer(&self, ticket: Ticket, answer: Answer) {
+        let _ = self.run.handle.resolve(ticket, answer);
+    }
+
+    fn report(&self, hooks: &HookSet, error: PyErr, name: &'static str, hook: &Py<PyAny>) {
+        self.run.counts.hook_errors.fetch_add(1, Relaxed);
+        let on_error = hooks.on_error.as_ref().map(|hook| hook.bind(self.py));
+        report(self.py, error, name, Some(hook.bind(self.py)), on_error);
+    }
+}
+
+/// Events drained at once: enough to share the cost of the lock, few enough that a stop is soon seen.
+const BATCH: usize = 256;
+/// How long a change of a logger's level may take to be seen.
+const LEVELS_AGE: Duration = Duration::from_secs(1);

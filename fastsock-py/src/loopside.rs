@@ -1,0 +1,265 @@
+//! What `fastsock/aio.py` builds `AsyncBridge` on: the same queues, drained by an event loop instead of a thread.
+
+use std::{
+    collections::VecDeque,
+    os::fd::AsRawFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use fastsock::events::{Event, Uplinks};
+use parking_lot::Mutex;
+use pyo3::{
+    exceptions::PyKeyError,
+    prelude::*,
+    types::{PyDict, PyList, PyTuple},
+};
+
+use crate::{
+    answer::Question,
+    answer::{client_id, payload},
+    core::{Core, name, seconds},
+    error::{bad_argument, raised, report},
+    objects::{Client, ConnectRequest, Leftover, Ticket, Uplink},
+    run::{Run, STOP_TIME, Wants},
+    settings::Settings,
+    words,
+};
+
+/// The native side of an AsyncBridge. Nothing in it blocks.
+#[pyclass(frozen, weakref, module = "fastsock._fastsock")]
+pub struct LoopBridge {
+    core: Core,
+    /// Sends that had to ask Redis, by the number that the loop gave them.
+    sent: Arc<Mutex<VecDeque<(u64, fastsock::Result<fastsock::Sent>)>>>,
+}
+
+#[pymethods]
+impl LoopBridge {
+    #[new]
+    #[pyo3(signature = (*, config, environ, settings, authenticate, notices, uplinks))]
+    fn new(
+        config: Option<&Bound<'_, PyAny>>,
+        environ: Option<&Bound<'_, PyAny>>,
+        settings: &Bound<'_, PyDict>,
+        authenticate: bool,
+        notices: bool,
+        uplinks: Option<&str>,
+    ) -> PyResult<Self> {
+        let settings = Settings::gather(config, environ, Some(settings))?;
+        let uplinks = match uplinks {
+            Some("decide") => Uplinks::Decide,
+            Some("forward") => Uplinks::Off,
+            Some("take") => Uplinks::Take,
+            None if settings.config.remote_url.is_none() => Uplinks::Take,
+            None => Uplinks::Off,
+            Some(other) => {
+                let text =
+                    format!("uplinks: {other:?} is not allowed; give \"forward\" or \"take\"");
+                return Err(bad_argument(text));
+            }
+        };
+        let wants = Wants {
+            authenticate,
+            uplinks,
+            notices,
+            own_stream: uplinks == Uplinks::Take,
+        };
+        Ok(Self {
+            core: Core::new(settings, wants),
+            sent: Arc::default(),
+        })
+    }
+
+    /// Starts; False when it runs already.
+    fn start(&self, py: Python<'_>) -> PyResult<bool> {
+        let run = self.core.start(py)?;
+        Ok(run.is_some())
+    }
+
+    /// Begins to stop; the events' descriptor becomes readable when it is over.
+    #[pyo3(signature = (timeout))]
+    fn begin_stop(&self, timeout: Option<f64>) -> PyResult<()> {
+        let deadline = timeout.map_or(Ok(STOP_TIME), seconds)?;
+        self.core
+            .latest()?
+            .map_or(Ok(()), |run| run.begin_stop(deadline))
+    }
+
+    /// What was left, once it has stopped; None before.
+    fn leftover(&self) -> PyResult<Option<Leftover>> {
+        let run = self.core.latest()?;
+        Ok(run.and_then(|run| run.leftover()).map(Leftover))
+    }
+
+    /// The descriptor that is readable while there are events.
+    fn events_fd(&self) -> PyResult<i32> {
+        Ok(self.core.run()?.queue.fd().as_raw_fd())
+    }
+
+    /// The descriptor that is readable while there are taken uplinks; None when uplinks are not taken.
+    fn uplinks_fd(&self) -> PyResult<Option<i32>> {
+        Ok(self
+            .core
+            .run()?
+            .stream
+            .as_ref()
+            .map(|stream| stream.fd().as_raw_fd()))
+    }
+
+    /// Waits on a thread of the caller's until there are events (or uplinks); False when the time is over.
+    fn wait(&self, py: Python<'_>, uplinks: bool, timeout: f64) -> PyResult<bool> {
+        let (run, timeout) = (self.core.run()?, seconds(timeout)?);
+        Ok(py.detach(|| wait(&run, uplinks, timeout)))
+    }
+
+    /// Up to most events, each a tuple of its kind and what a hook of that name is given; then "sent" ones. Delivers the log.
+    fn drain<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
+        let run = self.core.run()?;
+        run.counts.wakes.fetch_add(1, Relaxed);
+        let mut events = Vec::new();
+        run.queue.drain(most, &mut events);
+        run.counts.events.fetch_add(events.len() as u64, Relaxed);
+        run.log.deliver(py)?;
+        let list = PyList::empty(py);
+        for event in events {
+            if let Some(event) = tuple(py, event)? {
+                list.append(event)?;
+            }
+        }
+        let sent = std::mem::take(&mut *self.sent.lock());
+        for (number, result) in sent {
+            list.append(match result {
+                Ok(sent) => ("sent", number, name(sent)).into_pyobject(py)?,
+                Err(error) => ("sent", number, raised(&error).into_value(py)).into_pyobject(py)?,
+            })?;
+        }
+        Ok(list)
+    }
+
+    /// Up to most taken uplinks.
+    fn drain_uplinks<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
+        let run = self.core.run()?;
+        let mut events = Vec::new();
+        if let Some(stream) = &run.stream {
+            run.counts
+                .events
+                .fetch_add(stream.drain(most, &mut events) as u64, Relaxed);
+        }
+        let uplinks = events.into_iter().filter_map(|event| match event {
+            Event::Uplink { uplink, .. } => Some(Bound::new(py, Uplink::new(uplink, None))),
+            _ => None,
+        });
+        PyList::new(py, uplinks.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    /// Looks up the levels of the loggers again.
+    fn refresh_log(&self, py: Python<'_>) -> PyResult<()> {
+        self.core.run()?.log.refresh(py)
+    }
+
+    /// Counts and tells of an exception in a hook.
+    fn report(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        error: Bound<'_, PyAny>,
+        hook: Option<&Bound<'_, PyAny>>,
+        on_error: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        if let Some(run) = self.core.latest()? {
+            run.counts.hook_errors.fetch_add(1, Relaxed);
+        }
+        report(py, PyErr::from_value(error), name, hook, on_error);
+        Ok(())
+    }
+
+    /// Queues a message; where it went, or None when Redis is asked: then drain() gives ("sent", number, result).
+    fn send(
+        &self,
+        id: &str,
+        object: &Bound<'_, PyAny>,
+        number: u64,
+    ) -> PyResult<Option<&'static str>> {
+        let (run, id, payload) = (self.core.run()?, client_id(id)?, payload(object)?);
+        if run
+            .handle
+            .send_here(&id, payload.clone())
+            .map_err(|e| raised(&e))?
+        {
+            return Ok(Some(name(fastsock::Sent::Here)));
+        }
+        let (sent, queue) = (Arc::clone(&self.sent), Arc::clone(&run.queue));
+        run.bridge.send_then(&id, payload, move |result| {
+            sent.lock().push_back((number, result));
+            queue.wake();
+        });
+        Ok(None)
+    }
+
+    fn disconnect(&self, id: &str, code: Option<u16>, reason: Option<&str>) -> PyResult<bool> {
+        self.core.disconnect(id, code, reason)
+    }
+
+    fn clients(&self) -> PyResult<Vec<Client>> {
+        self.core.clients()
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core.stats(py)
+    }
+
+    fn resolve(&self, ticket: &Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.core.resolve(*ticket, answer)
+    }
+
+    fn setting(&self, name: String) -> PyResult<String> {
+        let value = self.core.setting(&name);
+        value.ok_or_else(|| PyKeyError::new_err(name))
+    }
+
+    #[getter]
+    fn state(&self) -> PyResult<&'static str> {
+        self.core.state()
+    }
+
+    #[getter]
+    fn local_addr(&self) -> PyResult<(String, u16)> {
+        self.core.local_addr()
+    }
+
+    #[getter]
+    fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
+        self.core.admin_addr()
+    }
+}
+
+fn wait(run: &Run, uplinks: bool, timeout: Duration) -> bool {
+    match &run.stream {
+        Some(stream) if uplinks => stream.wait(timeout),
+        _ => run.queue.wait(timeout),
+    }
+}
+
+/// An event as the arguments of its hook, after its name.
+fn tuple(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyTuple>>> {
+    Ok(Some(match event {
+        Event::Authenticate { ticket, request } => {
+            let request = Bound::new(py, ConnectRequest::new(*request, ticket))?;
+            (Question::Authenticate.name(), request).into_pyobject(py)?
+        }
+        Event::Uplink { ticket, uplink } => {
+            (Question::OnUplink.name(), Uplink::new(uplink, ticket)).into_pyobject(py)?
+        }
+        Event::Connect(client) => ("on_connect", Client(client)).into_pyobject(py)?,
+        Event::Disconnect { client, reason } => {
+            let reason = words::close_reason(py, &reason)?;
+            ("on_disconnect", Client(client), reason).into_pyobject(py)?
+        }
+        Event::UplinkLost { uplink, reason } => {
+            ("on_uplink_lost", Uplink::new(uplink, None), reason.as_str()).into_pyobject(py)?
+        }
+        Event::State(state) => ("on_state", words::state(py, &state)?).into_pyobject(py)?,
+        _ => return Ok(None),
+    }))
+}

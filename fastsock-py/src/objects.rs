@@ -1,0 +1,372 @@
+//! The things hooks are given and give back, as Python sees them.
+
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use pyo3::{
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyString},
+};
+
+use crate::answer::{Question, payload};
+
+/// One message from a device.
+///
+/// Attributes are made when they are read, so that a hook pays only for what it looks at.
+#[pyclass(frozen, freelist = 64, module = "fastsock")]
+pub struct Uplink {
+    uplink: fastsock::Uplink,
+    ticket: Option<fastsock::Ticket>,
+    payload: PyOnceLock<Py<PyBytes>>,
+}
+
+impl Uplink {
+    pub(crate) fn new(uplink: fastsock::Uplink, ticket: Option<fastsock::Ticket>) -> Self {
+        Self {
+            uplink,
+            ticket,
+            payload: PyOnceLock::new(),
+        }
+    }
+}
+
+#[pymethods]
+impl Uplink {
+    /// Who said it.
+    #[getter]
+    fn client_id(&self) -> &str {
+        self.uplink.client_id.as_str()
+    }
+
+    /// The connection it came over; never reused.
+    #[getter]
+    fn session_id(&self) -> u64 {
+        self.uplink.session_id.0
+    }
+
+    /// Its number within the session, from 1.
+    #[getter]
+    fn seq(&self) -> u64 {
+        self.uplink.seq
+    }
+
+    /// What was said, as bytes.
+    #[getter]
+    fn payload(&self, py: Python<'_>) -> Py<PyBytes> {
+        let make = || PyBytes::new(py, self.uplink.payload.as_bytes()).unbind();
+        self.payload.get_or_init(py, make).clone_ref(py)
+    }
+
+    /// What was said, as text; what is not UTF-8 becomes U+FFFD.
+    #[getter]
+    fn text<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        PyString::new(py, &self.uplink.payload.to_text())
+    }
+
+    /// Whether it came as a TEXT message; otherwise it was BINARY.
+    #[getter]
+    fn is_text(&self) -> bool {
+        self.uplink.payload.is_text()
+    }
+
+    /// A UUIDv7: the Idempotency-Key of every attempt to deliver it.
+    #[getter]
+    fn id(&self) -> String {
+        self.uplink.id.to_string()
+    }
+
+    /// When it was read, in seconds since 1970 as time.time() counts.
+    #[getter]
+    fn received_at(&self) -> f64 {
+        unix_seconds(self.uplink.received_at)
+    }
+
+    /// What Bridge.resolve() takes when the hook returns Later; None when there is nothing to decide.
+    #[getter]
+    fn ticket(&self) -> Option<Ticket> {
+        self.ticket.map(|ticket| Ticket {
+            ticket,
+            question: Question::OnUplink,
+        })
+    }
+
+    fn __len__(&self) -> usize {
+        self.uplink.payload.len()
+    }
+
+    fn __bytes__(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.payload(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let kind = if self.is_text() { "text" } else { "binary" };
+        format!(
+            "<Uplink {} of {:?} session {}: {} B {kind}>",
+            self.seq(),
+            self.client_id(),
+            self.session_id(),
+            self.__len__()
+        )
+    }
+}
+
+/// One connected device.
+#[pyclass(frozen, module = "fastsock")]
+pub struct Client(pub(crate) fastsock::Client);
+
+#[pymethods]
+impl Client {
+    /// Its name, stable across reconnects.
+    #[getter]
+    fn client_id(&self) -> &str {
+        self.0.client_id.as_str()
+    }
+
+    /// Its connection; never reused.
+    #[getter]
+    fn session_id(&self) -> u64 {
+        self.0.session_id.0
+    }
+
+    /// Where it connects from: (host, port).
+    #[getter]
+    fn remote_addr(&self) -> (String, u16) {
+        host_port(self.0.remote_addr)
+    }
+
+    /// When it connected, in seconds since 1970.
+    #[getter]
+    fn connected_at(&self) -> f64 {
+        unix_seconds(self.0.connected_at)
+    }
+
+    /// When it last said something, in seconds since 1970; the connect counts.
+    #[getter]
+    fn last_seen(&self) -> f64 {
+        unix_seconds(self.0.last_seen)
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<Client {:?} session {} from {}>",
+            self.client_id(),
+            self.session_id(),
+            self.0.remote_addr
+        )
+    }
+}
+
+/// What a device asked for: the head of its WebSocket request, and what it shows to be let in.
+#[pyclass(frozen, module = "fastsock")]
+pub struct ConnectRequest {
+    request: fastsock::ConnectRequest,
+    ticket: fastsock::Ticket,
+}
+
+impl ConnectRequest {
+    pub(crate) fn new(request: fastsock::ConnectRequest, ticket: fastsock::Ticket) -> Self {
+        Self { request, ticket }
+    }
+}
+
+#[pymethods]
+impl ConnectRequest {
+    /// The request target as sent, path and query. May hold a token: do not log it.
+    #[getter]
+    fn target(&self) -> &str {
+        &self.request.target
+    }
+
+    /// Header names (lower case) and values, in the order sent.
+    #[getter]
+    fn headers(&self) -> Vec<(String, String)> {
+        self.request.headers.clone()
+    }
+
+    /// The first value of a header, by its name in any case; None when it was not sent.
+    fn header(&self, name: &str) -> Option<&str> {
+        self.request.header(&name.to_ascii_lowercase())
+    }
+
+    /// Where the connection comes from: (host, port).
+    #[getter]
+    fn remote_addr(&self) -> (String, u16) {
+        host_port(self.request.remote_addr)
+    }
+
+    /// The token of the request target.
+    #[getter]
+    fn token(&self) -> Option<&str> {
+        self.request.credentials.token.as_deref()
+    }
+
+    /// What follows "Authorization: Bearer".
+    #[getter]
+    fn bearer(&self) -> Option<&str> {
+        self.request.credentials.bearer.as_deref()
+    }
+
+    /// The token of a subprotocol fastsock-token.<token>.
+    #[getter]
+    fn subprotocol(&self) -> Option<&str> {
+        self.request.credentials.subprotocol.as_deref()
+    }
+
+    /// What Bridge.resolve() takes when the hook returns Later.
+    #[getter]
+    fn ticket(&self) -> Ticket {
+        Ticket {
+            ticket: self.ticket,
+            question: Question::Authenticate,
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<ConnectRequest from {}>", self.request.remote_addr)
+    }
+}
+
+/// A decision that is still open: what resolve() takes.
+#[pyclass(frozen, eq, hash, module = "fastsock")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    pub(crate) ticket: fastsock::Ticket,
+    pub(crate) question: Question,
+}
+
+#[pymethods]
+impl Ticket {
+    fn __repr__(&self) -> String {
+        format!("<Ticket {} of {}>", self.ticket.0, self.question.name())
+    }
+}
+
+/// What stop() left behind; false when everything was handed over in time.
+#[pyclass(frozen, eq, module = "fastsock")]
+#[derive(PartialEq)]
+pub struct Leftover(pub(crate) fastsock::Leftover);
+
+#[pymethods]
+impl Leftover {
+    #[new]
+    #[pyo3(signature = (*, sessions=0, uplinks=0, presence=0))]
+    fn new(sessions: u64, uplinks: u64, presence: u64) -> Self {
+        let mut leftover = fastsock::Leftover::default();
+        (leftover.sessions, leftover.uplinks, leftover.presence) = (sessions, uplinks, presence);
+        Self(leftover)
+    }
+
+    /// Sessions cut without waiting for their close handshake.
+    #[getter]
+    fn sessions(&self) -> u64 {
+        self.0.sessions
+    }
+
+    /// Uplinks that were not delivered: lost with the reason "shutdown".
+    #[getter]
+    fn uplinks(&self) -> u64 {
+        self.0.uplinks
+    }
+
+    /// Presence entries that Redis may still hold.
+    #[getter]
+    fn presence(&self) -> u64 {
+        self.0.presence
+    }
+
+    fn __bool__(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn __repr__(&self) -> String {
+        let fastsock::Leftover {
+            sessions,
+            uplinks,
+            presence,
+            ..
+        } = self.0;
+        format!("Leftover(sessions={sessions}, uplinks={uplinks}, presence={presence})")
+    }
+}
+
+/// Returned by on_uplink: the host has taken it, nothing is forwarded. The class itself will do.
+#[pyclass(frozen, name = "Drop", module = "fastsock")]
+pub struct DropAction;
+
+#[pymethods]
+impl DropAction {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "Drop()"
+    }
+}
+
+/// Returned by a hook that answers later, through resolve(). The class itself will do.
+#[pyclass(frozen, module = "fastsock")]
+pub struct Later;
+
+#[pymethods]
+impl Later {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "Later()"
+    }
+}
+
+/// Returned by on_uplink: this payload is forwarded in its place.
+#[pyclass(frozen, module = "fastsock")]
+pub struct Replace(pub(crate) fastsock::Payload);
+
+#[pymethods]
+impl Replace {
+    #[new]
+    #[pyo3(signature = (payload, /))]
+    fn new(payload: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self::payload(payload).map(Self)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Replace by {} B>", self.0.len())
+    }
+}
+
+/// Returned by on_uplink: nothing is forwarded, and this payload goes back to the device.
+#[pyclass(frozen, module = "fastsock")]
+pub struct Reply(pub(crate) fastsock::Payload);
+
+#[pymethods]
+impl Reply {
+    #[new]
+    #[pyo3(signature = (payload, /))]
+    fn new(payload: &Bound<'_, PyAny>) -> PyResult<Self> {
+        self::payload(payload).map(Self)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Reply of {} B>", self.0.len())
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+/// An address as Python's sockets have it.
+pub(crate) fn host_port(addr: SocketAddr) -> (String, u16) {
+    // A device on IPv4 comes through the dual-stack listener as ::ffff:a.b.c.d.
+    (addr.ip().to_canonical().to_string(), addr.port())
+}

@@ -1,0 +1,267 @@
+"""Bridge: messages both ways, hooks, decisions, verbs."""
+
+import threading
+from typing import Any, List, Tuple
+
+import fastsock
+import pytest
+from conftest import DEADLINE, Backend, Device, Refused, eventually
+
+
+def test_an_uplink_reaches_the_hook_and_a_reply_the_device(start: Any) -> None:
+    seen: List[fastsock.Uplink] = []
+
+    def on_uplink(uplink: fastsock.Uplink) -> fastsock.Reply:
+        seen.append(uplink)
+        return fastsock.Reply(uplink.text.upper() if uplink.is_text else uplink.payload[::-1])
+
+    bridge = start(on_uplink=on_uplink)
+    with Device(bridge.port, "dev%201") as device:
+        device.send("grüße")
+        assert device.receive() == "GRÜSSE"
+        device.send(b"\x00\xff")
+        assert device.receive() == b"\xff\x00"
+    first, second = seen
+    assert (first.client_id, first.seq, first.is_text) == ("dev 1", 1, True)
+    assert (first.payload, bytes(first), len(first)) == ("grüße".encode(), "grüße".encode(), 7)
+    assert first.payload is first.payload
+    assert (second.seq, second.is_text, second.text) == (2, False, "\0\ufffd")
+    assert first.session_id == second.session_id > 0
+    assert first.id != second.id and len(first.id) == 36
+    assert first.received_at <= second.received_at
+    assert repr(second) == f"<Uplink 2 of \"dev 1\" session {second.session_id}: 2 B binary>"
+
+
+def test_what_on_uplink_returns_decides_what_is_forwarded(start: Any, backend: Backend) -> None:
+    answers = {
+        "forward": None,
+        "drop": fastsock.Drop,
+        "drop2": fastsock.Drop(),
+        "replace": fastsock.Replace("replaced"),
+        "last": None,
+    }
+    bridge = start(remote_url=backend.url, on_uplink=lambda uplink: answers[uplink.text])
+    with Device(bridge.port) as device:
+        for text in answers:
+            device.send(text)
+        eventually(lambda: len(backend.posts) == 3, "three posts")
+    assert [post["data"] for post in backend.posts] == ["forward", "replaced", "last"]
+    assert bridge.stats()["uplink"]["dropped_by_hook"] == 2
+
+
+def test_without_hooks_uplinks_are_forwarded(start: Any, backend: Backend) -> None:
+    bridge = start(remote_url=backend.url)
+    with Device(bridge.port) as device:
+        device.send("hello")
+        eventually(lambda: backend.posts, "the post")
+    assert backend.posts == [{"client_id": "dev1", "data": "hello"}]
+
+
+def test_on_uplinks_takes_them_in_lists_and_in_order(start: Any) -> None:
+    lists: List[List[fastsock.Uplink]] = []
+    bridge = start(on_uplinks=lists.append)
+    with Device(bridge.port) as device:
+        for number in range(1000):
+            device.send(str(number))
+        eventually(lambda: sum(map(len, lists)) == 1000, "all uplinks")
+    assert [int(uplink.text) for uplinks in lists for uplink in uplinks] == list(range(1000))
+    books = bridge.stats()["uplink"]
+    assert (books["received"], books["dropped_by_hook"]) == (1000, 1000)
+
+
+def test_on_uplink_and_on_uplinks_exclude_each_other() -> None:
+    with pytest.raises(fastsock.ArgumentError):
+        fastsock.Bridge(on_uplink=print, on_uplinks=print)
+
+
+def test_send_says_where_the_message_went(start: Any) -> None:
+    bridge = start()
+    assert bridge.send("dev1", "nobody") == "offline"
+    with Device(bridge.port) as device:
+        eventually(bridge.clients, "the client")
+        for payload in ("text", b"bytes", bytearray(b"array"), memoryview(b"--view--")[2:6]):
+            assert bridge.send("dev1", payload) == "here"
+            received = device.receive()
+            assert received == (payload if isinstance(payload, str) else bytes(payload))
+
+
+def test_what_is_no_payload_and_no_client_id_is_refused(start: Any) -> None:
+    bridge = start()
+    with pytest.raises(TypeError, match="str or bytes-like"):
+        bridge.send("dev1", 5)
+    with pytest.raises(fastsock.ArgumentError, match="client id"):
+        bridge.send("", "x")
+    with pytest.raises(fastsock.TooLargeError, match="16777217 bytes"):
+        bridge.send("dev1", b"x" * (16 * 1024 * 1024 + 1))
+
+
+def test_connects_and_disconnects_are_told_in_order_with_their_reason(start: Any) -> None:
+    told: List[Tuple[str, Any]] = []
+    bridge = start(
+        on_connect=lambda client: told.append(("connect", client)),
+        on_disconnect=lambda client, reason: told.append(("disconnect", (client, reason))),
+        on_state=lambda state: told.append(("state", state)),
+    )
+    with Device(bridge.port) as old, Device(bridge.port) as new:
+        assert old.receive() == 4509
+        eventually(lambda: len(told) == 3, "three notices")
+        assert [name for name, _ in told] == ["connect", "disconnect", "connect"]
+        client, reason = told[1][1]
+        assert (reason, reason.code) == ("replaced", 4509)
+        assert client.session_id == told[0][1].session_id < told[2][1].session_id
+        assert client.remote_addr[0] == "127.0.0.1" and client.last_seen >= client.connected_at > 1e9
+        (here,) = bridge.clients()
+        assert (here.client_id, here.session_id) == ("dev1", told[2][1].session_id)
+        assert bridge.disconnect("dev1", code=4000, reason="go away") is True
+        assert new.receive() == 4000
+        eventually(lambda: len(told) == 4, "the fourth notice")
+    reason = told[3][1][1]
+    assert (reason, reason.code) == ("go away", 4000)
+    assert bridge.disconnect("dev1") is False
+    assert bridge.stop().sessions == 0
+    assert [what for name, what in told if name == "state"] == ["stopping", "stopped"]
+
+
+def test_a_close_code_of_our_own_is_checked(start: Any) -> None:
+    with pytest.raises(fastsock.ArgumentError, match="close code"):
+        start().disconnect("dev1", code=1002)
+
+
+def test_authenticate_accepts_renames_and_rejects(start: Any) -> None:
+    requests: List[fastsock.ConnectRequest] = []
+
+    def authenticate(request: fastsock.ConnectRequest) -> Any:
+        requests.append(request)
+        if request.token == "as-configured":
+            return None
+        if request.token == "returned":
+            return fastsock.Reject(402, "pay")
+        if request.token != "s3cret":
+            raise fastsock.Reject(403, "who are you", retry_after=7)
+        return request.header("X-Device")
+
+    bridge = start(authenticate=authenticate)
+    with Device(bridge.port, "s3cret", ("X-Device: sensor-7", "Authorization: Bearer b")):
+        assert eventually(bridge.clients)[0].client_id == "sensor-7"
+    with Device(bridge.port, "as-configured"):
+        eventually(lambda: [c for c in bridge.clients() if c.client_id == "as-configured"])
+    with pytest.raises(Refused) as refused:
+        Device(bridge.port, "wrong")
+    assert (refused.value.status, refused.value.body) == (403, "who are you")
+    assert "retry-after: 7" in refused.value.head.lower()
+    with pytest.raises(Refused) as refused:
+        Device(bridge.port, "returned")
+    assert refused.value.status == 402
+    first = requests[0]
+    assert (first.token, first.bearer, first.subprotocol) == ("s3cret", "b", None)
+    assert first.target == "/?token=s3cret" and ("x-device", "sensor-7") in first.headers
+    assert first.header("absent") is None and first.remote_addr[0] == "127.0.0.1"
+    assert "s3cret" not in repr(first)
+
+
+def test_a_decision_can_be_answered_later_from_another_thread(start: Any) -> None:
+    def later(ticket: fastsock.Ticket, answer: Any) -> Any:
+        threading.Timer(0.01, lambda: bridge.resolve(ticket, answer)).start()
+        return fastsock.Later
+
+    tickets: List[fastsock.Ticket] = []
+
+    def on_uplink(uplink: fastsock.Uplink) -> Any:
+        assert uplink.ticket is not None
+        tickets.append(uplink.ticket)
+        return later(uplink.ticket, fastsock.Reply("later"))
+
+    bridge = start(authenticate=lambda request: later(request.ticket, request.token + "!"), on_uplink=on_uplink)
+    with Device(bridge.port) as device:
+        assert eventually(bridge.clients)[0].client_id == "dev1!"
+        device.send("x")
+        assert device.receive() == "later"
+    with pytest.raises(fastsock.TicketError):
+        bridge.resolve(tickets[0], None)
+    assert isinstance(fastsock.TicketError("x"), LookupError)
+
+
+def test_a_hook_may_send_disconnect_and_read_the_books(start: Any) -> None:
+    def on_uplink(uplink: fastsock.Uplink) -> Any:
+        if uplink.text == "bye":
+            bridge.disconnect(uplink.client_id)
+        else:
+            assert bridge.send(uplink.client_id, str(bridge.stats()["uplink"]["received"])) == "here"
+        return fastsock.Drop
+
+    bridge = start(on_uplink=on_uplink)
+    with Device(bridge.port) as device:
+        device.send("how many")
+        assert device.receive() == "1"
+        device.send("bye")
+        assert device.receive() == 4510
+
+
+def test_a_lost_uplink_is_told(start: Any) -> None:
+    lost: List[Tuple[str, str]] = []
+    bridge = start(
+        remote_url="http://127.0.0.1:9",
+        on_uplink_lost=lambda uplink, reason: lost.append((uplink.text, reason)),
+    )
+    with Device(bridge.port) as device:
+        device.send("x")
+        eventually(lambda: bridge.stats()["uplink"]["held"] == 1)
+        leftover = bridge.stop(0.1)
+    assert leftover and leftover.uplinks == 1
+    assert lost == [("x", "shutdown")]
+
+
+def test_the_books_balance(start: Any) -> None:
+    bridge = start(on_uplink=lambda _: fastsock.Reply(b"y"))
+    with Device(bridge.port) as device:
+        for _ in range(50):
+            device.send("x")
+        for _ in range(50):
+            assert device.receive() == b"y"
+    stats = bridge.stats()
+    assert set(stats) == {"uplink", "downlink", "sessions", "counters", "python"}
+    up = stats["uplink"]
+    assert up["received"] == 50 == up["delivered"] + up["held"] + up["dropped_by_hook"] + sum(up["lost"].values())
+    assert stats["python"]["hook_errors"] == 0
+
+
+def test_addresses_and_states(start: Any) -> None:
+    bridge = start(admin_addr="127.0.0.1:0")
+    host, port = bridge.local_addr
+    assert (host, port) == ("127.0.0.1", bridge.port) and port > 0
+    assert bridge.admin_addr and bridge.admin_addr[1] not in (0, port)
+    assert bridge.state == "running"
+    assert repr(bridge) == f"<fastsock.Bridge running on 127.0.0.1:{port}>"
+    assert bridge.start() is bridge and bridge.port == port
+    assert not bridge.stop()
+    assert bridge.state == "stopped" and repr(bridge) == "<fastsock.Bridge stopped>"
+    assert not bridge.stop() and bridge.wait() is True
+    with pytest.raises(fastsock.StoppedError):
+        bridge.send("dev1", "x")
+
+
+def test_wait_ends_with_the_bridge(start: Any) -> None:
+    bridge = start()
+    assert bridge.wait(0.01) is False
+    threading.Timer(0.05, bridge.stop).start()
+    assert bridge.wait(DEADLINE) is True
+
+
+def test_two_bridges_know_nothing_of_each_other(start: Any) -> None:
+    first, second = start(on_uplink=lambda _: fastsock.Reply("1")), start(on_uplink=lambda _: fastsock.Reply("2"))
+    with Device(first.port) as one, Device(second.port) as two:
+        one.send("x")
+        two.send("x")
+        assert (one.receive(), two.receive()) == ("1", "2")
+        first.stop()
+        assert one.receive() == 1001
+        two.send("x")
+        assert two.receive() == "2"
+
+
+def test_help_shows_the_hooks_and_the_verbs() -> None:
+    assert "on_uplink(uplink)" in (fastsock.Bridge.__doc__ or "")
+    for name in ("start", "stop", "wait", "send", "disconnect", "clients", "stats", "resolve", "from_env", "state"):
+        assert getattr(fastsock.Bridge, name).__doc__, name
+    for name in fastsock.__all__:
+        assert name.startswith("__") or getattr(fastsock, name).__doc__, name

@@ -1,0 +1,115 @@
+"""Settings: keywords, dictionaries, TOML, the environment, and what is said of a bad one."""
+
+import pathlib
+import socket
+from typing import Any
+
+import fastsock
+import pytest
+
+
+def test_every_kind_of_value_is_taken() -> None:
+    bridge = fastsock.Bridge(
+        websocket_port=4000,
+        websocket_ping_interval=1500.0,
+        listen_reuseport=True,
+        listen_origins=["https://a.example", "https://b.example"],
+        remote_url="http://127.0.0.1:9/x",
+        remote_headers={"X-A": 1, "X-B": True, "X-C": None},
+        remote_ca=pathlib.Path("/nowhere.pem"),
+        redis_host=None,
+        runtime_workers=3,
+    )
+    shown = {name: bridge.setting(name) for name in ("websocket_port", "websocket_ping_interval", "listen_origins")}
+    assert shown == {
+        "websocket_port": "4000",
+        "websocket_ping_interval": "1500",
+        "listen_origins": "https://a.example,https://b.example",
+    }
+    assert bridge.setting("listen_reuseport") == "on"
+    assert bridge.setting("remote_headers") == "***"
+    assert bridge.setting("remote_ca") == "/nowhere.pem"
+    assert bridge.setting("redis_host") == "127.0.0.1"
+    assert bridge.setting("runtime_workers") == "3"
+    with pytest.raises(KeyError):
+        bridge.setting("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"websocket_port": 99999}, 'websocket_port: "99999" is not allowed; give a port from 0 to 65535'),
+        ({"websocket_prot": 1}, 'there is no setting "websocket_prot"; did you mean "websocket_port"?'),
+        ({"broker": "rabbit"}, "broker: \"rabbit\" is not allowed; give embedded, redis or auto"),
+        ({"runtime_workers": 0}, "runtime_workers"),
+        ({"admin_addr": "0.0.0.0:1"}, "FASTSOCK_ADMIN_TOKEN is required"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(settings: Any, text: str) -> None:
+    with pytest.raises(fastsock.ConfigError) as error:
+        fastsock.Bridge(**settings)
+    assert text in str(error.value)
+    assert isinstance(error.value, ValueError) and isinstance(error.value, fastsock.FastsockError)
+    with pytest.raises(fastsock.ConfigError):
+        fastsock.Bridge(config=settings)
+
+
+def test_a_value_of_a_wrong_class_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="websocket_port"):
+        fastsock.Bridge(websocket_port=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="on_uplink is not callable"):
+        fastsock.Bridge(on_uplink=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dict or the path"):
+        fastsock.Bridge(config=5)  # type: ignore[arg-type]
+
+
+def test_a_dictionary_and_a_toml_file_say_the_same(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "fastsock.toml"
+    file.write_text('websocket_port = 4001\nlog_level = "info"\n[redis]\nport = 6380\n[remote.headers]\nX-A = "1"\n')
+    nested = {"websocket_port": 4001, "redis": {"port": 6380}, "remote": {"headers": {"X-A": "1"}}}
+    for config in (str(file), file, nested):
+        bridge = fastsock.Bridge(config=config)
+        assert (bridge.setting("websocket_port"), bridge.setting("redis_port")) == ("4001", "6380")
+        assert bridge.setting("remote_headers") == "***"
+
+
+def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(fastsock.ConfigError, match="nowhere.toml: cannot be read"):
+        fastsock.Bridge(config=tmp_path / "nowhere.toml")
+    file = tmp_path / "bad.toml"
+    file.write_text("websocket_port = \n")
+    with pytest.raises(fastsock.ConfigError, match="bad.toml"):
+        fastsock.Bridge(config=file)
+
+
+def test_keywords_win_over_the_environment_and_that_over_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBSOCKET_PORT", "4002")
+    monkeypatch.setenv("REDIS_PREFIX", "env")
+    monkeypatch.setenv("REDIS_HOST", "env")
+    config = {"redis_prefix": "config", "redis_db": 5}
+    bridge = fastsock.Bridge.from_env(config=config, redis_host="keyword")
+    shown = [bridge.setting(name) for name in ("websocket_port", "redis_host", "redis_prefix", "redis_db")]
+    assert shown == ["4002", "keyword", "env", "5"]
+    assert fastsock.AsyncBridge.from_env().setting("websocket_port") == "4002"
+    assert fastsock.Bridge().setting("websocket_port") == "3000", "only from_env reads the environment"
+    monkeypatch.setenv("WEBSOCKET_PORT", "many")
+    with pytest.raises(fastsock.ConfigError, match='WEBSOCKET_PORT: "many"'):
+        fastsock.Bridge.from_env()
+
+
+def test_a_taken_port_is_a_bind_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bridge = fastsock.Bridge(websocket_port=taken.getsockname()[1], listen_addr="127.0.0.1")
+        with pytest.raises(fastsock.BindError, match="WEBSOCKET_PORT|websocket_port") as error:
+            bridge.start()
+    assert isinstance(error.value, OSError) and error.value.errno == 98
+    assert bridge.state == "stopped"
+
+
+def test_the_table_has_a_row_for_each_setting() -> None:
+    table = fastsock.setting_table()
+    name, variable, allowed, about, default = table[0]
+    assert (name, variable, allowed, default) == ("websocket_port", "WEBSOCKET_PORT", "a port from 0 to 65535", "3000")
+    assert about.startswith("Port that devices connect to.")

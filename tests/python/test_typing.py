@@ -1,0 +1,85 @@
+"""The types are part of the API: stubs against the module, the package and the examples under mypy --strict."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import List
+
+import fastsock
+
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = ROOT / "fastsock-py" / "python" / "fastsock" / "settings.py"
+
+
+def check(*args: str) -> None:
+    """Runs a checker of mypy's and fails with what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", *args], capture_output=True, text=True, timeout=600, cwd=ROOT / "target" / "python"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_stubs_say_what_the_module_is() -> None:
+    check("mypy.stubtest", "fastsock", "--ignore-missing-stub")
+
+
+def test_package_and_examples_are_strictly_typed() -> None:
+    examples = sorted(map(str, (ROOT / "examples" / "python").glob("*.py")))
+    check("mypy", "--strict", "--python-version", "3.10", "-p", "fastsock", )
+    check("mypy", "--strict", "--python-version", "3.10", "--scripts-are-modules", *examples)
+
+
+def test_the_tests_are_typed_too() -> None:
+    check("mypy", "--strict", "--explicit-package-bases", str(pathlib.Path(__file__).parent))
+
+
+def test_each_setting_has_its_type() -> None:
+    """The file is written by this test: FASTSOCK_BLESS=1 make test-python"""
+    text = settings_source()
+    if os.environ.get("FASTSOCK_BLESS") == "1":
+        SETTINGS.write_text(text)
+    assert SETTINGS.read_text() == text, "settings have changed: FASTSOCK_BLESS=1 make test-python"
+
+
+def settings_source() -> str:
+    """The source of fastsock/settings.py."""
+    lines = [
+        '"""The types of the settings, for checkers and editors. Written by tests/python/test_typing.py: do not edit."""',
+        "",
+        "import os",
+        "from typing import List, Literal, Mapping, Optional, TypedDict, Union",
+        "",
+        '__all__ = ["Settings"]',
+        "",
+        "",
+        "class Settings(TypedDict, total=False):",
+        '    """All settings of a bridge by name. None means the default; times are milliseconds."""',
+        "",
+        "    runtime_workers: Optional[int]",
+        '    """Threads that run the bridge, 1 to 64. Default 2."""',
+    ]
+    for name, variable, allowed, about, default in fastsock.setting_table():
+        lines.append(f"    {name}: Optional[{python_type(allowed)}]")
+        shown = f" Default {default}." if default and default != "***" else ""
+        lines.append(f'    """{about}{shown} Variable {variable}."""'.replace("\\", ""))
+    return "\n".join(lines) + "\n"
+
+
+def python_type(allowed: str) -> str:
+    """The type of a setting, from the words for what is allowed."""
+    words: List[str] = re.split(r", | or ", allowed)
+    if allowed == "on or off":
+        return "bool"
+    if "JSON object" in allowed:
+        return "Mapping[str, Union[str, int, float, bool, None]]"
+    if allowed.startswith(("a port", "milliseconds", "bytes", "an integer")):
+        return "int"
+    if "separated by commas" in allowed:
+        return "Union[str, List[str]]"
+    if "path of" in allowed:
+        return 'Union[str, "os.PathLike[str]"]'
+    if len(words) > 1 and all(re.fullmatch(r"[a-z0-9_]+", word) for word in words):
+        return "Literal[{}]".format(", ".join(f'"{word}"' for word in words))
+    return "str"
