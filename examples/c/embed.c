@@ -48,6 +48,7 @@ static int failed(const char *what) {
 }
 
 int main(void) {
+  setvbuf(stdout, NULL, _IOLBF, 0); /* each line at once, also into a pipe */
   int pings = 0; /* the hooks run one at a time, and none after fastsock_bridge_stop: no lock is needed */
   fastsock_config *config = NULL;
   if (fastsock_config_from_env(&config) != FASTSOCK_STATUS_OK) {
@@ -71,7 +72,6 @@ int main(void) {
   char *addr = NULL;
   if (fastsock_bridge_local_addr(bridge, &addr) == FASTSOCK_STATUS_OK) {
     printf("listening on %s\n", addr);
-    fflush(stdout);
     fastsock_string_free(addr);
   }
 

@@ -54,7 +54,6 @@ static void drain(const fastsock_bridge *bridge) {
       handle(bridge, &events[i]);
     }
   }
-  fflush(stdout);
 }
 
 static void send_to_all(const fastsock_bridge *bridge, const char *line, size_t len) {
@@ -76,7 +75,6 @@ static void report(const fastsock_bridge *bridge, int timer) {
       && fastsock_bridge_stats(bridge, &stats, sizeof stats) == FASTSOCK_STATUS_OK) {
     printf("%llu devices, %llu uplinks\n", (unsigned long long)stats.sessions_connected,
            (unsigned long long)stats.uplink_received);
-    fflush(stdout);
   }
 }
 
@@ -97,6 +95,7 @@ static void watch(int epoll, int fd) {
 }
 
 int main(void) {
+  setvbuf(stdout, NULL, _IOLBF, 0); /* each line at once, also into a pipe */
   fastsock_config *config = NULL;
   fastsock_options options = {0};
   options.struct_size = sizeof options;
@@ -115,7 +114,6 @@ int main(void) {
   }
   fastsock_config_free(config);
   printf("listening on port %u\n", port);
-  fflush(stdout);
 
   int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
   struct itimerspec each_second = {.it_interval = {.tv_sec = 1}, .it_value = {.tv_sec = 1}};

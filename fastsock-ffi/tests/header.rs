@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-mod support;
+mod toolchain;
 
 /// In the order a reader wants them.
 const SOURCES: [&str; 9] = [
@@ -20,7 +20,7 @@ fn the_header_is_what_the_source_says() {
     let mut written = Vec::new();
     builder.generate().unwrap().write(&mut written);
     let written = String::from_utf8(written).unwrap();
-    let path = support::root().join("include/fastsock.h");
+    let path = toolchain::root().join("include/fastsock.h");
     if std::env::var_os("FASTSOCK_BLESS").is_some() {
         fs::write(&path, &written).unwrap();
     }
@@ -33,7 +33,7 @@ fn the_header_is_what_the_source_says() {
 
 #[test]
 fn the_library_exports_what_the_header_declares() {
-    let header = fs::read_to_string(support::root().join("include/fastsock.h")).unwrap();
+    let header = fs::read_to_string(toolchain::root().join("include/fastsock.h")).unwrap();
     let declared: BTreeSet<String> = header
         .lines()
         .filter(|line| !line.starts_with([' ', '*', '/', '#']))
@@ -45,7 +45,7 @@ fn the_library_exports_what_the_header_declares() {
     assert!(declared.len() > 30, "{declared:?}");
     let nm = Command::new("nm")
         .args(["-D", "--defined-only", "--format=posix"])
-        .arg(support::built("so"))
+        .arg(toolchain::built("so"))
         .output()
         .unwrap();
     let exported: BTreeSet<String> = String::from_utf8(nm.stdout)

@@ -138,7 +138,11 @@ static void stop(const fastsock_bridge *bridge) { CHECK(fastsock_bridge_stop(bri
 static void echo_once(int device, const char *text) {
   char answer[128];
   device_send(device, text);
-  CHECK(device_recv(device, answer, sizeof answer) == 1 && strcmp(answer, text) == 0);
+  int opcode = device_recv(device, answer, sizeof answer);
+  if (opcode != 1 || strcmp(answer, text) != 0) {
+    fprintf(stderr, "sent %s, received %d %s\n", text, opcode, answer);
+    exit(1);
+  }
 }
 
 /* A device that resets its connection while it is written to raises SIGPIPE, which by default ends a process. */

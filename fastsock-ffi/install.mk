@@ -1,0 +1,41 @@
+# `make install`: the C and C++ library under PREFIX. DESTDIR is for packagers; both may be anything, the files find each other.
+#
+#   make install PREFIX=/usr/local              release build, all features
+#   make install CARGO_FLAGS="--no-default-features --features redis"
+#   make install FASTSOCK_BUILT=dir             takes libfastsock_ffi.{so,a} from there and builds nothing
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= lib
+INCLUDEDIR ?= include
+DESTDIR    ?=
+CARGO_FLAGS ?=
+INSTALL    ?= install
+
+ffi_version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+ffi_abi     := $(shell sed -n 's/^\#define FASTSOCK_ABI //p' include/fastsock.h)
+ffi_built   := $(or $(FASTSOCK_BUILT),$(or $(CARGO_TARGET_DIR),target)/release)
+ffi_lib     := $(DESTDIR)$(PREFIX)/$(LIBDIR)
+ffi_include := $(DESTDIR)$(PREFIX)/$(INCLUDEDIR)
+# How the library's place leads back to the prefix: ".." for lib, "../.." for lib/x86_64-linux-gnu.
+ffi_up      := $(shell echo '$(LIBDIR)' | sed 's,[^/][^/]*,..,g')
+ffi_fill    := sed -e 's,@VERSION@,$(ffi_version),g' -e 's,@ABI@,$(ffi_abi),g' -e 's,@LIBDIR@,$(LIBDIR),g' \
+               -e 's,@INCLUDEDIR@,$(INCLUDEDIR),g' -e 's,@UP@,$(ffi_up),g'
+
+.PHONY: ffi-build ffi-install
+
+ffi-build:
+ifndef FASTSOCK_BUILT
+	$(CARGO) build --release --locked -p fastsock-ffi $(CARGO_FLAGS)
+endif
+
+install: ffi-install ## The C and C++ library, its headers, pkg-config and CMake files under PREFIX
+ffi-install: ffi-build
+	$(INSTALL) -d $(ffi_include) $(ffi_lib)/pkgconfig $(ffi_lib)/cmake/fastsock
+	$(INSTALL) -m 644 include/fastsock.h include/fastsock.hpp $(ffi_include)
+	$(INSTALL) -m 755 $(ffi_built)/libfastsock_ffi.so $(ffi_lib)/libfastsock.so.$(ffi_version)
+	ln -sf libfastsock.so.$(ffi_version) $(ffi_lib)/libfastsock.so.$(ffi_abi)
+	ln -sf libfastsock.so.$(ffi_abi) $(ffi_lib)/libfastsock.so
+	$(INSTALL) -m 644 $(ffi_built)/libfastsock_ffi.a $(ffi_lib)/libfastsock.a
+	$(ffi_fill) fastsock-ffi/fastsock.pc.in > $(ffi_lib)/pkgconfig/fastsock.pc
+	$(ffi_fill) fastsock-ffi/fastsock-config.cmake.in > $(ffi_lib)/cmake/fastsock/fastsock-config.cmake
+	$(ffi_fill) fastsock-ffi/fastsock-config-version.cmake.in > $(ffi_lib)/cmake/fastsock/fastsock-config-version.cmake

@@ -1,0 +1,178 @@
+// What fastsock.hpp promises beyond the C ABI: ownership, exceptions, and hooks that throw.
+#include "../c/device.h"
+
+#include <fastsock.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+
+static_assert(!std::is_copy_constructible_v<fastsock::bridge> && !std::is_copy_assignable_v<fastsock::bridge>);
+static_assert(std::is_nothrow_move_constructible_v<fastsock::bridge>);
+static_assert(std::is_nothrow_move_assignable_v<fastsock::bridge>);
+static_assert(!std::is_copy_constructible_v<fastsock::config> && std::is_nothrow_move_constructible_v<fastsock::config>);
+static_assert(noexcept(std::declval<fastsock::bridge &>().try_send("a", "b")));
+
+namespace {
+
+class counter {
+public:
+  void add() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ++count_;
+    changed_.notify_all();
+  }
+  void wait(int least) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    CHECK(changed_.wait_for(lock, std::chrono::seconds(30), [&] { return count_ >= least; }));
+  }
+
+private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int count_ = 0;
+};
+
+fastsock::config settings() {
+  fastsock::config config;
+  config.set("websocket_port", "0").set("listen_addr", "127.0.0.1");
+  return config;
+}
+
+template <typename F> fastsock_status status_of(F &&call) {
+  try {
+    call();
+    return FASTSOCK_STATUS_OK;
+  } catch (const fastsock::error &failure) {
+    CHECK(failure.what()[0] != 0);
+    return failure.status();
+  }
+}
+
+void hooks_that_throw_are_failed_hooks() {
+  counter failures;
+  fastsock::hooks hooks;
+  hooks.on_uplink = [&](fastsock::bridge_ref bridge, const fastsock::event &uplink) -> fastsock::verdict {
+    if (uplink.payload() == "fine") {
+      bridge.resolve_reply(uplink.ticket(), "answer");
+      return fastsock::verdict::standard;
+    }
+    failures.add();
+    throw std::runtime_error("no");
+  };
+  hooks.on_disconnect = [&](fastsock::bridge_ref, const fastsock::event &) {
+    failures.add();
+    throw 7;
+  };
+  const fastsock::bridge bridge(settings(), std::move(hooks));
+  const int device = device_open(bridge.port(), "dev1");
+  device_send(device, "bad");
+  device_send(device, "fine");
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "answer");
+  close(device);
+  failures.wait(2);
+  bridge.stop();
+  const fastsock_stats stats = bridge.stats();
+  CHECK(stats.uplink_received == 2 && stats.uplink_lost_hook_failed == 1 && stats.uplink_dropped_by_hook == 1);
+  CHECK(stats.hooks_failed == 2);
+}
+
+void a_host_decides_who_may_connect() {
+  fastsock::hooks hooks;
+  hooks.authenticate = [](fastsock::bridge_ref bridge, const fastsock::event &device) {
+    CHECK(device.header("upgrade") == "websocket" && !device.header("x-none"));
+    if (device.token() == "dev") {
+      bridge.resolve_accept(device.ticket(), std::string("from ") + std::string(device.remote_addr().substr(0, 9)));
+    } else {
+      bridge.resolve_reject(device.ticket(), 403, "who?");
+    }
+    return fastsock::verdict::standard;
+  };
+  const fastsock::bridge bridge(settings(), std::move(hooks));
+  char answer[2048];
+  close(device_ask(bridge.port(), "other", answer, sizeof answer));
+  CHECK(std::string_view(answer).substr(0, 13) == "HTTP/1.1 403 " && std::string_view(answer).find("who?") != std::string_view::npos);
+  const int device = device_open(bridge.port(), "dev");
+  const auto clients = bridge.clients();
+  CHECK(clients.size() == 1 && clients[0].client_id == "from 127.0.0.1");
+  CHECK(bridge.send("from 127.0.0.1", "hello") == FASTSOCK_SENT_HERE);
+  CHECK(bridge.try_send("nobody", "hello").sent == FASTSOCK_SENT_OFFLINE);
+  CHECK(bridge.disconnect("from 127.0.0.1", 4000, "bye") && !bridge.disconnect("nobody"));
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "hello");
+  CHECK(device_recv(device, text, sizeof text) == 8 && std::string(text + 2) == "bye");
+  close(device);
+}
+
+void failures_are_exceptions_with_a_status() {
+  CHECK(status_of([] { settings().set("redis_port", "x"); }) == FASTSOCK_STATUS_CONFIG);
+  CHECK(status_of([] { settings().merge_json("["); }) == FASTSOCK_STATUS_CONFIG);
+  CHECK(status_of([] { (void)settings().show("nothing"); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(settings().show("redis_port") == "6379");
+  const fastsock::bridge bridge(settings());
+  const auto token = std::make_shared<int>(1);
+  fastsock::hooks hooks;
+  hooks.on_state = [token](fastsock::bridge_ref, const fastsock::event &) {};
+  fastsock::config taken = settings();
+  taken.set("websocket_port", std::to_string(bridge.port()));
+  CHECK(status_of([&] { const fastsock::bridge second(taken, std::move(hooks)); }) == FASTSOCK_STATUS_BIND);
+  CHECK(token.use_count() == 1); // the library has let go of the hooks
+  CHECK(status_of([&] { (void)bridge.event_fd(); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([&] { bridge.resolve_forward(1); }) == FASTSOCK_STATUS_TICKET);
+  bridge.stop();
+  CHECK(bridge.state() == FASTSOCK_STATE_STOPPED && !bridge.try_send("dev", "late"));
+}
+
+void a_bridge_moves_and_stops_when_it_is_destroyed() {
+  std::uint16_t port = 0;
+  {
+    fastsock::bridge first(settings());
+    port = first.port();
+    fastsock::bridge second(std::move(first));
+    CHECK(first.raw() == nullptr && second.port() == port);
+    fastsock::bridge third(settings());
+    third = std::move(second);
+    CHECK(third.port() == port && third.stats_json().find("\"uplink\"") != std::string::npos);
+    CHECK(third.local_addr() == "127.0.0.1:" + std::to_string(port) && third.admin_addr().empty());
+  }
+  fastsock::config again = settings();
+  again.set("websocket_port", std::to_string(port));
+  const fastsock::bridge bridge(again); // the port is free
+}
+
+void events_are_polled() {
+  fastsock::events how;
+  how.uplinks = FASTSOCK_UPLINKS_DECIDE;
+  const fastsock::bridge bridge(settings(), how);
+  const int device = device_open(bridge.port(), "dev1");
+  device_send(device, "ping");
+  for (bool answered = false; !answered;) {
+    CHECK(bridge.wait(std::chrono::seconds(30)));
+    bridge.poll([&](const fastsock::event &event) {
+      if (event.type() == FASTSOCK_EVENT_TYPE_UPLINK) {
+        CHECK(event.client_id() == "dev1" && event.payload() == "ping" && event.seq() == 1);
+        bridge.resolve_reply(event.ticket(), "pong");
+        answered = true;
+      }
+    });
+  }
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "pong");
+  close(device);
+  bridge.wake();
+  CHECK(bridge.wait(std::chrono::seconds(30)));
+}
+
+} // namespace
+
+int main() {
+  hooks_that_throw_are_failed_hooks();
+  a_host_decides_who_may_connect();
+  failures_are_exceptions_with_a_status();
+  a_bridge_moves_and_stops_when_it_is_destroyed();
+  events_are_polled();
+  return 0;
+}
