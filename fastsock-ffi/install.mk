@@ -21,7 +21,7 @@ ffi_up      := $(shell echo '$(LIBDIR)' | sed 's,[^/][^/]*,..,g')
 ffi_fill    := sed -e 's,@VERSION@,$(ffi_version),g' -e 's,@ABI@,$(ffi_abi),g' -e 's,@LIBDIR@,$(LIBDIR),g' \
                -e 's,@INCLUDEDIR@,$(INCLUDEDIR),g' -e 's,@UP@,$(ffi_up),g'
 
-.PHONY: ffi-build ffi-install
+.PHONY: ffi-build ffi-install ffi-bench
 
 ffi-build:
 ifndef FASTSOCK_BUILT
@@ -39,3 +39,9 @@ ffi-install: ffi-build
 	$(ffi_fill) fastsock-ffi/fastsock.pc.in > $(ffi_lib)/pkgconfig/fastsock.pc
 	$(ffi_fill) fastsock-ffi/fastsock-config.cmake.in > $(ffi_lib)/cmake/fastsock/fastsock-config.cmake
 	$(ffi_fill) fastsock-ffi/fastsock-config-version.cmake.in > $(ffi_lib)/cmake/fastsock/fastsock-config-version.cmake
+
+# Prints what an event costs and how large the stripped library is, each beside its budget.
+ffi-bench:
+	$(CARGO) test --release --locked -p fastsock-ffi --lib -- --ignored --nocapture cost_of_an_event | grep '^C event'
+	@scripts/size "default features" 8
+	@scripts/size "--no-default-features --features redis" 3 --no-default-features --features redis

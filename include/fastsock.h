@@ -1024,7 +1024,7 @@ fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge,
 
 /**
  * With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
- * never read or close it. Valid until the bridge is freed.
+ * never read or close it. Valid until the bridge is freed; after a stop it stays readable, as a socket at its end does.
  */
 fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
                                          int32_t *fd);
@@ -1041,8 +1041,8 @@ fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
                                      size_t *count);
 
 /**
- * With EVENTS, for a host without a loop: blocks until there are events, fastsock_bridge_wake was called, or the bridge
- * has stopped. TIMEOUT after `timeout_ms`.
+ * With EVENTS, for a host without a loop: blocks until there are events, or fastsock_bridge_wake was called; OK at once
+ * when the bridge has stopped. TIMEOUT after `timeout_ms`.
  */
 fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge, uint32_t timeout_ms);
 

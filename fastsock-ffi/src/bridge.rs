@@ -353,7 +353,7 @@ pub unsafe extern "C" fn fastsock_bridge_admin_addr(
 }
 
 /// With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
-/// never read or close it. Valid until the bridge is freed.
+/// never read or close it. Valid until the bridge is freed; after a stop it stays readable, as a socket at its end does.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_event_fd(
@@ -403,8 +403,8 @@ pub unsafe extern "C" fn fastsock_bridge_poll(
     Ok(())
 }
 
-/// With EVENTS, for a host without a loop: blocks until there are events, fastsock_bridge_wake was called, or the bridge
-/// has stopped. TIMEOUT after `timeout_ms`.
+/// With EVENTS, for a host without a loop: blocks until there are events, or fastsock_bridge_wake was called; OK at once
+/// when the bridge has stopped. TIMEOUT after `timeout_ms`.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_wait(

@@ -344,3 +344,110 @@ fn keep_request(
     requests.push(view);
     pointer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{Ipv4Addr, TcpStream},
+        time::{Duration, Instant},
+    };
+
+    use fastsock::{
+        Config, Hooks, Ticket, blocking,
+        events::{EventOptions, Uplinks},
+    };
+
+    use super::*;
+
+    fn queue(capacity: usize) -> (std::sync::Arc<fastsock::events::EventHooks>, EventQueue) {
+        let options = EventOptions::default().uplinks(Uplinks::Take);
+        EventQueue::new(options.capacity(capacity).capacity_bytes(1 << 30)).unwrap()
+    }
+
+    /// The events of a device that connects, says "hello" and goes.
+    fn life_of_a_device() -> Vec<Event> {
+        let (hooks, queue) = queue(64);
+        let config = Config::default().websocket_port(0u16);
+        let bridge =
+            blocking::Bridge::builder(config.listen_addr(Some(Ipv4Addr::LOCALHOST.into())));
+        let bridge = bridge.shared_hooks(hooks).start().unwrap();
+        let mut device = TcpStream::connect(bridge.local_addr()).unwrap();
+        let upgrade = "GET /?token=dev1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        device.write_all(upgrade.as_bytes()).unwrap();
+        assert!(device.read(&mut [0; 512]).unwrap() > 12);
+        device.write_all(b"\x81\x85\0\0\0\0hello").unwrap();
+        let mut events = Vec::new();
+        while !matches!(events.last(), Some(Event::Uplink { .. })) {
+            assert!(queue.wait(Duration::from_secs(20)));
+            queue.drain(1, &mut events);
+        }
+        drop(device);
+        while !matches!(events.last(), Some(Event::Disconnect { .. })) {
+            assert!(queue.wait(Duration::from_secs(20)));
+            queue.drain(1, &mut events);
+        }
+        bridge.stop(Duration::from_secs(8));
+        events
+    }
+
+    fn text(view: fastsock_str) -> String {
+        // SAFETY: a view of a batch that is alive.
+        let bytes = unsafe { std::slice::from_raw_parts(view.ptr.cast::<u8>(), view.len) };
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_view_shows_what_happened() {
+        let mut batch = Batch {
+            events: life_of_a_device(),
+            ..Batch::default()
+        };
+        let views: Vec<_> = (0..batch.events.len()).map(|i| batch.view(i)).collect();
+        let types: Vec<_> = views.iter().map(|view| view.r#type).collect();
+        assert_eq!(types, [2, 3, 4], "connect, uplink, disconnect");
+        for view in &views {
+            assert_eq!(text(view.client_id), "dev1");
+            assert!(view.session_id == views[0].session_id && view.time_ms > 1_700_000_000_000);
+        }
+        assert!(text(views[0].remote_addr).starts_with("127.0.0.1:"));
+        assert_eq!(
+            (text(views[1].payload).as_str(), views[1].seq),
+            ("hello", 1)
+        );
+        assert_eq!(text(views[2].reason), "connection_lost");
+    }
+
+    /// From the hook to the struct that C reads: two locks, a copy of the message's handle, a view.
+    #[test]
+    #[ignore = "a benchmark: make ffi-bench"]
+    fn cost_of_an_event() {
+        let uplink = life_of_a_device()
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Uplink { uplink, .. } => Some(uplink),
+                _ => None,
+            });
+        let uplink = uplink.unwrap();
+        for (how, burst) in [("one at a time", 1), ("in batches of 64", 64)] {
+            let (hooks, queue) = queue(1024);
+            let mut batch = Batch::default();
+            let (mut bytes, begin) = (0, Instant::now());
+            for _ in 0..EVENTS / burst {
+                for ticket in 1..=burst {
+                    hooks.on_uplink(&uplink, Ticket(ticket));
+                }
+                for index in 0..batch.fill(&queue, 64) {
+                    bytes += batch.view(index).payload.len;
+                }
+            }
+            let each = begin.elapsed().as_nanos() as f64 / EVENTS as f64;
+            assert_eq!(bytes as u64, EVENTS * 5);
+            println!("C event queue, {how}: {each:.0} ns an event");
+            assert!(burst == 1 || cfg!(debug_assertions) || each <= 300.0);
+        }
+    }
+
+    const EVENTS: u64 = 640_000;
+}

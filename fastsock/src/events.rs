@@ -224,7 +224,7 @@ impl EventQueue {
         let resolve = {
             let mut state = self.shared.state.lock();
             state.take(max, into, &mut waiting);
-            if state.is_empty() {
+            if state.is_empty() && !state.is_closed {
                 // Under the lock: whatever comes in later rings again, after this.
                 state.is_ringing = false;
                 self.shared.bell.clear();
@@ -237,14 +237,14 @@ impl EventQueue {
         into.len() - before
     }
 
-    /// Blocks until there is something to drain, [`EventQueue::wake`] or [`EventQueue::close`] was called, or the time is
-    /// over; only then `false`. Rarely `true` with nothing to drain.
+    /// Blocks until there is something to drain or [`EventQueue::wake`] was called; `true` at once when closed. `false` when
+    /// the time is over. Rarely `true` with nothing to drain.
     pub fn wait(&self, timeout: Duration) -> bool {
         self.shared.bell.wait(timeout)
     }
 
     /// The descriptor that is readable while there is something to drain. Only for polling: not to be read or closed. It is
-    /// level-triggered, and belongs to the queue.
+    /// level-triggered, and belongs to the queue. Once closed it stays readable, as a socket at its end does.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.shared.bell.fd()
     }
@@ -832,6 +832,7 @@ mod tests {
         hooks.on_connect(&client(2));
         assert!(queue.wait(Duration::from_secs(9)), "wait ends at once");
         assert_eq!(names(&drained(&queue, 9)), ["c1"]);
+        assert!(is_readable(&queue), "as a socket at its end");
     }
 
     #[test]
