@@ -12,7 +12,7 @@ use crate::status::{Failure, fastsock_status};
 /// Wraps the body of an exported function, which returns `Result<(), Failure>`, and checks its signature.
 ///
 /// cbindgen reads the function as it stands in the source. The compiler gets the same signature with a body that
-/// catches panics, and a proof that C can hold every type of it: safer-ffi's `ReprC`. That is what safer-ffi's own
+/// catches panics, and a proof that C can hold every type of it: safer-ffi's `ConcreteReprC`. That is what safer-ffi's own
 /// `#[ffi_export]` checks; it cannot be used itself, since it writes `#[export_name]` without `unsafe`, which edition 2024
 /// refuses, and its parser does not know `#[unsafe(no_mangle)]`.
 macro_rules! c_abi {
@@ -53,7 +53,7 @@ macro_rules! c_value {
 pub(crate) use c_value;
 
 /// Compiles only for types that C can hold.
-pub(crate) fn is_c<T: safer_ffi::layout::ReprC>() {}
+pub(crate) fn is_c<T: safer_ffi::layout::ConcreteReprC>() {}
 
 /// Runs the body of one call: keeps its failure for `fastsock_last_error`, and stops a panic.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_status {
@@ -129,6 +129,25 @@ mod tests {
     pub unsafe extern "C" fn panics(number: u32) -> fastsock_status {
         assert!(number == 7, "not seven");
         Ok(())
+    }
+
+    /// Has one `probe` for all types and another for those that C can hold: for these the call is ambiguous.
+    trait NotForC<Which> {
+        fn probe() {}
+    }
+    impl<T: ?Sized> NotForC<()> for T {}
+    impl<T: safer_ffi::layout::ConcreteReprC> NotForC<u8> for T {}
+
+    #[test]
+    fn what_c_cannot_hold_does_not_compile() {
+        <String as NotForC<_>>::probe();
+        <Vec<u8> as NotForC<_>>::probe();
+        <&str as NotForC<_>>::probe();
+        <&[u8] as NotForC<_>>::probe();
+        <Option<u32> as NotForC<_>>::probe();
+        <Result<u32, u32> as NotForC<_>>::probe();
+        <crate::config::fastsock_config as NotForC<_>>::probe(); // only behind a pointer
+        is_c::<Option<&crate::config::fastsock_config>>();
     }
 
     #[test]
