@@ -338,10 +338,11 @@ fn exceptions(no_proxy: &[String]) -> (Vec<(String, u16)>, String) {
             Ok(port) if !host.contains(':') || host.ends_with(']') => {
                 with_port.push((host.to_ascii_lowercase(), port));
             }
-            // To the matcher `*.example.com` is `.example.com`.
-            _ => rest.push(match entry.strip_prefix("*.") {
-                Some(_) => &entry[1..],
-                None => entry,
+            // To the matcher `*` is every name but no address, and `*.example.com` is `.example.com`.
+            _ => rest.push(match entry.strip_prefix('*') {
+                Some("") => "*,0.0.0.0/0,::/0",
+                Some(domain) if domain.starts_with('.') => domain,
+                _ => entry,
             }),
         }
     }

@@ -290,6 +290,8 @@ fn a_proxy_is_chosen_by_scheme_and_no_proxy() {
         ("", "http://a/", Some("plain")),
         ("", "https://a/", Some("secure")),
         ("*", "http://a/", None),
+        ("*", "http://192.0.2.1/", None),
+        ("*", "http://[2001:db8::1]/", None),
         ("example.com", "http://example.com/", None),
         ("example.com", "http://sub.example.com/", None),
         ("example.com", "http://notexample.com/", Some("plain")),
