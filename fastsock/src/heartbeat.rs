@@ -50,13 +50,26 @@ impl Heartbeat {
         let Some(next) = self.next.filter(|next| *next <= now) else {
             return Beat::Wait;
         };
-        if !self.is_alive {
+        // Much too late, it was the process that stood still: the device may have answered and not been read yet.
+        let is_late = now - next > self.interval / 2;
+        if !self.is_alive && !is_late {
             return Beat::GiveUp;
         }
         self.is_alive = false;
-        // Keeps the rhythm; skips beats that a stalled runtime missed.
-        self.next = Some((next + self.interval).max(now));
+        self.next = Some(self.after(next, now));
         Beat::Ping
+    }
+
+    /// The beat after one that was due at `due`: keeps the rhythm and skips what was missed, but leaves the device half an
+    /// interval to answer.
+    fn after(&self, due: Instant, now: Instant) -> Instant {
+        let beats = (now - due).as_nanos() / self.interval.as_nanos() + 1;
+        let next = due + self.interval * u32::try_from(beats).unwrap_or(u32::MAX);
+        if next < now + self.interval / 2 {
+            next + self.interval
+        } else {
+            next
+        }
     }
 }
 
@@ -75,6 +88,24 @@ mod tests {
         assert_eq!(heartbeat.tick(start + second), Beat::Wait);
         assert_eq!(heartbeat.tick(start + second * 3 / 2), Beat::Ping);
         assert_eq!(heartbeat.tick(start + second * 5 / 2), Beat::GiveUp);
+    }
+
+    #[test]
+    fn a_process_that_stood_still_asks_anew() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut heartbeat = Heartbeat::new(second, start, 0.5);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(heartbeat.tick(at(5200)), Beat::Ping);
+        assert_eq!(
+            heartbeat.deadline(),
+            Some(at(6500)),
+            "5500 would be too soon"
+        );
+        assert_eq!(heartbeat.tick(at(5200)), Beat::Wait);
+        assert_eq!(heartbeat.tick(at(9800)), Beat::Ping, "nobody is blamed");
+        assert_eq!(heartbeat.deadline(), Some(at(10_500)));
+        assert_eq!(heartbeat.tick(at(10_500)), Beat::GiveUp);
     }
 
     #[test]
