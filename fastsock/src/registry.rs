@@ -322,24 +322,10 @@ impl Seat {
         (inner.close.clone(), !inner.outbox.is_empty())
     }
 
-    /// Shows what is to be written next; see [`Outbox::begin`].
-    pub(crate) fn begin(
-        &self,
-        max_messages: usize,
-        max_bytes: usize,
-        show: impl FnMut(&Payload),
-    ) -> usize {
-        self.inner
-            .lock()
-            .outbox
-            .begin(max_messages, max_bytes, show)
-    }
-
-    /// So much of it is in the socket; see [`Outbox::wrote`]. Returns whether more waits.
-    pub(crate) fn wrote(&self, whole: usize, has_begun: bool) -> bool {
-        let mut inner = self.inner.lock();
-        inner.outbox.wrote(whole, has_begun);
-        !inner.outbox.is_empty()
+    /// Writes from the outbox, in one step with noting what was written: a takeover comes before or after it, so no message
+    /// goes into this socket and to the successor too. `write` must not block, nor call anyone who could come back here.
+    pub(crate) fn write<T>(&self, write: impl FnOnce(&mut Outbox) -> T) -> T {
+        write(&mut self.inner.lock().outbox)
     }
 
     fn put(&self, payload: Payload, limits: &OutboxLimits) -> Option<Put> {

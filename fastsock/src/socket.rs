@@ -27,6 +27,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::{
+    outbox::Outbox,
     registry::Seat,
     types::{CloseReason, Payload},
 };
@@ -54,6 +55,7 @@ struct Begun {
 }
 
 /// The few bytes before a payload; advances as they are written.
+#[derive(Clone, Copy)]
 struct FrameHead {
     bytes: [u8; 10],
     at: u8,
@@ -114,34 +116,17 @@ impl Socket {
         seat: &Seat,
     ) -> Poll<io::Result<Written>> {
         for _ in 0..BATCHES_A_TURN {
-            if self.io.begun.is_some() {
-                let payload = self.io.begun.as_ref().map(|begun| begun.whole.clone());
-                ready!(self.io.poll_finish(cx))?;
-                payload.iter().for_each(|payload| log_sent(seat, payload));
-                seat.wrote(1, false);
+            if let Some(payload) = self.io.begun.as_ref().map(|begun| begun.whole.clone()) {
+                ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?;
+                log_sent(seat, &payload);
             }
             let mut batch: Batch = SmallVec::new();
-            seat.begin(BATCH_MESSAGES, BATCH_BYTES, |payload| {
-                batch.push((FrameHead::of(payload), payload.as_bytes().clone()))
-            });
-            if batch.is_empty() {
-                return Poll::Ready(Ok(Written::All));
+            let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, &mut batch));
+            let (whole, has_more) = ready!(written)?;
+            for (_, payload) in &batch[..whole] {
+                log_sent(seat, payload);
             }
-            let written = {
-                let slices: SmallVec<[IoSlice<'_>; 2 * BATCH_MESSAGES]> = batch
-                    .iter()
-                    .flat_map(|(head, payload)| [IoSlice::new(head.left()), IoSlice::new(payload)])
-                    .collect();
-                ready!(Pin::new(&mut self.io.tcp).poll_write_vectored(cx, &slices))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.io.written_bytes += written as u64;
-            let whole = self
-                .io
-                .note(batch, written, |payload| log_sent(seat, payload));
-            if !seat.wrote(whole, self.io.begun.is_some()) {
+            if !has_more {
                 return Poll::Ready(Ok(Written::All));
             }
         }
@@ -205,6 +190,50 @@ impl Socket {
 type Batch = SmallVec<[(FrameHead, Bytes); BATCH_MESSAGES]>;
 
 impl Stream {
+    /// Writes messages from the head of an outbox, in one system call, and shows them in `batch`. Tells how many of them are
+    /// written whole, and whether more waits.
+    fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        batch: &mut Batch,
+    ) -> Poll<io::Result<(usize, bool)>> {
+        outbox.begin(BATCH_MESSAGES, BATCH_BYTES, |payload| {
+            batch.push((FrameHead::of(payload), payload.as_bytes().clone()))
+        });
+        if batch.is_empty() {
+            return Poll::Ready(Ok((0, false)));
+        }
+        let slices: SmallVec<[IoSlice<'_>; 2 * BATCH_MESSAGES]> = batch
+            .iter()
+            .flat_map(|(head, payload)| [IoSlice::new(head.left()), IoSlice::new(payload)])
+            .collect();
+        let written = match Pin::new(&mut self.tcp).poll_write_vectored(cx, &slices) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                outbox.wrote(0, false); // any of them may be dropped
+                return Poll::Pending;
+            }
+        };
+        self.written_bytes += written as u64;
+        let whole = self.note(batch, written);
+        outbox.wrote(whole, self.begun.is_some());
+        Poll::Ready(Ok((whole, !outbox.is_empty())))
+    }
+
+    /// Writes the rest of the message that was begun, and takes it out of its outbox.
+    fn poll_finish_of(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_finish(cx))?;
+        outbox.wrote(1, false);
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes the rest of the frame that was begun, if any.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(begun) = &mut self.begun {
@@ -225,27 +254,25 @@ impl Stream {
     }
 
     /// Notes how much of a batch is in the socket: the number of whole frames; the next may be begun.
-    fn note(&mut self, batch: Batch, mut written: usize, sent: impl Fn(&Bytes)) -> usize {
+    fn note(&mut self, batch: &Batch, mut written: usize) -> usize {
         let mut whole = 0;
         for (header, payload) in batch {
             let length = header.left().len() + payload.len();
-            if written >= length {
-                written -= length;
-                whole += 1;
-                sent(&payload);
-                continue;
+            if written < length {
+                break;
             }
-            if written > 0 {
-                let whole = payload.clone();
-                let mut begun = Begun {
-                    header,
-                    payload,
-                    whole,
-                };
-                begun.advance(written);
-                self.begun = Some(begun);
-            }
-            break;
+            written -= length;
+            whole += 1;
+        }
+        if written > 0 {
+            let (header, payload) = batch[whole].clone();
+            let mut begun = Begun {
+                header,
+                payload: payload.clone(),
+                whole: payload,
+            };
+            begun.advance(written);
+            self.begun = Some(begun);
         }
         whole
     }
