@@ -34,6 +34,7 @@ pub struct GatewayBuilder {
     dir: TempDir,
     vars: Vec<(String, String)>,
     args: Vec<String>,
+    descriptors: Option<(u32, u32)>,
 }
 
 impl Gateway {
@@ -43,6 +44,7 @@ impl Gateway {
             dir: TempDir::new().expect("a temporary directory"),
             vars: Vec::new(),
             args: Vec::new(),
+            descriptors: None,
         }
         .var("WEBSOCKET_PORT", "0")
         .var("FASTSOCK_ADMIN_ADDR", "off")
@@ -215,6 +217,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// Bounds its open files by a soft and a hard limit, as `ulimit -n` does.
+    pub fn descriptors(mut self, soft: u32, hard: u32) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// Puts a file, such as `.env`, into its working directory.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.dir.path().join(name), content).expect("written");
@@ -235,7 +243,15 @@ impl GatewayBuilder {
 
     /// Starts it without waiting for anything: for one that is expected to fail.
     pub fn launch(self) -> Gateway {
-        let mut process = Process::start(&binary().to_string_lossy(), |command| {
+        let binary = binary();
+        let program = match self.descriptors {
+            None => binary.as_path(),
+            Some(_) => Path::new("prlimit"), // becomes the gateway, under the same process id
+        };
+        let mut process = Process::start(&program.to_string_lossy(), |command| {
+            if let Some((soft, hard)) = self.descriptors {
+                command.arg(format!("--nofile={soft}:{hard}")).arg(&binary);
+            }
             command
                 .env_clear()
                 .envs(self.vars)
