@@ -201,17 +201,14 @@ impl Handshake {
     async fn seat(&self, upgrade: &Upgrade) -> Result<Option<Arc<Seat>>, Broken> {
         self.check_origin(upgrade)?;
         let client_id = self.authenticate(upgrade).await?;
-        let session_id = self.shared.session_id();
+        let next = || self.shared.session_id();
         let seat = match self
             .shared
             .registry
-            .seat(client_id, session_id, self.addr, Instant::now())
+            .seat(client_id, next, self.addr, Instant::now())
         {
-            Seating::Seated(seat, replaced) => {
-                if let Some(old) = replaced {
-                    self.shared.running.takeovers.add(1);
-                    self.shared.farewell(&old, &CloseReason::Replaced);
-                }
+            Seating::Seated(seat, is_takeover) => {
+                self.shared.running.takeovers.add(is_takeover.into());
                 seat
             }
             Seating::Taken => {
@@ -228,7 +225,10 @@ impl Handshake {
             shared: &self.shared,
             seat: &seat,
         };
-        self.shared.broker.seated(&seat.client_id, session_id).await;
+        self.shared
+            .broker
+            .seated(&seat.client_id, seat.session_id)
+            .await;
         std::mem::forget(guard); // from here on `open` answers for the seat
         Ok(Some(seat))
     }
@@ -388,12 +388,7 @@ struct Unseat<'a> {
 
 impl Drop for Unseat<'_> {
     fn drop(&mut self) {
-        if self.shared.registry.unseat(self.seat) {
-            self.shared
-                .broker
-                .unseated(&self.seat.client_id, self.seat.session_id);
-        }
-        self.seat.leave(); // nobody was told that it came
+        self.shared.see_off(self.seat, &CloseReason::Lost);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, SystemTime},
@@ -38,6 +38,8 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Shard {
     seats: HashMap<ClientId, Arc<Seat>>,
+    /// Sessions that have left their seat while the world is still being told.
+    leaving: HashMap<ClientId, Arc<Seat>>,
     /// The books of sessions that have left.
     retired: DownlinkBooks,
     is_closed: bool,
@@ -50,7 +52,7 @@ pub(crate) struct Seat {
     pub(crate) remote_addr: SocketAddr,
     connected_at: SystemTime,
     seen_ms: AtomicU64,
-    has_left: AtomicBool,
+    told: Mutex<Told>,
     fight: Fight,
     inner: Mutex<Inner>,
 }
@@ -63,6 +65,16 @@ struct Inner {
     waker: Option<Waker>,
 }
 
+/// What the world was told of a session.
+pub(crate) enum Told {
+    /// Nothing yet. It must hear first that the session before this one has left.
+    Nothing(Option<Arc<Seat>>),
+    /// That it came.
+    Came,
+    /// That it left; or nothing, if it left before anyone was told that it came.
+    Left,
+}
+
 /// How often an id changed hands lately.
 #[derive(Clone, Copy)]
 struct Fight {
@@ -72,8 +84,8 @@ struct Fight {
 
 /// What came of asking for a seat.
 pub(crate) enum Seating {
-    /// Seated; the session that was there before, if any, was told to close as replaced.
-    Seated(Arc<Seat>, Option<Arc<Seat>>),
+    /// Seated, and whether a session that was there before was told to close as replaced.
+    Seated(Arc<Seat>, bool),
     /// The policy is `reject` and the id is taken.
     Taken,
     /// The id changed hands more than 100 times in 10 s.
@@ -99,11 +111,12 @@ impl Registry {
     }
 
     /// Gives a new session its seat. A takeover is one step: the seat is swapped, the old session is told, and what its
-    /// outbox held moves to the head of the new one.
+    /// outbox held moves to the head of the new one. `session_id` is asked under the lock, so that of two sessions of an id
+    /// the one seated later has the higher number.
     pub(crate) fn seat(
         &self,
         client_id: ClientId,
-        session_id: SessionId,
+        session_id: impl FnOnce() -> SessionId,
         remote_addr: SocketAddr,
         now: Instant,
     ) -> Seating {
@@ -134,35 +147,53 @@ impl Registry {
             inner.outbox.take_over(queue);
             old.end(CloseReason::Replaced);
         }
+        let is_takeover = old.is_some();
+        let before = old.or_else(|| shard.leaving.get(&client_id).cloned());
         let now = SystemTime::now();
         let seat = Arc::new(Seat {
             client_id: client_id.clone(),
-            session_id,
+            session_id: session_id(),
             remote_addr,
             connected_at: now,
             seen_ms: AtomicU64::new(unix_ms(now)),
-            has_left: AtomicBool::new(false),
+            told: Mutex::new(Told::Nothing(before)),
             fight,
             inner: Mutex::new(inner),
         });
         shard.seats.insert(client_id, seat.clone());
-        Seating::Seated(seat, old)
+        Seating::Seated(seat, is_takeover)
     }
 
     /// Empties a seat if it is still this session's; what its outbox holds is lost. `false` when it was taken over.
-    pub(crate) fn unseat(&self, seat: &Seat) -> bool {
+    /// [`Registry::forget`] comes after it.
+    pub(crate) fn unseat(&self, seat: &Seat, reason: &CloseReason) -> bool {
         let mut shard = self.shard(seat.client_id.as_str());
         let is_current = shard
             .seats
             .get(&seat.client_id)
             .is_some_and(|current| current.session_id == seat.session_id);
         if is_current {
-            shard.seats.remove(&seat.client_id);
             let mut inner = seat.inner.lock();
             shard.retired += inner.outbox.close();
-            inner.close.get_or_insert(CloseReason::Lost); // nothing more is put into it
+            inner.close.get_or_insert_with(|| reason.clone()); // nothing more is put into it
+            drop(inner);
+            if let Some((client_id, seat)) = shard.seats.remove_entry(&seat.client_id) {
+                shard.leaving.insert(client_id, seat);
+            }
         }
         is_current
+    }
+
+    /// The world knows that a session has left.
+    pub(crate) fn forget(&self, seat: &Seat) {
+        let mut shard = self.shard(seat.client_id.as_str());
+        let is_meant = shard
+            .leaving
+            .get(&seat.client_id)
+            .is_some_and(|leaving| leaving.session_id == seat.session_id);
+        if is_meant {
+            shard.leaving.remove(&seat.client_id);
+        }
     }
 
     /// Puts a message into the outbox of a device. `None` when it is not seated here, or about to leave.
@@ -299,9 +330,15 @@ impl Seat {
         ms
     }
 
-    /// `true` once: for the one who tells the world that this session has left.
-    pub(crate) fn leave(&self) -> bool {
-        !self.has_left.swap(true, Relaxed)
+    /// What the world was told of it. Held while telling, so that nobody tells of its successor meanwhile; who holds it may
+    /// take that of a session before this one, never of a later one.
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock()
+    }
+
+    /// Why it closes, once that is known.
+    pub(crate) fn closing(&self) -> Option<CloseReason> {
+        self.inner.lock().close.clone()
     }
 
     /// Tells the session to close; the first reason stays. `false` when it was told before.
@@ -393,7 +430,7 @@ mod tests {
     fn seat(registry: &Registry, session: u64) -> Seating {
         registry.seat(
             ClientId::new("dev").unwrap(),
-            SessionId(session),
+            || SessionId(session),
             ([127, 0, 0, 1], 1).into(),
             Instant::now(),
         )
@@ -423,9 +460,12 @@ mod tests {
         assert!(registry.deliver("dev", "one".into()));
         let new = seated(seat(&registry, 2));
         assert_eq!(old.inner.lock().close, Some(CloseReason::Replaced));
-        assert!(!registry.unseat(&old), "the seat is no longer its own");
+        assert!(
+            !registry.unseat(&old, &CloseReason::Lost),
+            "the seat is no longer its own"
+        );
         assert_eq!(balanced(&registry).held, 1);
-        assert!(registry.unseat(&new));
+        assert!(registry.unseat(&new, &CloseReason::Lost));
         let books = balanced(&registry);
         assert_eq!((books.received, books.lost.session_ended), (1, 1));
         assert!(!registry.deliver("dev", "two".into()));

@@ -326,12 +326,7 @@ impl Session {
 
     /// Leaves the seat, closes the socket as the reason demands, and tells the world last.
     async fn end(self, reason: CloseReason) {
-        if self.shared.registry.unseat(&self.seat) {
-            self.shared
-                .broker
-                .unseated(&self.seat.client_id, self.seat.session_id);
-        }
-        self.shared.farewell(&self.seat, &reason);
+        self.shared.see_off(&self.seat, &reason);
         let shared = self.shared.clone();
         tokio::select! {
             biased; // the close frame gets its chance when the time is over already, too

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     hooks::Admission,
     lanes::Lanes,
-    registry::{Registry, Seat},
+    registry::{Registry, Seat, Told},
     stats::{Running, SessionBooks, closed_key},
     status::Status,
     tasks::Tasks,
@@ -53,8 +53,16 @@ impl Shared {
         SessionId(self.next_session.fetch_add(1, Relaxed) + 1)
     }
 
-    /// Counts, logs and tells that a session began.
+    /// Counts, logs and tells that a session began, after the end of the one before it; nothing if it has left already.
     pub(crate) fn welcome(&self, seat: &Seat) {
+        let mut told = seat.told();
+        let Told::Nothing(before) = &mut *told else {
+            return;
+        };
+        if let Some(before) = before.take() {
+            self.farewell_to_predecessor(&before);
+        }
+        *told = Told::Came;
         self.books.lock().opened += 1;
         tracing::debug!(
             name: "client_connected",
@@ -64,10 +72,22 @@ impl Shared {
             .hook("on_connect", |hooks| hooks.on_connect(&seat.client()));
     }
 
-    /// Counts, logs and tells that a session ended; once, whoever comes first.
-    pub(crate) fn farewell(&self, seat: &Seat, reason: &CloseReason) {
-        if !seat.leave() {
-            return;
+    /// Empties the seat of a session that ends, unless it was taken over, and tells the world, last.
+    pub(crate) fn see_off(&self, seat: &Seat, reason: &CloseReason) {
+        if self.registry.unseat(seat, reason) {
+            self.broker.unseated(&seat.client_id, seat.session_id);
+        }
+        self.farewell(seat, reason);
+        self.registry.forget(seat);
+    }
+
+    /// Counts, logs and tells that a session ended; once, whoever comes first, and only if it was told that it began.
+    fn farewell(&self, seat: &Seat, reason: &CloseReason) {
+        let mut told = seat.told();
+        match std::mem::replace(&mut *told, Told::Left) {
+            Told::Nothing(Some(before)) => return self.farewell_to_predecessor(&before),
+            Told::Nothing(None) | Told::Left => return,
+            Told::Came => {}
         }
         *self
             .books
@@ -83,6 +103,12 @@ impl Shared {
         self.status.hook("on_disconnect", |hooks| {
             hooks.on_disconnect(&seat.client(), reason)
         });
+    }
+
+    /// It was told to close, or has left already; its own task may only not have come to telling it.
+    fn farewell_to_predecessor(&self, before: &Seat) {
+        let reason = before.closing().unwrap_or(CloseReason::Replaced);
+        self.farewell(before, &reason);
     }
 
     /// The session books.
