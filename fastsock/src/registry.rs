@@ -198,8 +198,25 @@ impl Registry {
 
     /// Puts a message into the outbox of a device. `None` when it is not seated here, or about to leave.
     pub(crate) fn put(&self, client_id: &str, payload: Payload) -> Option<Put> {
-        let seat = self.shard(client_id).seats.get(client_id).cloned()?;
-        seat.put(payload, &self.outbox)
+        self.put_with(client_id, || payload)
+    }
+
+    /// The same for a payload that is only made when someone is there to take it.
+    fn put_with(&self, client_id: &str, payload: impl FnOnce() -> Payload) -> Option<Put> {
+        let mut seat = self.find(client_id)?;
+        let mut payload = payload();
+        loop {
+            payload = match seat.put(payload, &self.outbox) {
+                Ok(put) => return Some(put),
+                Err(payload) => payload,
+            };
+            // Closed since it was found: perhaps by a takeover, whose session is there to take the message.
+            let current = self.find(client_id)?;
+            if current.session_id == seat.session_id {
+                return None;
+            }
+            seat = current;
+        }
     }
 
     /// Tells the session of an id to close. `false` when it is not seated here.
@@ -273,14 +290,11 @@ impl Registry {
 
 impl Deliver for Registry {
     fn deliver(&self, client_id: &str, payload: Bytes) -> bool {
-        let Some(seat) = self.find(client_id) else {
-            return false;
-        };
-        let payload = match self.downlink_binary {
+        let payload = || match self.downlink_binary {
             DownlinkBinary::Text => Payload::text_lossy(payload),
             DownlinkBinary::Auto => Payload::text_or_binary(payload),
         };
-        seat.put(payload, &self.outbox).is_some()
+        self.put_with(client_id, payload).is_some()
     }
 
     fn is_seated(&self, client_id: &str) -> bool {
@@ -365,10 +379,11 @@ impl Seat {
         write(&mut self.inner.lock().outbox)
     }
 
-    fn put(&self, payload: Payload, limits: &OutboxLimits) -> Option<Put> {
+    /// Gives the payload back when the session is told to close.
+    fn put(&self, payload: Payload, limits: &OutboxLimits) -> Result<Put, Payload> {
         let mut inner = self.inner.lock();
         if inner.close.is_some() {
-            return None;
+            return Err(payload);
         }
         let was_empty = inner.outbox.is_empty();
         let put = inner.outbox.put(payload, limits);
@@ -377,7 +392,7 @@ impl Seat {
         } else if was_empty && let Some(waker) = &inner.waker {
             waker.wake_by_ref();
         }
-        Some(put)
+        Ok(put)
     }
 }
 
@@ -483,6 +498,37 @@ mod tests {
         assert!(!registry.deliver("dev", "3".into()), "on its way out");
         assert_eq!(slow.inner.lock().close, Some(CloseReason::SlowConsumer));
         assert_eq!(balanced(&registry).lost.full, 1);
+    }
+
+    #[test]
+    fn a_takeover_lets_no_message_fall_between_the_sessions() {
+        let limits = Config::default().outbox_bytes(1usize << 30);
+        let registry = registry(limits.outbox_messages(1usize << 20));
+        seated(seat(&registry, 1));
+        let delivered = std::thread::scope(|scope| {
+            let delivering = scope.spawn(|| {
+                (0..200_000)
+                    .filter(|_| registry.deliver("dev", Bytes::new()))
+                    .count()
+            });
+            for session in 2.. {
+                // So late that it is no fight.
+                let now = Instant::now() + TAKEOVER_SPAN * 2 * session;
+                let next = registry.seat(
+                    ClientId::new("dev").unwrap(),
+                    SessionId(session.into()),
+                    ([127, 0, 0, 1], 1).into(),
+                    now,
+                );
+                seated(next);
+                if delivering.is_finished() {
+                    break;
+                }
+            }
+            delivering.join().unwrap()
+        });
+        assert_eq!(delivered, 200_000);
+        assert_eq!(balanced(&registry).held, 200_000);
     }
 
     #[test]
