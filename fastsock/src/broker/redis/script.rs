@@ -6,11 +6,13 @@
 /// Records who has seats. `KEYS[1]`: the owner hash; `ARGV`: node, then id, session, epoch of each.
 ///
 /// The epoch is when the seat was taken, in milliseconds of Redis's clock as the node knows it. The newest seat wins in
-/// whatever order the claims come, so a gateway that restores its seats does not take what went elsewhere meanwhile.
+/// whatever order the claims come, so a gateway that restores its seats does not take what went elsewhere meanwhile. An epoch
+/// that is yet to come is from before the clock was set back (or of another server, before a failover), and counts for old.
 /// Answers for each id `+`, followed by the node and session it was taken from if those are of another node; or `-` when
 /// another node has it.
 pub(super) const CLAIM: &str = r"
 local node, answer = ARGV[1], {}
+local to_come = redis.call('TIME')[1] * 1000 + 2000
 for i = 2, #ARGV, 3 do
   local id, session, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local held = redis.call('HGET', KEYS[1], id)
@@ -19,7 +21,8 @@ for i = 2, #ARGV, 3 do
     their_node, their_session, their_epoch = string.match(held, '^([^:]*):([^:]*):(%d+)$')
   end
   local is_elsewhere = their_node and their_node ~= node
-  if is_elsewhere and tonumber(their_epoch) > tonumber(epoch) then
+  their_epoch = tonumber(their_epoch or 0)
+  if is_elsewhere and their_epoch > tonumber(epoch) and their_epoch < to_come then
     answer[#answer + 1] = '-'
   else
     redis.call('HSET', KEYS[1], id, node .. ':' .. session .. ':' .. epoch)
