@@ -149,7 +149,8 @@ impl Gone {
             release.arg(script::RELEASE).arg(1).arg(&names.owner);
             release.arg(&self.node);
             for ((id, seen), owner) in ids.iter().zip(seen).zip(owners) {
-                if !owner.is_some_and(|owner| is_of(&owner, &self.node)) {
+                // One without an owner had just been given up, and its node died before it had removed the field.
+                if owner.is_some_and(|owner| !is_of(&owner, &self.node)) {
                     continue;
                 }
                 release.arg(id);
