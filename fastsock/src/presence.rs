@@ -157,6 +157,19 @@ impl Presence {
         }
     }
 
+    /// Redis has this id as one of ours. Unless it is, it is to be removed: Redis has come back with older data, and the
+    /// removal that it had confirmed is not in them.
+    pub(crate) fn found(&mut self, client_id: ClientId) {
+        if self.entries.contains_key(&client_id) {
+            return;
+        }
+        let entry = self.entry(&client_id, SessionId(0), 0);
+        entry.wanted = Wanted::Del;
+        (entry.seen_ms, entry.written_ms) = (1, 1); // whatever it was
+        entry.is_contested = true;
+        self.mark(&client_id);
+    }
+
     /// Of the changes that the next batch takes, those that claim a seat. The caller asks the registry whether they are
     /// seated still, without holding the lock of this map, and names those who are not to [`Presence::batch`].
     pub(crate) fn claiming(&self, most: usize) -> Vec<ClientId> {
@@ -497,6 +510,24 @@ mod tests {
         assert_eq!((batch.sets.len(), batch.dels.len()), (0, 1));
         presence.confirm(batch);
         assert_eq!(presence.len(), 0);
+    }
+
+    #[test]
+    fn who_is_found_is_removed_unless_it_is_here() {
+        let mut presence = Presence::default();
+        presence.seated(&id("here"), S1, 1000);
+        presence.seen(&id("here"), 5);
+        written(&mut presence);
+        for text in ["here", "ghost", "back"] {
+            presence.found(id(text));
+        }
+        presence.seated(&id("back"), S2, 2000);
+        presence.seen(&id("back"), 6);
+        let batch = batch(&mut presence).unwrap();
+        assert_eq!((batch.sets.len(), batch.dels.len()), (1, 1));
+        assert!(batch.dels[0].is_contested, "nobody knows its value");
+        presence.confirm(batch);
+        assert_eq!(presence.len(), 2);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Shared, link::LinkError, script};
-use crate::types::SessionId;
+use crate::types::{ClientId, SessionId};
 
 /// The lease of this node, and its watch over the others, for as long as one connection lasts.
 #[derive(Default)]
@@ -130,13 +130,7 @@ impl Gone {
     ) -> Result<bool, LinkError> {
         let names = &shared.names;
         let set = names.ids_of(&self.node);
-        let (cursor, ids): (u64, Vec<Vec<u8>>) = redis::cmd("SSCAN")
-            .arg(&set)
-            .arg(self.cursor)
-            .arg("COUNT")
-            .arg(IDS_A_STEP)
-            .query_async(redis)
-            .await?;
+        let (cursor, ids) = some_of(&set, self.cursor, redis).await?;
         if !ids.is_empty() {
             // In this order: a gateway claims a seat before it writes the hash. So if the seat still belongs to the
             // dead node now, the value read before is not that of a newer gateway, and REMOVE spares a newer value.
@@ -182,6 +176,38 @@ impl Gone {
         );
         Ok(true)
     }
+}
+
+/// Looks through what Redis has as this node's ids, for those who are not.
+pub(super) async fn look_through(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+) -> Result<(), LinkError> {
+    let (set, mut cursor) = (shared.names.ids_of(&shared.node), 0);
+    loop {
+        let (next, ids) = some_of(&set, cursor, redis).await?;
+        let ids = ids.into_iter().filter_map(|id| String::from_utf8(id).ok());
+        let mut presence = shared.presence.lock();
+        for client_id in ids.filter_map(ClientId::new) {
+            presence.found(client_id);
+        }
+        drop(presence);
+        cursor = next;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Some ids of a set, and where to go on; 0 at the end.
+async fn some_of(
+    set: &str,
+    cursor: u64,
+    redis: &mut MultiplexedConnection,
+) -> Result<(u64, Vec<Vec<u8>>), LinkError> {
+    let mut scan = redis::cmd("SSCAN");
+    scan.arg(set).arg(cursor).arg("COUNT").arg(IDS_A_STEP);
+    Ok(scan.query_async(redis).await?)
 }
 
 /// Gives up lease and set of ids, when nothing of this node is left in Redis.
@@ -270,7 +296,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 /// The third look after the first is meant to be the one that decides.
 const ROUNDING: Duration = Duration::from_millis(100);
 
-/// Ids removed in one step.
+/// Ids looked at in one step.
 const IDS_A_STEP: usize = 512;
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ async fn write(shared: &Shared, mut redis: MultiplexedConnection) -> Result<(), 
     if !shared.stop.is_cancelled() {
         shared.link_up(Kind::Cmd);
         shared.check.notify_one();
+        node::look_through(shared, &mut redis).await?;
+        flush(shared, &mut redis).await?;
     }
     let mut flushed_at = Instant::now();
     // Once more, for what another gateway still wrote or removed while it did not know of this one's return.
