@@ -10,7 +10,10 @@ use redis::{
     AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind,
     Value, aio::MultiplexedConnection,
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use super::url::{self, Address};
 use crate::broker::LinkChange;
@@ -30,6 +33,14 @@ pub(super) struct Connection {
     pub(super) redis: MultiplexedConnection,
     /// Notified when it is lost, or when someone found it useless.
     pub(super) lost: Arc<Notify>,
+    guide: Option<Guide>,
+}
+
+/// Which of the sentinels led to the master, and by which address.
+#[derive(Clone)]
+struct Guide {
+    sentinel: usize,
+    named: (String, u16),
 }
 
 impl Connection {
@@ -47,18 +58,24 @@ impl Connection {
                 login,
             } => {
                 let mut error = LinkError::new("no sentinel answered");
-                for (host, port) in sentinels {
+                for (sentinel, (host, port)) in sentinels.iter().enumerate() {
                     // A sentinel that was cut off may still name the old master, so the next one is asked then.
-                    let found = ask_sentinel(host, *port, service, login).await;
-                    let opened = match found {
-                        Ok((host, port)) => {
-                            let info = url::master(host, port, login);
-                            Self::to_master(info, kind, on_push.clone()).await
+                    let named = match ask_sentinel(host, *port, service, login).await {
+                        Ok(named) => named,
+                        Err(e) => {
+                            error = e;
+                            continue;
                         }
-                        Err(error) => Err(error),
                     };
-                    match opened {
-                        Ok(connection) => return Ok(connection),
+                    let info = url::master(named.0.clone(), named.1, login);
+                    match Self::to_master(info, kind, on_push.clone()).await {
+                        Ok(connection) => {
+                            let guide = Some(Guide { sentinel, named });
+                            return Ok(Self {
+                                guide,
+                                ..connection
+                            });
+                        }
                         Err(e) => error = e,
                     }
                 }
@@ -92,11 +109,46 @@ impl Connection {
             Ok::<_, LinkError>(redis.await?)
         };
         let redis = connecting.await.map_err(|e| e.about(&address))?;
-        let mut connection = Self { redis, lost };
+        let mut connection = Self {
+            redis,
+            lost,
+            guide: None,
+        };
         let checked = timeout(CONNECT_TIMEOUT, connection.check_master()).await;
         let checked = checked.unwrap_or_else(|_| Err(LinkError::new("no answer in time")));
         checked.map_err(|e| e.about(&address))?;
         Ok(connection)
+    }
+
+    /// Returns when the sentinel that led here names another master, with the last moment at which it did not. The old master
+    /// is demoted only seconds later; until then it takes commands, and hears nothing of what is published on the new one.
+    pub(super) async fn moved(&self, address: &Address) -> (LinkError, SystemTime) {
+        let (
+            Some(guide),
+            Address::Sentinel {
+                sentinels,
+                service,
+                login,
+            },
+        ) = (&self.guide, address)
+        else {
+            return std::future::pending().await;
+        };
+        let (host, port) = &sentinels[guide.sentinel];
+        let mut confirmed = SystemTime::now();
+        loop {
+            sleep(ASK_EVERY).await;
+            let asked = SystemTime::now();
+            match ask_sentinel(host, *port, service, login).await {
+                Ok(named) if named != guide.named => {
+                    let (host, port) = named;
+                    let error = LinkError::new(format!("the master is {host}:{port} now"));
+                    return (error, confirmed);
+                }
+                Ok(_) => confirmed = asked,
+                Err(_) => {} // a sentinel that is away says nothing about the master
+            }
+        }
     }
 
     /// A replica takes no writes, and its subscribers hear the master only while it is linked to it.
@@ -276,6 +328,9 @@ impl Links {
 
 /// DNS, TCP, TLS and login together; and once more for the role.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a sentinel is asked whether the master is the same.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

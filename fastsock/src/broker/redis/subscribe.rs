@@ -37,9 +37,14 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     };
     let connection = Connection::open(&shared.address, Kind::Sub, on_push).await?;
     shared.answered();
-    let redis = connection.redis;
+    let redis = connection.redis.clone();
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        (error, confirmed) = connection.moved(&shared.address) => {
+            let mut last_good = shared.last_good.lock();
+            *last_good = confirmed.min(*last_good);
+            Err(error)
+        }
         error = subscribe(shared, redis.clone()) => Err(error),
         error = watch(shared, &ears, redis) => Err(error),
     }

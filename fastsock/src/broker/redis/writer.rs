@@ -31,6 +31,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     *shared.cmd.lock() = Some(connection.clone());
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        (error, _) = connection.moved(&shared.address) => Err(error),
         error = lease.keep(shared, redis.clone()) => Err(error),
         written = write(shared, redis) => written,
     }
