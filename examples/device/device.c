@@ -7,12 +7,13 @@
 #include <time.h>
 #include <unistd.h>
 
-static int alive, has_spoken, close_code;
+static int alive, worked, has_spoken, code; /* code: of the close frame, or the HTTP status of a refusal */
 
 static int on_event(struct lws *socket, enum lws_callback_reasons reason, void *user, void *in, size_t len) {
     (void)user;
     switch (reason) {
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
+        worked = 1;
         lws_callback_on_writable(socket);
         break;
     case LWS_CALLBACK_CLIENT_WRITEABLE:
@@ -28,10 +29,12 @@ static int on_event(struct lws *socket, enum lws_callback_reasons reason, void *
         fflush(stdout);
         break;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE: /* the code, in network order */
-        close_code = len >= 2 ? ((unsigned char *)in)[0] << 8 | ((unsigned char *)in)[1] : 1005;
+        code = len >= 2 ? ((unsigned char *)in)[0] << 8 | ((unsigned char *)in)[1] : 1005;
         break;
-    case LWS_CALLBACK_CLIENT_CLOSED:
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
+        code = (int)lws_http_client_http_response(socket);
+        /* fall through */
+    case LWS_CALLBACK_CLIENT_CLOSED:
         alive = 0;
         break;
     default:
@@ -39,6 +42,15 @@ static int on_event(struct lws *socket, enum lws_callback_reasons reason, void *
     }
     return 0;
 }
+
+/* Not allowed, gone, new token needed, forbidden, replaced, kicked. */
+static int is_told_to_stop(void) {
+    return code == 400 || code == 401 || code == 403 || code == 4410 || code == 4501 || code == 4503 || code == 4509 ||
+           code == 4510;
+}
+
+/* Internal error, try again later, too many. */
+static int is_told_to_back_off(void) { return code == 1011 || code == 1013 || code == 4429; }
 
 int main(int argc, char **argv) {
     if (argc != 4)
@@ -49,14 +61,15 @@ int main(int argc, char **argv) {
     char path[512];
     snprintf(path, sizeof path, "/?token=%s", argv[3]);
     srand((unsigned)(time(NULL) ^ getpid()));
-    for (unsigned failures = 0; context; failures = close_code ? 1 : failures + 1) {
+    for (unsigned failures = 0; context;) {
         struct lws_client_connect_info target = {.context = context, .address = argv[1], .port = atoi(argv[2]),
             .path = path, .host = argv[1], .origin = NULL, .local_protocol_name = "device"};
+        worked = has_spoken = code = 0;
         alive = lws_client_connect_via_info(&target) != NULL;
-        has_spoken = close_code = 0;
         while (alive && lws_service(context, 0) >= 0) {}
-        if (close_code == 4410 || close_code == 4501 || close_code == 4503 || close_code == 4509 || close_code == 4510)
-            return fprintf(stderr, "told to stop: %d\n", close_code), 1;
+        if (is_told_to_stop())
+            return fprintf(stderr, "told to stop: %d\n", code), 1;
+        failures = worked && !is_told_to_back_off() ? 1 : failures + 1;
         unsigned most_ms = failures < 6 ? 1000u << failures : 60000u; /* full jitter */
         usleep((useconds_t)((double)rand() / RAND_MAX * most_ms * 1000.0));
     }

@@ -516,7 +516,7 @@ mod tests {
                 let now = Instant::now() + TAKEOVER_SPAN * 2 * session;
                 let next = registry.seat(
                     ClientId::new("dev").unwrap(),
-                    SessionId(session.into()),
+                    || SessionId(session.into()),
                     ([127, 0, 0, 1], 1).into(),
                     now,
                 );
