@@ -54,6 +54,13 @@ features: ## The core builds with each feature alone and with none
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis
 	$(CARGO) check -p fastsock --locked --no-default-features --features tls
 
+.PHONY: platforms emulated
+platforms: ## Core and gateway compile for the other platforms that rustup has
+	@scripts/platforms check
+
+emulated: ## The gateway for other platforms, linked and run by qemu-user
+	@scripts/platforms run
+
 deny: ## Licences, bans and sources of all dependencies
 	@scripts/setup deny
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --log-level error check licenses bans sources
