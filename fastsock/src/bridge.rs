@@ -217,6 +217,7 @@ impl HookVerbs for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.abort();
+        self.shared.lanes.abandon(); // without `stop`: counted, logged and told all the same
     }
 }
 

@@ -930,6 +930,15 @@ fn log_failure(uplink: &Uplink, attempts: u32, attempt: &Attempt, wait: Duration
 }
 
 fn log_loss(uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
+    if reason == LostReason::Shutdown {
+        // `stop` says in one line how many; these are for whoever wants to have them back.
+        tracing::debug!(
+            name: "forward_failed",
+            client_id = %uplink.client_id, session_id = uplink.session_id.0, reason = reason.as_str(), is_lost = true,
+            data = %uplink.payload.to_text(), "Failed to forward message to remote"
+        );
+        return;
+    }
     let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
     tracing::error!(
         name: "forward_failed",
