@@ -67,6 +67,8 @@ struct State {
     /// Whose turn it is next: each lane that has something ready, once.
     turns: VecDeque<ClientId>,
     due: BTreeMap<(Instant, u64), Due>,
+    /// When `keep_time` wakes next. What was due first may be gone by then: it is not woken for that.
+    alarm: Option<Instant>,
     tickets: HashMap<Ticket, (ClientId, u64)>,
     /// Sessions that read no further until there is room.
     waiters: HashMap<ClientId, Waker>,
@@ -174,6 +176,7 @@ impl Lanes {
             lanes: HashMap::new(),
             turns: VecDeque::new(),
             due: BTreeMap::new(),
+            alarm: None,
             tickets: HashMap::new(),
             waiters: HashMap::new(),
             breaker: Breaker::new(limits.concurrency),
@@ -247,6 +250,7 @@ impl Lanes {
             let slot = lane
                 .slot(number)
                 .expect("an undecided uplink stays in its lane");
+            let taken_at = slot.taken_at;
             let mut reply = None;
             let lost = match action {
                 Some(UplinkAction::Forward) if self.forward.is_some() => {
@@ -278,9 +282,15 @@ impl Lanes {
                 }
                 None => Some(LostReason::HookFailed),
             };
+            state
+                .due
+                .remove(&(taken_at + self.limits.hook_timeout, number));
             let news = lost.and_then(|reason| self.lose(state, &client_id, number, reason));
             self.promote(state, &client_id);
             self.wake(state, &client_id);
+            if let Some(waker) = state.waiters.remove(&client_id) {
+                waker.wake(); // no room yet, but for another reason
+            }
             (news, reply, self.may_hire(state))
         };
         self.hire(hire);
@@ -288,17 +298,18 @@ impl Lanes {
         Ok(reply)
     }
 
-    /// Whether a session may read on; if not, it is woken when it may.
-    pub(crate) fn poll_room(&self, client_id: &ClientId, waker: &Waker) -> bool {
+    /// Whether a session may read on: `More`, or why not, and then it is woken when that changes.
+    pub(crate) fn poll_room(&self, client_id: &ClientId, waker: &Waker) -> Room {
         let mut state = self.state.lock();
-        if state.is_closed || self.has_room(&state, client_id) {
-            return true;
+        let room = self.room_in(&state, client_id);
+        if state.is_closed || room == Room::More {
+            return Room::More;
         }
         match state.waiters.get_mut(client_id) {
             Some(known) => known.clone_from(waker),
             None => drop(state.waiters.insert(client_id.clone(), waker.clone())),
         }
-        false
+        room
     }
 
     /// What a session of this id may do now.
@@ -438,18 +449,15 @@ impl Lanes {
         }
         if let Some(ticket) = ticket {
             state.tickets.insert(ticket, (client_id, number));
-            self.remind(
-                state,
-                now + self.limits.hook_timeout,
-                number,
-                Due::Ticket(ticket),
-            );
+            let at = now + self.limits.hook_timeout;
+            self.remind(state, at, number, Due::Ticket(ticket));
         }
     }
 
-    /// With `drop_oldest`: makes room by losing the oldest that are neither in flight nor undecided.
+    /// With `drop_oldest`: makes room in a lane by losing the oldest that are neither in flight nor undecided. It cannot
+    /// make room in the bridge, which others have filled as well: that is waited for.
     fn displace(&self, state: &mut State, client_id: &ClientId, displaced: &mut Vec<News>) {
-        while !self.has_room(state, client_id) {
+        while self.is_at_bound(state, client_id) {
             let Some(lane) = state.lanes.get(client_id) else {
                 return;
             };
@@ -487,11 +495,11 @@ impl Lanes {
         {
             return Room::Undecided;
         }
-        match (self.has_room(state, client_id), self.limits.when_full) {
-            (true, _) | (false, UplinkFull::DropOldest) => Room::More,
-            (false, UplinkFull::Pause) => Room::Wait,
-            (false, UplinkFull::Close) if self.is_at_bound(state, client_id) => Room::Close,
-            (false, UplinkFull::Close) => Room::Wait, // others have filled the bridge
+        match self.limits.when_full {
+            UplinkFull::Close if self.is_at_bound(state, client_id) => Room::Close,
+            UplinkFull::DropOldest if state.held_bytes < self.limits.total_bytes => Room::More,
+            _ if self.has_room(state, client_id) => Room::More,
+            _ => Room::Wait, // the policy is `pause`, or others have filled the bridge
         }
     }
 
@@ -596,14 +604,11 @@ impl Lanes {
     }
 
     fn remind(&self, state: &mut State, at: Instant, number: u64, due: Due) {
-        if state
-            .due
-            .first_key_value()
-            .is_none_or(|((first, _), _)| at < *first)
-        {
+        state.due.insert((at, number), due);
+        if state.alarm.is_none_or(|alarm| at < alarm) {
+            state.alarm = Some(at);
             self.due_changed.notify_one();
         }
-        state.due.insert((at, number), due);
     }
 
     /// Whether one more worker has something to do; it is counted as hired.
@@ -807,12 +812,11 @@ impl Lanes {
     /// Watches over retries, hooks that do not answer, and the breaker.
     async fn keep_time(self: Arc<Self>) {
         loop {
-            let first = self
-                .state
-                .lock()
-                .due
-                .first_key_value()
-                .map(|((at, _), _)| *at);
+            let first = {
+                let mut state = self.state.lock();
+                state.alarm = state.due.first_key_value().map(|((at, _), _)| *at);
+                state.alarm
+            };
             match first {
                 Some(at) => tokio::select! {
                     () = tokio::time::sleep_until(at) => self.ring(Instant::now()),

@@ -128,7 +128,7 @@ impl Session {
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         for _ in 0..MESSAGES_A_TURN {
-            if !self.may_read(cx) {
+            if !self.may_read(cx)? {
                 return Ok(());
             }
             let Poll::Ready(message) = self.socket.poll_message(cx) else {
@@ -141,24 +141,29 @@ impl Session {
     }
 
     /// Backpressure: nothing is read while the device's lane or the bridge has no room, or a hook has to decide.
-    fn may_read(&mut self, cx: &mut Context<'_>) -> bool {
+    fn may_read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         if self.paused.is_none() && !self.is_undecided && !self.shared.lanes.is_full() {
-            return true;
+            return Ok(true);
         }
-        let has_room = self
-            .shared
-            .lanes
-            .poll_room(&self.seat.client_id, cx.waker());
-        if has_room {
-            self.is_undecided = false;
-            if self.paused.take().is_some() {
-                self.heartbeat.mark_alive(); // its pongs could not be read meanwhile
-                self.socket.set_user_timeout(None);
+        let lanes = &self.shared.lanes;
+        let room = lanes.poll_room(&self.seat.client_id, cx.waker());
+        let was_undecided = std::mem::replace(&mut self.is_undecided, room == Room::Undecided);
+        match room {
+            Room::Close => return Err(CloseReason::TryAgainLater),
+            Room::Undecided => {}
+            Room::Wait if self.paused.is_none() => self.pause(),
+            Room::Wait => {}
+            Room::More | Room::NoRemote => {
+                let paused = self.paused.take();
+                if was_undecided || paused.is_some() {
+                    self.heartbeat.mark_alive(); // its pongs could not be read meanwhile
+                }
+                if paused.is_some() {
+                    self.socket.set_user_timeout(None);
+                }
             }
-        } else if self.paused.is_none() && !self.is_undecided {
-            self.pause();
         }
-        has_room
+        Ok(room == Room::More)
     }
 
     fn pause(&mut self) {
@@ -232,7 +237,11 @@ impl Session {
         let action = match answer {
             Some(Decision::Later(_)) => return Room::Undecided,
             Some(Decision::Now(action)) => Some(action),
-            Some(Decision::Failed) | None => None,
+            Some(Decision::Failed) => {
+                self.shared.running.hooks_failed.add(1);
+                None
+            }
+            None => None, // it panicked, which is counted
         };
         if self.shared.config.remote_url.is_none() && action == Some(UplinkAction::Forward) {
             self.tell_of_no_remote(&uplink);
@@ -283,7 +292,9 @@ impl Session {
             match self.heartbeat.tick(now) {
                 Beat::Wait => {}
                 // While it is not read, the kernel watches over it instead (TCP_USER_TIMEOUT).
-                Beat::GiveUp if self.paused.is_none() => return Poll::Ready(CloseReason::NoLife),
+                Beat::GiveUp if self.paused.is_none() && !self.is_undecided => {
+                    return Poll::Ready(CloseReason::NoLife);
+                }
                 Beat::GiveUp => self.heartbeat.mark_alive(),
                 Beat::Ping => {
                     if self.paused.is_some() {

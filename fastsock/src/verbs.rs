@@ -91,7 +91,11 @@ pub(crate) fn resolve(shared: &Shared, ticket: Ticket, answer: Answer) -> Result
         }
         Answer::Admission(admission) => admit(shared, ticket, Some(admission)),
         Answer::Failed if is_admission => admit(shared, ticket, None),
-        Answer::Failed => decide(shared, ticket, None),
+        Answer::Failed => {
+            decide(shared, ticket, None)?;
+            shared.running.hooks_failed.add(1);
+            Ok(())
+        }
         Answer::Uplink(action) => decide(shared, ticket, Some(action)),
     }
 }
@@ -119,9 +123,6 @@ pub(crate) fn decide(
     ticket: Ticket,
     action: Option<crate::hooks::UplinkAction>,
 ) -> Result<()> {
-    if action.is_none() {
-        shared.running.hooks_failed.add(1);
-    }
     if let Some((client_id, reply)) = shared.lanes.decide(ticket, action)? {
         // A device that left meanwhile gets no reply; that is no failure of the decision.
         let _ = send_here(shared, &client_id, reply);
