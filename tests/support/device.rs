@@ -111,6 +111,15 @@ impl Device {
         self.send_message(Message::text(text.into())).await;
     }
 
+    /// Sends a TEXT message.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn try_send(&mut self, text: impl Into<String>) -> Result<(), Error> {
+        let message = Message::text(text.into());
+        within("the gateway reads", self.socket.send(message)).await
+    }
+
     /// Sends a BINARY message.
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) {
         self.send_message(Message::binary(bytes.into())).await;

@@ -12,6 +12,7 @@
 //! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
 //! | [`Gateway`] | the `fastsock` binary as a process |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
+//! | [`is_alone`] | a process of its own for one test |
 //! | [`Authority`] | a certificate authority for the TLS variants |
 #![allow(
     clippy::disallowed_methods,
@@ -19,6 +20,7 @@
     reason = "this is a host, and panicking is what it is for"
 )]
 
+mod alone;
 mod backend;
 mod device;
 mod frame;
@@ -34,6 +36,7 @@ mod tls;
 mod wait;
 
 pub use self::{
+    alone::is_alone,
     backend::{Backend, Received, Reply},
     device::{Attended, Closed, Device, Refused},
     frame::{Frame, opcode},

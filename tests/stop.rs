@@ -1,0 +1,440 @@
+//! How a gateway and a bridge end: what they still deliver, what they say was left, and that nothing stays behind.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test is a host, and may start tasks"
+)]
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use fastsock::{
+    BrokerKind, ClientId, CloseReason, Config, Hooks, Leftover, State, Subscribe, blocking,
+};
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use support::{
+    Attended, Backend, DEADLINE, Device, End, Gateway, RawDevice, Reply, TempRedis, eventually,
+    get, is_alone, within,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, timeout},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_closes_with_1001_delivers_what_was_taken_and_clears_presence() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    backend.answer_all(Reply::ok().after(Duration::from_millis(20)));
+    let mut gateway = gateway(&backend, &redis).start().await;
+    let devices = talking(gateway.addr(), 40).await;
+    backend.wait_for(200).await;
+    gateway.process().terminate();
+    for (n, device) in devices.iter().enumerate() {
+        let closed = device.wait_closed().await;
+        assert_eq!(
+            (closed.code, closed.reason.as_str()),
+            (Some(1001), "shutdown"),
+            "{n}"
+        );
+    }
+    assert_eq!(gateway.exit_code().await, Some(0));
+    assert!(redis.hgetall("fastsock:clients").await.is_empty());
+    assert!(redis.hgetall("fastsock:owner").await.is_empty());
+    backend.assert_in_order();
+    backend.assert_one_in_flight();
+    assert!(backend.requests().iter().all(|r| r.status == Some(200)));
+    let messages: Vec<_> = last_messages(&gateway, 2);
+    assert_eq!(
+        messages,
+        ["Shutdown initiated... Exit code: 0", "Shutdown complete."]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_under_load_delivers_every_uplink_that_was_read() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    backend.answer_all(Reply::ok().after(Duration::from_millis(20)));
+    let bridge = start(with_redis(&backend, &redis)).await;
+    let devices = talking(bridge.local_addr(), 40).await;
+    backend.wait_for(200).await;
+    let leftover = bridge.stop(DEADLINE).await;
+    assert_eq!(leftover, Leftover::default());
+    let stats = bridge.stats();
+    assert_eq!(stats.uplink.delivered, stats.uplink.received);
+    assert_eq!(backend.count() as u64, stats.uplink.received);
+    assert_eq!(
+        (stats.sessions.connected, stats.sessions.closed["shutdown"]),
+        (0, 40)
+    );
+    assert!(redis.hgetall("fastsock:clients").await.is_empty());
+    for device in &devices {
+        assert_eq!(device.wait_closed().await.code, Some(1001));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_frozen_sigterm_ends_in_time_and_says_so() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    let mut gateway = gateway(&backend, &redis).start().await;
+    let devices = talking(gateway.addr(), 10).await;
+    redis.wait_field("fastsock:clients", "dev9").await;
+    redis.freeze();
+    let begun = Instant::now();
+    gateway.process().terminate();
+    for device in &devices {
+        assert_eq!(device.wait_closed().await.code, Some(1001));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "devices first");
+    let status = gateway.exit(Duration::from_secs(12)).await;
+    assert_eq!(status.code(), Some(0));
+    assert!(begun.elapsed() < STOP + SLACK, "{:?}", begun.elapsed());
+    let left = gateway.lines_with(LEFT);
+    assert_eq!(left.len(), 1, "{}", gateway.output());
+    assert_eq!(
+        (&left[0]["level"], &left[0]["presence"], &left[0]["uplinks"]),
+        (&"error".into(), &10.into(), &0.into())
+    );
+    redis.thaw();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_gone_or_the_backend_hanging_sigterm_ends_in_time_and_says_so() {
+    let gone = async {
+        let (backend, mut redis) = (Backend::start().await, TempRedis::new().await);
+        let mut gateway = gateway(&backend, &redis).start().await;
+        let _devices = talking(gateway.addr(), 10).await;
+        redis.wait_field("fastsock:clients", "dev9").await;
+        redis.kill();
+        let begun = Instant::now();
+        assert_eq!(gateway.stop().await, Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(4), "nobody to tell");
+        assert_eq!(gateway.lines_with(LEFT)[0]["presence"], 10);
+    };
+    let hanging = async {
+        let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+        backend.answer_all(Reply::hang());
+        let mut gateway = gateway(&backend, &redis).start().await;
+        let mut device = Device::connect(gateway.addr(), "dev").await;
+        for n in 0..50 {
+            device.send(format!("temp#{n}")).await;
+        }
+        device.ping("all read").await;
+        device.recv_pong().await;
+        backend.wait_for(1).await;
+        let begun = Instant::now();
+        gateway.process().terminate();
+        let status = gateway.exit(Duration::from_secs(12)).await;
+        assert_eq!(status.code(), Some(0));
+        assert!(begun.elapsed() < STOP + SLACK, "{:?}", begun.elapsed());
+        let left = gateway.lines_with(LEFT);
+        assert_eq!((left.len(), &left[0]["uplinks"]), (1, &50.into()));
+        let errors: Vec<_> = gateway
+            .lines()
+            .into_iter()
+            .filter(|line| line["level"] == "error")
+            .collect();
+        assert_eq!(errors.len(), 1, "one line for all: {errors:?}");
+        let lost = gateway.lines();
+        let lost = lost.iter().filter(|line| line["reason"] == "shutdown");
+        assert_eq!(
+            lost.filter(|line| line["data"]
+                .as_str()
+                .is_some_and(|d| d.starts_with("temp#")))
+                .count(),
+            50,
+            "and each with its content"
+        );
+        assert!(redis.hgetall("fastsock:clients").await.is_empty());
+    };
+    tokio::join!(gone, hanging);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_may_be_called_by_many_at_once_and_again() {
+    let backend = Backend::start().await;
+    backend.answer_all(Reply::hang());
+    let told = Arc::new(Told::default());
+    let bridge = fastsock::Bridge::builder(config(&backend))
+        .shared_hooks(told.clone())
+        .start()
+        .await
+        .unwrap();
+    let mut device = Device::connect(bridge.local_addr(), "dev").await;
+    device.send("temp#0").await;
+    backend.wait_for(1).await;
+    let device = device.attend();
+    let deadline = Duration::from_millis(500);
+    // The first is dropped half-way; the others go on where it was.
+    let dropped = timeout(Duration::from_millis(50), bridge.stop(DEADLINE)).await;
+    assert!(dropped.is_err());
+    assert_eq!(bridge.state(), State::Stopping);
+    let all = join_all((0..5).map(|_| bridge.stop(deadline))).await;
+    assert_eq!(all[0].uplinks, 1);
+    assert!(all.iter().all(|leftover| *leftover == all[0]));
+    assert_eq!(bridge.stop(DEADLINE).await, all[0]);
+    bridge.request_stop();
+    assert_eq!(bridge.state(), State::Stopped);
+    let nobody = ClientId::new("dev").unwrap();
+    let error = bridge.send(&nobody, "x".into()).await.unwrap_err();
+    assert_eq!(error.kind(), fastsock::ErrorKind::Stopped);
+    assert_eq!(device.wait_closed().await.code, Some(1001));
+    assert_eq!(*told.states.lock(), [State::Stopping, State::Stopped]);
+    assert_eq!(*told.gone.lock(), [CloseReason::Shutdown]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_does_not_answer_the_close_is_cut_when_the_time_is_over() {
+    let backend = Backend::start().await;
+    let tasks = Handle::current().metrics().num_alive_tasks();
+    let bridge = start(config(&backend).close_timeout(Duration::from_secs(60))).await;
+    let mut silent = RawDevice::seated(bridge.local_addr(), "dev").await;
+    let begun = Instant::now();
+    let leftover = bridge.stop(Duration::from_millis(300)).await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(leftover.sessions, 1);
+    eventually("it is not waited for any longer", async || {
+        Handle::current().metrics().num_alive_tasks() == tasks
+    })
+    .await;
+    assert_eq!(
+        silent.end().await,
+        End::Close(Some(1001), "shutdown".into())
+    );
+    let rest = within("the connection ends", silent.read_to_end()).await;
+    assert!(rest.is_empty());
+    assert_eq!(bridge.stats().sessions.closed["shutdown"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_bridge_can_be_started_again_at_once_on_its_port() {
+    let backend = Backend::start().await;
+    let mut port = 0;
+    for _ in 0..5 {
+        let bridge = start(config(&backend).websocket_port(port)).await;
+        port = bridge.local_addr().port();
+        let mut device = Device::connect(bridge.local_addr(), "dev").await;
+        let before = backend.count();
+        device.send("x#0").await;
+        backend.wait_for(before + 1).await;
+        let device = device.attend();
+        assert!(bridge.stop(DEADLINE).await.is_empty());
+        assert_eq!(device.wait_closed().await.code, Some(1001));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_with_nothing_to_do_is_quick() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    let cases = [
+        ("embedded", config(&backend)),
+        ("redis", with_redis(&backend, &redis)),
+    ];
+    for (name, config) in cases {
+        let bridge = start(config).await;
+        eventually("it is linked", async || bridge.state() == State::Running).await;
+        let begun = Instant::now();
+        assert!(bridge.stop(DEADLINE).await.is_empty());
+        println!(
+            "stop with nothing to do, {name}: {:?} (budget 50 ms)",
+            begun.elapsed()
+        );
+        assert!(begun.elapsed() < DEADLINE / 2);
+    }
+}
+
+#[test]
+fn a_stopped_bridge_leaves_no_task_thread_port_or_descriptor() {
+    if is_alone("a_stopped_bridge_leaves_no_task_thread_port_or_descriptor") {
+        leaves_nothing(async |bridge| {
+            let leftover = bridge.stop(Duration::from_millis(1500)).await;
+            assert_eq!(leftover.presence, 0);
+        });
+    }
+}
+
+#[test]
+fn a_dropped_bridge_leaves_no_task_thread_port_or_descriptor() {
+    if is_alone("a_dropped_bridge_leaves_no_task_thread_port_or_descriptor") {
+        leaves_nothing(async |bridge| drop(bridge));
+    }
+}
+
+#[test]
+fn a_blocking_bridge_takes_its_threads_along() {
+    if !is_alone("a_blocking_bridge_takes_its_threads_along") {
+        return;
+    }
+    // tokio's own registry of signals is made once a process, and stays.
+    drop(tokio::runtime::Runtime::new().unwrap());
+    let before = (threads(), descriptors());
+    for is_stopped in [true, false, true, false] {
+        let config = Config::default()
+            .websocket_port(0u16)
+            .admin_addr(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+        let bridge = blocking::Bridge::builder(config)
+            .workers(3)
+            .start()
+            .unwrap();
+        let addr = support::reachable(bridge.local_addr());
+        let mut device = std::net::TcpStream::connect(addr).unwrap();
+        let request = RawDevice::upgrade_request("/?token=dev", &[]);
+        std::io::Write::write_all(&mut device, request.as_bytes()).unwrap();
+        assert!(threads() >= before.0 + 3);
+        if is_stopped {
+            assert!(bridge.stop(DEADLINE).sessions <= 1);
+            assert_eq!(threads(), before.0, "stop waits for the threads");
+            assert!(bridge.stop(DEADLINE).sessions <= 1);
+        }
+        drop((bridge, device));
+        let end = std::time::Instant::now() + DEADLINE;
+        while (threads(), descriptors()) != before {
+            assert!(std::time::Instant::now() < end, "{before:?} {}", open());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        TcpListener::bind(addr).expect("the port is free");
+    }
+}
+
+/// A bridge with all its parts busy, ended in some way; then the process is as it was before.
+fn leaves_nothing(end: impl AsyncFn(fastsock::Bridge)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+        redis.cmd::<()>(&["PING"]).await;
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let now = || (tasks(), threads(), descriptors());
+        sleep(Duration::from_millis(50)).await; // what the connection above still had to close
+        let before = now();
+        for round in 0..3 {
+            let config = with_redis(&backend, &redis)
+                .redis_subscribe(Subscribe::Exact)
+                .close_timeout(Duration::from_secs(60))
+                .admin_addr(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+            let bridge = start(config).await;
+            let (addr, admin) = (bridge.local_addr(), bridge.admin_addr().unwrap());
+            let half_open = RawDevice::connect(addr).await;
+            let silent = RawDevice::seated(addr, "silent").await;
+            let mut devices = Vec::new();
+            for n in 0..10 {
+                devices.push(Device::connect(addr, &format!("dev{n}")).await);
+            }
+            let before_this = backend.count();
+            for device in &mut devices {
+                device.send("temp#0").await;
+            }
+            backend.wait_for(before_this + 10).await;
+            assert_eq!(get(admin, "/healthz").await.status, 200);
+            backend.answer_all(Reply::hang());
+            devices[0].send("temp#1").await; // and one that cannot be delivered
+            backend.wait_for(before_this + 11).await;
+            assert!(now() > before);
+
+            within("the end", end(bridge)).await;
+            eventually("no task waits for a device", async || tasks() == before.0).await;
+            drop((half_open, silent, devices));
+            backend.answer_all(Reply::ok());
+            eventually(
+                &format!("round {round}: all is as before {before:?}"),
+                async || now() == before,
+            )
+            .await;
+            for addr in [addr, admin] {
+                TcpListener::bind(addr).expect("the port is free");
+            }
+        }
+    });
+}
+
+/// What the hooks heard.
+#[derive(Default)]
+struct Told {
+    states: Mutex<Vec<State>>,
+    gone: Mutex<Vec<CloseReason>>,
+}
+
+impl Hooks for Told {
+    fn on_state(&self, state: &State) {
+        self.states.lock().push(state.clone());
+    }
+
+    fn on_disconnect(&self, _: &fastsock::Client, reason: &CloseReason) {
+        self.gone.lock().push(reason.clone());
+    }
+}
+
+fn config(backend: &Backend) -> Config {
+    Config::default()
+        .websocket_port(0u16)
+        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+        .remote_url(Some(backend.url()))
+}
+
+fn with_redis(backend: &Backend, redis: &TempRedis) -> Config {
+    config(backend)
+        .broker(BrokerKind::Redis)
+        .redis_port(redis.port())
+}
+
+fn gateway(backend: &Backend, redis: &TempRedis) -> support::GatewayBuilder {
+    Gateway::builder()
+        .var("REMOTE_URL", backend.url())
+        .var("REDIS_PORT", redis.port().to_string())
+}
+
+async fn start(config: Config) -> fastsock::Bridge {
+    fastsock::Bridge::builder(config)
+        .start()
+        .await
+        .expect("it starts")
+}
+
+/// Devices that say something all the time until they are closed.
+async fn talking(addr: SocketAddr, count: usize) -> Vec<Attended> {
+    let mut devices = Vec::new();
+    for n in 0..count {
+        let device = Device::connect(addr, &format!("dev{n}")).await.attend();
+        for n in 0..30 {
+            device.send(format!("temp#{n}")).await;
+        }
+        devices.push(device);
+    }
+    devices
+}
+
+fn last_messages(gateway: &Gateway, count: usize) -> Vec<String> {
+    let lines = gateway.lines();
+    let important = lines
+        .iter()
+        .filter(|line| line["level"] == "warn" || line["level"] == "error");
+    let messages: Vec<_> = important
+        .map(|line| line["message"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    messages[messages.len().saturating_sub(count)..].to_vec()
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// What the descriptors are, for a failure.
+fn open() -> String {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let names = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    format!("{} threads, {:?}", threads(), names.collect::<Vec<_>>())
+}
+
+/// How long the gateway takes at most, and what a busy machine may add.
+const STOP: Duration = Duration::from_secs(8);
+const SLACK: Duration = Duration::from_millis(2500);
+const LEFT: &str = "Shutdown left something behind";
