@@ -1,1 +1,335 @@
-//! x
+//! Several gateways on one Redis: they know who has which device, clear up after each other, and never after the living.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use fastsock::{Bridge, BrokerKind, ClientId, Config, ErrorKind, Sent, Subscribe};
+use support::{
+    Attended, DEADLINE, Device, Gateway, TempRedis, TempSentinel, eventually, eventually_within,
+};
+use tokio::time::sleep;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_killed_and_started_again_leaves_no_ghost_after_five_seconds() {
+    let redis = TempRedis::new().await;
+    let mut gateway = gateway(&redis, "pattern").await;
+    let devices = fleet(&gateway, 0..200).await;
+    has_clients(&redis, 200, DEADLINE).await;
+    gateway.kill();
+    drop(devices);
+    let restarted = Instant::now();
+    let next = self::gateway(&redis, "pattern").await;
+    let back = fleet(&next, 0..50).await; // some come back before the lease ends
+    has_clients(&redis, 50, Duration::from_secs(5)).await;
+    assert!(restarted.elapsed() < Duration::from_secs(6));
+    assert_eq!(redis.hgetall("fastsock:owner").await.len(), 50);
+    assert!(back.iter().all(Attended::is_open));
+    nodes(&redis, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_devices_of_a_killed_gateway_are_removed_by_another_which_keeps_its_own() {
+    let redis = TempRedis::new().await;
+    let mut dies = gateway(&redis, "exact").await;
+    let lives = gateway(&redis, "exact").await;
+    let _theirs = fleet(&dies, 0..100).await;
+    let ours = fleet(&lives, 100..200).await;
+    has_clients(&redis, 200, DEADLINE).await;
+    dies.kill();
+    let moved = fleet(&lives, 0..30).await;
+    has_clients(&redis, 130, Duration::from_secs(5)).await;
+    nodes(&redis, 1).await;
+    for n in (0..30).chain(100..200) {
+        let channel = format!("fastsock:client:dev{n}");
+        assert_eq!(redis.publish(&channel, "x").await, 1, "dev{n}");
+    }
+    for device in moved.iter().chain(&ours) {
+        device.wait_text("x").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_died_between_giving_up_a_seat_and_its_field_leaves_no_ghost() {
+    let redis = TempRedis::new().await;
+    // What it leaves then: its lease and its id, and a field without an owner.
+    let left: [&[&str]; 3] = [
+        &["ZADD", "fastsock:nodes", "1795000000000", "dead"],
+        &["SADD", "fastsock:node:dead", "dev"],
+        &["HSET", "fastsock:clients", "dev", "1795000000000"],
+    ];
+    for words in left {
+        redis.cmd::<()>(words).await;
+    }
+    let _gateway = gateway(&redis, "pattern").await;
+    has_clients(&redis, 0, Duration::from_secs(5)).await;
+    nodes(&redis, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seat_from_the_future_holds_nobody_out() {
+    let redis = TempRedis::new().await;
+    // Taken before the clock of Redis was set back by a day.
+    redis
+        .cmd::<()>(&["HSET", "fastsock:owner", "dev", "other:1:4102444800000"])
+        .await;
+    let gateway = gateway(&redis, "pattern").await;
+    let device = Device::connect(gateway.addr(), "dev").await.attend();
+    redis.wait_field("fastsock:clients", "dev").await;
+    let owner = redis.wait_field("fastsock:owner", "dev").await;
+    assert!(!owner.starts_with("other"), "{owner}");
+    assert!(device.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_connects_elsewhere_is_closed_where_it_was() {
+    for mode in MODES {
+        let redis = TempRedis::new().await;
+        let [one, two] = [gateway(&redis, mode).await, gateway(&redis, mode).await];
+        let mut at = [&one, &two].into_iter().cycle();
+        let mut before = None;
+        for round in 0..10 {
+            let gateway = at.next().expect("for ever");
+            let device = Device::connect(gateway.addr(), "dev").await.attend();
+            if let Some(before) = before.replace(device) {
+                let closed = before.wait_closed().await;
+                assert_eq!(closed.code, Some(4509), "{closed:?}");
+            }
+            let text = format!("message {round}");
+            redis.publish("fastsock:client:dev", &text).await;
+            before.as_ref().expect("just set").wait_text(&text).await;
+        }
+        let now = before.expect("it connected");
+        assert!(now.is_open());
+        redis.wait_field("fastsock:clients", "dev").await;
+        drop(now);
+        has_clients(&redis, 0, DEADLINE).await;
+        assert_eq!(redis.hgetall("fastsock:owner").await, BTreeMap::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_that_wander_quickly_are_known_while_they_are_there_and_not_after() {
+    for mode in MODES {
+        let redis = TempRedis::new().await;
+        let gateways = [gateway(&redis, mode).await, gateway(&redis, mode).await];
+        let wandering = (0..10).map(|n| {
+            let addrs = [gateways[0].addr(), gateways[1].addr()];
+            tokio::spawn(async move {
+                let (id, mut before) = (format!("dev{n}"), None);
+                for round in 0..40 {
+                    let mut device = Device::connect(addrs[(n + round) % 2], &id).await;
+                    device.send("here I am").await;
+                    // Sometimes it hangs up first, sometimes it only vanishes, sometimes the old socket stays half open.
+                    match (round + n) % 3 {
+                        0 => drop(before.replace(device)),
+                        1 => drop(device),
+                        _ => drop(device.close(1000).await),
+                    }
+                }
+                Device::connect(addrs[n % 2], &id).await.attend()
+            })
+        });
+        let wandering: Vec<_> = wandering.collect();
+        let mut devices = Vec::new();
+        for task in wandering {
+            devices.push(task.await.expect("it arrives"));
+        }
+        has_clients(&redis, 10, DEADLINE).await;
+        for device in &devices {
+            assert!(device.is_open(), "the newest session stays");
+        }
+        for n in 0..10 {
+            redis
+                .publish(&format!("fastsock:client:dev{n}"), "last")
+                .await;
+        }
+        for device in &devices {
+            device.wait_text("last").await;
+        }
+        drop(devices);
+        has_clients(&redis, 0, DEADLINE).await;
+        assert_eq!(redis.hgetall("fastsock:owner").await, BTreeMap::new());
+        let ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        assert_eq!(ids, [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_a_freeze_nor_a_restart_of_redis_reaps_anyone() {
+    let mut redis = TempRedis::new().await;
+    let [one, two] = [
+        gateway(&redis, "exact").await,
+        gateway(&redis, "pattern").await,
+    ];
+    let _devices = (fleet(&one, 0..20).await, fleet(&two, 20..40).await);
+    has_clients(&redis, 40, DEADLINE).await;
+    let before = redis.hgetall("fastsock:clients").await;
+
+    redis.freeze();
+    sleep(Duration::from_secs(4)).await; // longer than a lease
+    redis.thaw();
+    stays(&redis, &before).await;
+
+    redis.cmd::<()>(&["SAVE"]).await; // the leases of before are in it
+    redis.kill();
+    sleep(Duration::from_secs(4)).await;
+    redis.start().await;
+    stays(&redis, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_reaped_by_a_failover() {
+    let (mut one, two) = (TempRedis::new().await, TempRedis::new().await);
+    two.follow(&one).await;
+    let sentinel = TempSentinel::watch(&one).await;
+    sentinel.wait_replicas(1).await;
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let gateway = Gateway::builder().var("FASTSOCK_REDIS_URL", sentinel.url());
+        gateways.push(gateway.start().await);
+    }
+    let _devices = (
+        fleet(&gateways[0], 0..20).await,
+        fleet(&gateways[1], 20..40).await,
+    );
+    has_clients(&one, 40, DEADLINE).await;
+    let before = one.hgetall("fastsock:clients").await;
+    one.kill();
+    sentinel.wait_master(&two).await;
+    stays(&two, &before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn send_says_where_the_device_is() {
+    let mut redis = TempRedis::new().await;
+    let [one, two] = [bridge(&redis).await, bridge(&redis).await];
+    redis.wait_subscribed("fastsock:control", 2).await;
+    let id = ClientId::new("dev").expect("an id");
+    let sent = async |bridge: &Bridge| bridge.send(&id, "x".into()).await;
+    assert_eq!(sent(&one).await.expect("asked"), Sent::Offline);
+
+    let device = Device::connect(one.local_addr(), "dev").await.attend();
+    redis.wait_field("fastsock:clients", "dev").await;
+    assert_eq!(sent(&one).await.expect("asked"), Sent::Here);
+    assert_eq!(sent(&two).await.expect("asked"), Sent::Elsewhere);
+    device.wait_texts(2).await;
+
+    let moved = Device::connect(two.local_addr(), "dev").await.attend();
+    assert_eq!(device.wait_closed().await.code, Some(4509));
+    eventually("it is elsewhere now", async || {
+        sent(&one).await.is_ok_and(|sent| sent == Sent::Elsewhere)
+    })
+    .await;
+    assert_eq!(sent(&two).await.expect("asked"), Sent::Here);
+
+    redis.kill();
+    eventually("nobody can be asked", async || {
+        sent(&one)
+            .await
+            .is_err_and(|e| e.kind() == ErrorKind::Broker)
+    })
+    .await;
+    assert_eq!(sent(&two).await.expect("not asked"), Sent::Here);
+    redis.start().await;
+    eventually("it is elsewhere again", async || {
+        sent(&one).await.is_ok_and(|sent| sent == Sent::Elsewhere)
+    })
+    .await;
+
+    drop(moved);
+    redis.wait_no_field("fastsock:clients", "dev").await;
+    for bridge in [&one, &two] {
+        assert_eq!(sent(bridge).await.expect("asked"), Sent::Offline);
+        assert!(bridge.stop(DEADLINE).await.is_empty());
+    }
+    assert_eq!(redis.cmd::<Vec<String>>(&["KEYS", "*"]).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publish_answers_with_the_number_of_gateways_that_hold_the_id() {
+    let redis = TempRedis::new().await;
+    let mut gateways = Vec::new();
+    for _ in 0..3 {
+        gateways.push(gateway(&redis, "exact").await);
+    }
+    redis.wait_subscribed("fastsock:control", 3).await;
+    let receivers = async |n: usize| redis.publish(&format!("fastsock:client:dev{n}"), "x").await;
+    let mut devices = Vec::new();
+    for n in 0..30 {
+        assert_eq!(receivers(n).await, 0);
+        let device = Device::connect(gateways[n % 3].addr(), &format!("dev{n}")).await;
+        assert_eq!(receivers(n).await, 1, "from the moment of the 101");
+        devices.push(device.attend());
+    }
+    for device in &devices {
+        device.wait_texts(1).await;
+        assert_eq!(device.texts(), ["x"], "once");
+    }
+    drop(devices);
+    for n in 0..30 {
+        eventually("nobody holds it", async || receivers(n).await == 0).await;
+    }
+}
+
+/// All there is stays so for longer than a lease and its watch, to the millisecond.
+async fn stays(redis: &TempRedis, expected: &BTreeMap<String, String>) {
+    eventually_within(Duration::from_secs(3), "everyone is there", async || {
+        redis.hgetall("fastsock:clients").await == *expected
+    })
+    .await;
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        assert_eq!(redis.hgetall("fastsock:clients").await, *expected);
+        sleep(Duration::from_millis(50)).await;
+    }
+    nodes(redis, 2).await;
+}
+
+async fn gateway(redis: &TempRedis, mode: &str) -> Gateway {
+    Gateway::builder()
+        .var("REDIS_PORT", redis.port().to_string())
+        .var("FASTSOCK_REDIS_SUBSCRIBE", mode)
+        .start()
+        .await
+}
+
+async fn bridge(redis: &TempRedis) -> Bridge {
+    let config = Config::default()
+        .websocket_port(0u16)
+        .broker(BrokerKind::Redis)
+        .redis_subscribe(Subscribe::Exact)
+        .redis_port(redis.port());
+    Bridge::builder(config).start().await.expect("it starts")
+}
+
+async fn fleet(gateway: &Gateway, numbers: std::ops::Range<usize>) -> Vec<Attended> {
+    let mut devices = Vec::new();
+    for n in numbers {
+        let device = Device::connect(gateway.addr(), &format!("dev{n}")).await;
+        devices.push(device.attend());
+    }
+    devices
+}
+
+async fn has_clients(redis: &TempRedis, count: usize, time: Duration) {
+    let what = format!("{count} devices are known");
+    eventually_within(time, &what, async || {
+        redis.hgetall("fastsock:clients").await.len() == count
+    })
+    .await;
+}
+
+/// Waits until so many leases are left, and the ids of no other node.
+async fn nodes(redis: &TempRedis, count: usize) {
+    let what = format!("{count} nodes are left");
+    eventually(&what, async || {
+        let leases: usize = redis.cmd(&["ZCARD", "fastsock:nodes"]).await;
+        let ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        leases == count && ids.len() <= count
+    })
+    .await;
+}
+
+const MODES: [&str; 2] = ["pattern", "exact"];

@@ -467,7 +467,6 @@ async fn demotes(mode: &str) {
     let cut = Moment::now();
     sentinel.fail_over().await;
     sentinel.wait_master(&two).await;
-    let back = Moment::now();
     // Sentinel leaves the old one a master for ten seconds more, so nothing but its word tells of the new one.
     let info: String = one.cmd(&["INFO", "replication"]).await;
     assert!(info.contains("role:master"), "{info}");
@@ -477,7 +476,7 @@ async fn demotes(mode: &str) {
     })
     .await;
     fleet.is_restored(&two, cut).await;
-    fleet.told_of_one_gap(cut.later(2_000), back);
+    fleet.told_of_one_gap(cut.later(2_000), cut);
 }
 
 /// A gateway with devices of which some talk and some never do, and what Redis should know of them.
