@@ -54,9 +54,8 @@ async fn a_host_answers_decisions_later_from_its_own_thread_and_order_is_kept() 
                     (ticket, Answer::Uplink(action))
                 }
             };
-            let bridge = answering.upgrade().expect("it runs");
-            bridge.resolve(ticket, answer.clone()).unwrap();
-            let again = bridge.resolve(ticket, answer).unwrap_err();
+            answering.resolve(ticket, answer.clone()).unwrap();
+            let again = answering.resolve(ticket, answer).unwrap_err();
             assert_eq!(again.kind(), ErrorKind::Ticket);
         }
     });
@@ -732,7 +731,7 @@ impl Hooks for Echo {
     }
 
     fn on_connect(&self, client: &Client) {
-        let bridge = self.bridge.lock().as_ref().and_then(WeakBridge::upgrade);
+        let bridge = self.bridge.lock().clone();
         let sent = bridge
             .expect("it runs")
             .send_here(&client.client_id, "welcome".into());
