@@ -17,6 +17,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
+    clippy::print_stderr,
     reason = "this is a host, and panicking is what it is for"
 )]
 
