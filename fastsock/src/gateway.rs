@@ -50,6 +50,14 @@ pub(crate) fn bind(config: &Config) -> Result<TcpListener> {
     let ip = config
         .listen_addr
         .unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let bound = bound.inspect(|listener| {
+        // What is accepted inherits it. A slow device then keeps little in the kernel beside its outbox, and takes what is
+        // written in small steps: with megabytes in between, a slow reader shows no progress for a long time.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = listener;
+    });
     bound.map_err(|e| {
         Error::new(
             ErrorKind::Bind,
@@ -461,6 +469,9 @@ fn is_exhausted(error: &io::Error) -> bool {
 }
 
 const BACKLOG: i32 = 4096;
+/// Bytes of a device's downlinks that the kernel takes before it can send them (TCP_NOTSENT_LOWAT).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_MAX_BYTES: u32 = 64 << 10;
 /// Descriptors kept for Redis, the remote, logs and the admin listener.
 const DESCRIPTORS_KEPT: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
