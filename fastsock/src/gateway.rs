@@ -92,16 +92,22 @@ pub(crate) fn listen(addr: SocketAddr, is_shared: bool) -> io::Result<TcpListene
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     let limit = connection_limit(&shared.config);
     let mut spare = Spare::new();
+    let mut is_told = false;
     loop {
         let accepted = tokio::select! {
             () = shared.gateway.stopping() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, addr)) => admit(&shared, stream, addr, limit),
+            Ok((stream, addr)) => {
+                is_told = false;
+                admit(&shared, stream, addr, limit);
+            }
             Err(error) if is_exhausted(&error) => {
                 shared.running.accept_paused.add(1);
-                tracing::warn!(%error, "out of descriptors; accepting pauses");
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, "out of descriptors; accepting pauses");
+                }
                 spare.shed(&listener);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 spare.restore();
