@@ -303,7 +303,16 @@ async fn a_410_closes_the_device_only_when_told_to() {
     }
 }
 
+/// These take half a minute each, or longer: side by side.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_time_to_be_decided_is_decided_rightly() {
+    tokio::join!(
+        a_message_that_fails_eight_times_while_others_succeed_is_given_up(),
+        a_backend_that_is_down_closes_no_device(),
+        a_lane_that_stays_full_while_the_backend_is_up_closes_its_device(),
+    );
+}
+
 async fn a_message_that_fails_eight_times_while_others_succeed_is_given_up() {
     let backend = Backend::start().await;
     backend.answer(|request| Reply::new(if request.data == "bad#0" { 500 } else { 200 }));
@@ -658,7 +667,6 @@ async fn the_close_policy_closes_the_device_that_fills_its_lane_and_no_other() {
     end(bridge).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_is_down_closes_no_device() {
     // Longer than a lane may stay full while the backend is up (30 s).
     let refusing = async {
@@ -679,7 +687,6 @@ async fn a_backend_that_is_down_closes_no_device() {
     tokio::join!(refusing, hanging, failing);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_stays_full_while_the_backend_is_up_closes_its_device() {
     let backend = Backend::start().await;
     backend.answer(|request| match request.client_id.as_str() {
