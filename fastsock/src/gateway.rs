@@ -59,12 +59,14 @@ pub(crate) fn bind(config: &Config) -> Result<TcpListener> {
         let _ = listener;
     });
     bound.map_err(|e| {
+        let setting = match e.kind() {
+            io::ErrorKind::AddrNotAvailable => "FASTSOCK_LISTEN_ADDR",
+            _ => "WEBSOCKET_PORT",
+        };
+        let addr = SocketAddr::new(ip, port);
         Error::new(
             ErrorKind::Bind,
-            format!(
-                "WEBSOCKET_PORT: cannot listen on {}",
-                SocketAddr::new(ip, port)
-            ),
+            format!("{setting}: cannot listen on {addr}"),
         )
         .with_source(e)
     })

@@ -184,6 +184,15 @@ fn a_taken_port_is_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn an_address_of_another_machine_names_its_setting() {
+    let elsewhere = "192.0.2.1"; // reserved for documentation
+    let output = gateway().env("FASTSOCK_LISTEN_ADDR", elsewhere).output();
+    let line = "fastsock: FASTSOCK_LISTEN_ADDR: cannot listen on 192.0.2.1:";
+    assert_eq!(output.code, Some(1));
+    assert!(output.stderr.starts_with(line), "{}", output.stderr);
+}
+
+#[test]
 fn a_taken_default_admin_port_is_a_warning() {
     let _taken = TcpListener::bind("127.0.0.1:3001"); // if this fails, it is taken already
     let mut gateway = gateway().env("FASTSOCK_ADMIN_ADDR", "").spawn();
