@@ -1,4 +1,4 @@
-"""A device for Fastsock: `python3 device.py ws://127.0.0.1:3000/?token=dev1` (pip install websockets)."""
+"""A device for Fastsock: `python3 device.py ws://127.0.0.1:3000/?token=dev1` (websockets 13 or newer)."""
 
 import asyncio
 import random
