@@ -343,7 +343,7 @@ impl Scenario {
                     devices,
                     ..Course::new(way, Pace::Open(rate))
                 };
-                let name = format!("{} at {rate}/s, {devices} devices", way.name());
+                let name = format!("{} at {} k/s, {devices} devices", way.name(), rate / 1000.0);
                 rows.push(Self::load(GROWTH, &name, course));
             }
         }
