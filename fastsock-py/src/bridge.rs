@@ -88,7 +88,7 @@ impl Bridge {
             authenticate: hooks.authenticate.is_some(),
             uplinks,
             notices: hooks.has_notices(),
-            own_stream: false,
+            is_for_loop: false,
         };
         Ok(Self {
             core: Core::new(Settings::gather(config, environ, settings)?, wants),

@@ -22,7 +22,9 @@ mod settings;
 mod signals;
 mod words;
 
-use pyo3::prelude::*;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use pyo3::{exceptions::PyImportError, ffi, prelude::*};
 
 /// The native half of the package fastsock. Import fastsock instead.
 #[pymodule]
@@ -43,8 +45,22 @@ mod _fastsock {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::refuse_second_interpreter()?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::at_import(module.py())
+    }
+}
+
+/// Bridges, classes and the exit handler belong to one interpreter of the process.
+fn refuse_second_interpreter() -> PyResult<()> {
+    static FIRST: AtomicI64 = AtomicI64::new(-1);
+    // SAFETY: called while a module is imported, so this thread is attached to an interpreter.
+    let this = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    match FIRST.compare_exchange(-1, this, Relaxed, Relaxed) {
+        Err(first) if first != this => Err(PyImportError::new_err(
+            "fastsock does not support subinterpreters: another interpreter of this process has imported it",
+        )),
+        _ => Ok(()),
     }
 }
 

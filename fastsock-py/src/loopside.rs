@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
 };
 
 use fastsock::events::{Event, Uplinks};
@@ -16,12 +15,11 @@ use pyo3::{
 };
 
 use crate::{
-    answer::Question,
-    answer::{client_id, payload},
+    answer::{Question, client_id, payload},
     core::{Core, name, seconds},
     error::{bad_argument, raised, report},
     objects::{Client, ConnectRequest, Leftover, Ticket, Uplink},
-    run::{Run, STOP_TIME, Wants},
+    run::{STOP_TIME, Wants},
     settings::Settings,
     words,
 };
@@ -63,7 +61,7 @@ impl LoopBridge {
             authenticate,
             uplinks,
             notices,
-            own_stream: uplinks == Uplinks::Take,
+            is_for_loop: true,
         };
         Ok(Self {
             core: Core::new(settings, wants),
@@ -107,39 +105,64 @@ impl LoopBridge {
             .map(|stream| stream.fd().as_raw_fd()))
     }
 
-    /// Waits on a thread of the caller's until there are events (or uplinks); False when the time is over.
-    fn wait(&self, py: Python<'_>, uplinks: bool, timeout: f64) -> PyResult<bool> {
+    /// Waits on a thread of the caller's until the descriptor is readable; False when the time is over.
+    fn wait(&self, py: Python<'_>, fd: i32, timeout: f64) -> PyResult<bool> {
         let (run, timeout) = (self.core.run()?, seconds(timeout)?);
-        Ok(py.detach(|| wait(&run, uplinks, timeout)))
+        let all = [Some(&*run.queue), Some(&*run.bell), run.stream.as_ref()];
+        let queue = all
+            .into_iter()
+            .flatten()
+            .find(|queue| queue.fd().as_raw_fd() == fd);
+        let queue = queue.ok_or_else(|| bad_argument("that is none of its descriptors"))?;
+        Ok(py.detach(|| queue.wait(timeout)))
     }
 
-    /// Up to most events, each a tuple of its kind and what a hook of that name is given; then "sent" ones. Delivers the log.
+    /// The descriptor that is readable when there is something for drain_side().
+    fn side_fd(&self) -> PyResult<i32> {
+        Ok(self.core.run()?.bell.fd().as_raw_fd())
+    }
+
+    /// Up to most events, each a tuple of the name of its hook and what that is given.
     fn drain<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
         let run = self.core.run()?;
-        run.counts.wakes.fetch_add(1, Relaxed);
         let mut events = Vec::new();
         run.queue.drain(most, &mut events);
+        run.counts.wakes.fetch_add(1, Relaxed);
         run.counts.events.fetch_add(events.len() as u64, Relaxed);
-        run.log.deliver(py)?;
         let list = PyList::empty(py);
         for event in events {
             if let Some(event) = tuple(py, event)? {
                 list.append(event)?;
             }
         }
+        Ok(list)
+    }
+
+    /// Delivers the log; the sends that Redis has answered, each its number and where it went or an exception.
+    fn drain_side<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let run = self.core.run()?;
+        run.bell.drain(1, &mut Vec::new()); // there is nothing in it: this silences the bell
+        run.log.deliver(py)?;
+        let list = PyList::empty(py);
         let sent = std::mem::take(&mut *self.sent.lock());
         for (number, result) in sent {
             list.append(match result {
-                Ok(sent) => ("sent", number, name(sent)).into_pyobject(py)?,
-                Err(error) => ("sent", number, raised(&error).into_value(py)).into_pyobject(py)?,
+                Ok(sent) => (number, name(sent)).into_pyobject(py)?,
+                Err(error) => (number, raised(&error).into_value(py)).into_pyobject(py)?,
             })?;
         }
         Ok(list)
     }
 
-    /// Up to most taken uplinks.
-    fn drain_uplinks<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
+    /// Up to most taken uplinks; is_wake when the loop was woken for them.
+    fn drain_uplinks<'py>(
+        &self,
+        py: Python<'py>,
+        most: usize,
+        is_wake: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
         let run = self.core.run()?;
+        run.counts.wakes.fetch_add(is_wake.into(), Relaxed);
         let mut events = Vec::new();
         if let Some(stream) = &run.stream {
             run.counts
@@ -174,7 +197,7 @@ impl LoopBridge {
         Ok(())
     }
 
-    /// Queues a message; where it went, or None when Redis is asked: then drain() gives ("sent", number, result).
+    /// Queues a message; where it went, or None when Redis is asked: then drain_side() gives it.
     fn send(
         &self,
         id: &str,
@@ -189,10 +212,10 @@ impl LoopBridge {
         {
             return Ok(Some(name(fastsock::Sent::Here)));
         }
-        let (sent, queue) = (Arc::clone(&self.sent), Arc::clone(&run.queue));
+        let (sent, bell) = (Arc::clone(&self.sent), Arc::clone(&run.bell));
         run.bridge.send_then(&id, payload, move |result| {
             sent.lock().push_back((number, result));
-            queue.wake();
+            bell.wake();
         });
         Ok(None)
     }
@@ -231,13 +254,6 @@ impl LoopBridge {
     #[getter]
     fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
         self.core.admin_addr()
-    }
-}
-
-fn wait(run: &Run, uplinks: bool, timeout: Duration) -> bool {
-    match &run.stream {
-        Some(stream) if uplinks => stream.wait(timeout),
-        _ => run.queue.wait(timeout),
     }
 }
 

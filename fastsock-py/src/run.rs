@@ -33,8 +33,9 @@ pub(crate) struct Wants {
     pub(crate) authenticate: bool,
     pub(crate) uplinks: Uplinks,
     pub(crate) notices: bool,
-    /// Uplinks have a queue of their own, so that a reader who is slow holds up no decision.
-    pub(crate) own_stream: bool,
+    /// Whether an event loop drains. Then taken uplinks have a queue of their own, so that a reader who is slow holds up no
+    /// decision, and the log and finished sends another, so that busy hooks hold up neither.
+    pub(crate) is_for_loop: bool,
 }
 
 /// One run of a bridge.
@@ -43,8 +44,10 @@ pub(crate) struct Run {
     /// The same bridge, for what never blocks.
     pub(crate) handle: fastsock::Bridge,
     pub(crate) queue: Arc<EventQueue>,
-    /// The uplinks of [`Wants::own_stream`].
+    /// Taken uplinks, when an event loop drains.
     pub(crate) stream: Option<EventQueue>,
+    /// Only a descriptor: readable when there is something to log or a send has finished. The events' one for a thread.
+    pub(crate) bell: Arc<EventQueue>,
     pub(crate) log: Arc<Log>,
     pub(crate) counts: Counts,
     process: Process,
@@ -88,20 +91,23 @@ impl Run {
             .authenticate(wants.authenticate)
             .notices(wants.notices)
             .decision_time(config.hook_timeout);
-        let (stream_options, options) = if wants.own_stream {
-            let stream = options.clone().authenticate(false).notices(false);
-            (Some(stream.uplinks(wants.uplinks)), options)
-        } else {
-            (None, options.uplinks(wants.uplinks))
-        };
-        let (events, queue) = EventQueue::new(options).map_err(|e| raised(&e))?;
-        let stream = stream_options
-            .map(EventQueue::new)
-            .transpose()
-            .map_err(|e| raised(&e))?;
-        let (stream_hooks, stream) = stream.unzip();
+        let new_queue = |options| EventQueue::new(options).map_err(|e| raised(&e));
+        let (stream_hooks, stream, events_uplinks) =
+            if wants.is_for_loop && wants.uplinks == Uplinks::Take {
+                let (hooks, stream) =
+                    new_queue(options.clone().authenticate(false).uplinks(wants.uplinks))?;
+                (Some(hooks), Some(stream), Uplinks::Off)
+            } else {
+                (None, None, wants.uplinks)
+            };
+        let (events, queue) = new_queue(options.uplinks(events_uplinks))?;
         let queue = Arc::new(queue);
-        let log = Log::new(py, Arc::clone(&queue))?;
+        let bell = if wants.is_for_loop {
+            Arc::new(new_queue(EventOptions::default())?.1)
+        } else {
+            Arc::clone(&queue)
+        };
+        let log = Log::new(py, Arc::clone(&bell))?;
         let dispatch = log.dispatch();
         let hooks = Split {
             events,
@@ -122,6 +128,7 @@ impl Run {
             handle,
             queue,
             stream,
+            bell,
             log,
             counts: Counts::default(),
             process: Process::current(),

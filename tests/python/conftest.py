@@ -188,7 +188,7 @@ def start() -> Iterator[Callable[..., fastsock.Bridge]]:
     bridges = []
 
     def start(**keywords: Any) -> fastsock.Bridge:
-        settings = {"websocket_port": 0, "listen_addr": "127.0.0.1", **keywords}
+        settings = {"websocket_port": 0, "listen_addr": "127.0.0.1", "close_timeout": 50, **keywords}
         bridge = fastsock.Bridge(**settings)
         bridges.append(bridge)
         return bridge.start()

@@ -16,7 +16,7 @@ import fastsock
 import pytest
 from conftest import DEADLINE, Device, environment, eventually, run_script
 
-BRIDGE = 'import fastsock; bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1"'
+BRIDGE = 'import fastsock; bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50'
 
 
 def threads() -> int:
@@ -117,7 +117,12 @@ def test_stop_in_a_hook_begins_and_wait_sees_the_end(start: Any) -> None:
             bridge.wait()
         return fastsock.Drop
 
-    bridge = start(on_uplink=on_uplink, on_disconnect=lambda _, reason: told.append(reason), on_state=told.append)
+    bridge = start(
+        close_timeout=50,
+        on_uplink=on_uplink,
+        on_disconnect=lambda _, reason: told.append(reason),
+        on_state=told.append,
+    )
     with Device(bridge.port) as device:
         device.send("x")
         assert bridge.wait(DEADLINE) is True
@@ -259,11 +264,11 @@ def test_ctrl_c_ends_the_wait_at_once(wait: str) -> None:
 
 def test_signals_go_to_the_main_thread_alone() -> None:
     process = spawn(
-        "import signal, threading, time\nhits = []\n"
+        "import os, signal, threading, time\nhits = []\n"
         "signal.signal(signal.SIGUSR1, lambda *_: hits.append(threading.current_thread().name))\n"
         + BRIDGE
         + ")\nbridge.start()\nprint('ready')\n"
-        "while len(hits) < 20: time.sleep(0.002)\nprint(set(hits))"
+        "while len(hits) < 20: time.sleep(0.002)\nprint(set(hits), flush=True)\nos._exit(0)"
     )
     deadline = time.monotonic() + DEADLINE
     while process.poll() is None and time.monotonic() < deadline:

@@ -11,7 +11,7 @@ import pytest
 def test_every_kind_of_value_is_taken() -> None:
     bridge = fastsock.Bridge(
         websocket_port=4000,
-        websocket_ping_interval=1500.0,
+        websocket_ping_interval=1500.0,  # type: ignore[arg-type]
         listen_reuseport=True,
         listen_origins=["https://a.example", "https://b.example"],
         remote_url="http://127.0.0.1:9/x",

@@ -27,7 +27,7 @@ def test_the_stubs_say_what_the_module_is() -> None:
 
 def test_package_and_examples_are_strictly_typed() -> None:
     examples = sorted(map(str, (ROOT / "examples" / "python").glob("*.py")))
-    check("mypy", "--strict", "--python-version", "3.10", "-p", "fastsock", )
+    check("mypy", "--strict", "--python-version", "3.10", "-p", "fastsock")
     check("mypy", "--strict", "--python-version", "3.10", "--scripts-are-modules", *examples)
 
 

@@ -6,10 +6,32 @@ import os
 import threading
 from collections import deque
 from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, Deque, Dict, List, Mapping, Optional, Set, Tuple, Type, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Deque,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Set,
+    Tuple,
+    Type,
+    Union,
+)
 
-from fastsock._fastsock import Client, Later, Leftover, LoopBridge, Ticket, Uplink
+from fastsock._fastsock import Client, ConnectRequest, Later, Leftover, LoopBridge, Ticket, Uplink
 from fastsock.errors import Reject, StoppedError, TicketError
+from fastsock.types import Admission, Config, Payload, Sent, UplinkAction
+from fastsock.words import CloseReason, State
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastsock.settings import Settings
 
 __all__ = ["AsyncBridge"]
 
@@ -40,27 +62,27 @@ class AsyncBridge:
     def __init__(
         self,
         *,
-        config: Union[None, Dict[str, Any], str, "os.PathLike[str]"] = None,
+        config: Optional[Config] = None,
         environ: Optional[Mapping[str, str]] = None,
-        authenticate: Optional[Hook] = None,
-        on_connect: Optional[Hook] = None,
-        on_uplink: Optional[Hook] = None,
-        on_disconnect: Optional[Hook] = None,
-        on_uplink_lost: Optional[Hook] = None,
-        on_state: Optional[Hook] = None,
-        on_error: Optional[Callable[[str, BaseException], Any]] = None,
+        authenticate: Optional[Callable[[ConnectRequest], Union[Admission, Awaitable[Admission]]]] = None,
+        on_connect: Optional[Callable[[Client], object]] = None,
+        on_uplink: Optional[Callable[[Uplink], Union[UplinkAction, Awaitable[UplinkAction]]]] = None,
+        on_disconnect: Optional[Callable[[Client, CloseReason], object]] = None,
+        on_uplink_lost: Optional[Callable[[Uplink, str], object]] = None,
+        on_state: Optional[Callable[[State], object]] = None,
+        on_error: Optional[Callable[[str, BaseException], object]] = None,
         uplinks: Optional[str] = None,
         max_hooks: int = 100,
-        **settings: Any,
+        **settings: "Unpack[Settings]",
     ) -> None:
         """Reads the settings; nothing starts before start() or `async with`."""
-        notices = {
+        notices: Dict[str, Optional[Hook]] = {
             "on_connect": on_connect,
             "on_disconnect": on_disconnect,
             "on_uplink_lost": on_uplink_lost,
             "on_state": on_state,
         }
-        named = {"authenticate": authenticate, "on_uplink": on_uplink, "on_error": on_error, **notices}
+        named: Dict[str, Optional[Hook]] = {"authenticate": authenticate, "on_uplink": on_uplink, "on_error": on_error, **notices}
         for name, hook in named.items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} is not callable")
@@ -108,7 +130,7 @@ class AsyncBridge:
         if self._side is not None:
             await asyncio.shield(self._side.stopped)
 
-    async def send(self, client_id: str, payload: Union[str, bytes, bytearray, memoryview], /) -> str:
+    async def send(self, client_id: str, payload: Payload, /) -> Sent:
         """Queues a message for a device: str is TEXT, bytes-like BINARY. Says where it went, as Bridge.send() does.
 
         Suspends only while Redis is asked, since the device is not here.
@@ -204,10 +226,12 @@ class _LoopSide:
         self._active = 0
         self._lanes: Dict[object, Deque[Tuple[str, Tuple[Any, ...]]]] = {}
         self._tasks: "Set[asyncio.Task[None]]" = set()
-        self._sends: "Dict[int, asyncio.Future[str]]" = {}
+        self._sends: "Dict[int, asyncio.Future[Sent]]" = {}
         self._last_send = 0
-        self._events = _Watch(loop, native, False, native.events_fd(), self._on_events)
+        self._events = _Watch(loop, native, native.events_fd(), self._on_events)
         self._events.resume()
+        self._side = _Watch(loop, native, native.side_fd(), self._on_side)
+        self._side.resume()
         fd = native.uplinks_fd()
         self._stream = None if fd is None else _Stream(loop, native, fd)
         self._timer = loop.call_later(_LEVELS_AGE, self._tick)
@@ -220,13 +244,14 @@ class _LoopSide:
     def is_own_task(self) -> bool:
         return asyncio.current_task() in self._tasks
 
-    async def send(self, client_id: str, payload: Union[str, bytes, bytearray, memoryview]) -> str:
+    async def send(self, client_id: str, payload: Payload) -> Sent:
         self._last_send += 1
         number = self._last_send
         sent = self._native.send(client_id, payload, number)
         if sent is not None:
             return sent
-        future = self._sends[number] = self._loop.create_future()
+        future: "asyncio.Future[Sent]" = self._loop.create_future()
+        self._sends[number] = future
         try:
             return await future
         finally:
@@ -246,26 +271,26 @@ class _LoopSide:
 
     def _on_events(self) -> None:
         """The descriptor is readable: once for each time the queue was empty before, and while there is more than a batch."""
-        events = self._native.drain(_BATCH)
+        most = min(_BATCH, self._max_hooks - self._active)
+        events = self._native.drain(most)
         for event in events:
             name, args = event[0], event[1:]
-            if name == "sent":
-                self._on_sent(*args)
-            elif name in self._hooks:
+            if name in self._hooks:
                 self._call(name, args)
-        if len(events) < _BATCH and self._native.leftover() is not None:
+        if len(events) < most and self._native.leftover() is not None:
             self._end()
         elif self._active >= self._max_hooks:
             self._events.pause()  # decisions wait in the bridge, and with them their sessions
 
-    def _on_sent(self, number: int, result: Union[str, BaseException]) -> None:
-        future = self._sends.get(number)
-        if future is None or future.done():
-            return
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+    def _on_side(self) -> None:
+        for number, result in self._native.drain_side():
+            future = self._sends.get(number)
+            if future is None or future.done():
+                continue  # nobody waits for it any more
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     def _call(self, name: str, args: Tuple[Any, ...]) -> None:
         """Calls a hook, or lets it wait for the one before it of the same device."""
@@ -369,7 +394,9 @@ class _LoopSide:
     def _end(self) -> None:
         """Everything is over: nobody watches and nobody waits any more."""
         self._timer.cancel()
+        self._on_side()
         self._events.close()
+        self._side.close()
         if self._stream is not None:
             self._stream.close()
         for future in self._sends.values():
@@ -387,7 +414,7 @@ class _Stream:
         self._native = native
         self._buffer: Deque[Uplink] = deque()
         self._waiters: "Deque[asyncio.Future[None]]" = deque()
-        self._watch = _Watch(loop, native, True, fd, self._on_readable)
+        self._watch = _Watch(loop, native, fd, self._on_readable)
         self._is_closed = False
 
     def __aiter__(self) -> "_Stream":
@@ -396,7 +423,7 @@ class _Stream:
     async def __anext__(self) -> Uplink:
         buffer = self._buffer
         while not buffer:
-            uplinks = self._native.drain_uplinks(_BATCH)
+            uplinks = self._native.drain_uplinks(_BATCH, False)
             if uplinks:
                 buffer.extend(uplinks)
                 await asyncio.sleep(0)  # a stream that never dries up must not starve the loop
@@ -420,7 +447,7 @@ class _Stream:
         if self._buffer:
             self._watch.pause()  # the reader has enough to do; it resumes
             return
-        self._buffer.extend(self._native.drain_uplinks(_BATCH))
+        self._buffer.extend(self._native.drain_uplinks(_BATCH, True))
         for _ in range(min(len(self._buffer), len(self._waiters))):
             self._wake()
 
@@ -440,11 +467,10 @@ class _Watch:
     """Calls back in the loop while a descriptor is readable; with a thread where the loop cannot watch descriptors."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, native: LoopBridge, uplinks: bool, fd: int, callback: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, native: LoopBridge, fd: int, callback: Callable[[], None]
     ) -> None:
         self._loop = loop
         self._native = native
-        self._uplinks = uplinks
         self._fd = fd
         self._callback = callback
         self._is_on = False
@@ -493,7 +519,7 @@ class _Watch:
         while not self._is_closed:
             self._wanted.wait()
             try:
-                if self._is_closed or not self._native.wait(self._uplinks, 1.0):
+                if self._is_closed or not self._native.wait(self._fd, 1.0):
                     continue
                 done.clear()
                 self._loop.call_soon_threadsafe(call)

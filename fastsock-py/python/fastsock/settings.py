@@ -1,0 +1,107 @@
+"""The types of the settings, for checkers and editors. Written by tests/python/test_typing.py: do not edit."""
+
+import os
+from typing import List, Literal, Mapping, Optional, TypedDict, Union
+
+__all__ = ["Settings"]
+
+
+class Settings(TypedDict, total=False):
+    """All settings of a bridge by name. None means the default; times are milliseconds."""
+
+    runtime_workers: Optional[int]
+    """Threads that run the bridge, 1 to 64. Default 2."""
+    websocket_port: Optional[int]
+    """Port that devices connect to. 0 picks a free one; `local_addr` tells which. Default 3000. Variable WEBSOCKET_PORT."""
+    websocket_ping_interval: Optional[int]
+    """Milliseconds between pings to a device; one without a sign of life by its next ping is cut. 0 turns the heartbeat off. Default 30000. Variable WEBSOCKET_PING_INTERVAL."""
+    listen_addr: Optional[str]
+    """Address to listen on. Empty means all, IPv6 and IPv4 (`::`), or IPv4 alone where there is no IPv6. Variable FASTSOCK_LISTEN_ADDR."""
+    listen_reuseport: Optional[bool]
+    """Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error. Default off. Variable FASTSOCK_LISTEN_REUSEPORT."""
+    listen_origins: Optional[Union[str, List[str]]]
+    """Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
+    broker: Optional[Literal["embedded", "redis", "auto"]]
+    """What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers. Default embedded. Variable FASTSOCK_BROKER."""
+    redis_host: Optional[str]
+    """Host name or address of Redis. Default 127.0.0.1. Variable REDIS_HOST."""
+    redis_port: Optional[int]
+    """Port of Redis. Default 6379. Variable REDIS_PORT."""
+    redis_db: Optional[int]
+    """Database number of Redis, for the hash of clients. Channels do not depend on it. Default 0. Variable REDIS_DB."""
+    redis_prefix: Optional[str]
+    """First part of every Redis key and channel. Default fastsock. Variable REDIS_PREFIX."""
+    redis_url: Optional[str]
+    """Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`. Overrides host, port and db. Variable FASTSOCK_REDIS_URL."""
+    redis_ca: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of certificates to trust for `rediss`, beside the system's. Variable FASTSOCK_REDIS_CA."""
+    redis_subscribe: Optional[Literal["pattern", "exact"]]
+    """`pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up. Default pattern. Variable FASTSOCK_REDIS_SUBSCRIBE."""
+    remote_url: Optional[str]
+    """Where uplinks are POSTed. Empty: nobody takes them (they are counted as lost), unless a hook does. Variable REMOTE_URL."""
+    remote_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
+    """Headers of each POST as a JSON object; they override every other. Numbers and booleans become text, null removes a header. Default {}. Variable REMOTE_HEADERS."""
+    remote_ca: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of certificates to trust for an `https` remote, beside the system's. Variable FASTSOCK_REMOTE_CA."""
+    extra_ca_certs: Optional[Union[str, "os.PathLike[str]"]]
+    """The same for everything over TLS, as Node has it. Variable NODE_EXTRA_CA_CERTS."""
+    http_proxy: Optional[str]
+    """Proxy for an `http` remote. The lower-case variable wins. Variable HTTP_PROXY."""
+    https_proxy: Optional[str]
+    """Proxy for an `https` remote. The lower-case variable wins. Variable HTTPS_PROXY."""
+    no_proxy: Optional[Union[str, List[str]]]
+    """Hosts reached without a proxy. The lower-case variable wins. Variable NO_PROXY."""
+    remote_concurrency: Optional[int]
+    """POSTs in flight at once, over all devices. Default 256. Variable FASTSOCK_REMOTE_CONCURRENCY."""
+    remote_order: Optional[Literal["device", "none"]]
+    """`device`: one POST in flight per device, so that its order is kept; `none`: no order, no such limit. Default device. Variable FASTSOCK_REMOTE_ORDER."""
+    remote_connect_timeout: Optional[int]
+    """Milliseconds to connect to the remote, TLS included. Default 5000. Variable FASTSOCK_REMOTE_CONNECT_TIMEOUT."""
+    remote_timeout: Optional[int]
+    """Milliseconds for one whole POST. Default 15000. Variable FASTSOCK_REMOTE_TIMEOUT."""
+    remote_max_age: Optional[int]
+    """Milliseconds after which an uplink that cannot be delivered is given up. Default 86400000. Variable FASTSOCK_REMOTE_MAX_AGE."""
+    remote_extra_headers: Optional[bool]
+    """Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST. Default on. Variable FASTSOCK_REMOTE_EXTRA_HEADERS."""
+    remote_gone: Optional[Literal["ignore", "close"]]
+    """What a 410 does beside losing the message: `ignore`, or `close` the device with 4410. Default ignore. Variable FASTSOCK_REMOTE_GONE."""
+    uplink_full: Optional[Literal["pause", "drop_oldest", "close"]]
+    """What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013. Default pause. Variable FASTSOCK_UPLINK_FULL."""
+    uplink_lane_bytes: Optional[int]
+    """Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
+    uplink_total_bytes: Optional[int]
+    """Bytes all lanes hold together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
+    uplink_binary: Optional[Literal["lossy", "base64"]]
+    """How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it. Default lossy. Variable FASTSOCK_UPLINK_BINARY."""
+    downlink_binary: Optional[Literal["text", "auto"]]
+    """How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY. Default text. Variable FASTSOCK_DOWNLINK_BINARY."""
+    downlink_full: Optional[Literal["close", "drop_oldest", "drop_newest"]]
+    """What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`. Default close. Variable FASTSOCK_DOWNLINK_FULL."""
+    outbox_bytes: Optional[int]
+    """Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound. Default 1048576. Variable FASTSOCK_OUTBOX_BYTES."""
+    outbox_messages: Optional[int]
+    """Messages one device's outbox holds. Default 16384. Variable FASTSOCK_OUTBOX_MESSAGES."""
+    duplicate_policy: Optional[Literal["replace", "reject"]]
+    """A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409. Default replace. Variable FASTSOCK_DUPLICATE_POLICY."""
+    limit_message_bytes: Optional[int]
+    """Longest message of a device in bytes, inclusive. Default 1048576. Variable FASTSOCK_LIMIT_MESSAGE_BYTES."""
+    limit_head_bytes: Optional[int]
+    """Longest request head in bytes. Default 8192. Variable FASTSOCK_LIMIT_HEAD_BYTES."""
+    limit_headers: Optional[int]
+    """Most header fields of a request. Default 64. Variable FASTSOCK_LIMIT_HEADERS."""
+    limit_handshake_time: Optional[int]
+    """Milliseconds a device has to send its request head. Default 10000. Variable FASTSOCK_LIMIT_HANDSHAKE_TIME."""
+    limit_connections: Optional[int]
+    """Sessions and handshakes at once. 0: the descriptor limit of the process less 64. Default 0. Variable FASTSOCK_LIMIT_CONNECTIONS."""
+    write_timeout: Optional[int]
+    """Milliseconds a device may take no byte of what is written to it before it is closed with 4413. Default 10000. Variable FASTSOCK_WRITE_TIMEOUT."""
+    close_timeout: Optional[int]
+    """Milliseconds a device has to answer a close frame. Default 2000. Variable FASTSOCK_CLOSE_TIMEOUT."""
+    hook_timeout: Optional[int]
+    """Milliseconds a hook has to answer a decision it put off. Default 5000. Variable FASTSOCK_HOOK_TIMEOUT."""
+    admin_addr: Optional[str]
+    """Address and port of the admin listener (health and publish). Empty or `off`: none. Variable FASTSOCK_ADMIN_ADDR."""
+    admin_token: Optional[str]
+    """Bearer token of the admin API; required when it listens beyond loopback. Variable FASTSOCK_ADMIN_TOKEN."""
+    ready_requires_broker: Optional[bool]
+    """Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`. Default off. Variable FASTSOCK_READY_REQUIRES_BROKER."""

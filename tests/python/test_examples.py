@@ -1,0 +1,109 @@
+"""Each example, run as its reader would."""
+
+import http.client
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import Any, Iterator, List
+
+import pytest
+from conftest import DEADLINE, Backend, Device, environment, eventually, free_port
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
+
+
+@pytest.fixture
+def spawn() -> Iterator[Any]:
+    """Starts programs, and ends those that still run."""
+    started: List["subprocess.Popen[str]"] = []
+
+    def spawn(*args: str, **settings: str) -> "subprocess.Popen[str]":
+        env = {**environment(), "FASTSOCK_LISTEN_ADDR": "127.0.0.1", **settings}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, *args], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env, cwd=EXAMPLES
+        )
+        started.append(process)
+        return process
+
+    yield spawn
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def port_of(process: Any) -> int:
+    """The port in "listening on 127.0.0.1 port 1234"."""
+    line = process.stdout.readline()
+    assert line.startswith("listening on"), line + process.stderr.read()
+    return int(line.split()[-1])
+
+
+def test_embed(spawn: Any, backend: Backend) -> None:
+    process = spawn("embed.py", WEBSOCKET_PORT="0", REMOTE_URL=backend.url)
+    with Device(port_of(process)) as device:
+        assert device.receive() == "welcome"
+        device.send("ping")
+        assert device.receive() == "pong"
+        device.send("hello")
+        eventually(lambda: backend.posts)
+    assert backend.posts == [{"client_id": "dev1", "data": "hello"}]
+    lines = [process.stdout.readline().strip() for _ in range(4)]
+    assert lines == ["dev1 connected", "dev1 says ping", "dev1 says hello", "dev1 left: connection_lost"]
+    out, err = process.communicate("\n", timeout=DEADLINE)
+    assert (process.returncode, out, err) == (0, "stopped; 0 uplinks left\n", "")
+
+
+def test_asyncio_echo(spawn: Any) -> None:
+    process = spawn("asyncio_echo.py", WEBSOCKET_PORT="0")
+    with Device(port_of(process)) as device:
+        for payload in ("text", b"\x00\xff"):
+            device.send(payload)
+            assert device.receive() == payload
+        process.send_signal(signal.SIGINT)
+        assert device.receive() == 1001
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out, err) == (0, "stopped\n", "")
+
+
+def test_fastapi_app(spawn: Any) -> None:
+    pytest.importorskip("fastapi")
+    web, devices = free_port(), free_port()
+    process = spawn(
+        *("-m", "uvicorn", "fastapi_app:app", "--port", str(web), "--log-level", "warning"),
+        WEBSOCKET_PORT=str(devices),
+        REMOTE_URL=f"http://127.0.0.1:{web}/uplink",
+    )
+
+    def call(method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", web, timeout=DEADLINE)
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, {"Content-Type": "application/json"})
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def is_up() -> bool:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            return bool(call("GET", "/devices") == [])
+        except OSError:
+            return False
+
+    eventually(is_up, "the app")
+    with Device(devices) as device:
+        device.send("hello")
+        assert device.receive() == "you said hello"
+        assert call("GET", "/devices") == ["dev1"]
+        assert call("POST", "/devices/dev1", "news") == {"sent": "here"}
+        assert device.receive() == "news"
+    assert call("POST", "/devices/nobody", "news") == {"sent": "offline"}
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (out, err) == ("", ""), err
+    assert os.path.exists(EXAMPLES / "django_or_flask.md")
