@@ -87,6 +87,8 @@ clean: ## Remove everything built
 
 # Library, header, pkg-config and CMake files: comes with the C ABI.
 -include fastsock-ffi/install.mk
+# The Python package: its tests, its wheel.
+-include fastsock-py/python.mk
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1	\2/p' $(MAKEFILE_LIST) | expand -t 12
