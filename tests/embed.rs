@@ -1,7 +1,9 @@
 //! A bridge inside a host: what hooks decide and hear, two bridges side by side, and nothing touched that is the host's.
 #![allow(
     clippy::disallowed_methods,
-    reason = "a test is a host, and may start tasks and threads, and read its environment"
+    clippy::print_stdout,
+    clippy::type_complexity,
+    reason = "a test is a host, and may start tasks and threads, print, and read its environment"
 )]
 
 use std::{

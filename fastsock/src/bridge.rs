@@ -311,6 +311,7 @@ impl Builder {
             lanes,
             broker,
             running,
+            started: Instant::now(),
             gateway,
             sessions,
             workers,

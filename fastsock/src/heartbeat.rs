@@ -25,9 +25,15 @@ pub(crate) enum Beat {
 
 impl Heartbeat {
     /// Starts now. The first ping comes after a part of the interval (0 to 1), so that devices that connected together
-    /// are not pinged together. A zero interval never beats.
-    pub(crate) fn new(interval: Duration, now: Instant, part: f64) -> Self {
-        let next = (!interval.is_zero()).then(|| now + interval.mul_f64(part));
+    /// are not pinged together; but at a step of a grid that all sessions share, so that not each of them wakes a
+    /// sleeping thread of its own. A zero interval never beats.
+    pub(crate) fn new(interval: Duration, now: Instant, part: f64, grid: Instant) -> Self {
+        let next = (!interval.is_zero()).then(|| {
+            let step = GRID.min(interval / 16).max(Duration::from_millis(1));
+            let wanted = now + interval.mul_f64(part);
+            let steps = (wanted - grid).as_nanos().div_ceil(step.as_nanos());
+            grid + Duration::from_nanos((steps * step.as_nanos()) as u64)
+        });
         Self {
             interval,
             next,
@@ -73,6 +79,10 @@ impl Heartbeat {
     }
 }
 
+/// Coarse enough to gather the pings of many devices, fine enough that their burst delays nobody by much: 10,000 devices
+/// with a ping each 5 s make 100 a step.
+const GRID: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +91,7 @@ mod tests {
     fn a_device_without_a_sign_of_life_by_its_next_ping_is_given_up() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let mut heartbeat = Heartbeat::new(second, start, 0.5);
+        let mut heartbeat = Heartbeat::new(second, start, 0.5, start);
         assert_eq!(heartbeat.tick(start), Beat::Wait);
         assert_eq!(heartbeat.tick(start + second / 2), Beat::Ping);
         heartbeat.mark_alive();
@@ -94,7 +104,7 @@ mod tests {
     fn a_process_that_stood_still_asks_anew() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let mut heartbeat = Heartbeat::new(second, start, 0.5);
+        let mut heartbeat = Heartbeat::new(second, start, 0.5, start);
         let at = |ms| start + Duration::from_millis(ms);
         assert_eq!(heartbeat.tick(at(5200)), Beat::Ping);
         assert_eq!(
@@ -109,9 +119,25 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_start_apart_beat_together() {
+        let grid = Instant::now();
+        let second = Duration::from_secs(1);
+        let at = |now_ms, part| {
+            let now = grid + Duration::from_millis(now_ms);
+            let next = Heartbeat::new(second, now, part, grid).deadline().unwrap();
+            assert!(
+                next >= now.max(now + second.mul_f64(part))
+                    && next <= now + second.mul_f64(part) + GRID
+            );
+            (next - grid).as_millis()
+        };
+        assert_eq!([at(1, 0.5), at(3, 0.51), at(49, 0.5)], [550, 550, 550]);
+    }
+
+    #[test]
     fn a_zero_interval_never_beats() {
         let start = Instant::now();
-        let mut heartbeat = Heartbeat::new(Duration::ZERO, start, 0.5);
+        let mut heartbeat = Heartbeat::new(Duration::ZERO, start, 0.5, start);
         assert_eq!(heartbeat.deadline(), None);
         assert_eq!(
             heartbeat.tick(start + Duration::from_secs(1 << 20)),

@@ -50,7 +50,8 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, seat: Arc<Seat>, socket: Socket, place: Place) -> Self {
         let now = Instant::now();
-        let heartbeat = Heartbeat::new(shared.config.websocket_ping_interval, now, fastrand::f64());
+        let interval = shared.config.websocket_ping_interval;
+        let heartbeat = Heartbeat::new(interval, now, fastrand::f64(), shared.started);
         let timer = Box::pin(sleep_until(
             heartbeat.deadline().unwrap_or_else(|| now + FAR_FUTURE),
         ));

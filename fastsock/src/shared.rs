@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     broker::Broker,
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) running: Arc<Running>,
+    /// When this bridge was built; what heartbeats are aligned to.
+    pub(crate) started: Instant,
     /// The accept loop and handshakes.
     pub(crate) gateway: Tasks,
     /// One task per session.
