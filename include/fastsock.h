@@ -1024,7 +1024,7 @@ fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge,
 
 /**
  * With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
- * never read or close it. Valid until the bridge is freed; after a stop it stays readable, as a socket at its end does.
+ * never read or close it. Valid until the bridge is freed.
  */
 fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
                                          int32_t *fd);

@@ -353,7 +353,7 @@ pub unsafe extern "C" fn fastsock_bridge_admin_addr(
 }
 
 /// With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
-/// never read or close it. Valid until the bridge is freed; after a stop it stays readable, as a socket at its end does.
+/// never read or close it. Valid until the bridge is freed.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_event_fd(
@@ -413,11 +413,8 @@ pub unsafe extern "C" fn fastsock_bridge_wait(
 ) -> fastsock_status {
     let entered = fastsock_bridge::enter(bridge)?;
     entered.bridge.check_polled()?;
-    if entered
-        .bridge
-        .queue
-        .wait(Duration::from_millis(timeout_ms.into()))
-    {
+    let queue = &entered.bridge.queue;
+    if queue.is_closed() || queue.wait(Duration::from_millis(timeout_ms.into())) {
         return Ok(());
     }
     Err(Failure::new(

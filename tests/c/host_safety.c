@@ -737,6 +737,7 @@ static void take(void) {
     last = event.type == FASTSOCK_EVENT_TYPE_STATE ? (int)event.code : last;
   }
   CHECK(last == FASTSOCK_STATE_STOPPED);
+  CHECK(fastsock_bridge_wait(bridge, 60000) == OK); /* there is nothing to wait for any more */
   CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
   close(device);
 }
