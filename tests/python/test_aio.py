@@ -6,7 +6,8 @@ from typing import Any, Awaitable, Callable, Dict, Iterator, List, Tuple
 
 import fastsock
 import pytest
-from conftest import DEADLINE, Backend, Device, Refused, eventually, run_script
+from conftest import Backend, run_script
+from device import DEADLINE, Device, Refused, eventually
 
 uvloop: Any
 try:

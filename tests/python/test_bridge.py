@@ -5,7 +5,8 @@ from typing import Any, List, Tuple
 
 import fastsock
 import pytest
-from conftest import DEADLINE, Backend, Device, Refused, eventually
+from conftest import Backend
+from device import DEADLINE, Device, Refused, eventually
 
 
 def test_an_uplink_reaches_the_hook_and_a_reply_the_device(start: Any) -> None:

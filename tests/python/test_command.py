@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, List
 
 import fastsock
 import pytest
-from conftest import DEADLINE, Backend, Device, environment, run_script
+from conftest import Backend, environment, run_script
+from device import DEADLINE, Device
 
 COMMANDS = {
     "module": [sys.executable, "-m", "fastsock"],

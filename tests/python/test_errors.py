@@ -6,7 +6,8 @@ from typing import Any, List, Tuple
 
 import fastsock
 import pytest
-from conftest import Backend, Device, Refused, eventually
+from conftest import Backend
+from device import Device, Refused, eventually
 
 KINDS = {
     "ConfigError": ValueError,

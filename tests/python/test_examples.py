@@ -10,7 +10,8 @@ import sys
 from typing import Any, Iterator, List
 
 import pytest
-from conftest import DEADLINE, Backend, Device, environment, eventually, free_port
+from conftest import Backend, environment, free_port
+from device import DEADLINE, Device, eventually
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
 

@@ -14,7 +14,8 @@ from typing import Any, List
 
 import fastsock
 import pytest
-from conftest import DEADLINE, Device, environment, eventually, run_script
+from conftest import environment, run_script
+from device import DEADLINE, Device, eventually
 
 BRIDGE = 'import fastsock; bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50'
 
@@ -31,7 +32,7 @@ def descriptors() -> int:
 
 def test_the_interpreter_exits_with_a_live_bridge() -> None:
     script = (
-        "from conftest import *\n" + BRIDGE + ", on_uplink=lambda u: fastsock.Reply(u.text), on_connect=print,"
+        "from device import *\n" + BRIDGE + ", on_uplink=lambda u: fastsock.Reply(u.text), on_connect=print,"
         " on_disconnect=lambda *a: print(*a)).start()\n"
         "device = Device(bridge.port)\ndevice.send('x')\nassert device.receive() == 'x'\n"
     )
@@ -56,7 +57,7 @@ def test_an_exception_on_the_main_thread_ends_the_process() -> None:
 
 def test_the_interpreter_exits_although_a_hook_is_busy() -> None:
     run = run_script(
-        "from conftest import *\nimport threading, time\nbusy = threading.Event()\n"
+        "from device import *\nimport threading, time\nbusy = threading.Event()\n"
         "def hook(uplink):\n    busy.set()\n    time.sleep(0.5)\n    print('done')\n"
         + BRIDGE
         + ", on_uplink=hook).start()\ndevice = Device(bridge.port)\ndevice.send('x')\nbusy.wait()"
@@ -189,7 +190,7 @@ def test_a_fork_is_told_and_leaves_the_parent_unharmed(start: Any) -> None:
 
 def test_a_child_that_ends_in_order_does_not_hang() -> None:
     run = run_script(
-        "from conftest import *\nimport os, sys, gc\n" + BRIDGE + ", on_uplink=lambda u: fastsock.Reply(u.text)).start()\n"
+        "from device import *\nimport os, sys, gc\n" + BRIDGE + ", on_uplink=lambda u: fastsock.Reply(u.text)).start()\n"
         "child = os.fork()\n"
         "if child == 0:\n    del bridge\n    gc.collect()\n    sys.exit(5)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5\n"
