@@ -475,7 +475,7 @@ fn memory_does_not_grow_while_devices_come_and_go() {
     }
     let time = match env::var("FASTSOCK_SOAK_SECONDS") {
         Ok(seconds) => Duration::from_secs(seconds.parse().expect("a number of seconds")),
-        Err(_) => Duration::from_secs(30),
+        Err(_) => Duration::from_secs(20),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
