@@ -26,10 +26,7 @@ use fastsock::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use support::{
-    Backend, DEADLINE, Device, RawDevice, TempRedis, eventually, eventually_within, is_alone,
-    within,
-};
+use support::{Backend, DEADLINE, Device, RawDevice, TempRedis, eventually, is_alone, within};
 use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -492,6 +489,7 @@ async fn soak(time: Duration) {
         .var("REMOTE_URL", backend.url())
         .var("REDIS_PORT", redis.port().to_string())
         .var("LOG_LEVEL", "info")
+        .var("FASTSOCK_LOG_PAYLOADS", "none")
         .start()
         .await;
     let addr = gateway.addr();
@@ -573,8 +571,9 @@ async fn soak(time: Duration) {
         late < early + early / 5 + (2 << 20),
         "{early} then {late} bytes"
     );
-    eventually_within(2 * DEADLINE, "descriptors are given back", async || {
-        gateway.process().open_files() < 40
+    // Far fewer than there were sessions; kept connections to the backend and to Redis are among them.
+    eventually("descriptors are given back", async || {
+        gateway.process().open_files() < 200
     })
     .await;
     assert_eq!(gateway.stop().await, Some(0));
