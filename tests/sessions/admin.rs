@@ -1,0 +1,378 @@
+//! The admin listener: health, readiness, and sending to a device.
+
+use std::net::SocketAddr;
+
+use support::{
+    Answer, Device, Gateway, GatewayBuilder, RawDevice, TempRedis, call, eventually, get,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const RAW: (&str, &str) = ("content-type", "application/octet-stream");
+
+#[tokio::test]
+async fn a_message_to_a_device_here_is_200_and_reaches_it() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    let mut device = Device::connect(gateway.addr(), "dev/1 ü:x").await;
+    let path = "/api/v1/clients/dev%2F1%20%C3%BC:x/messages";
+    for (media_type, body, expected) in [
+        (
+            JSON,
+            &br#"{"data":"hello \u00e4"}"#[..],
+            Message::text("hello ä"),
+        ),
+        (JSON, br#"{"data":""}"#, Message::text("")),
+        (
+            JSON,
+            br#"{"data":"AP8=","encoding":"base64"}"#,
+            Message::binary(&b"\x00\xff"[..]),
+        ),
+        (
+            ("content-type", "Application/JSON; charset=utf-8"),
+            br#"{"data":"x"}"#,
+            Message::text("x"),
+        ),
+        (RAW, b"as it is", Message::text("as it is")),
+        (RAW, b"\xff\x00", Message::binary(&b"\xff\x00"[..])),
+        (RAW, b"", Message::text("")),
+    ] {
+        let answer = call(admin, "POST", path, &[media_type], body).await;
+        assert_eq!(
+            (answer.status, answer.json()["sent"].as_str()),
+            (200, Some("here")),
+            "{body:?}"
+        );
+        assert_eq!(device.recv().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_202_when_another_gateway_has_the_device_and_410_when_nobody_has() {
+    let redis = TempRedis::new().await;
+    let with_redis = || async {
+        let builder = Gateway::builder()
+            .admin()
+            .var("REDIS_PORT", redis.port().to_string());
+        let gateway = builder.start().await;
+        gateway.wait_line("Connected to Redis as subscriber").await;
+        gateway.wait_line("Connected to Redis as publisher").await;
+        gateway
+    };
+    let (here, elsewhere) = (with_redis().await, with_redis().await);
+    let mut device = Device::connect(elsewhere.addr(), "dev1").await;
+    redis.wait_field("fastsock:clients", "dev1").await;
+    let answer = send(here.admin_addr(), "dev1", r#"{"data":"hello"}"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["sent"].as_str()),
+        (202, Some("elsewhere"))
+    );
+    assert_eq!(device.recv_text().await, "hello");
+    let answer = send(elsewhere.admin_addr(), "dev1", r#"{"data":"hello"}"#).await;
+    assert_eq!(answer.status, 200);
+
+    device.close(1000).await;
+    redis.wait_no_field("fastsock:clients", "dev1").await;
+    for gateway in [&here, &elsewhere] {
+        let answer = send(gateway.admin_addr(), "dev1", r#"{"data":"hello"}"#).await;
+        assert_eq!(
+            (answer.status, answer.json()["sent"].as_str()),
+            (410, Some("offline"))
+        );
+    }
+    let answer = send(
+        alone().start().await.admin_addr(),
+        "dev1",
+        r#"{"data":"hello"}"#,
+    )
+    .await;
+    assert_eq!(answer.status, 410, "without Redis too");
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_told_what_is_wrong() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    let _device = Device::connect(gateway.addr(), "dev1").await;
+    for body in [
+        "",
+        "{",
+        "[]",
+        "\"x\"",
+        "{}",
+        r#"{"data":1}"#,
+        r#"{"data":"x","more":1}"#,
+        r#"{"data":"x","encoding":"hex"}"#,
+        r#"{"data":"?","encoding":"base64"}"#,
+    ] {
+        let answer = send(admin, "dev1", body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.json()["error"].is_string());
+    }
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/clients",
+        "/api/v1/clients/dev1",
+        "/api/v2/clients/dev1/messages",
+        "/metrics",
+    ] {
+        assert_eq!(
+            call(admin, "POST", path, &[JSON], "{}").await.status,
+            404,
+            "{path}"
+        );
+    }
+    for path in [
+        "/api/v1/clients//messages",
+        "/api/v1/clients/%ff/messages",
+        "/api/v1/clients/a/b/messages",
+    ] {
+        assert_eq!(
+            call(admin, "POST", path, &[JSON], r#"{"data":"x"}"#)
+                .await
+                .status,
+            400,
+            "{path}"
+        );
+    }
+    let answer = call(admin, "GET", "/api/v1/clients/dev1/messages", &[], "").await;
+    assert_eq!(
+        (answer.status, answer.headers["allow"].to_str().unwrap()),
+        (405, "POST")
+    );
+    let answer = call(admin, "POST", "/healthz", &[JSON], "{}").await;
+    assert_eq!(
+        (answer.status, answer.headers["allow"].to_str().unwrap()),
+        (405, "GET, HEAD")
+    );
+    let large = vec![b'x'; (16 << 20) + 1];
+    let answer = call(
+        admin,
+        "POST",
+        "/api/v1/clients/dev1/messages",
+        &[RAW],
+        large,
+    )
+    .await;
+    assert_eq!(answer.status, 413);
+}
+
+#[tokio::test]
+async fn no_page_can_forge_a_message() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    let mut device = Device::connect(gateway.addr(), "dev1").await;
+    let path = "/api/v1/clients/dev1/messages";
+    for media_type in [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "text/plain;application/json",
+        "",
+    ] {
+        let headers = [("content-type", media_type)];
+        assert_eq!(
+            call(admin, "POST", path, &headers, r#"{"data":"x"}"#)
+                .await
+                .status,
+            415,
+            "{media_type}"
+        );
+    }
+    assert_eq!(
+        call(admin, "POST", path, &[], r#"{"data":"x"}"#)
+            .await
+            .status,
+        415
+    );
+    for host in ["evil.example", "127.0.0.1.evil.example:3001", "10.0.0.1"] {
+        for path in [path, "/healthz", "/readyz"] {
+            let answer = call(
+                admin,
+                "POST",
+                path,
+                &[JSON, ("host", host)],
+                r#"{"data":"x"}"#,
+            )
+            .await;
+            assert_eq!(answer.status, 403, "{host} {path}");
+        }
+    }
+    for host in ["localhost", "127.0.0.1:1", "[::1]:3001"] {
+        let answer = call(
+            admin,
+            "POST",
+            path,
+            &[JSON, ("host", host)],
+            format!(r#"{{"data":"{host}"}}"#),
+        )
+        .await;
+        assert_eq!(answer.status, 200, "{host}");
+        assert_eq!(
+            device.recv_text().await,
+            host,
+            "and nothing of the others came"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_one_is_set() {
+    let builder = alone()
+        .file("token", "s3cret\n")
+        .var("FASTSOCK_ADMIN_TOKEN_FILE", "token");
+    let gateway = builder.start().await;
+    let admin = gateway.admin_addr();
+    let mut device = Device::connect(gateway.addr(), "dev1").await;
+    let path = "/api/v1/clients/dev1/messages";
+    for authorization in [
+        "",
+        "Bearer",
+        "Bearer wrong",
+        "Bearer s3cre",
+        "Bearer s3crets",
+        "Basic s3cret",
+        "s3cret",
+    ] {
+        let headers = [JSON, ("authorization", authorization)];
+        let answer = call(admin, "POST", path, &headers, r#"{"data":"x"}"#).await;
+        assert_eq!(answer.status, 401, "{authorization}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    let headers = [JSON, ("authorization", "bearer s3cret")];
+    assert_eq!(
+        call(admin, "POST", path, &headers, r#"{"data":"let in"}"#)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(device.recv_text().await, "let in");
+    assert_eq!(
+        get(admin, "/healthz").await.status,
+        200,
+        "a probe needs none"
+    );
+}
+
+#[tokio::test]
+async fn beyond_loopback_any_host_will_do_and_the_token_is_needed() {
+    let builder = alone()
+        .var("FASTSOCK_ADMIN_ADDR", "0.0.0.0:0")
+        .var("FASTSOCK_ADMIN_TOKEN", "s3cret");
+    let gateway = builder.start().await;
+    let admin = gateway.admin_addr();
+    let path = "/api/v1/clients/dev1/messages";
+    let host = ("host", "gateway.example:3001");
+    assert_eq!(
+        call(admin, "POST", path, &[JSON, host], r#"{"data":"x"}"#)
+            .await
+            .status,
+        401
+    );
+    let headers = [JSON, host, ("authorization", "Bearer s3cret")];
+    assert_eq!(
+        call(admin, "POST", path, &headers, r#"{"data":"x"}"#)
+            .await
+            .status,
+        410
+    );
+}
+
+#[tokio::test]
+async fn a_full_outbox_is_429() {
+    let gateway = alone()
+        .var("FASTSOCK_DOWNLINK_FULL", "drop_newest")
+        .var("FASTSOCK_OUTBOX_MESSAGES", "1")
+        .start()
+        .await;
+    let mut deaf = RawDevice::connect_with_buffer(gateway.addr(), 4096).await;
+    deaf.write(RawDevice::upgrade_request("/?token=deaf", &[]))
+        .await;
+    deaf.read_head().await;
+    let body = "x".repeat(1 << 20);
+    let answer = eventually("it takes no more", async || {
+        let answer = call(
+            gateway.admin_addr(),
+            "POST",
+            "/api/v1/clients/deaf/messages",
+            &[RAW],
+            body.clone(),
+        )
+        .await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.status, 429);
+    assert!(answer.json()["error"].as_str().unwrap().contains("full"));
+}
+
+#[tokio::test]
+async fn health_and_readiness_say_what_is() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    assert_eq!(get(admin, "/healthz").await.json()["status"], "ok");
+    let answer = get(admin, "/readyz").await;
+    assert_eq!(
+        (answer.status, answer.text()),
+        (200, r#"{"broker":"embedded","status":"ready"}"#.into())
+    );
+    assert_eq!(call(admin, "HEAD", "/readyz", &[], "").await.status, 200);
+
+    let mut redis = TempRedis::new().await;
+    let port = redis.port().to_string();
+    let lenient = Gateway::builder()
+        .admin()
+        .var("REDIS_PORT", &port)
+        .start()
+        .await;
+    let strict = Gateway::builder()
+        .admin()
+        .var("REDIS_PORT", &port)
+        .var("FASTSOCK_READY_REQUIRES_BROKER", "on")
+        .start()
+        .await;
+    for (gateway, degraded) in [(&lenient, 200), (&strict, 503)] {
+        wait_ready(gateway, 200, "ready").await;
+        redis.kill();
+        wait_ready(gateway, degraded, "degraded").await;
+        assert_eq!(get(gateway.admin_addr(), "/healthz").await.status, 200);
+        redis.start().await;
+        wait_ready(gateway, 200, "ready").await;
+    }
+}
+
+#[tokio::test]
+async fn while_it_stops_it_is_not_ready() {
+    let backend = support::Backend::start().await;
+    backend.answer_all(support::Reply::hang());
+    let mut gateway = alone().var("REMOTE_URL", backend.url()).start().await;
+    let mut device = Device::connect(gateway.addr(), "dev1").await;
+    device.send("holds up the end").await;
+    backend.wait_for(1).await;
+    gateway.process().terminate();
+    wait_ready(&gateway, 503, "stopping").await;
+    let answer = send(gateway.admin_addr(), "dev1", r#"{"data":"x"}"#).await;
+    assert_eq!(answer.status, 503);
+    gateway.process().terminate(); // no longer than that
+    assert_eq!(gateway.exit_code().await, Some(1));
+}
+
+async fn wait_ready(gateway: &Gateway, status: u16, word: &str) {
+    eventually(&format!("/readyz says {status} {word}"), async || {
+        let answer = get(gateway.admin_addr(), "/readyz").await;
+        answer.status == status && answer.json()["status"] == word
+    })
+    .await;
+}
+
+async fn send(admin: SocketAddr, client_id: &str, body: &str) -> Answer {
+    let path = format!("/api/v1/clients/{client_id}/messages");
+    call(admin, "POST", &path, &[JSON], body.to_owned()).await
+}
+
+fn alone() -> GatewayBuilder {
+    Gateway::builder()
+        .var("FASTSOCK_BROKER", "embedded")
+        .admin()
+}

@@ -1,0 +1,60 @@
+//! Everybody at once.
+
+use std::net::SocketAddr;
+
+use futures_util::future::join_all;
+use support::{Device, Gateway, TempRedis, eventually};
+
+const CROWD: usize = 2000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_devices_that_reconnect_at_once_are_all_let_in() {
+    for mode in ["pattern", "exact"] {
+        let redis = TempRedis::new().await;
+        let gateway = Gateway::builder()
+            .var("REDIS_PORT", redis.port().to_string())
+            .var("FASTSOCK_REDIS_SUBSCRIBE", mode)
+            .start()
+            .await;
+        gateway.wait_line("Connected to Redis as subscriber").await;
+        gateway.wait_line("Connected to Redis as publisher").await;
+        let first = connect_all(gateway.addr()).await;
+        redis.wait_field("fastsock:clients", "dev1999").await;
+        drop(first);
+        let mut second = connect_all(gateway.addr()).await;
+        // Whoever has a 101 is reached.
+        let mut connection = redis.connection().await;
+        let mut publish = redis::pipe();
+        for number in 0..CROWD {
+            publish
+                .publish(format!("fastsock:client:dev{number}"), number)
+                .ignore();
+        }
+        publish.exec_async(&mut connection).await.unwrap();
+        for (number, device) in second.iter_mut().enumerate() {
+            assert_eq!(device.recv_text().await, number.to_string(), "{mode}");
+        }
+        eventually("all are in the hash", async || {
+            redis.cmd::<usize>(&["HLEN", "fastsock:clients"]).await == CROWD
+        })
+        .await;
+        drop(second);
+        eventually("nobody is in the hash", async || {
+            redis.cmd::<usize>(&["HLEN", "fastsock:clients"]).await == 0
+        })
+        .await;
+        // Not said of every device, but of everything unexpected.
+        let is_trouble = |line: &&serde_json::Value| line["level"] == "error";
+        let trouble: Vec<_> = gateway
+            .lines()
+            .into_iter()
+            .filter(|line| is_trouble(&line))
+            .collect();
+        assert!(trouble.is_empty(), "{trouble:?}");
+    }
+}
+
+async fn connect_all(addr: SocketAddr) -> Vec<Device> {
+    let connect = |number| async move { Device::connect(addr, &format!("dev{number}")).await };
+    join_all((0..CROWD).map(connect)).await
+}
