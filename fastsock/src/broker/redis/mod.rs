@@ -36,6 +36,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     link::{Connection, Kind, Links},
     names::Names,
+    node::Clock,
     subscribe::Subscriptions,
     supervisor::supervise,
     url::Address,
@@ -91,8 +92,8 @@ struct Shared {
     presence: Mutex<Presence>,
     presence_changed: Notify,
     started: Instant,
-    /// What Redis's clock said last, in unix milliseconds, and when that was in milliseconds since the start.
-    clock: Mutex<(u64, u64)>,
+    /// What Redis's clock says, as far as this node can know.
+    clock: Mutex<Clock>,
     /// Asks for all of presence to be written again.
     restore: Notify,
 
@@ -260,10 +261,9 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What Redis's clock said at a moment given in milliseconds since the start; it may be a round trip behind.
+    /// What Redis's clock said at a moment given in milliseconds since the start.
     fn epoch_of(&self, moment_ms: u64) -> u64 {
-        let (clock_ms, at_ms) = *self.clock.lock();
-        (clock_ms + moment_ms).saturating_sub(at_ms)
+        self.clock.lock().epoch_of(moment_ms)
     }
 
     fn wake(&self, kind: Kind) -> &Notify {

@@ -37,6 +37,7 @@ impl Lease {
         shared: &Shared,
         redis: &mut MultiplexedConnection,
     ) -> Result<bool, LinkError> {
+        let asked_ms = shared.now_ms();
         let mut answer: Vec<String> = redis::cmd("EVAL")
             .arg(script::RENEW)
             .arg(1)
@@ -54,7 +55,8 @@ impl Lease {
         self.ends = answer.swap_remove(1);
         let ends_ms: u64 = self.ends.parse().unwrap_or(0);
         let clock_ms = ends_ms.saturating_sub(LEASE.as_millis() as u64);
-        *shared.clock.lock() = (clock_ms, shared.now_ms());
+        let answered_ms = shared.now_ms();
+        shared.clock.lock().said(clock_ms, asked_ms, answered_ms);
         let others = nodes.chunks_exact(2).filter(|pair| pair[0] != shared.node);
         for (node, ends) in self
             .watch
@@ -253,6 +255,36 @@ impl Watch {
     }
 }
 
+/// What Redis's clock says, known by what it said between a question and its answer. No I/O.
+///
+/// Who has which seat goes by it, so it must not depend on how long one answer took on a busy day: each answer leaves a span
+/// of what may be, and what all of them leave is the best there is.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// The least and the most that Redis's milliseconds are ahead of ours, which count from the start.
+    least_ahead_ms: i64,
+    most_ahead_ms: i64,
+}
+
+impl Clock {
+    fn said(&mut self, clock_ms: u64, asked_ms: u64, answered_ms: u64) {
+        let ahead_of = |ms: u64| clock_ms as i64 - ms as i64;
+        let (least, most) = (ahead_of(answered_ms), ahead_of(asked_ms) + 1); // it had said that for up to 1 ms
+        let both = (self.least_ahead_ms.max(least), self.most_ahead_ms.min(most));
+        // Apart: a clock was set, or they have drifted, or this is another server.
+        (self.least_ahead_ms, self.most_ahead_ms) = if both.0 <= both.1 {
+            both
+        } else {
+            (least, most)
+        };
+    }
+
+    pub(super) fn epoch_of(&self, moment_ms: u64) -> u64 {
+        let ahead_ms = self.least_ahead_ms.midpoint(self.most_ahead_ms);
+        moment_ms.saturating_add_signed(ahead_ms)
+    }
+}
+
 /// What gateways tell each other.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -317,6 +349,23 @@ mod tests {
         assert_eq!((look(3, "6"), look(4, "6")), (0, 0));
         assert_eq!(look(5, "6"), 1);
         assert_eq!(look(6, "9"), 0, "it came back");
+    }
+
+    #[test]
+    fn the_clock_goes_by_the_quickest_answers_until_it_is_set() {
+        let mut clock = Clock::default();
+        clock.said(1_000_500, 100, 900);
+        assert_eq!(clock.epoch_of(1000), 1_001_000, "somewhere between");
+        clock.said(1_001_000, 1000, 1002);
+        assert_eq!(clock.epoch_of(1000), 1_000_999);
+        clock.said(1_002_000, 2000, 2900);
+        assert_eq!(
+            clock.epoch_of(1000),
+            1_000_999,
+            "a slow one changes nothing"
+        );
+        clock.said(500_000, 4000, 4000);
+        assert_eq!(clock.epoch_of(4000), 500_000, "it was set back");
     }
 
     #[test]
