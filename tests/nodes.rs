@@ -6,6 +6,7 @@ use std::{
 };
 
 use fastsock::{Bridge, BrokerKind, ClientId, Config, ErrorKind, Sent, Subscribe};
+use futures_util::future::join_all;
 use support::{
     Attended, DEADLINE, Device, Gateway, TempRedis, TempSentinel, eventually, eventually_within,
 };
@@ -116,7 +117,7 @@ async fn devices_that_wander_quickly_are_known_while_they_are_there_and_not_afte
         let gateways = [gateway(&redis, mode).await, gateway(&redis, mode).await];
         let wandering = (0..10).map(|n| {
             let addrs = [gateways[0].addr(), gateways[1].addr()];
-            tokio::spawn(async move {
+            async move {
                 let (id, mut before) = (format!("dev{n}"), None);
                 for round in 0..40 {
                     let mut device = Device::connect(addrs[(n + round) % 2], &id).await;
@@ -129,13 +130,9 @@ async fn devices_that_wander_quickly_are_known_while_they_are_there_and_not_afte
                     }
                 }
                 Device::connect(addrs[n % 2], &id).await.attend()
-            })
+            }
         });
-        let wandering: Vec<_> = wandering.collect();
-        let mut devices = Vec::new();
-        for task in wandering {
-            devices.push(task.await.expect("it arrives"));
-        }
+        let devices = join_all(wandering).await;
         has_clients(&redis, 10, DEADLINE).await;
         for device in &devices {
             assert!(device.is_open(), "the newest session stays");

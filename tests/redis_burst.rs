@@ -1,9 +1,6 @@
 //! More downlinks at once than anyone would wish: what is read in time arrives whole and in order, and what is not is told.
 
-use std::{
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use fastsock::{Bridge, BrokerKind, Config};
 use support::{DEADLINE, Device, Gateway, TempRedis, eventually, eventually_within};
@@ -22,10 +19,8 @@ async fn a_burst_to_a_thousand_devices_arrives_whole_and_in_order() {
         let device = Device::connect(bridge.local_addr(), &format!("dev{n}")).await;
         devices.push(device.attend());
     }
-    let url = redis.url();
-    let publishing = thread::spawn(move || {
-        let client = redis::Client::open(url).expect("a URL");
-        let mut connection = client.get_connection().expect("redis-server answers");
+    let publishing = async {
+        let mut connection = redis.connection().await;
         for text in 0..MESSAGES {
             let mut round = redis::pipe();
             for n in 0..DEVICES {
@@ -33,18 +28,18 @@ async fn a_burst_to_a_thousand_devices_arrives_whole_and_in_order() {
                     .publish(format!("fastsock:client:dev{n}"), text)
                     .ignore();
             }
-            round.exec(&mut connection).expect("published");
+            let published = round.exec_async(&mut connection).await;
+            published.expect("redis-server takes them");
         }
-    });
+    };
     let all = (DEVICES * MESSAGES) as u64;
-    eventually_within(Duration::from_secs(60), "all are delivered", async || {
+    let delivered = eventually_within(Duration::from_secs(60), "all are delivered", async || {
         let downlink = bridge.stats().downlink;
         let known = downlink.delivered + downlink.held + downlink.lost.total();
         assert_eq!(downlink.received, known, "in every snapshot: {downlink:?}");
         downlink.delivered == all
-    })
-    .await;
-    publishing.join().expect("all are published");
+    });
+    tokio::join!(publishing, delivered);
     let expected: Vec<_> = (0..MESSAGES).map(|text| text.to_string()).collect();
     for device in &devices {
         assert_eq!(device.wait_texts(MESSAGES).await, expected);
