@@ -3,11 +3,12 @@
 use std::{fs, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use redis::{
-    Client, ConnectionInfo, FromRedisValue, RedisResult, Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, RedisResult, Value,
+    aio::MultiplexedConnection,
 };
 use tempfile::TempDir;
 
-use crate::{Authority, Identity, Process, eventually, free_port, within};
+use crate::{Authority, DEADLINE, Identity, Process, eventually, free_port, within};
 
 /// A `redis-server` on a free port of 127.0.0.1 that saves nothing, with an empty data set.
 ///
@@ -115,9 +116,13 @@ impl TempRedis {
     /// A connection of the test's own, as the default user.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = self.setup.client(self.port);
+        // Half a second each is the default, which is little on a busy machine.
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
         within(
             "a connection to redis-server",
-            client.get_multiplexed_async_connection(),
+            client.get_multiplexed_async_connection_with_config(&patient),
         )
         .await
         .expect("redis-server accepts the default user")
@@ -400,8 +405,8 @@ impl TempSentinel {
 
     async fn cmd<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let client = Client::open(("127.0.0.1", self.port)).ok()?;
-        let config = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)));
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(Duration::from_secs(1)));
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await
