@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ pub struct Gateway {
     dir: TempDir,
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
     addr: Option<SocketAddr>,
 }
 
@@ -118,9 +119,14 @@ impl Gateway {
         self.exit(DEADLINE).await.code()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended and all it has written is read.
     pub async fn exit(&mut self, deadline: Duration) -> ExitStatus {
-        self.process.exit_within(deadline).await
+        let status = self.process.exit_within(deadline).await;
+        eventually_within(deadline, "its output is read", async || {
+            self.readers.iter().all(JoinHandle::is_finished)
+        })
+        .await;
+        status
     }
 
     /// SIGTERM, and waits until it has ended. Returns its exit code.
@@ -262,9 +268,12 @@ impl GatewayBuilder {
                 .stderr(Stdio::piped());
         });
         let (stdout, stderr) = process.take_output();
+        let (stdout, stdout_reader) = collect(stdout.expect("it is piped"));
+        let (stderr, stderr_reader) = collect(stderr.expect("it is piped"));
         Gateway {
-            stdout: collect(stdout.expect("it is piped")),
-            stderr: collect(stderr.expect("it is piped")),
+            stdout,
+            stderr,
+            readers: [stdout_reader, stderr_reader],
             process,
             dir: self.dir,
             addr: None,
@@ -288,10 +297,10 @@ fn binary() -> PathBuf {
 }
 
 /// Reads lines on a thread of its own until the other end is closed.
-fn collect(pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+fn collect(pipe: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     let collected = Arc::clone(&lines);
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
         while pipe.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
@@ -300,7 +309,7 @@ fn collect(pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
             line.clear();
         }
     });
-    lines
+    (lines, reader)
 }
 
 fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Value> {
