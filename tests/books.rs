@@ -1,5 +1,6 @@
 //! The books: whatever goes wrong, every message is delivered, held, or counted with its reason, in every snapshot.
 #![allow(
+    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a test is a host, and may start tasks and threads, and read its environment"
 )]
@@ -414,9 +415,6 @@ fn resolve(host: &Arc<Host>, is_over: Arc<AtomicBool>) -> thread::JoinHandle<()>
         while !is_over.load(Relaxed) {
             thread::sleep(Duration::from_millis(host.rng.lock().u64(..8)));
             for (ticket, id, action) in std::mem::take(&mut *host.later.lock()) {
-                let Some(bridge) = bridge.upgrade() else {
-                    return;
-                };
                 let is_taken = matches!(action, UplinkAction::Drop | UplinkAction::Reply(_));
                 if bridge.resolve(ticket, Answer::Uplink(action)).is_ok() && is_taken {
                     host.asked.lock().insert(id, Fate::Taken);

@@ -24,12 +24,15 @@ use crate::{
     words,
 };
 
+/// A send's number, and what came of it.
+type Answered = (u64, fastsock::Result<fastsock::Sent>);
+
 /// The native side of an AsyncBridge. Nothing in it blocks.
 #[pyclass(frozen, weakref, module = "fastsock._fastsock")]
 pub struct LoopBridge {
     core: Core,
     /// Sends that had to ask Redis, by the number that the loop gave them.
-    sent: Arc<Mutex<VecDeque<(u64, fastsock::Result<fastsock::Sent>)>>>,
+    sent: Arc<Mutex<VecDeque<Answered>>>,
 }
 
 #[pymethods]

@@ -198,10 +198,7 @@ impl Run {
         };
         let run = Arc::clone(self);
         let _blocked = Blocked::new();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "it ends at the deadline, and the waiters wait for it"
-        )]
+        // It ends at the deadline, and the waiters wait for it.
         Builder::new().name("fastsock-stop".into()).spawn(move || {
             adopt_thread(&run.dispatch);
             let leftover = run.bridge.stop(deadline);
