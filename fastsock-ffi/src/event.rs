@@ -350,7 +350,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{Ipv4Addr, TcpStream},
-        time::{Duration, Instant},
+        time::Duration,
     };
 
     use fastsock::{
@@ -419,7 +419,19 @@ mod tests {
         assert_eq!(text(views[2].reason), "connection_lost");
     }
 
-    /// From the hook to the struct that C reads: two locks, a copy of the message's handle, a view.
+    /// Processor time of this thread in nanoseconds: wall time would count what else the machine does.
+    fn thread_time() -> u64 {
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the struct lives on this stack.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+
+    /// From the hook to the struct that C reads: two locks, a copy of the message's handle, a view. One at a time, the
+    /// descriptor is made readable and cleared for each event, which are two system calls.
     #[test]
     #[ignore = "a benchmark: make ffi-bench"]
     fn cost_of_an_event() {
@@ -433,7 +445,7 @@ mod tests {
         for (how, burst) in [("one at a time", 1), ("in batches of 64", 64)] {
             let (hooks, queue) = queue(1024);
             let mut batch = Batch::default();
-            let (mut bytes, begin) = (0, Instant::now());
+            let (mut bytes, begin) = (0, thread_time());
             for _ in 0..EVENTS / burst {
                 for ticket in 1..=burst {
                     hooks.on_uplink(&uplink, Ticket(ticket));
@@ -442,9 +454,9 @@ mod tests {
                     bytes += batch.view(index).payload.len;
                 }
             }
-            let each = begin.elapsed().as_nanos() as f64 / EVENTS as f64;
+            let each = (thread_time() - begin) as f64 / EVENTS as f64;
             assert_eq!(bytes as u64, EVENTS * 5);
-            println!("C event queue, {how}: {each:.0} ns an event");
+            println!("C event queue, {how}: {each:.0} ns an event (at most 300 in batches)");
             assert!(burst == 1 || cfg!(debug_assertions) || each <= 300.0);
         }
     }
