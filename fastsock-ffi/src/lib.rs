@@ -1,4 +1,9 @@
 //! The C ABI of Fastsock: `include/fastsock.h` is written from these files by cbindgen, docs/c.md tells how to use it.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "these docs are those of the C header, in plain text"
+)]
 #![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 // The names are C's: cbindgen takes them as they stand. Each function's contract is in the header and in docs/c.md.
