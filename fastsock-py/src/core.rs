@@ -1,13 +1,24 @@
 //! What both kinds of bridge are made of: settings, at most one run at a time, and the verbs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use fastsock::{CloseReason, Sent};
+use fastsock::{Answer, CloseReason, Sent};
 use parking_lot::Mutex;
-use pyo3::{exceptions::PyRuntimeError, intern, prelude::*, types::PyDict};
+use pyo3::{
+    exceptions::{PyBaseException, PyRuntimeError},
+    intern,
+    prelude::*,
+    types::PyDict,
+};
 
 use crate::{
-    answer::{Question, client_id, payload},
+    answer::{client_id, payload},
     error::{bad_argument, exception, forked, not_running, raised},
     objects::{Client, Leftover, Ticket, host_port},
     run::{Hold, Run, SLACK, STOP_TIME, Wants},
@@ -147,8 +158,7 @@ impl Core {
             .import(intern!(py, "json"))?
             .call_method1(intern!(py, "loads"), (text,))?;
         let own = PyDict::new(py);
-        let load =
-            |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        let load = |count: &AtomicU64| count.load(Relaxed);
         let counts = &run.counts;
         own.set_item("events", load(&counts.events))?;
         own.set_item("wakes", load(&counts.wakes))?;
@@ -182,25 +192,20 @@ impl Core {
     /// Answers a decision with what a hook could have returned or raised.
     pub(crate) fn resolve(&self, ticket: Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
         let run = self.run()?;
-        let is_failure = answer.is_instance_of::<pyo3::exceptions::PyBaseException>();
-        let result = if is_failure && ticket.question == Question::OnUplink {
-            Err(PyErr::from_value(answer.clone()))
-        } else {
-            ticket.question.read(if is_failure {
-                Err(PyErr::from_value(answer.clone()))
-            } else {
-                Ok(answer.clone())
-            })
+        let is_failure = answer.is_instance_of::<PyBaseException>();
+        let result = match is_failure {
+            true => Err(PyErr::from_value(answer.clone())),
+            false => Ok(answer.clone()),
         };
-        let (answer, raised_by_hook) = match result {
+        let (answer, no_answer) = match ticket.question.read(result) {
             Ok(Some(answer)) => (answer, None),
             Ok(None) => return Err(bad_argument("the answer of resolve() cannot be Later")),
-            Err(error) => (fastsock::Answer::Failed, (!is_failure).then_some(error)),
+            Err(error) => (Answer::Failed, (!is_failure).then_some(error)),
         };
         run.handle
             .resolve(ticket.ticket, answer)
             .map_err(|e| raised(&e))?;
-        raised_by_hook.map_or(Ok(()), Err)
+        no_answer.map_or(Ok(()), Err)
     }
 
     /// The value of a setting as text; secrets are hidden.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fastsock::{Answer, Ticket, events::Event};
+use fastsock::{Answer, Ticket, UplinkAction, events::Event};
 use pyo3::{
     prelude::*,
     types::{PyList, PyWeakrefMethods, PyWeakrefReference},
@@ -209,6 +209,11 @@ impl<'py> Dispatcher<'_, 'py> {
         result: PyResult<Bound<'py, PyAny>>,
     ) {
         match question.read(result) {
+            // Giving it is work that needs no interpreter. What goes back to the device is given here and now, before
+            // what a later hook sends it.
+            Ok(Some(answer @ Answer::Uplink(UplinkAction::Forward | UplinkAction::Drop))) => {
+                self.run.handle.resolve_soon(ticket, answer);
+            }
             Ok(Some(answer)) => self.answer(ticket, answer),
             Ok(None) => {} // resolve() will
             Err(error) => {

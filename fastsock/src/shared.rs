@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     broker::Broker,
     config::Config,
-    hooks::Admission,
+    hooks::{Admission, Answer},
     lanes::Lanes,
     registry::{Registry, Seat, Told},
     stats::{Running, SessionBooks, closed_key},
@@ -41,12 +41,22 @@ pub(crate) struct Shared {
     pub(crate) workers: Tasks,
     /// Decisions about who may connect that a hook has put off.
     pub(crate) admissions: Mutex<HashMap<Ticket, oneshot::Sender<Option<Admission>>>>,
+    /// Answers that a task will give soon.
+    pub(crate) answers: Mutex<Answers>,
     /// Sessions and handshakes right now.
     pub(crate) connections: Arc<AtomicUsize>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
     pub(crate) lingering: Arc<AtomicUsize>,
     pub(crate) next_session: AtomicU64,
     pub(crate) books: Mutex<SessionBooks>,
+}
+
+/// Answers on their way to those who wait for them.
+#[derive(Default)]
+pub(crate) struct Answers {
+    pub(crate) waiting: Vec<(Ticket, Answer)>,
+    /// Whether there is a task that gives them.
+    pub(crate) has_task: bool,
 }
 
 impl Shared {

@@ -1,5 +1,7 @@
 //! What a host or an operator can do with a running bridge; `bridge` and `admin` are thin over it.
 
+use std::sync::Arc;
+
 use crate::{
     error::{Error, ErrorKind, Result},
     hooks::Answer,
@@ -97,6 +99,36 @@ pub(crate) fn resolve(shared: &Shared, ticket: Ticket, answer: Answer) -> Result
             Ok(())
         }
         Answer::Uplink(action) => decide(shared, ticket, Some(action)),
+    }
+}
+
+/// Lets a task answer a decision. One task gives all answers that come while it runs.
+pub(crate) fn resolve_soon(shared: &Arc<Shared>, ticket: Ticket, answer: Answer) {
+    let has_task = {
+        let mut answers = shared.answers.lock();
+        answers.waiting.push((ticket, answer));
+        std::mem::replace(&mut answers.has_task, true)
+    };
+    if !has_task {
+        shared.workers.spawn(give_answers(Arc::clone(shared)));
+    }
+}
+
+async fn give_answers(shared: Arc<Shared>) {
+    let mut batch = Vec::new();
+    loop {
+        {
+            let mut answers = shared.answers.lock();
+            if answers.waiting.is_empty() {
+                answers.has_task = false;
+                return;
+            }
+            std::mem::swap(&mut batch, &mut answers.waiting);
+        }
+        for (ticket, answer) in batch.drain(..) {
+            let _ = resolve(&shared, ticket, answer);
+        }
+        tokio::task::yield_now().await;
     }
 }
 
