@@ -258,7 +258,11 @@ impl Shared {
 
     /// Milliseconds since the start.
     fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.now_us() / 1000
+    }
+
+    fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
 
     /// What Redis's clock said at a moment given in milliseconds since the start.

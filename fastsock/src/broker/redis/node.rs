@@ -37,7 +37,7 @@ impl Lease {
         shared: &Shared,
         redis: &mut MultiplexedConnection,
     ) -> Result<bool, LinkError> {
-        let asked_ms = shared.now_ms();
+        let asked_us = shared.now_us();
         let mut answer: Vec<String> = redis::cmd("EVAL")
             .arg(script::RENEW)
             .arg(1)
@@ -47,16 +47,15 @@ impl Lease {
             .arg(std::mem::take(&mut self.ends))
             .query_async(redis)
             .await?;
-        if answer.len() < 2 {
+        let answered_us = shared.now_us();
+        if answer.len() < 3 {
             return Err(LinkError::new("the lease script gave no answer"));
         }
-        let nodes = answer.split_off(2);
+        let nodes = answer.split_off(3);
+        let clock_us = answer[2].parse().unwrap_or(0);
+        shared.clock.lock().said(clock_us, asked_us, answered_us);
         let stood = answer[0] == "1";
         self.ends = answer.swap_remove(1);
-        let ends_ms: u64 = self.ends.parse().unwrap_or(0);
-        let clock_ms = ends_ms.saturating_sub(LEASE.as_millis() as u64);
-        let answered_ms = shared.now_ms();
-        shared.clock.lock().said(clock_ms, asked_ms, answered_ms);
         let others = nodes.chunks_exact(2).filter(|pair| pair[0] != shared.node);
         for (node, ends) in self
             .watch
@@ -261,27 +260,28 @@ impl Watch {
 /// of what may be, and what all of them leave is the best there is.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// The least and the most that Redis's milliseconds are ahead of ours, which count from the start.
-    least_ahead_ms: i64,
-    most_ahead_ms: i64,
+    /// The least and the most that Redis's microseconds are ahead of ours, which count from the start.
+    least_ahead_us: i64,
+    most_ahead_us: i64,
 }
 
 impl Clock {
-    fn said(&mut self, clock_ms: u64, asked_ms: u64, answered_ms: u64) {
-        let ahead_of = |ms: u64| clock_ms as i64 - ms as i64;
-        let (least, most) = (ahead_of(answered_ms), ahead_of(asked_ms) + 1); // it had said that for up to 1 ms
-        let both = (self.least_ahead_ms.max(least), self.most_ahead_ms.min(most));
+    fn said(&mut self, clock_us: u64, asked_us: u64, answered_us: u64) {
+        let ahead_of = |us: u64| clock_us as i64 - us as i64;
+        let (least, most) = (ahead_of(answered_us), ahead_of(asked_us));
+        let both = (self.least_ahead_us.max(least), self.most_ahead_us.min(most));
         // Apart: a clock was set, or they have drifted, or this is another server.
-        (self.least_ahead_ms, self.most_ahead_ms) = if both.0 <= both.1 {
+        (self.least_ahead_us, self.most_ahead_us) = if both.0 <= both.1 {
             both
         } else {
             (least, most)
         };
     }
 
+    /// In milliseconds what it said at a moment of ours.
     pub(super) fn epoch_of(&self, moment_ms: u64) -> u64 {
-        let ahead_ms = self.least_ahead_ms.midpoint(self.most_ahead_ms);
-        moment_ms.saturating_add_signed(ahead_ms)
+        let ahead_us = self.least_ahead_us.midpoint(self.most_ahead_us);
+        (moment_ms * 1000).saturating_add_signed(ahead_us) / 1000
     }
 }
 
@@ -325,6 +325,9 @@ pub(super) fn is_of(owner: &str, node: &str) -> bool {
 const LEASE: Duration = Duration::from_secs(3);
 const RENEWAL: Duration = Duration::from_secs(1);
 
+/// Renewals of a new link: more than one, so that the clock is known well from the first seat on.
+pub(super) const FIRST_RENEWALS: usize = 4;
+
 /// The third look after the first is meant to be the one that decides.
 const ROUNDING: Duration = Duration::from_millis(100);
 
@@ -354,17 +357,17 @@ mod tests {
     #[test]
     fn the_clock_goes_by_the_quickest_answers_until_it_is_set() {
         let mut clock = Clock::default();
-        clock.said(1_000_500, 100, 900);
+        clock.said(1_000_500_000, 100_000, 900_000);
         assert_eq!(clock.epoch_of(1000), 1_001_000, "somewhere between");
-        clock.said(1_001_000, 1000, 1002);
-        assert_eq!(clock.epoch_of(1000), 1_000_999);
-        clock.said(1_002_000, 2000, 2900);
+        clock.said(1_001_004_000, 1_000_000, 1_002_000);
+        assert_eq!(clock.epoch_of(1000), 1_001_003);
+        clock.said(1_002_500_000, 2_000_000, 2_900_000);
         assert_eq!(
             clock.epoch_of(1000),
-            1_000_999,
+            1_001_003,
             "a slow one changes nothing"
         );
-        clock.said(500_000, 4000, 4000);
+        clock.said(500_000_000, 4_000_000, 4_000_000);
         assert_eq!(clock.epoch_of(4000), 500_000, "it was set back");
     }
 

@@ -26,7 +26,9 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();
-    lease.renew(shared, &mut redis).await?;
+    for _ in 0..node::FIRST_RENEWALS {
+        lease.renew(shared, &mut redis).await?;
+    }
     shared.wake(Kind::Sub).notify_one();
     *shared.cmd.lock() = Some(connection.clone());
     tokio::select! {
