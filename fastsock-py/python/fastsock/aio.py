@@ -272,12 +272,14 @@ class _LoopSide:
     def _on_events(self) -> None:
         """The descriptor is readable: once for each time the queue was empty before, and while there is more than a batch."""
         most = min(_BATCH, self._max_hooks - self._active)
+        # Asked before draining: what is queued after this look, the last state too, is drained when it wakes us again.
+        is_over = self._native.leftover() is not None
         events = self._native.drain(most)
         for event in events:
             name, args = event[0], event[1:]
             if name in self._hooks:
                 self._call(name, args)
-        if len(events) < most and self._native.leftover() is not None:
+        if len(events) < most and is_over:
             self._end()
         elif self._active >= self._max_hooks:
             self._events.pause()  # decisions wait in the bridge, and with them their sessions
