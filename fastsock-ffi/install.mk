@@ -28,6 +28,8 @@ ifndef FASTSOCK_BUILT
 	$(CARGO) build --release --locked -p fastsock-ffi $(CARGO_FLAGS)
 endif
 
+bench: ffi-bench
+
 install: ffi-install ## The C and C++ library, its headers, pkg-config and CMake files under PREFIX
 ffi-install: ffi-build
 	$(INSTALL) -d $(ffi_include) $(ffi_lib)/pkgconfig $(ffi_lib)/cmake/fastsock
