@@ -56,7 +56,7 @@ async fn integers_are_read_as_parse_int_does() {
     let redis = TempRedis::new().await;
     let gateway = Gateway::builder()
         .var("REDIS_PORT", format!(" {}.9abc", redis.port()))
-        .var("WEBSOCKET_PING_INTERVAL", "70ms")
+        .var("WEBSOCKET_PING_INTERVAL", "400ms")
         .start()
         .await;
     gateway.wait_line("Connected to Redis as subscriber").await;

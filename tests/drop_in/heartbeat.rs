@@ -9,7 +9,7 @@ use crate::common::alone;
 
 #[tokio::test]
 async fn a_ping_is_an_empty_frame_and_its_pong_is_logged() {
-    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "100").start().await;
+    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "400").start().await;
     let mut device = RawDevice::seated(gateway.addr(), "dev1").await;
     for _ in 0..3 {
         let ping = device.frame().await;
@@ -55,7 +55,7 @@ async fn a_silent_device_is_cut_by_its_next_ping_without_a_close_frame() {
 
 #[tokio::test]
 async fn any_frame_is_a_sign_of_life() {
-    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "300").start().await;
+    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "500").start().await;
     for (id, frame) in [
         ("text", Frame::text("x")),
         ("binary", Frame::binary("x")),
@@ -99,11 +99,11 @@ async fn pings_are_spread_over_the_interval() {
 #[tokio::test]
 async fn zero_turns_it_off() {
     let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "0").start().await;
-    let pinged = alone().var("WEBSOCKET_PING_INTERVAL", "60").start().await;
+    let pinged = alone().var("WEBSOCKET_PING_INTERVAL", "300").start().await;
     let mut device = RawDevice::seated(gateway.addr(), "dev1").await;
     let other = Device::connect(pinged.addr(), "dev1").await.attend();
     eventually("another gateway has pinged its device", async || {
-        other.pings() >= 8
+        other.pings() >= 3
     })
     .await;
     device.send(&Frame::ping("mine")).await;
@@ -116,17 +116,17 @@ async fn zero_turns_it_off() {
 
 #[tokio::test]
 async fn a_gateway_that_was_frozen_does_not_blame_its_devices() {
-    const INTERVAL: Duration = Duration::from_millis(300);
-    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "300").start().await;
+    const INTERVAL: Duration = Duration::from_millis(800);
+    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "800").start().await;
     let mut devices = Vec::new();
-    for number in 0..50 {
+    for number in 0..20 {
         let device = Device::connect(gateway.addr(), &format!("dev{number}")).await;
         devices.push(device.attend());
     }
-    for _ in 0..3 {
+    for _ in 0..2 {
         let before: Vec<_> = devices.iter().map(|device| device.pings()).collect();
         gateway.process().freeze();
-        tokio::time::sleep(4 * INTERVAL).await; // what is tested is that time passes
+        tokio::time::sleep(INTERVAL * 5 / 2).await; // what is tested is that time passes
         gateway.process().thaw();
         eventually("all have been pinged again, twice", async || {
             let mut now = devices.iter().zip(&before);

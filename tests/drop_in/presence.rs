@@ -35,13 +35,13 @@ async fn a_device_is_in_the_hash_from_connect_to_disconnect() {
 #[tokio::test]
 async fn an_uplink_moves_its_time_soon_and_pongs_do_not() {
     let redis = TempRedis::new().await;
-    let builder = Gateway::builder().var("WEBSOCKET_PING_INTERVAL", "50");
+    let builder = Gateway::builder().var("WEBSOCKET_PING_INTERVAL", "300");
     let gateway = with_redis(&redis, builder).await;
     let device = Device::connect(gateway.addr(), "dev1").await.attend();
     let connected = redis.wait_field(HASH, "dev1").await;
-    eventually("some pings are answered", async || device.pings() >= 8).await;
+    eventually("some pings are answered", async || device.pings() >= 4).await;
     let pongs = gateway.lines_with("Pong from client").len();
-    assert!(pongs >= 6, "{pongs}");
+    assert!(pongs >= 3, "{pongs}");
     assert_eq!(redis.hget(HASH, "dev1").await.unwrap(), connected);
 
     let mut last = field_ms(&connected);
