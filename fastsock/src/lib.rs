@@ -2,6 +2,14 @@
 //! POSTs what they say to an HTTP endpoint (*uplink*).
 #![warn(missing_docs, missing_debug_implementations)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![cfg_attr(
+    not(feature = "redis"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "only a broker of several processes uses all of its port"
+    )
+)]
 #![forbid(unsafe_code)]
 
 mod admin;
