@@ -499,6 +499,10 @@ typedef struct fastsock_request {
    */
   struct fastsock_str subprotocol;
   /**
+   * The name in a client certificate that TLS has checked; empty when there is none.
+   */
+  struct fastsock_str certificate;
+  /**
    * The headers in the order sent.
    */
   const struct fastsock_header *headers;

@@ -93,6 +93,8 @@ pub struct fastsock_request {
     pub bearer: fastsock_str,
     /// The token of a fastsock-token.<token> subprotocol; empty when there is none.
     pub subprotocol: fastsock_str,
+    /// The name in a client certificate that TLS has checked; empty when there is none.
+    pub certificate: fastsock_str,
     /// The headers in the order sent.
     pub headers: *const fastsock_header,
     /// How many headers there are.
@@ -336,6 +338,7 @@ fn keep_request(
         token: optional(&request.credentials.token),
         bearer: optional(&request.credentials.bearer),
         subprotocol: optional(&request.credentials.subprotocol),
+        certificate: optional(&request.credentials.certificate),
         headers: views.as_ptr(),
         header_count: views.len(),
     });

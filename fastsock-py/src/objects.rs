@@ -215,6 +215,12 @@ impl ConnectRequest {
         self.request.credentials.subprotocol.as_deref()
     }
 
+    /// The name in a client certificate that TLS has checked.
+    #[getter]
+    fn certificate(&self) -> Option<&str> {
+        self.request.credentials.certificate.as_deref()
+    }
+
     /// What Bridge.resolve() takes when the hook returns Later.
     #[getter]
     fn ticket(&self) -> Ticket {

@@ -222,8 +222,8 @@ impl Uplink {
     }
 }
 
-/// What a device asked for: the head of its WebSocket request.
-#[derive(Clone, Debug)]
+/// What a device asked for: the head of its WebSocket request. `Debug` prints neither its target nor the values of its headers.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectRequest {
     /// The request target as sent, path and query. May hold a token: do not log it.
@@ -246,6 +246,17 @@ impl ConnectRequest {
     }
 }
 
+impl fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("ConnectRequest")
+            .field("headers", &names)
+            .field("remote_addr", &self.remote_addr)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a device shows to be let in. `Debug` does not print it.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -256,6 +267,8 @@ pub struct Credentials {
     pub bearer: Option<String>,
     /// The token of a `fastsock-token.<token>` subprotocol.
     pub subprotocol: Option<String>,
+    /// The name in a client certificate that TLS has checked. No secret.
+    pub certificate: Option<String>,
 }
 
 impl fmt::Debug for Credentials {
@@ -265,6 +278,7 @@ impl fmt::Debug for Credentials {
             .field("token", &shown(&self.token))
             .field("bearer", &shown(&self.bearer))
             .field("subprotocol", &shown(&self.subprotocol))
+            .field("certificate", &self.certificate)
             .finish()
     }
 }
@@ -556,11 +570,20 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_printed() {
-        let credentials = Credentials {
-            token: Some("s3cret".into()),
-            ..Credentials::default()
+    fn what_a_device_shows_is_not_printed() {
+        let secret = || Some("s3cret".to_owned());
+        let request = ConnectRequest {
+            target: "/?token=s3cret".into(),
+            headers: vec![("authorization".into(), "Bearer s3cret".into())],
+            remote_addr: ([127, 0, 0, 1], 1).into(),
+            credentials: Credentials {
+                token: secret(),
+                bearer: secret(),
+                subprotocol: secret(),
+                certificate: Some("dev1".into()),
+            },
         };
-        assert!(!format!("{credentials:?}").contains("s3cret"));
+        let printed = format!("{request:?}");
+        assert!(!printed.contains("s3cret") && printed.contains("authorization"));
     }
 }

@@ -10,9 +10,10 @@ SIZE(fastsock_str, 16);
 AT(fastsock_str, len, 8);
 
 SIZE(fastsock_header, 32);
-SIZE(fastsock_request, 80);
-AT(fastsock_request, headers, 64);
-AT(fastsock_request, header_count, 72);
+SIZE(fastsock_request, 96);
+AT(fastsock_request, certificate, 64);
+AT(fastsock_request, headers, 80);
+AT(fastsock_request, header_count, 88);
 
 SIZE(fastsock_event, 152);
 AT(fastsock_event, ticket, 8);
