@@ -35,6 +35,11 @@ mod registry;
 mod session;
 mod shared;
 mod socket;
+#[allow(
+    dead_code,
+    reason = "the lanes use it as soon as they keep uplinks on disk"
+)]
+mod spool;
 mod stats;
 mod status;
 mod tasks;

@@ -222,6 +222,30 @@ impl Uplink {
     }
 }
 
+/// An uplink that was given up, kept by a durable spool until it is replayed, dropped, or too old.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The message itself; its `id` is also the id of the letter.
+    pub uplink: Uplink,
+    /// Why it was given up: `Rejected`, `Poison` or `TooOld`.
+    pub reason: LostReason,
+    /// What the backend answered last, if its last attempt was answered.
+    pub status: Option<u16>,
+    /// What went wrong at last, in words.
+    pub error: String,
+    /// POSTs made of it since this process took it or found it in the spool.
+    pub attempts: u32,
+    /// When the first of them began.
+    pub first_attempt_at: Option<SystemTime>,
+    /// When the last of them ended.
+    pub last_attempt_at: Option<SystemTime>,
+    /// When it was given up.
+    pub given_up_at: SystemTime,
+    /// The headers of the last POST; values that may be secret are `***`.
+    pub headers: Vec<(String, String)>,
+}
+
 /// What a device asked for: the head of its WebSocket request. `Debug` prints neither its target nor the values of its headers.
 #[derive(Clone)]
 #[non_exhaustive]

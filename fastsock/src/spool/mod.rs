@@ -1,0 +1,146 @@
+//! The port to where uplinks outlive the process, and what it tells the lanes. Without one (`memory`) the lanes are all there is.
+//!
+//! The lanes decide what is kept, in which order it goes and when it leaves; a spool only keeps it. Both sides never wait for
+//! each other: the lanes hand over and go on, the spool reports when it is done.
+
+pub(crate) mod record;
+
+use std::sync::Weak;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    broker::BoxFuture,
+    error::Result,
+    types::{ClientId, DeadLetter, Uplink},
+};
+
+/// Keeps uplinks until they are delivered, and what is left of those that were given up. One per bridge.
+///
+/// Everything handed over takes effect in the order in which it was handed over. What is handed over and not yet done is
+/// bounded by the callers: one [`append`](Spool::append) a session, one [`load`](Spool::load) a lane, and one
+/// [`remove`](Spool::remove) or [`bury`](Spool::bury) for each uplink that the lanes hold.
+pub(crate) trait Spool: Send + Sync {
+    /// The word for it in settings, logs and `/readyz`.
+    fn name(&self) -> &'static str;
+
+    /// Tells whom to report to, once and first of all. What was found at the start is reported before this returns
+    /// ([`Settle::backlog`]), so that no device can say anything before its older messages are in their place.
+    fn start(&self, lanes: Weak<dyn Settle>);
+
+    /// Takes an uplink over. [`Settle::committed`] or [`Settle::passed_on`] says when it would survive this process;
+    /// until then its session reads nothing. Never blocks; called under the lock of the lanes.
+    fn append(&self, record: Record);
+
+    /// Forgets a committed uplink: it was delivered, or dropped. May become durable late: a duplicate is allowed, a loss is not.
+    /// Never blocks; called under the lock of the lanes.
+    fn remove(&self, place: Place);
+
+    /// Forgets a committed uplink that was given up, and keeps it as a dead letter, both in one step.
+    /// [`Settle::buried`] says how many there are. Never blocks; called under the lock of the lanes.
+    fn bury(&self, number: u64, letter: DeadLetter);
+
+    /// Reads on in a lane: its committed uplinks above `after`, oldest first, until their costs reach `cost` bytes; at
+    /// least one, if there is one. [`Settle::loaded`] brings them. One at a time for each lane. Never blocks.
+    ///
+    /// Only a spool that reports `committed` or `backlog` is asked: one that passes everything on brings it all by itself.
+    fn load(&self, client_id: ClientId, after: Option<u64>, cost: usize);
+
+    /// Dead letters in the order of their ids, from the first above `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// `Io` (disk) or `Broker` (Redis) when they cannot be read now.
+    fn dead_letters(
+        &self,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetter>>>;
+
+    /// One dead letter, or `None`.
+    ///
+    /// # Errors
+    /// As [`Spool::dead_letters`].
+    fn dead_letter(&self, id: Uuid) -> BoxFuture<'_, Result<Option<DeadLetter>>>;
+
+    /// Makes a dead letter an uplink again, behind all others of its device; it comes back by [`Settle::recovered`].
+    /// `false`: there is no such letter.
+    ///
+    /// # Errors
+    /// As [`Spool::dead_letters`]; then it is still a dead letter.
+    fn replay(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
+
+    /// Drops a dead letter for good. `false`: there is no such letter.
+    ///
+    /// # Errors
+    /// As [`Spool::dead_letters`].
+    fn drop_letter(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
+
+    /// Writes what was handed over and ends all tasks and threads, not later than `deadline`. Nothing is appended any more.
+    fn stop(&self, deadline: Instant) -> BoxFuture<'_, ()>;
+
+    /// The same without waiting: the bridge was dropped.
+    fn abort(&self);
+}
+
+/// What a spool tells the lanes. Takes their lock, so never called from within a call of [`Spool`] made under it;
+/// calls that belong together in the order of events come from one thread or task.
+pub(crate) trait Settle: Send + Sync {
+    /// `count` numbers in a row for uplinks that the spool brings; the first of them. Greater than all before.
+    fn reserve(&self, count: u64) -> u64;
+
+    /// What was found at start, by device, and is to be [loaded](Spool::load) as it is needed. Counts as recovered.
+    fn backlog(&self, backlog: Vec<Backlog>);
+
+    /// These would survive the process now; they are delivered from here.
+    fn committed(&self, places: &[Place]);
+
+    /// These are somewhere else now, and whoever delivers them counts them as recovered: an append that went to a spool
+    /// shared with others, or recovered ones whose owner is another gateway from now on. A POST in flight is not taken back.
+    fn passed_on(&self, places: &[Place]);
+
+    /// Committed uplinks to deliver from here, each with a number from [`Settle::reserve`], ascending for each device.
+    fn recovered(&self, records: Vec<Record>);
+
+    /// The answer to [`Spool::load`].
+    fn loaded(&self, client_id: &ClientId, records: Vec<Record>);
+
+    /// How many dead letters there are now, and how many more were dropped: by hand, or to keep within the bounds.
+    fn buried(&self, kept: u64, dropped: u64);
+
+    /// Whether appends cannot be committed for now. Then no session reads; the spool tries again by itself, and logs.
+    fn failing(&self, is_failing: bool);
+}
+
+/// An uplink and its place in the order.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// Counts up over all lanes of a bridge; recovered ones keep theirs within one spool.
+    pub(crate) number: u64,
+    pub(crate) uplink: Uplink,
+}
+
+impl Record {
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            client_id: self.uplink.client_id.clone(),
+            number: self.number,
+        }
+    }
+}
+
+/// Where a committed uplink is: its lane and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) client_id: ClientId,
+    pub(crate) number: u64,
+}
+
+/// What one device has in the spool at start.
+#[derive(Clone, Debug)]
+pub(crate) struct Backlog {
+    pub(crate) client_id: ClientId,
+    pub(crate) messages: u64,
+    /// What they cost against the bounds ([`Payload::cost`](crate::types::Payload::cost)).
+    pub(crate) bytes: usize,
+}
