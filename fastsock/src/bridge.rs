@@ -23,6 +23,7 @@ use crate::{
     gateway,
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     lanes::Lanes,
+    limits::Addresses,
     registry::Registry,
     shared::Shared,
     stats::{Running, Stats},
@@ -311,6 +312,7 @@ impl Builder {
             workers.clone(),
         );
         Ok(Arc::new(Shared {
+            addresses: Addresses::new(config.limit_connections_per_ip),
             config,
             status,
             registry,

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -20,10 +20,11 @@ use crate::{
     error::{Error, ErrorKind, Result},
     handshake::{self, Extra, Head, HeadLimits, Upgrade},
     hooks::{Admission, Decision},
+    limits::Bucket,
     linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
     registry::{Seat, Seating},
     session::Session,
-    shared::{Place, Shared},
+    shared::{Place, Places, Shared},
     socket::Socket,
     types::{ClientId, CloseReason, Refusal},
 };
@@ -92,7 +93,7 @@ pub(crate) fn listen(addr: SocketAddr, is_shared: bool) -> io::Result<TcpListene
 
 /// Accepts until the gateway stops.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    let limit = connection_limit(&shared.config);
+    let mut door = Door::new(&shared.config);
     let mut spare = Spare::new();
     let mut is_told = false;
     loop {
@@ -103,7 +104,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         match accepted {
             Ok((stream, addr)) => {
                 is_told = false;
-                admit(&shared, stream, addr, limit);
+                admit(&shared, stream, addr, &mut door);
             }
             Err(error) if is_exhausted(&error) => {
                 shared.running.accept_paused.add(1);
@@ -120,31 +121,80 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-/// Starts the handshake of a connection, if there is a place for it.
-fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, limit: usize) {
+/// Starts the handshake of a connection, if there is a place for it. Whom a limit turns away is answered unheard: reading
+/// a head from everybody is what there is no room for.
+fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, door: &mut Door) {
     let _ = stream.set_nodelay(true);
     let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    match Place::take(&shared.connections, limit) {
-        Some(place) => {
-            let task = Handshake {
-                shared: shared.clone(),
-                addr,
-            }
-            .run(stream, place);
+    let handshake = Handshake {
+        shared: shared.clone(),
+        addr,
+    };
+    match door.enter(shared, addr.ip(), Instant::now()) {
+        Ok((places, turn)) => {
+            let task = handshake.run(stream, places, turn);
             shared.gateway.spawn_until_stopped(task);
         }
-        None => {
-            let handshake = Handshake {
-                shared: shared.clone(),
-                addr,
-            };
-            let full = Refusal::new(503, "too many connections").with_retry_after(RETRY_AFTER_S);
+        Err(refusal) => {
             shared.gateway.spawn_until_stopped(async move {
                 let (extra, at_most) = (Extra::default(), LINGERING_MAX_WHEN_FULL);
-                handshake.refuse(stream, &full, extra, at_most).await;
+                handshake.refuse(stream, &refusal, extra, at_most).await;
             });
         }
     }
+}
+
+/// The limits a connection meets before anything is read from it.
+struct Door {
+    connections: usize,
+    accepts: Option<Bucket>,
+    /// Handshakes at once, and how many there are, if they are limited.
+    handshakes: Option<(usize, Arc<AtomicUsize>)>,
+}
+
+impl Door {
+    fn new(config: &Config) -> Self {
+        let handshakes = config.limit_handshakes;
+        Self {
+            connections: connection_limit(config),
+            accepts: Bucket::new(config.limit_accepts.into(), Instant::now()),
+            handshakes: (handshakes > 0).then(|| (handshakes, Arc::default())),
+        }
+    }
+
+    /// Gives a connection its places, and its turn among the handshakes.
+    fn enter(
+        &mut self,
+        shared: &Shared,
+        ip: IpAddr,
+        now: Instant,
+    ) -> Result<(Places, Option<Place>), Refusal> {
+        if self.accepts.as_mut().is_some_and(|a| !a.try_take(now)) {
+            return Err(too_many("connections in this second").with_retry_after(1));
+        }
+        let connection = Place::take(&shared.connections, self.connections)
+            .ok_or_else(|| too_many("connections"))?;
+        let turn = match &self.handshakes {
+            None => None,
+            Some((most, handshakes)) => {
+                Some(Place::take(handshakes, *most).ok_or_else(|| too_many("handshakes"))?)
+            }
+        };
+        let mut places = Places::of(connection);
+        if !places.take_of_address(shared, ip) {
+            return Err(too_many_of_address());
+        }
+        Ok((places, turn))
+    }
+}
+
+/// The gateway has too many of something; that is not the device's doing.
+fn too_many(what: &str) -> Refusal {
+    Refusal::new(503, format!("too many {what}")).with_retry_after(RETRY_AFTER_S)
+}
+
+fn too_many_of_address() -> Refusal {
+    Refusal::new(429, "too many connections from this address").with_retry_after(RETRY_AFTER_S)
 }
 
 /// One handshake.
@@ -168,7 +218,7 @@ impl From<Refusal> for Broken {
 }
 
 impl Handshake {
-    async fn run(self, mut stream: TcpStream, place: Place) {
+    async fn run(self, mut stream: TcpStream, places: Places, turn: Option<Place>) {
         let deadline = Instant::now() + self.shared.config.limit_handshake_time;
         let head = timeout_at(deadline, self.read_head(&mut stream))
             .await
@@ -180,8 +230,11 @@ impl Handshake {
                 .map(|seating| (upgrade, rest, seating)),
             Err(broken) => Err(broken),
         };
+        drop(turn);
         match seated {
-            Ok((upgrade, rest, Some(seat))) => self.open(stream, &upgrade, rest, seat, place).await,
+            Ok((upgrade, rest, Some(seat))) => {
+                self.open(stream, &upgrade, rest, seat, places).await;
+            }
             Ok((upgrade, rest, None)) => self.end_fight(stream, &upgrade, rest).await,
             Err(Broken::Refused(refusal, extra)) => {
                 self.refuse(stream, &refusal, extra, LINGERING_MAX).await;
@@ -328,7 +381,7 @@ impl Handshake {
         upgrade: &Upgrade,
         rest: Vec<u8>,
         seat: Arc<Seat>,
-        place: Place,
+        places: Places,
     ) {
         let guard = Unseat {
             shared: &self.shared,
@@ -349,7 +402,7 @@ impl Handshake {
             .seen(&seat.client_id, seat.mark_seen(SystemTime::now()));
         let socket = Socket::new(stream, rest, self.shared.config.limit_message_bytes);
         // A fresh task: this one has grown with the handshake.
-        let session = Session::new(self.shared.clone(), seat, socket, place);
+        let session = Session::new(self.shared.clone(), seat, socket, places);
         self.shared.sessions.spawn(session.run());
     }
 

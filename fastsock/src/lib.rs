@@ -27,6 +27,7 @@ mod heartbeat;
 mod hooks;
 mod http;
 mod lanes;
+mod limits;
 mod linger;
 mod outbox;
 #[cfg(feature = "redis")]

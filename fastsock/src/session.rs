@@ -18,9 +18,10 @@ use crate::{
     heartbeat::{Beat, Heartbeat},
     hooks::{Decision, UplinkAction},
     lanes::Room,
+    limits::{Meter, Pace},
     linger::{LINGERING_MAX, linger},
     registry::Seat,
-    shared::{Place, Shared},
+    shared::{Places, Shared},
     socket::{Socket, Written},
     types::{CloseReason, Payload, Uplink},
     verbs,
@@ -38,23 +39,31 @@ pub(crate) struct Session {
     stalled: Option<(Instant, u64)>,
     /// Since when it is not read, because its lane has no room.
     paused: Option<Instant>,
+    /// Its rates, if they are limited.
+    meter: Option<Box<Meter>>,
     /// It is not read, because a hook has not answered about the last uplink.
     is_undecided: bool,
     /// A control frame waits to be flushed.
     has_control: bool,
     was_told_of_no_remote: bool,
-    /// Its place among the connections, given back at the end.
-    place: Place,
+    /// Its places among the connections, given back at the end.
+    places: Places,
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, seat: Arc<Seat>, socket: Socket, place: Place) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        seat: Arc<Seat>,
+        socket: Socket,
+        places: Places,
+    ) -> Self {
         let now = Instant::now();
         let interval = shared.config.websocket_ping_interval;
         let heartbeat = Heartbeat::new(interval, now, fastrand::f64(), shared.started);
         let timer = Box::pin(sleep_until(
             heartbeat.deadline().unwrap_or_else(|| now + FAR_FUTURE),
         ));
+        let meter = Meter::new(&shared.config, now);
         Self {
             shared,
             seat,
@@ -64,10 +73,11 @@ impl Session {
             seq: 0,
             stalled: None,
             paused: None,
+            meter,
             is_undecided: false,
             has_control: false,
             was_told_of_no_remote: false,
-            place,
+            places,
         }
     }
 
@@ -133,16 +143,25 @@ impl Session {
                 return Ok(());
             }
             let Poll::Ready(message) = self.socket.poll_message(cx) else {
+                if let Some(meter) = &mut self.meter {
+                    meter.caught_up();
+                }
                 return Ok(());
             };
-            self.on_message(message?)?;
+            let message = message?;
+            self.measure(&message);
+            self.on_message(message)?;
         }
         cx.waker().wake_by_ref(); // the turn of others
         Ok(())
     }
 
-    /// Backpressure: nothing is read while the device's lane or the bridge has no room, or a hook has to decide.
+    /// Backpressure: nothing is read while the device's lane or the bridge has no room, a hook has to decide, or the device
+    /// has said too much.
     fn may_read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.is_over_its_rates()? {
+            return Ok(false);
+        }
         if self.paused.is_none() && !self.is_undecided && !self.shared.lanes.is_full() {
             return Ok(true);
         }
@@ -165,6 +184,35 @@ impl Session {
             }
         }
         Ok(room == Room::More)
+    }
+
+    /// Counts what was read against the device's rates, if it has any.
+    fn measure(&mut self, message: &Message) {
+        if let Some(meter) = &mut self.meter
+            && !message.is_pong() // we asked for it
+            && meter.count(message.len(), Instant::now())
+        {
+            self.shared.running.rates_exceeded.add(1);
+        }
+    }
+
+    fn is_over_its_rates(&mut self) -> Result<bool, CloseReason> {
+        let Some(meter) = self.meter.as_mut().filter(|m| m.resumes_at().is_some()) else {
+            return Ok(false);
+        };
+        match meter.pace(Instant::now()) {
+            Pace::Wait => Ok(true),
+            Pace::TooMany => Err(CloseReason::TooMany),
+            Pace::Read => {
+                self.heartbeat.mark_alive(); // its pongs could not be read meanwhile
+                Ok(false)
+            }
+        }
+    }
+
+    /// When a device that has said too much is read again.
+    fn resumes_at(&self) -> Option<Instant> {
+        self.meter.as_ref().and_then(|meter| meter.resumes_at())
     }
 
     fn pause(&mut self) {
@@ -290,10 +338,17 @@ impl Session {
                 }
                 self.paused = Some(now); // the destination was down: that is not the device's doing
             }
+            let resumes_at = self.resumes_at();
+            if resumes_at.is_some_and(|at| now >= at) {
+                cx.waker().wake_by_ref(); // the next turn reads
+                return Poll::Pending;
+            }
             match self.heartbeat.tick(now) {
                 Beat::Wait => {}
                 // While it is not read, the kernel watches over it instead (TCP_USER_TIMEOUT).
-                Beat::GiveUp if self.paused.is_none() && !self.is_undecided => {
+                Beat::GiveUp
+                    if self.paused.is_none() && !self.is_undecided && resumes_at.is_none() =>
+                {
                     return Poll::Ready(CloseReason::NoLife);
                 }
                 Beat::GiveUp => self.heartbeat.mark_alive(),
@@ -319,7 +374,7 @@ impl Session {
             .stalled
             .map(|(since, _)| since + self.shared.config.write_timeout);
         let pause = self.paused.map(|since| since + PAUSED_MAX);
-        [self.heartbeat.deadline(), stall, pause]
+        [self.heartbeat.deadline(), stall, pause, self.resumes_at()]
             .into_iter()
             .flatten()
             .min()
@@ -359,7 +414,7 @@ impl Session {
                 linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
             }
         }
-        drop(self.place);
+        drop(self.places);
     }
 
     /// Sends the close frame, or the answer to the device's. `false` when there is nobody to hear it.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -16,6 +17,7 @@ use crate::{
     config::Config,
     hooks::{Admission, Answer},
     lanes::Lanes,
+    limits::{AddressPlace, Addresses},
     registry::{Registry, Seat, Told},
     stats::{Running, SessionBooks, closed_key},
     status::Status,
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Mutex<Answers>,
     /// Sessions and handshakes right now.
     pub(crate) connections: Arc<AtomicUsize>,
+    /// The same by address, if that is limited.
+    pub(crate) addresses: Option<Arc<Addresses>>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
     pub(crate) lingering: Arc<AtomicUsize>,
     pub(crate) next_session: AtomicU64,
@@ -157,7 +161,33 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// A place among the connections or lingering sockets; given back when dropped.
+/// What a connection holds for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Places {
+    _connection: Place,
+    /// Its place among those of its address, if they are limited.
+    of_address: Option<Box<AddressPlace>>,
+}
+
+impl Places {
+    pub(crate) fn of(connection: Place) -> Self {
+        Self {
+            _connection: connection,
+            of_address: None,
+        }
+    }
+
+    /// Takes a place among those of the device's address, once that is known. `false`: it has too many.
+    pub(crate) fn take_of_address(&mut self, shared: &Shared, ip: IpAddr) -> bool {
+        let Some(addresses) = &shared.addresses else {
+            return true;
+        };
+        self.of_address = addresses.take(ip);
+        self.of_address.is_some()
+    }
+}
+
+/// A place among the connections, handshakes or lingering sockets; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place(Arc<AtomicUsize>);
 

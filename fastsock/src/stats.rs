@@ -192,6 +192,8 @@ counters! {
     accept_paused,
     /// Times a session stopped reading because its lane or the bridge was full.
     reads_paused,
+    /// Times a session stopped reading because its device said more than `limit_uplinks` or `limit_uplink_bytes` allow.
+    rates_exceeded,
 }
 
 /// A counter that many tasks add to.

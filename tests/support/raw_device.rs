@@ -1,6 +1,10 @@
 //! A device that speaks bytes: nothing between the test and the wire.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::{Buf, BytesMut};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -37,6 +41,19 @@ impl RawDevice {
         stream.set_nodelay(true).expect("a fresh socket");
         Self {
             stream,
+            read: BytesMut::new(),
+        }
+    }
+
+    /// The same from a certain address of this machine; all of 127.0.0.0/8 will do.
+    pub async fn connect_from(source: impl Into<IpAddr>, addr: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind((source.into(), 0).into())
+            .expect("an address of this machine");
+        let stream = within("a TCP connection", socket.connect(reachable(addr))).await;
+        Self {
+            stream: stream.unwrap_or_else(|error| panic!("{addr}: {error}")),
             read: BytesMut::new(),
         }
     }

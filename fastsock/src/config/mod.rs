@@ -206,6 +206,17 @@ settings! {
     limit_handshake_time: Duration = Duration::from_secs(10), "FASTSOCK_LIMIT_HANDSHAKE_TIME", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
     /// Sessions and handshakes at once. 0: the descriptor limit of the process less 64.
     limit_connections: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
+    /// Connections at once from one address, beyond which 429 is answered; the /64 of an IPv6 address counts as one. 0: any number.
+    limit_connections_per_ip: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS_PER_IP", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
+    /// Connections taken a second, with one second's worth at once; the rest is answered with 503. 0: any number.
+    limit_accepts: u32 = 0, "FASTSOCK_LIMIT_ACCEPTS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
+    /// Handshakes at once, from the connection to the 101; more are answered with 503. 0: any number.
+    limit_handshakes: usize = 0, "FASTSOCK_LIMIT_HANDSHAKES", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
+    /// Messages and pings a device may send a second, with one second's worth at once. Beyond that it is not read for a while; one that
+    /// stays beyond it for 30 s is closed with 4429. 0: any number.
+    limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
+    /// Bytes of messages and pings a device may send a second, in the same way. 0: any number.
+    limit_uplink_bytes: u64 = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", |n| *n <= 1 << 30;
     /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413.
     write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
     /// Milliseconds a device has to answer a close frame.
