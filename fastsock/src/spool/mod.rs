@@ -41,6 +41,19 @@ pub(crate) trait Spool: Send + Sync {
     /// [`Settle::buried`] says how many there are. Never blocks; called under the lock of the lanes.
     fn bury(&self, number: u64, letter: DeadLetter);
 
+    /// A [withdrawn](Settle::withdraw) uplink was not delivered and will not be, from here: it is for its new owner now.
+    /// Never blocks; called under the lock of the lanes.
+    fn returned(&self, place: Place) {
+        let _ = place;
+    }
+
+    /// Whether a POST for this device may begin. If not, [`Settle::resume`] says when to ask again. Never blocks; called under
+    /// the lock of the lanes, before each POST.
+    fn may_deliver(&self, client_id: &ClientId) -> bool {
+        let _ = client_id;
+        true
+    }
+
     /// Reads on in a lane: its committed uplinks above `after`, oldest first, until their costs reach `cost` bytes; at
     /// least one, if there is one. [`Settle::loaded`] brings them. One at a time for each lane. Never blocks.
     ///
@@ -95,9 +108,19 @@ pub(crate) trait Settle: Send + Sync {
     /// These would survive the process now; they are delivered from here.
     fn committed(&self, places: &[Place]);
 
-    /// These are somewhere else now, and whoever delivers them counts them as recovered: an append that went to a spool
-    /// shared with others, or recovered ones whose owner is another gateway from now on. A POST in flight is not taken back.
+    /// These appends went to a spool shared with others, and whoever delivers them counts them as recovered.
     fn passed_on(&self, places: &[Place]);
+
+    /// These recovered ones are another gateway's to deliver from now on. For each the lanes answer exactly once: at once with
+    /// [`Spool::returned`], and it counts as passed on; or, while a POST of it is in flight, when that has ended, with
+    /// [`Spool::remove`] or [`Spool::bury`] if it settled the matter, and with `returned` if not. Unknown ones are passed over.
+    fn withdraw(&self, places: &[Place]);
+
+    /// [`Spool::may_deliver`] may have changed its mind.
+    fn resume(&self);
+
+    /// Whether there is room for what is brought by `recovered`. If not, a `remove` or `bury` may make some.
+    fn has_room(&self) -> bool;
 
     /// Committed uplinks to deliver from here, each with a number from [`Settle::reserve`], ascending for each device.
     fn recovered(&self, records: Vec<Record>);
