@@ -173,6 +173,10 @@ settings! {
     remote_max_age: Duration = Duration::from_secs(24 * 3600), "FASTSOCK_REMOTE_MAX_AGE", "milliseconds from 1000 to 2592000000", |d| is_within(d, 1000, 2_592_000_000);
     /// Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST.
     remote_extra_headers: bool = true, "FASTSOCK_REMOTE_EXTRA_HEADERS", "on or off";
+    /// Signs each POST as Standard Webhooks says, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Two secrets while they are changed: two signatures.
+    remote_secret: Option<Secret> = None, "FASTSOCK_REMOTE_SECRET", "whsec_ and the Base64 of 24 to 64 bytes; two of them separated by a space or comma", |s| s.as_ref().is_none_or(|s| s.webhook_keys().is_some());
+    /// Makes each POST a CloudEvent in binary mode, by `ce-` headers beside the same body.
+    remote_cloudevents: bool = false, "FASTSOCK_REMOTE_CLOUDEVENTS", "on or off";
     /// What a 410 does beside losing the message: `ignore`, or `close` the device with 4410.
     remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close";
 

@@ -26,6 +26,14 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The keys of Standard Webhooks in it: one, or two while they are changed, each `whsec_` and the Base64 of 24 to
+    /// 64 bytes, separated by spaces or a comma. `None` when it is anything else.
+    pub(crate) fn webhook_keys(&self) -> Option<Vec<Vec<u8>>> {
+        let words = self.0.split([' ', ',']).filter(|word| !word.is_empty());
+        let keys: Vec<_> = words.map(webhook_key).collect::<Option<_>>()?;
+        (1..=2).contains(&keys.len()).then_some(keys)
+    }
 }
 
 impl From<&str> for Secret {
@@ -44,6 +52,12 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
+}
+
+fn webhook_key(secret: &str) -> Option<Vec<u8>> {
+    let text = secret.strip_prefix("whsec_")?;
+    let key = data_encoding::BASE64.decode(text.as_bytes()).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
 }
 
 /// Headers to add to each POST, in order; `None` removes one that would be sent otherwise.
@@ -271,6 +285,34 @@ mod tests {
         let expected = usize::try_from(sixty_four_gib).unwrap_or(usize::MAX);
         assert_eq!(usize::parse(&sixty_four_gib.to_string()), Some(expected));
         assert_eq!(usize::parse("-1"), None);
+    }
+
+    #[test]
+    fn one_or_two_webhook_keys_are_allowed() {
+        let secret = |length| {
+            let key = data_encoding::BASE64.encode(&vec![7; length]);
+            format!("whsec_{key}")
+        };
+        for (text, lengths) in [
+            (secret(24), Some(vec![24])),
+            (format!(" {} ", secret(64)), Some(vec![64])),
+            (format!("{} {}", secret(24), secret(32)), Some(vec![24, 32])),
+            (
+                format!("{}, {}", secret(24), secret(32)),
+                Some(vec![24, 32]),
+            ),
+            ([&*secret(24); 3].join(" "), None),
+            (secret(23), None),
+            (secret(65), None),
+            (secret(24).replace("whsec_", ""), None),
+            ("whsec_not*base64".into(), None),
+            ("whsec_".into(), None),
+            (String::new(), None),
+        ] {
+            let keys = Secret::new(&*text).webhook_keys();
+            let found = keys.map(|keys| keys.iter().map(Vec::len).collect::<Vec<_>>());
+            assert_eq!(found, lengths, "{text:?}");
+        }
     }
 
     #[test]

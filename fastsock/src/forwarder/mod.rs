@@ -3,6 +3,7 @@
 pub(crate) mod breaker;
 pub(crate) mod http;
 pub(crate) mod outcome;
+mod signature;
 
 use std::time::Duration;
 
