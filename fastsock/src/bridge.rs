@@ -313,6 +313,7 @@ impl Builder {
         );
         Ok(Arc::new(Shared {
             addresses: Addresses::new(config.limit_connections_per_ip),
+            trusted: config.trusted_networks(),
             config,
             status,
             registry,

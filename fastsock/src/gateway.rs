@@ -22,6 +22,7 @@ use crate::{
     hooks::{Admission, Decision},
     limits::Bucket,
     linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
+    proxy,
     registry::{Seat, Seating},
     session::Session,
     shared::{Place, Places, Shared},
@@ -218,14 +219,17 @@ impl From<Refusal> for Broken {
 }
 
 impl Handshake {
-    async fn run(self, mut stream: TcpStream, places: Places, turn: Option<Place>) {
+    async fn run(mut self, mut stream: TcpStream, mut places: Places, turn: Option<Place>) {
         let deadline = Instant::now() + self.shared.config.limit_handshake_time;
-        let head = timeout_at(deadline, self.read_head(&mut stream))
-            .await
-            .unwrap_or(Err(Broken::Abandoned));
+        let head = timeout_at(deadline, async {
+            self.hear_proxy(&mut stream, &mut places).await?;
+            self.read_head(&mut stream).await
+        })
+        .await
+        .unwrap_or(Err(Broken::Abandoned));
         let seated = match head {
-            Ok((upgrade, rest)) => self
-                .seat(&upgrade)
+            Ok((mut upgrade, rest)) => self
+                .seat(&mut upgrade, &mut places)
                 .await
                 .map(|seating| (upgrade, rest, seating)),
             Err(broken) => Err(broken),
@@ -240,6 +244,52 @@ impl Handshake {
                 self.refuse(stream, &refusal, extra, LINGERING_MAX).await;
             }
             Err(Broken::Abandoned) => self.shared.books.lock().abandoned += 1,
+        }
+    }
+
+    /// Reads the PROXY header that a trusted proxy has to send, and not one byte more: what follows may be TLS.
+    async fn hear_proxy(
+        &mut self,
+        stream: &mut TcpStream,
+        places: &mut Places,
+    ) -> Result<(), Broken> {
+        if !self.shared.config.proxy_protocol || !self.shared.is_proxy(self.addr.ip()) {
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(128);
+        let device = loop {
+            match proxy::parse(&bytes) {
+                proxy::Header::Partial(missing) => {
+                    let mut missing = (&mut *stream).take(missing as u64);
+                    match missing.read_buf(&mut bytes).await {
+                        Ok(1..) => {}
+                        Ok(0) | Err(_) => return Err(Broken::Abandoned),
+                    }
+                }
+                proxy::Header::Whole(device) => break device,
+                proxy::Header::Bad => {
+                    return Err(Refusal::new(400, "a PROXY header is required").into());
+                }
+            }
+        };
+        self.addr = device.unwrap_or(self.addr);
+        self.take_place(places)
+    }
+
+    /// Takes the word of trusted HTTP proxies on where the device is.
+    fn find_device(&mut self, upgrade: &mut Upgrade, places: &mut Places) -> Result<(), Broken> {
+        if !self.shared.trusted.is_empty() {
+            let forwarded = upgrade.fields("x-forwarded-for");
+            self.addr = proxy::forwarded_for(forwarded, self.addr, &self.shared.trusted);
+            upgrade.request.remote_addr = self.addr;
+        }
+        self.take_place(places)
+    }
+
+    fn take_place(&self, places: &mut Places) -> Result<(), Broken> {
+        match places.take_of_address(&self.shared, self.addr.ip()) {
+            true => Ok(()),
+            false => Err(too_many_of_address().into()),
         }
     }
 
@@ -267,8 +317,13 @@ impl Handshake {
     }
 
     /// Admits the device and gives it its seat; `None` when its id is being fought over.
-    async fn seat(&self, upgrade: &Upgrade) -> Result<Option<Arc<Seat>>, Broken> {
+    async fn seat(
+        &mut self,
+        upgrade: &mut Upgrade,
+        places: &mut Places,
+    ) -> Result<Option<Arc<Seat>>, Broken> {
         self.check_origin(upgrade)?;
+        self.find_device(upgrade, places)?;
         let client_id = self.authenticate(upgrade).await?;
         let next = || self.shared.session_id();
         let seat = match self

@@ -110,6 +110,14 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) 
 }
 
 impl Upgrade {
+    /// The values of a header, in the order sent.
+    pub(crate) fn fields(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        let headers = self.request.headers.iter();
+        headers
+            .filter(move |(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     /// The 101, byte for byte as firmware compares it.
     pub(crate) fn answer(&self) -> Vec<u8> {
         let mut answer = String::with_capacity(256);

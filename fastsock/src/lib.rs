@@ -32,6 +32,7 @@ mod linger;
 mod outbox;
 #[cfg(feature = "redis")]
 mod presence;
+mod proxy;
 mod registry;
 mod session;
 mod shared;

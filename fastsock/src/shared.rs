@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -18,6 +19,7 @@ use crate::{
     hooks::{Admission, Answer},
     lanes::Lanes,
     limits::{AddressPlace, Addresses},
+    proxy,
     registry::{Registry, Seat, Told},
     stats::{Running, SessionBooks, closed_key},
     status::Status,
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<AtomicUsize>,
     /// The same by address, if that is limited.
     pub(crate) addresses: Option<Arc<Addresses>>,
+    /// Whose word on a device's address is taken.
+    pub(crate) trusted: Vec<IpNet>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
     pub(crate) lingering: Arc<AtomicUsize>,
     pub(crate) next_session: AtomicU64,
@@ -136,6 +140,11 @@ impl Shared {
         }
     }
 
+    /// Whether an address is that of a trusted proxy.
+    pub(crate) fn is_proxy(&self, ip: IpAddr) -> bool {
+        proxy::is_trusted(&self.trusted, ip)
+    }
+
     /// Counts a refused handshake.
     pub(crate) fn count_refusal(&self, status: u16) {
         *self.books.lock().refused.entry(status).or_default() += 1;
@@ -177,11 +186,14 @@ impl Places {
         }
     }
 
-    /// Takes a place among those of the device's address, once that is known. `false`: it has too many.
+    /// Takes a place among those of the device's address, as soon as that is known. `false`: it has too many.
     pub(crate) fn take_of_address(&mut self, shared: &Shared, ip: IpAddr) -> bool {
         let Some(addresses) = &shared.addresses else {
             return true;
         };
+        if self.of_address.is_some() || shared.is_proxy(ip) {
+            return true;
+        }
         self.of_address = addresses.take(ip);
         self.of_address.is_some()
     }

@@ -5,6 +5,8 @@ mod value;
 
 use std::{collections::HashSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
+
 use crate::error::{Error, ErrorKind, Result};
 
 use self::value::Value;
@@ -129,6 +131,10 @@ settings! {
     listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
     /// Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed.
     listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com, separated by commas";
+    /// Proxies whose word on a device's address is taken, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: nobody's.
+    trusted_proxies: Vec<String> = Vec::new(), "FASTSOCK_TRUSTED_PROXIES", "addresses and CIDRs such as 10.0.0.0/8, separated by commas", |list| list.iter().all(|text| network(text).is_some());
+    /// Requires a PROXY header, version 1 or 2, of each trusted proxy, before TLS and everything else. Others must not send one.
+    proxy_protocol: bool = false, "FASTSOCK_PROXY_PROTOCOL", "on or off";
 
     /// What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers.
     broker: BrokerKind = BrokerKind::Embedded, "FASTSOCK_BROKER", "embedded, redis or auto";
@@ -359,6 +365,12 @@ impl Config {
             );
             return Err(Error::new(ErrorKind::Config, text));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "FASTSOCK_PROXY_PROTOCOL: nobody may send a PROXY header; set FASTSOCK_TRUSTED_PROXIES",
+            ));
+        }
         if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -394,6 +406,12 @@ impl Config {
                 default.redis_db,
                 &default.redis_prefix,
             )
+    }
+
+    /// The networks of [`Config::trusted_proxies`].
+    pub(crate) fn trusted_networks(&self) -> Vec<IpNet> {
+        let texts = self.trusted_proxies.iter();
+        texts.filter_map(|text| network(text)).collect()
     }
 
     fn apply(&mut self, setting: &Setting, key: &str, value: &str) -> Result<()> {
@@ -481,6 +499,14 @@ fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
 
 fn is_within(duration: &Duration, least_ms: u128, most_ms: u128) -> bool {
     (least_ms..=most_ms).contains(&duration.as_millis())
+}
+
+/// An address, or a network as address and prefix length.
+fn network(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    text.parse()
+        .ok()
+        .or_else(|| text.parse().ok().map(|ip: IpAddr| ip.into()))
 }
 
 fn is_http_url(text: &str) -> bool {

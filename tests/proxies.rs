@@ -1,0 +1,272 @@
+//! Devices behind proxies: the PROXY protocol and `X-Forwarded-For`, and whose word is taken.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use fastsock::{Admission, Bridge, Config, ConnectRequest, Decision, ErrorKind, Hooks, Ticket};
+use parking_lot::Mutex;
+use support::{Frame, RawDevice, eventually, opcode};
+
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+const V1: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 4660 80\r\n";
+/// 192.0.2.1:4660 to 192.0.2.2:80, and a type-length-value after it.
+const V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10\xc0\0\x02\x01\xc0\0\x02\x02\x12\x34\0\x50\x04\0\x01\0";
+/// A proxy that speaks for itself.
+const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+#[tokio::test]
+async fn a_proxy_says_where_the_device_is_in_either_version_and_in_any_pieces() {
+    let bridge = start(behind_proxy()).await;
+    for header in [V1, V2] {
+        for piece in [1, 16, 1000] {
+            let mut device = connect(PROXY, &bridge).await;
+            let head = RawDevice::upgrade_request("/?token=dev1", &[]);
+            let bytes = [header, head.as_bytes()].concat();
+            for bytes in bytes.chunks(piece) {
+                device.write(bytes).await;
+            }
+            assert!(device.read_head().await.starts_with("HTTP/1.1 101 "));
+            assert_eq!(place(&bridge), "192.0.2.1:4660".parse().unwrap());
+            device.send(&Frame::ping("")).await; // nothing of the header is left in the way
+            assert_eq!(device.frame().await.opcode, opcode::PONG);
+        }
+    }
+    let mut device = connect(PROXY, &bridge).await;
+    device.write(V2_LOCAL).await;
+    assert_eq!(upgrade(&mut device, &[]).await, 101);
+    assert_eq!(place(&bridge), device.local_addr());
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_may_say_so_and_it_must() {
+    let bridge = start(behind_proxy()).await;
+    for header in [V1, V2] {
+        let mut device = connect(OTHER, &bridge).await;
+        device.write(header).await;
+        assert_eq!(upgrade(&mut device, &[]).await, 400);
+    }
+    let mut silent = connect(PROXY, &bridge).await;
+    assert_eq!(upgrade(&mut silent, &[]).await, 400);
+    assert_eq!(bridge.stats().sessions.refused[&400], 3);
+
+    let mut direct = connect(OTHER, &bridge).await;
+    assert_eq!(upgrade(&mut direct, &[]).await, 101);
+    assert_eq!(place(&bridge), direct.local_addr());
+
+    let off = start(config().trusted_proxies(vec![PROXY.to_string()])).await;
+    let mut device = connect(PROXY, &off).await;
+    device.write(V1).await;
+    assert_eq!(upgrade(&mut device, &[]).await, 400);
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_come_costs_the_connection() {
+    let config = behind_proxy().limit_handshake_time(Duration::from_millis(300));
+    let bridge = start(config).await;
+    let mut device = connect(PROXY, &bridge).await;
+    device.write(&V2[..20]).await;
+    assert_eq!(device.read_to_end().await, b"");
+    eventually("it is counted", async || {
+        bridge.stats().sessions.abandoned == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_forwarded_addresses_the_last_that_is_no_proxy_of_ours_counts() {
+    let trusted = vec!["127.0.0.2".into(), "10.0.0.0/8".into()];
+    let bridge = start(config().trusted_proxies(trusted)).await;
+    for (source, lines, expected) in [
+        (
+            PROXY,
+            &["X-Forwarded-For: 192.0.2.1"][..],
+            Some("192.0.2.1"),
+        ),
+        (
+            PROXY,
+            &["X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.9"],
+            Some("192.0.2.1"),
+        ),
+        (
+            PROXY,
+            &[
+                "X-Forwarded-For: 6.6.6.6",
+                "x-forwarded-for: 2001:db8::1,10.0.0.9",
+            ],
+            Some("2001:db8::1"),
+        ),
+        (PROXY, &[], None),
+        (OTHER, &["X-Forwarded-For: 192.0.2.1"], None),
+    ] {
+        let mut device = connect(source, &bridge).await;
+        assert_eq!(upgrade(&mut device, lines).await, 101);
+        let expected: IpAddr = match expected {
+            Some(ip) => ip.parse().unwrap(),
+            None => source.into(),
+        };
+        assert_eq!(place(&bridge).ip(), expected, "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_by_address_counts_devices_and_not_their_proxies() {
+    let config = behind_proxy().limit_connections_per_ip(1usize);
+    let bridge = start(config).await;
+    let mut held = Vec::new();
+    for (source, header, forwarded, status) in [
+        (PROXY, V1, "", 101),
+        (PROXY, V1, "", 429),
+        (
+            PROXY,
+            &b"PROXY TCP4 192.0.2.2 192.0.2.9 1 80\r\n"[..],
+            "",
+            101,
+        ),
+        // The device of a second proxy, behind the first one.
+        (
+            PROXY,
+            b"PROXY TCP4 127.0.0.2 192.0.2.9 1 80\r\n",
+            "192.0.2.3",
+            101,
+        ),
+        (
+            PROXY,
+            b"PROXY TCP4 127.0.0.2 192.0.2.9 1 80\r\n",
+            "192.0.2.3",
+            429,
+        ),
+        (OTHER, b"", "", 101),
+        (OTHER, b"", "", 429),
+    ] {
+        let mut device = connect(source, &bridge).await;
+        let _ = device.try_write(header).await;
+        let lines = [format!("X-Forwarded-For: {forwarded}")];
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        assert_eq!(
+            upgrade(&mut device, if forwarded.is_empty() { &[] } else { &lines }).await,
+            status,
+            "{source} {forwarded}"
+        );
+        held.push(device);
+    }
+}
+
+#[tokio::test]
+async fn hooks_see_the_device_and_not_its_proxy() {
+    #[derive(Default)]
+    struct Seen(Arc<Mutex<Vec<SocketAddr>>>);
+    impl Hooks for Seen {
+        fn authenticate(&self, request: &ConnectRequest, _: Ticket) -> Decision<Admission> {
+            self.0.lock().push(request.remote_addr);
+            Decision::Now(Admission::AsConfigured)
+        }
+    }
+    let seen = Arc::<Mutex<Vec<_>>>::default();
+    let bridge = Bridge::builder(behind_proxy()).hooks(Seen(seen.clone()));
+    let bridge = bridge.start().await.unwrap();
+    let mut device = connect(PROXY, &bridge).await;
+    device.write(V1).await;
+    assert_eq!(upgrade(&mut device, &[]).await, 101);
+    let forwarded = b"PROXY TCP4 127.0.0.2 192.0.2.9 1 80\r\n";
+    let mut device = connect(PROXY, &bridge).await;
+    device.write(forwarded).await;
+    assert_eq!(
+        upgrade(&mut device, &["X-Forwarded-For: 192.0.2.3"]).await,
+        101
+    );
+    let expected = ["192.0.2.1:4660", "192.0.2.3:0"].map(|addr| addr.parse().unwrap());
+    assert_eq!(*seen.lock(), expected);
+}
+
+#[tokio::test]
+async fn origins_are_checked_before_anything_else_about_the_device() {
+    let config = config()
+        .listen_origins(vec!["https://app.example".into()])
+        .limit_connections_per_ip(100usize);
+    let bridge = start(config).await;
+    for (line, status) in [
+        ("Origin: https://app.example", 101),
+        ("Origin: HTTPS://APP.example", 101),
+        ("Origin: https://app.example.evil.example", 403),
+        ("Origin: http://app.example", 403),
+        ("Origin: https://app.example:8443", 403),
+        ("Origin: null", 403),
+        ("Origin:", 403),
+        ("X-Other: no origin, so no browser", 101),
+    ] {
+        let mut device = connect(OTHER, &bridge).await;
+        assert_eq!(upgrade(&mut device, &[line]).await, status, "{line}");
+    }
+    let mut device = connect(OTHER, &bridge).await;
+    device
+        .write(RawDevice::upgrade_request(
+            "/",
+            &["Origin: https://evil.example"],
+        ))
+        .await;
+    let head = device.read_head().await;
+    assert!(
+        head.starts_with("HTTP/1.1 403 "),
+        "before the missing token: {head}"
+    );
+}
+
+#[tokio::test]
+async fn settings_that_trust_nobody_or_nonsense_are_told() {
+    let error = Bridge::builder(config().proxy_protocol(true))
+        .start()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("FASTSOCK_TRUSTED_PROXIES"),
+        "{error}"
+    );
+    for bad in ["10.0.0.0/33", "proxy.example", "10.0.0.1,,x"] {
+        let error = Config::from_vars([("FASTSOCK_TRUSTED_PROXIES", bad)]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("FASTSOCK_TRUSTED_PROXIES: "),
+            "{error}"
+        );
+    }
+    Config::from_vars([("FASTSOCK_TRUSTED_PROXIES", "10.0.0.1, ::1,2001:db8::/32")]).unwrap();
+}
+
+fn config() -> Config {
+    Config::default()
+        .websocket_port(0u16)
+        .listen_addr(Some(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+fn behind_proxy() -> Config {
+    config()
+        .trusted_proxies(vec![format!("{PROXY}/32")])
+        .proxy_protocol(true)
+}
+
+async fn start(config: Config) -> Bridge {
+    Bridge::builder(config).start().await.expect("it starts")
+}
+
+async fn connect(source: Ipv4Addr, bridge: &Bridge) -> RawDevice {
+    RawDevice::connect_from(source, bridge.local_addr()).await
+}
+
+/// Asks for an upgrade with more header lines. Returns the status.
+async fn upgrade(device: &mut RawDevice, lines: &[&str]) -> u16 {
+    let _ = device
+        .try_write(RawDevice::upgrade_request("/?token=dev1", lines))
+        .await; // it may be refused already
+    let head = device.read_head().await;
+    head[9..12].parse().unwrap()
+}
+
+/// Where the one device is.
+fn place(bridge: &Bridge) -> SocketAddr {
+    bridge.clients()[0].remote_addr
+}
