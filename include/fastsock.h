@@ -725,6 +725,10 @@ typedef struct fastsock_leftover {
    * Presence entries that Redis may still hold for a few seconds.
    */
   uint64_t presence;
+  /**
+   * Lifecycle events not delivered: lost with the reason shutdown.
+   */
+  uint64_t events;
 } fastsock_leftover;
 
 /**
@@ -856,6 +860,22 @@ typedef struct fastsock_stats {
    * Events waiting for the host.
    */
   uint64_t events_waiting;
+  /**
+   * Lifecycle events worth telling events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
+   */
+  uint64_t lifecycle_made;
+  /**
+   * Answered with 2xx by events_url.
+   */
+  uint64_t lifecycle_delivered;
+  /**
+   * Waiting for their turn, for a retry, or for an answer.
+   */
+  uint64_t lifecycle_held;
+  /**
+   * Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
+   */
+  uint64_t lifecycle_lost;
 } fastsock_stats;
 
 #ifdef __cplusplus

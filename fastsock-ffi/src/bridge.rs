@@ -83,6 +83,8 @@ pub struct fastsock_leftover {
     pub uplinks: u64,
     /// Presence entries that Redis may still hold for a few seconds.
     pub presence: u64,
+    /// Lifecycle events not delivered: lost with the reason shutdown.
+    pub events: u64,
 }
 
 /// Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
@@ -124,7 +126,7 @@ pub unsafe extern "C" fn fastsock_bridge_stop(
 ) -> fastsock_status {
     let entered = fastsock_bridge::enter(bridge)?;
     if !left.is_null() {
-        whole(left_size, size_of::<fastsock_leftover>(), "left")?;
+        whole(left_size, offset_of!(fastsock_leftover, events), "left")?;
     }
     let leftover = entered
         .bridge
@@ -708,6 +710,7 @@ impl From<Leftover> for fastsock_leftover {
             sessions: left.sessions,
             uplinks: left.uplinks,
             presence: left.presence,
+            events: left.events,
         }
     }
 }

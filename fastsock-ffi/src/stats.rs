@@ -75,6 +75,14 @@ pub struct fastsock_stats {
     pub events_dropped: u64,
     /// Events waiting for the host.
     pub events_waiting: u64,
+    /// Lifecycle events worth telling events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
+    pub lifecycle_made: u64,
+    /// Answered with 2xx by events_url.
+    pub lifecycle_delivered: u64,
+    /// Waiting for their turn, for a retry, or for an answer.
+    pub lifecycle_held: u64,
+    /// Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
+    pub lifecycle_lost: u64,
 }
 
 impl fastsock_stats {
@@ -111,6 +119,10 @@ impl fastsock_stats {
             hooks_failed: stats.counters.hooks_failed + bridge.notices_failed.load(Relaxed),
             events_dropped: bridge.queue.dropped(),
             events_waiting: bridge.queue.len() as u64,
+            lifecycle_made: stats.lifecycle.made,
+            lifecycle_delivered: stats.lifecycle.delivered,
+            lifecycle_held: stats.lifecycle.held,
+            lifecycle_lost: stats.lifecycle.lost.total(),
         }
     }
 }

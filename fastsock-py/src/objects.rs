@@ -258,10 +258,11 @@ pub struct Leftover(pub(crate) fastsock::Leftover);
 #[pymethods]
 impl Leftover {
     #[new]
-    #[pyo3(signature = (*, sessions=0, uplinks=0, presence=0))]
-    fn new(sessions: u64, uplinks: u64, presence: u64) -> Self {
+    #[pyo3(signature = (*, sessions=0, uplinks=0, presence=0, events=0))]
+    fn new(sessions: u64, uplinks: u64, presence: u64, events: u64) -> Self {
         let mut leftover = fastsock::Leftover::default();
-        (leftover.sessions, leftover.uplinks, leftover.presence) = (sessions, uplinks, presence);
+        (leftover.sessions, leftover.uplinks) = (sessions, uplinks);
+        (leftover.presence, leftover.events) = (presence, events);
         Self(leftover)
     }
 
@@ -283,6 +284,12 @@ impl Leftover {
         self.0.presence
     }
 
+    /// Lifecycle events that were not delivered.
+    #[getter]
+    fn events(&self) -> u64 {
+        self.0.events
+    }
+
     fn __bool__(&self) -> bool {
         !self.0.is_empty()
     }
@@ -292,9 +299,12 @@ impl Leftover {
             sessions,
             uplinks,
             presence,
+            events,
             ..
         } = self.0;
-        format!("Leftover(sessions={sessions}, uplinks={uplinks}, presence={presence})")
+        format!(
+            "Leftover(sessions={sessions}, uplinks={uplinks}, presence={presence}, events={events})"
+        )
     }
 }
 

@@ -19,10 +19,11 @@ use crate::{
     broker::{Broker, embedded::Embedded},
     config::{BrokerKind, Config},
     error::{Error, ErrorKind, Result},
-    forwarder::{Forward, http::HttpForwarder},
+    forwarder::{Cargo, Forward, http::HttpForwarder},
     gateway,
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     lanes::Lanes,
+    lifecycle::Lifecycle,
     limits::Addresses,
     registry::Registry,
     shared::Shared,
@@ -182,9 +183,15 @@ impl Bridge {
         let _ = timeout_at(deadline, shared.gateway.wait()).await;
         let _ = timeout_at(deadline, shared.sessions.wait()).await;
         let sessions = shared.sessions.len() as u64;
-        let (presence, _) = tokio::join!(
+        let (presence, _, events) = tokio::join!(
             shared.broker.stop(deadline),
-            timeout_at(deadline, shared.lanes.drained())
+            timeout_at(deadline, shared.lanes.drained()),
+            async {
+                match &shared.lifecycle {
+                    Some(lifecycle) => lifecycle.stop(deadline).await,
+                    None => 0,
+                }
+            }
         );
         let uplinks = shared.lanes.abandon();
         shared.abort();
@@ -199,6 +206,7 @@ impl Bridge {
             sessions,
             uplinks,
             presence,
+            events,
         }
     }
 
@@ -225,6 +233,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.abort();
         self.shared.lanes.abandon(); // without `stop`: counted, logged and told all the same
+        if let Some(lifecycle) = &self.shared.lifecycle {
+            lifecycle.abandon();
+        }
     }
 }
 
@@ -297,14 +308,31 @@ impl Builder {
         let status = Arc::new(Status::new(hooks, running.clone()));
         let registry = Arc::new(Registry::new(&config, status.clone()));
         let forward = match &config.remote_url {
-            Some(_) => {
-                Some(Box::new(HttpForwarder::new(&config, workers.clone())?) as Box<dyn Forward>)
-            }
+            Some(_) => Some(Box::new(HttpForwarder::new(
+                &config,
+                Cargo::Uplinks,
+                workers.clone(),
+            )?) as Box<dyn Forward>),
             None => None,
         };
         let broker = broker(&config, &registry, &workers, &running)?;
+        let lifecycle = match &config.events_url {
+            Some(_) => {
+                let registry = registry.clone();
+                let lifecycle = Lifecycle::start(&config, broker.clone(), registry, &workers)?;
+                let listener = Arc::downgrade(&lifecycle);
+                status.listen_for_gaps(Box::new(move |from, to| {
+                    if let Some(lifecycle) = listener.upgrade() {
+                        lifecycle.gap(from, to);
+                    }
+                }));
+                Some(lifecycle)
+            }
+            None => None,
+        };
         let lanes = Lanes::new(
             &config,
+            Cargo::Uplinks,
             forward,
             registry.clone(),
             status.clone(),
@@ -319,6 +347,7 @@ impl Builder {
             registry,
             lanes,
             broker,
+            lifecycle,
             running,
             started: Instant::now(),
             gateway,

@@ -21,7 +21,7 @@ use crate::{
     config::{Config, Gone, Order, UplinkFull},
     error::{Error, ErrorKind, Result},
     forwarder::{
-        Attempt, Forward,
+        Attempt, Cargo, Forward,
         breaker::{Breaker, Pass, Permit},
         outcome::{Floor, Trial, Verdict, judge},
     },
@@ -44,6 +44,7 @@ pub(crate) struct Lanes {
     /// Nothing is held any more.
     emptied: Notify,
     limits: Limits,
+    cargo: Cargo,
     forward: Option<Box<dyn Forward>>,
     registry: Arc<Registry>,
     status: Arc<Status>,
@@ -156,6 +157,7 @@ enum News {
 impl Lanes {
     pub(crate) fn new(
         config: &Config,
+        cargo: Cargo,
         forward: Option<Box<dyn Forward>>,
         registry: Arc<Registry>,
         status: Arc<Status>,
@@ -196,6 +198,7 @@ impl Lanes {
             due_changed: Notify::new(),
             emptied: Notify::new(),
             limits,
+            cargo,
             forward,
             registry,
             status,
@@ -407,6 +410,10 @@ impl Lanes {
             } else if self.forward.is_none() && ticket.is_none() {
                 state.books.lost.count(LostReason::NoRemoteUrl);
                 (Room::NoRemote, false)
+            } else if self.cargo == Cargo::Events && state.held_bytes >= self.limits.total_bytes {
+                state.books.lost.count(LostReason::Full); // nobody could be told to wait
+                displaced.push(News::Lost(uplink, LostReason::Full));
+                (Room::More, false)
             } else {
                 let client_id = uplink.client_id.clone();
                 if self.limits.when_full == UplinkFull::DropOldest {
@@ -733,14 +740,21 @@ impl Lanes {
             let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
             if state.breaker.record(now, pass, signal) {
                 self.running.breaker_opened.add(1);
-                tracing::warn!("the remote does not take messages; they are held until it does");
+                match self.cargo {
+                    Cargo::Uplinks => tracing::warn!(
+                        "the remote does not take messages; they are held until it does"
+                    ),
+                    Cargo::Events => tracing::warn!(
+                        "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
+                    ),
+                }
             }
             let news = match verdict {
                 Verdict::Delivered => {
                     self.remove(state, &client_id, number);
                     state.books.delivered += 1;
                     state.is_misconfigured = false;
-                    log_delivery(&uplink);
+                    self.log_delivery(&uplink);
                     Vec::new()
                 }
                 Verdict::Retry {
@@ -749,13 +763,20 @@ impl Lanes {
                 } => {
                     self.put_off(state, &uplink, number, floor, attempt, now);
                     if is_misconfigured && !std::mem::replace(&mut state.is_misconfigured, true) {
-                        tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
+                        match self.cargo {
+                            Cargo::Uplinks => {
+                                tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS")
+                            }
+                            Cargo::Events => {
+                                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS")
+                            }
+                        }
                     }
                     Vec::new()
                 }
                 Verdict::Final { reason, is_gone } => {
                     self.running.posts_failed.add(1);
-                    log_loss(&uplink, reason, Some(attempt));
+                    self.log_loss(&uplink, reason, Some(attempt));
                     let gone =
                         (is_gone && self.limits.gone == Gone::Close).then(|| News::Gone(uplink));
                     self.lose(state, &client_id, number, reason)
@@ -800,7 +821,7 @@ impl Lanes {
             Some(Floor::Destination(floor)) => state.breaker.hold(now + floor),
             None => {}
         }
-        log_failure(uplink, attempts, attempt, wait);
+        self.log_failure(uplink, attempts, attempt, wait);
         self.remind(
             state,
             now + wait,
@@ -879,7 +900,7 @@ impl Lanes {
                     reason,
                     LostReason::Rejected | LostReason::Poison | LostReason::NoRemoteUrl
                 ) {
-                    log_loss(&uplink, reason, None);
+                    self.log_loss(&uplink, reason, None);
                 }
                 if reason != LostReason::NoRemoteUrl {
                     self.status.hook("on_uplink_lost", |hooks| {
@@ -910,45 +931,58 @@ impl std::fmt::Debug for Lanes {
     }
 }
 
-fn log_delivery(uplink: &Uplink) {
-    tracing::trace!(
-        name: "message_forwarded", target: "fastsock::messages",
-        client_id = %uplink.client_id, session_id = uplink.session_id.0, data = %uplink.payload.to_text(),
-        "Forwarded message to remote"
-    );
-}
-
-/// The original's error line for the first failure of a message; between that and its loss, at debug.
-fn log_failure(uplink: &Uplink, attempts: u32, attempt: &Attempt, wait: Duration) {
-    let (client_id, session_id, retry_in_ms) = (
-        &uplink.client_id,
-        uplink.session_id.0,
-        wait.as_millis() as u64,
-    );
-    let data = uplink.payload.to_text();
-    if attempts == 1 {
-        tracing::error!(name: "forward_failed", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, %data, "Failed to forward message to remote");
-    } else {
-        tracing::debug!(name: "forward_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to forward message to remote");
+impl Lanes {
+    fn log_delivery(&self, uplink: &Uplink) {
+        if self.cargo == Cargo::Uplinks {
+            tracing::trace!(
+                name: "message_forwarded", target: "fastsock::messages",
+                client_id = %uplink.client_id, session_id = uplink.session_id.0, data = %uplink.payload.to_text(),
+                "Forwarded message to remote"
+            );
+        }
     }
-}
 
-fn log_loss(uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
-    if reason == LostReason::Shutdown {
-        // `stop` says in one line how many; these are for whoever wants to have them back.
-        tracing::debug!(
-            name: "forward_failed",
-            client_id = %uplink.client_id, session_id = uplink.session_id.0, reason = reason.as_str(), is_lost = true,
-            data = %uplink.payload.to_text(), "Failed to forward message to remote"
+    /// The original's error line for the first failure of a message; between that and its loss, at debug.
+    fn log_failure(&self, uplink: &Uplink, attempts: u32, attempt: &Attempt, wait: Duration) {
+        let (client_id, session_id, retry_in_ms) = (
+            &uplink.client_id,
+            uplink.session_id.0,
+            wait.as_millis() as u64,
         );
-        return;
+        let data = uplink.payload.to_text();
+        match self.cargo {
+            Cargo::Uplinks if attempts == 1 => {
+                tracing::error!(name: "forward_failed", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, %data, "Failed to forward message to remote");
+            }
+            Cargo::Uplinks => {
+                tracing::debug!(name: "forward_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to forward message to remote");
+            }
+            Cargo::Events => {
+                tracing::debug!(name: "event_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to deliver an event");
+            }
+        }
     }
-    let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
-    tracing::error!(
-        name: "forward_failed",
-        client_id = %uplink.client_id, session_id = uplink.session_id.0, reason = reason.as_str(), is_lost = true, %error,
-        data = %uplink.payload.to_text(), "Failed to forward message to remote"
-    );
+
+    fn log_loss(&self, uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
+        let (client_id, session_id) = (&uplink.client_id, uplink.session_id.0);
+        let (data, lost) = (uplink.payload.to_text(), reason.as_str());
+        let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
+        match (self.cargo, reason) {
+            // `stop` says in one line how many; these are for whoever wants to have them back.
+            (Cargo::Uplinks, LostReason::Shutdown) => {
+                tracing::debug!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %data, "Failed to forward message to remote");
+            }
+            (Cargo::Uplinks, _) => {
+                tracing::error!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %error, %data, "Failed to forward message to remote");
+            }
+            (Cargo::Events, LostReason::Shutdown) => {
+                tracing::debug!(name: "event_lost", %client_id, session_id, reason = lost, %data, "Lost an event");
+            }
+            (Cargo::Events, _) => {
+                tracing::error!(name: "event_lost", %client_id, session_id, reason = lost, %error, %data, "Lost an event");
+            }
+        }
+    }
 }
 
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));

@@ -27,6 +27,7 @@ mod heartbeat;
 mod hooks;
 mod http;
 mod lanes;
+mod lifecycle;
 mod limits;
 mod linger;
 mod outbox;
@@ -55,6 +56,7 @@ pub use config::*;
 pub use error::*;
 pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use stats::{
-    Counters, DownlinkBooks, DownlinkLost, SessionBooks, Stats, UplinkBooks, UplinkLost,
+    Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, SessionBooks, Stats,
+    UplinkBooks, UplinkLost,
 };
 pub use types::*;

@@ -22,7 +22,7 @@ use crate::{
     outbox::{Outbox, OutboxLimits, Put},
     stats::DownlinkBooks,
     status::Status,
-    types::{Client, ClientId, CloseReason, Payload, SessionId},
+    types::{Client, ClientId, CloseReason, Payload, SessionId, unix_ms},
 };
 
 /// Client id to seat, in shards so that one device's traffic seldom waits for another's.
@@ -422,12 +422,6 @@ impl Fight {
             takeovers: self.takeovers + 1,
         }
     }
-}
-
-/// Milliseconds since 1970, as the original's `Date.now()`.
-pub(crate) fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }
 
 const SHARDS: usize = 16;

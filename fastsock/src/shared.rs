@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, Deliver},
     config::Config,
     hooks::{Admission, Answer},
     lanes::Lanes,
+    lifecycle::Lifecycle,
     limits::{AddressPlace, Addresses},
     proxy,
     registry::{Registry, Seat, Told},
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) broker: Arc<dyn Broker>,
+    /// Tells a backend of who comes and goes, if there is one to tell.
+    pub(crate) lifecycle: Option<Arc<Lifecycle>>,
     pub(crate) running: Arc<Running>,
     /// When this bridge was built; what heartbeats are aligned to.
     pub(crate) started: Instant,
@@ -90,6 +93,9 @@ impl Shared {
         );
         self.status
             .hook("on_connect", |hooks| hooks.on_connect(&seat.client()));
+        if let Some(lifecycle) = &self.lifecycle {
+            lifecycle.came(&seat.client());
+        }
     }
 
     /// Empties the seat of a session that ends, unless it was taken over, and tells the world, last.
@@ -123,6 +129,10 @@ impl Shared {
         self.status.hook("on_disconnect", |hooks| {
             hooks.on_disconnect(&seat.client(), reason)
         });
+        if let Some(lifecycle) = &self.lifecycle {
+            let has_successor = self.registry.is_seated(seat.client_id.as_str());
+            lifecycle.left(&seat.client(), reason, has_successor);
+        }
     }
 
     /// It was told to close, or has left already; its own task may only not have come to telling it.

@@ -19,6 +19,8 @@ pub struct Stats {
     pub uplink: UplinkBooks,
     /// Messages to devices that are seated here.
     pub downlink: DownlinkBooks,
+    /// Lifecycle events; all zero without `events_url`.
+    pub lifecycle: LifecycleBooks,
     /// Connections.
     pub sessions: SessionBooks,
     /// Everything else worth a number.
@@ -131,6 +133,51 @@ impl std::ops::AddAssign for DownlinkBooks {
         self.lost.full += other.lost.full;
         self.lost.session_ended += other.lost.session_ended;
         self.lost.too_large += other.lost.too_large;
+    }
+}
+
+/// Lifecycle events on their way to `events_url`. In every snapshot `made = delivered + held + Σ lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LifecycleBooks {
+    /// Worth telling.
+    pub made: u64,
+    /// Answered with 2xx.
+    pub delivered: u64,
+    /// Waiting for their turn, for a retry, or for an answer.
+    pub held: u64,
+    /// Bytes the held ones count for against `events_total_bytes`.
+    pub held_bytes: u64,
+    /// Given up.
+    pub lost: LifecycleLost,
+    /// POSTs made, retries included.
+    pub posts: u64,
+    /// POSTs that did not deliver.
+    pub posts_failed: u64,
+    /// Times the breaker of their destination opened.
+    pub breaker_opened: u64,
+}
+
+/// Given-up lifecycle events by reason, as [`LostReason`] has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LifecycleLost {
+    /// See [`LostReason::Rejected`].
+    pub rejected: u64,
+    /// See [`LostReason::Poison`].
+    pub poison: u64,
+    /// See [`LostReason::TooOld`].
+    pub too_old: u64,
+    /// Too many were held, of one device or of all.
+    pub full: u64,
+    /// See [`LostReason::Shutdown`].
+    pub shutdown: u64,
+}
+
+impl LifecycleLost {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.rejected + self.poison + self.too_old + self.full + self.shutdown
     }
 }
 

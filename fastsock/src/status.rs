@@ -2,7 +2,8 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
@@ -13,8 +14,12 @@ use crate::{broker::LinkChange, hooks::Hooks, stats::Running, types::State};
 pub(crate) struct Status {
     phase: Mutex<Phase>,
     hooks: Option<Arc<dyn Hooks>>,
+    /// Who else hears of gaps.
+    gaps: OnceLock<GapListener>,
     running: Arc<Running>,
 }
+
+type GapListener = Box<dyn Fn(SystemTime, SystemTime) + Send + Sync>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -28,8 +33,14 @@ impl Status {
         Self {
             phase: Mutex::new(Phase::Running { is_linked: true }),
             hooks,
+            gaps: OnceLock::new(),
             running,
         }
+    }
+
+    /// Calls this too at each gap; set once.
+    pub(crate) fn listen_for_gaps(&self, listener: GapListener) {
+        let _ = self.gaps.set(listener);
     }
 
     pub(crate) fn state(&self) -> State {
@@ -56,6 +67,9 @@ impl Status {
         };
         if let LinkChange::Gap { from, to } = change {
             self.tell(&State::Gap { from, to });
+            if let Some(listener) = self.gaps.get() {
+                listener(from, to);
+            }
         } else if changed {
             self.tell(&self.state());
         }

@@ -563,6 +563,8 @@ pub struct Leftover {
     pub uplinks: u64,
     /// Presence entries that Redis may still hold; the lease of this node removes them.
     pub presence: u64,
+    /// Lifecycle events not delivered: lost with the reason `shutdown`.
+    pub events: u64,
 }
 
 impl Leftover {
@@ -570,6 +572,12 @@ impl Leftover {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Milliseconds since 1970, as the original's `Date.now()`.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     hooks::Answer,
     outbox::{DOWNLINK_MAX_BYTES, Put},
     shared::Shared,
-    stats::Stats,
+    stats::{LifecycleBooks, Stats},
     types::{Client, ClientId, CloseReason, Payload, Sent, State, Ticket},
 };
 
@@ -72,6 +72,10 @@ pub(crate) fn stats(shared: &Shared) -> Stats {
     Stats {
         uplink: shared.lanes.books(),
         downlink: shared.registry.books(),
+        lifecycle: shared
+            .lifecycle
+            .as_ref()
+            .map_or_else(LifecycleBooks::default, |lifecycle| lifecycle.books()),
         sessions: shared.session_books(),
         counters: shared.running.snapshot(),
     }

@@ -45,13 +45,14 @@ AT(fastsock_options, event_capacity, 104);
 AT(fastsock_options, event_capacity_bytes, 112);
 
 SIZE(fastsock_client, 56);
-SIZE(fastsock_leftover, 24);
+SIZE(fastsock_leftover, 32);
 SIZE(fastsock_log, 64);
 AT(fastsock_log, target, 16);
-SIZE(fastsock_stats, 248);
+SIZE(fastsock_stats, 280);
 AT(fastsock_stats, downlink_received, 104);
 AT(fastsock_stats, sessions_connected, 152);
 AT(fastsock_stats, hooks_failed, 224);
 AT(fastsock_stats, events_dropped, 232);
+AT(fastsock_stats, lifecycle_made, 248);
 
 int main(void) { return 0; }

@@ -220,7 +220,7 @@ def test_the_books_balance(start: Any) -> None:
         for _ in range(50):
             assert device.receive() == b"y"
     stats = bridge.stats()
-    assert set(stats) == {"uplink", "downlink", "sessions", "counters", "python"}
+    assert set(stats) == {"uplink", "downlink", "lifecycle", "sessions", "counters", "python"}
     up = stats["uplink"]
     assert up["received"] == 50 == up["delivered"] + up["held"] + up["dropped_by_hook"] + sum(up["lost"].values())
     assert stats["python"]["hook_errors"] == 0

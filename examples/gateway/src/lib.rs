@@ -171,11 +171,12 @@ fn tell_leftover(leftover: Leftover) {
             sessions,
             uplinks,
             presence,
+            events,
             ..
         } = leftover;
         error!(
             sessions,
-            uplinks, presence, "Shutdown left something behind"
+            uplinks, presence, events, "Shutdown left something behind"
         );
     }
 }

@@ -73,6 +73,14 @@ class Settings(TypedDict, total=False):
     """Bytes all lanes hold together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
     uplink_binary: Optional[Literal["lossy", "base64"]]
     """How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it. Default lossy. Variable FASTSOCK_UPLINK_BINARY."""
+    events_url: Optional[str]
+    """Where lifecycle events are POSTed: who connected, who disconnected, gaps of the broker. Empty: nowhere. Variable FASTSOCK_EVENTS_URL."""
+    events_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
+    """Headers of each event as a JSON object, as `REMOTE_HEADERS` are those of uplinks. Default {}. Variable FASTSOCK_EVENTS_HEADERS."""
+    events_grace: Optional[int]
+    """Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
+    events_total_bytes: Optional[int]
+    """Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
     downlink_binary: Optional[Literal["text", "auto"]]
     """How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY. Default text. Variable FASTSOCK_DOWNLINK_BINARY."""
     downlink_full: Optional[Literal["close", "drop_oldest", "drop_newest"]]

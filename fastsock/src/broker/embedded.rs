@@ -1,12 +1,14 @@
 //! The broker of a process that serves all its devices itself: nobody else can be reached.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{BoxFuture, Broker, Link};
 use crate::{
     error::Result,
-    types::{ClientId, Sent, SessionId},
+    types::{ClientId, Sent, SessionId, unix_ms},
 };
 
 pub(crate) struct Embedded;
@@ -30,6 +32,18 @@ impl Broker for Embedded {
 
     fn publish(&self, _: ClientId, _: Bytes) -> BoxFuture<'_, Result<Sent>> {
         Box::pin(std::future::ready(Ok(Sent::Offline)))
+    }
+
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
+    fn now_ms(&self) -> u64 {
+        unix_ms(SystemTime::now())
+    }
+
+    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>> {
+        Box::pin(std::future::ready(vec![false; client_ids.len()]))
     }
 
     fn stop(&self, _: Instant) -> BoxFuture<'_, u64> {

@@ -38,6 +38,15 @@ pub(crate) trait Broker: Send + Sync {
     /// Sends to a device that is not seated here: `Elsewhere` or `Offline`.
     fn publish(&self, client_id: ClientId, payload: Bytes) -> BoxFuture<'_, Result<Sent>>;
 
+    /// Name of this bridge among the gateways that share its broker; `None` when there are no others.
+    fn node(&self) -> Option<&str>;
+
+    /// Milliseconds since 1970, by the clock that all gateways of this broker share as well as this one knows it.
+    fn now_ms(&self) -> u64;
+
+    /// For each id whether another gateway has its seat. `false` for all when that cannot be known within its time.
+    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>>;
+
     /// Writes what is still pending (the presence of the sessions that just ended, this node's lease) and ends all
     /// links and tasks, not later than `deadline`. Returns how many presence changes could not be written.
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, u64>;

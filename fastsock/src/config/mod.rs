@@ -195,6 +195,15 @@ settings! {
     /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
     uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
 
+    /// Where lifecycle events are POSTed: who connected, who disconnected, gaps of the broker. Empty: nowhere.
+    events_url: Option<String> = None, "FASTSOCK_EVENTS_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
+    /// Headers of each event as a JSON object, as `REMOTE_HEADERS` are those of uplinks.
+    events_headers: Headers = Headers::default(), "FASTSOCK_EVENTS_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
+    /// Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each.
+    events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
+    /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost.
+    events_total_bytes: usize = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+
     /// How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY.
     downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto";
     /// What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`.
@@ -378,15 +387,14 @@ impl Config {
             ));
         }
         #[cfg(not(feature = "tls"))]
-        if self
-            .remote_url
-            .as_deref()
-            .is_some_and(|url| url.starts_with("https:"))
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "REMOTE_URL: this build has no TLS; only http:// is allowed",
-            ));
+        for (variable, url) in [
+            ("REMOTE_URL", &self.remote_url),
+            ("FASTSOCK_EVENTS_URL", &self.events_url),
+        ] {
+            if url.as_deref().is_some_and(|url| url.starts_with("https:")) {
+                let text = format!("{variable}: this build has no TLS; only http:// is allowed");
+                return Err(Error::new(ErrorKind::Config, text));
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use self::headers::PostHeaders;
-use super::{Attempt, Forward};
+use super::{Attempt, Cargo, Forward};
 use crate::{
     broker::BoxFuture,
     config::{Config, UplinkBinary},
@@ -22,6 +22,7 @@ use crate::{
 
 /// POSTs each uplink to `remote_url`.
 pub(crate) struct HttpForwarder {
+    cargo: Cargo,
     client: Client,
     target: Target,
     timeout: Duration,
@@ -35,13 +36,14 @@ impl HttpForwarder {
     ///
     /// # Errors
     /// `Config`, naming the variable: no URL, or a proxy or certificate file that cannot be used.
-    pub(crate) fn new(config: &Config, tasks: Tasks) -> Result<Self> {
+    pub(crate) fn new(config: &Config, cargo: Cargo, tasks: Tasks) -> Result<Self> {
         let bad_url = || Error::new(ErrorKind::Config, "REMOTE_URL: not an http or https URL");
         let url = config.remote_url.as_deref().ok_or_else(bad_url)?;
         let url = Url::parse(url).map_err(|e| bad_url().with_source(e))?;
         let client = Client::new(config, tasks)?;
         let target = client.target(&url).ok_or_else(bad_url)?;
         Ok(Self {
+            cargo,
             headers: PostHeaders::new(config, &url, &target)?,
             client,
             target,
@@ -54,7 +56,10 @@ impl HttpForwarder {
 impl Forward for HttpForwarder {
     fn attempt<'a>(&'a self, uplink: &'a Uplink, number: u32) -> BoxFuture<'a, Attempt> {
         Box::pin(async move {
-            let body = body(uplink.client_id.as_str(), &uplink.payload, self.binary);
+            let body = match self.cargo {
+                Cargo::Uplinks => body(uplink.client_id.as_str(), &uplink.payload, self.binary),
+                Cargo::Events => uplink.payload.as_bytes().clone(),
+            };
             let signed = self.headers.sign(uplink, &body, SystemTime::now());
             let headers = |secrets| self.headers.of(uplink, number, secrets, signed.as_ref());
             let deadline = Instant::now() + self.timeout;

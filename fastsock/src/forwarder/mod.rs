@@ -15,6 +15,15 @@ pub(crate) trait Forward: Send + Sync {
     fn attempt<'a>(&'a self, uplink: &'a Uplink, number: u32) -> BoxFuture<'a, Attempt>;
 }
 
+/// What is carried. A second set of lanes carries the events of `lifecycle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cargo {
+    /// What devices say; a body is made of it.
+    Uplinks,
+    /// Bodies that are ready.
+    Events,
+}
+
 /// What one attempt came to, before anyone judges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {

@@ -48,7 +48,7 @@ use crate::{
     presence::Presence,
     stats::Running,
     tasks::Tasks,
-    types::{ClientId, Sent, SessionId},
+    types::{ClientId, Sent, SessionId, unix_ms},
 };
 
 /// Carries downlinks and presence through Redis.
@@ -214,6 +214,23 @@ impl Broker for RedisBroker {
         Box::pin(self.shared.publish(client_id, payload))
     }
 
+    fn node(&self) -> Option<&str> {
+        Some(&self.shared.node)
+    }
+
+    fn now_ms(&self) -> u64 {
+        let shared = &self.shared;
+        let clock = shared.clock.lock();
+        match clock.is_known() {
+            true => clock.epoch_of(shared.now_ms()),
+            false => unix_ms(SystemTime::now()),
+        }
+    }
+
+    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>> {
+        Box::pin(self.shared.are_elsewhere(client_ids))
+    }
+
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, u64> {
         Box::pin(async move {
             let shared = &self.shared;
@@ -337,6 +354,30 @@ impl Shared {
         }
     }
 
+    async fn are_elsewhere(&self, client_ids: &[ClientId]) -> Vec<bool> {
+        let connection = self.cmd.lock().clone();
+        let owners = match connection {
+            None => None,
+            Some(mut connection) => {
+                let mut ask = redis::cmd("HMGET");
+                ask.arg(&self.names.owner);
+                for client_id in client_ids {
+                    ask.arg(client_id.as_str());
+                }
+                let asked = ask.query_async::<Vec<Option<String>>>(&mut connection.redis);
+                asked.await.ok()
+            }
+        };
+        let is_elsewhere =
+            |owner: Option<String>| owner.is_some_and(|o| !node::is_of(&o, &self.node));
+        match owners {
+            Some(owners) if owners.len() == client_ids.len() => {
+                owners.into_iter().map(is_elsewhere).collect()
+            }
+            _ => vec![false; client_ids.len()],
+        }
+    }
+
     async fn publish(&self, client_id: ClientId, payload: Bytes) -> Result<Sent> {
         if self.is_alone() {
             return Ok(Sent::Offline);
@@ -383,11 +424,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap_or_default().as_millis() as u64
 }
 
 /// How long `stop` waits for a link that is away when there is something to write.

@@ -278,6 +278,11 @@ impl Clock {
         };
     }
 
+    /// Whether it has said anything yet.
+    pub(super) fn is_known(&self) -> bool {
+        (self.least_ahead_us, self.most_ahead_us) != (0, 0)
+    }
+
     /// In milliseconds what it said at a moment of ours.
     pub(super) fn epoch_of(&self, moment_ms: u64) -> u64 {
         let ahead_us = self.least_ahead_us.midpoint(self.most_ahead_us);

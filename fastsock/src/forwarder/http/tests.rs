@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn forwarder(config: &Config) -> HttpForwarder {
-    HttpForwarder::new(config, Tasks::new(Handle::current())).unwrap()
+    HttpForwarder::new(config, Cargo::Uplinks, Tasks::new(Handle::current())).unwrap()
 }
 
 fn to(url: String) -> Config {
@@ -484,7 +484,7 @@ async fn an_answer_before_the_end_of_the_message_counts() {
 #[tokio::test]
 async fn settings_it_cannot_use_are_named() {
     let config_error = |config: &Config| {
-        let error = HttpForwarder::new(config, Tasks::new(Handle::current()))
+        let error = HttpForwarder::new(config, Cargo::Uplinks, Tasks::new(Handle::current()))
             .err()
             .unwrap();
         assert_eq!(error.kind(), ErrorKind::Config);
