@@ -4,6 +4,8 @@
 //! each other: the lanes hand over and go on, the spool reports when it is done.
 
 pub(crate) mod record;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 use std::sync::Weak;
 

@@ -27,12 +27,15 @@ pub(super) enum Kind {
     Sub,
 }
 
+/// What takes commands.
+pub(crate) type Redis = MultiplexedConnection;
+
 /// A connection, and how to learn that it is no good any more.
 #[derive(Clone)]
-pub(super) struct Connection {
-    pub(super) redis: MultiplexedConnection,
+pub(crate) struct Connection {
+    pub(crate) redis: Redis,
     /// Notified when it is lost, or when someone found it useless.
-    pub(super) lost: Arc<Notify>,
+    pub(crate) lost: Arc<Notify>,
     guide: Option<Guide>,
 }
 
@@ -44,14 +47,15 @@ struct Guide {
 }
 
 impl Connection {
-    /// Connects to the master. `on_push` is called by the reader of the connection and must not wait.
-    pub(super) async fn open(
+    /// Connects to the master. An answer that takes longer than `patience` is an error. `on_push` is called by the reader of
+    /// the connection and must not wait.
+    pub(crate) async fn open(
         address: &Address,
-        kind: Kind,
+        patience: Duration,
         on_push: impl Fn(PushInfo) + Send + Sync + Clone + 'static,
     ) -> Result<Self, LinkError> {
         match address {
-            Address::Direct(info) => Self::to_master(info.clone(), kind, on_push).await,
+            Address::Direct(info) => Self::to_master(info.clone(), patience, on_push).await,
             Address::Sentinel {
                 sentinels,
                 service,
@@ -68,7 +72,7 @@ impl Connection {
                         }
                     };
                     let info = url::master(named.0.clone(), named.1, login);
-                    match Self::to_master(info, kind, on_push.clone()).await {
+                    match Self::to_master(info, patience, on_push.clone()).await {
                         Ok(connection) => {
                             let guide = Some(Guide { sentinel, named });
                             return Ok(Self {
@@ -86,7 +90,7 @@ impl Connection {
 
     async fn to_master(
         info: redis::ConnectionInfo,
-        kind: Kind,
+        patience: Duration,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, LinkError> {
         let address = info.addr().to_string();
@@ -94,7 +98,7 @@ impl Connection {
         let notify = Arc::clone(&lost);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(kind.response_timeout()))
+            .set_response_timeout(Some(patience))
             .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
                 if push.kind == PushKind::Disconnection {
                     notify.notify_one();
@@ -122,7 +126,7 @@ impl Connection {
 
     /// Returns when the sentinel that led here names another master, with the last moment at which it did not. The old master
     /// is demoted only seconds later; until then it takes commands, and hears nothing of what is published on the new one.
-    pub(super) async fn moved(&self, address: &Address) -> (LinkError, SystemTime) {
+    pub(crate) async fn moved(&self, address: &Address) -> (LinkError, SystemTime) {
         let (
             Some(guide),
             Address::Sentinel {
@@ -201,7 +205,7 @@ async fn ask_sentinel(
 }
 
 impl Kind {
-    fn response_timeout(self) -> Duration {
+    pub(super) fn response_timeout(self) -> Duration {
         match self {
             Self::Cmd => Duration::from_secs(2),
             Self::Sub => Duration::from_secs(5),
@@ -220,14 +224,14 @@ impl Kind {
 
 /// Why a link cannot be had or is lost, on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LinkError {
-    pub(super) text: String,
+pub(crate) struct LinkError {
+    pub(crate) text: String,
     /// Redis forbids it: a wrong password, or rights that are missing. Only an operator can change that.
-    pub(super) is_denied: bool,
+    pub(crate) is_denied: bool,
 }
 
 impl LinkError {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             is_denied: false,

@@ -4,17 +4,17 @@
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
 //! between. Presence is one map written by one task (`crate::presence`).
 
-mod link;
+pub(crate) mod link;
 mod names;
-mod node;
-mod script;
+pub(crate) mod node;
+pub(crate) mod script;
 mod subscribe;
 mod supervisor;
-mod url;
+pub(crate) mod url;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,

@@ -224,7 +224,7 @@ pub(super) async fn farewell(
 
 /// Who did not renew for how long, as far as this node saw. No I/O.
 #[derive(Default)]
-struct Watch {
+pub(crate) struct Watch {
     /// Each other node with the end of its lease and since when it stands there unchanged.
     seen: HashMap<String, (String, Instant)>,
 }
@@ -232,7 +232,7 @@ struct Watch {
 impl Watch {
     /// Takes note of the leases; returns those that were not renewed for as long as a lease lasts. It goes by what was
     /// seen on this connection and not by the ends: after a freeze or a restart of Redis all of them have passed.
-    fn look<'a>(
+    pub(crate) fn look<'a>(
         &mut self,
         now: Instant,
         leases: impl Iterator<Item = (&'a str, &'a str)>,
@@ -327,14 +327,14 @@ pub(super) fn is_of(owner: &str, node: &str) -> bool {
     owner.split(':').next() == Some(node)
 }
 
-const LEASE: Duration = Duration::from_secs(3);
-const RENEWAL: Duration = Duration::from_secs(1);
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+pub(crate) const RENEWAL: Duration = Duration::from_secs(1);
 
 /// Renewals of a new link: more than one, so that the clock is known well from the first seat on.
 pub(super) const FIRST_RENEWALS: usize = 4;
 
 /// The third look after the first is meant to be the one that decides.
-const ROUNDING: Duration = Duration::from_millis(100);
+pub(crate) const ROUNDING: Duration = Duration::from_millis(100);
 
 /// Ids looked at in one step.
 const IDS_A_STEP: usize = 512;

@@ -64,7 +64,7 @@ return removed
 
 /// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before.
 /// Answers whether that end still stood, the new end, the time in microseconds, and then each node with its end.
-pub(super) const RENEW: &str = r"
+pub(crate) const RENEW: &str = r"
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2])
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])

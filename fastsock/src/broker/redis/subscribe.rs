@@ -35,7 +35,8 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
         move |push| hear(&shared, &ears, push)
     };
-    let connection = Connection::open(&shared.address, Kind::Sub, on_push).await?;
+    let connection =
+        Connection::open(&shared.address, Kind::Sub.response_timeout(), on_push).await?;
     shared.answered();
     let redis = connection.redis.clone();
     tokio::select! {

@@ -1,6 +1,6 @@
 //! The broker against a real redis-server, which is stopped, frozen, restarted and demoted under it.
 
-mod server;
+pub(crate) mod server;
 
 use std::{
     collections::HashMap,

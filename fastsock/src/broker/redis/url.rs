@@ -16,7 +16,7 @@ use crate::{
 
 /// Where the master is, or who knows it.
 #[derive(Clone, Debug)]
-pub(super) enum Address {
+pub(crate) enum Address {
     /// One server.
     Direct(ConnectionInfo),
     /// Asked of sentinels at each connect.
@@ -33,7 +33,7 @@ impl Address {
     ///
     /// # Errors
     /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of the certificate file.
-    pub(super) fn from_config(config: &Config) -> Result<Self> {
+    pub(crate) fn from_config(config: &Config) -> Result<Self> {
         let Some(url) = &config.redis_url else {
             let host = config.redis_host.trim_matches(['[', ']']);
             let info = (host, config.redis_port)

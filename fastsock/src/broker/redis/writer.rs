@@ -22,7 +22,8 @@ use crate::{
 
 /// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
-    let connection = Connection::open(&shared.address, Kind::Cmd, |_| {}).await?;
+    let connection =
+        Connection::open(&shared.address, Kind::Cmd.response_timeout(), |_| {}).await?;
     shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();

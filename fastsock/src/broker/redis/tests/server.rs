@@ -10,10 +10,10 @@ use std::{
 use redis::{Client, Connection, FromRedisValue, ToRedisArgs, Value};
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(super) struct TempRedis {
-    pub(super) port: u16,
+pub(crate) struct TempRedis {
+    pub(crate) port: u16,
     #[cfg(feature = "tls")]
-    pub(super) tls_port: Option<u16>,
+    pub(crate) tls_port: Option<u16>,
     dir: tempfile::TempDir,
     args: Vec<String>,
     password: Option<String>,
@@ -21,18 +21,18 @@ pub(super) struct TempRedis {
 }
 
 impl TempRedis {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    pub(super) fn start_with(args: &[&str]) -> Self {
+    pub(crate) fn start_with(args: &[&str]) -> Self {
         let mut redis = Self::new(args);
         redis.start_again();
         redis
     }
 
     /// A sentinel that watches a master, alone, and gives it up after a second.
-    pub(super) fn sentinel(service: &str, master_port: u16) -> Self {
+    pub(crate) fn sentinel(service: &str, master_port: u16) -> Self {
         let mut redis = Self::new(&["--sentinel"]);
         let conf = format!(
             "sentinel monitor {service} 127.0.0.1 {master_port} 1\n\
@@ -46,7 +46,7 @@ impl TempRedis {
 
     /// One that also speaks TLS, with a certificate for `localhost` of an authority made for it (`ca.crt`).
     #[cfg(feature = "tls")]
-    pub(super) fn start_with_tls() -> Self {
+    pub(crate) fn start_with_tls() -> Self {
         let mut redis = Self::new(&[]);
         let dir = redis.dir.path().to_owned();
         let openssl = |args: &str| {
@@ -93,7 +93,7 @@ impl TempRedis {
     }
 
     /// Starts it on the same port, with nothing in it.
-    pub(super) fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         let mut command = Command::new("redis-server");
         if self.args.iter().any(|a| a == "--sentinel") {
             command.arg("sentinel.conf");
@@ -115,18 +115,18 @@ impl TempRedis {
         }
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub(super) fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    pub(super) fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
@@ -136,15 +136,15 @@ impl TempRedis {
     }
 
     /// The path of a file of this server.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn run(&self, command: &[&str]) -> Value {
+    pub(crate) fn run(&self, command: &[&str]) -> Value {
         self.ask(command)
     }
 
-    pub(super) fn strings(&self, command: &[&str]) -> Vec<String> {
+    pub(crate) fn strings(&self, command: &[&str]) -> Vec<String> {
         match self.ask(command) {
             Value::Array(items) => items
                 .into_iter()
@@ -154,22 +154,22 @@ impl TempRedis {
         }
     }
 
-    pub(super) fn publish(&self, channel: impl ToRedisArgs, payload: &str) -> i64 {
+    pub(crate) fn publish(&self, channel: impl ToRedisArgs, payload: &str) -> i64 {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(channel).arg(payload);
         publish.query(&mut self.connect()).unwrap()
     }
 
-    pub(super) fn hget(&self, key: &str, field: &str) -> Option<String> {
+    pub(crate) fn hget(&self, key: &str, field: &str) -> Option<String> {
         self.ask(&["HGET", key, field])
     }
 
-    pub(super) fn hlen(&self, key: &str) -> usize {
+    pub(crate) fn hlen(&self, key: &str) -> usize {
         self.ask(&["HLEN", key])
     }
 
     /// How many connections it has beside that of the question.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         let list: String = self.ask(&["CLIENT", "LIST"]);
         list.lines()
             .filter(|line| line.contains("lib-name=fastsock") || line.contains("resp=3"))
@@ -177,7 +177,7 @@ impl TempRedis {
     }
 
     /// How often it answered with an error of this kind.
-    pub(super) fn errors(&self, code: &str) -> u64 {
+    pub(crate) fn errors(&self, code: &str) -> u64 {
         let info: String = self.ask(&["INFO", "errorstats"]);
         let prefix = format!("errorstat_{code}:count=");
         let count = info.lines().find_map(|line| line.strip_prefix(&prefix));

@@ -1,0 +1,155 @@
+//! Reads the shards owned here, with a blocking read on a connection of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Shared,
+    entry::{self, Entry},
+    shards::SHARDS,
+};
+use crate::{
+    backoff::Backoff,
+    broker::redis::{
+        link::{Connection, LinkError, Redis},
+        url::Address,
+    },
+    spool::Record,
+};
+
+/// Which shards can be read by one command: all of them, or those of one hash slot in a cluster.
+pub(super) fn groups(_: &Address) -> Vec<Vec<usize>> {
+    vec![(0..SHARDS).collect()]
+}
+
+/// Keeps reading a group for ever, while some of it is owned here and there is room for more.
+pub(super) async fn keep(shared: Arc<Shared>, group: Vec<usize>) {
+    let work = async {
+        let mut failures = 0;
+        loop {
+            something_to_read(&shared, &group).await;
+            match serve(&shared, &group, &mut failures).await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    // The keeper says what is wrong with Redis.
+                    tracing::debug!(error = %error, "the reader of the spool lost its connection");
+                    failures += 1;
+                    sleep(BACKOFF.delay(failures)).await;
+                }
+            }
+            shared.shards.lock().read_again(&group);
+        }
+    };
+    tokio::select! {
+        () = shared.cut.cancelled() => {}
+        () = shared.stop.cancelled() => {} // what is read now would only be given back
+        () = work => {}
+    }
+}
+
+/// Reads over one connection, until nothing of the group is owned here any more.
+async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(), LinkError> {
+    let connection = Connection::open(&shared.address, PATIENCE, |_| {}).await?;
+    let reading = async {
+        let mut redis = connection.redis.clone();
+        loop {
+            if shared.shards.lock().reading(group).is_empty() {
+                return Ok(());
+            }
+            something_to_read(shared, group).await;
+            read(shared, group, &mut redis).await?;
+            *failures = 0;
+        }
+    };
+    tokio::select! {
+        () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        (error, _) = connection.moved(&shared.address) => Err(error),
+        read = reading => read,
+    }
+}
+
+/// Resolves when something of the group is owned here, and there is room for what it holds.
+async fn something_to_read(shared: &Shared, group: &[usize]) {
+    loop {
+        let read_on = shared.read_on.notified();
+        let mut has_room = false;
+        shared.tell(|lanes| has_room = lanes.has_room());
+        if has_room && shared.has_lease() && !shared.shards.lock().reading(group).is_empty() {
+            return;
+        }
+        let _ = timeout(BLOCK, read_on).await;
+    }
+}
+
+/// Reads what comes, and hands it to the lanes.
+async fn read(shared: &Shared, group: &[usize], redis: &mut Redis) -> Result<(), LinkError> {
+    let reading = shared.shards.lock().reading(group);
+    if reading.is_empty() {
+        return Ok(());
+    }
+    let mut xread = redis::cmd("XREAD");
+    xread.arg("COUNT").arg(shared.count);
+    xread
+        .arg("BLOCK")
+        .arg(BLOCK.as_millis() as u64)
+        .arg("STREAMS");
+    for (n, ..) in &reading {
+        xread.arg(&shared.names.streams[*n]);
+    }
+    for (.., last) in &reading {
+        xread.arg(last);
+    }
+    for (key, entries) in entry::streams(xread.query_async(redis).await?) {
+        let of = |(n, ..): &&(usize, _, _)| shared.names.streams[*n].as_bytes() == key;
+        if let Some((n, owner, _)) = reading.iter().find(of) {
+            hand_over(shared, *n, owner, entries);
+        }
+    }
+    Ok(())
+}
+
+/// Hands entries of one shard to the lanes, but those they have already.
+fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
+    let Some((last, _)) = entries.last() else {
+        return;
+    };
+    let (last, mut number) = (last.clone(), 0);
+    shared.tell(|lanes| number = lanes.reserve(entries.len() as u64));
+    let mut records = Vec::with_capacity(entries.len());
+    {
+        let mut shards = shared.shards.lock();
+        for (id, uplink) in entries {
+            let Some(uplink) = uplink else {
+                tracing::error!(
+                    stream = shared.names.streams[n],
+                    id,
+                    "an entry of the spool is no uplink of this version; it stays where it is"
+                );
+                continue;
+            };
+            if shards.read(n, owner, &id, number, &uplink) {
+                records.push(Record { number, uplink });
+                number += 1;
+            }
+        }
+        shards.read_to(n, owner, last);
+    }
+    if records.is_empty() {
+        return;
+    }
+    let places: Vec<_> = records.iter().map(Record::place).collect();
+    shared.tell(|lanes| lanes.recovered(records));
+    // Lost or to be left meanwhile: then it was withdrawn before the lanes had it.
+    if !shared.shards.lock().is_here_as(n, owner) {
+        shared.withdraw(&places);
+    }
+}
+
+/// The longest a read waits, and so the longest until one that begins to be owned here is read.
+const BLOCK: Duration = Duration::from_secs(1);
+
+/// How long an answer may take, the wait included.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
