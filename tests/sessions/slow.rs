@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use fastsock::{Bridge, ClientId, Config, Full, Payload, Sent};
 use support::{
-    DEADLINE, Device, End, Gateway, GatewayBuilder, RawDevice, TempRedis, eventually, opcode,
+    DEADLINE, Device, End, Frame, Gateway, GatewayBuilder, RawDevice, TempRedis, eventually, opcode,
 };
 use tokio::time::Instant;
 
@@ -181,6 +181,32 @@ async fn a_stuck_device_does_not_hold_up_the_end() {
     assert!(downlink.lost.session_ended > 0);
 }
 
+#[tokio::test]
+async fn a_device_that_pings_and_never_reads_fills_no_memory() {
+    let (_redis, gateway) = start(Gateway::builder().var("FASTSOCK_WRITE_TIMEOUT", "600000")).await;
+    let mut deaf = deaf(&gateway, "deaf").await;
+    let before = most_resident(&gateway);
+    let many = Frame::ping(vec![b'x'; 125]).encode().repeat(500);
+    for _ in 0..PINGS_BYTES / many.len() {
+        deaf.write(&many).await;
+    }
+    deaf.send(&Frame::ping("the last")).await;
+    deaf.send(&Frame::text("all pings are read by now")).await;
+    gateway
+        .wait_line("Message forwarding skipped: no REMOTE_URL set")
+        .await;
+    let grown = most_resident(&gateway) - before;
+    assert!(grown < MOST_GROWTH / 2, "{grown} bytes");
+    // RFC 6455 §5.5.3: only the latest ping needs its pong.
+    loop {
+        let frame = deaf.frame().await;
+        assert_eq!(frame.opcode, opcode::PONG);
+        if frame.payload == b"the last" {
+            break;
+        }
+    }
+}
+
 /// Publishes 192 MiB to `deaf` as fast as Redis takes them, and looks meanwhile after a device that reads. Tells how much
 /// the gateway has grown at its greatest.
 async fn flood(redis: &TempRedis, gateway: &Gateway) -> u64 {
@@ -259,7 +285,7 @@ fn message(number: usize) -> Payload {
     format!("{number}:{}", "x".repeat(16 << 10)).into()
 }
 
-fn numbers(frames: &[support::Frame]) -> impl Iterator<Item = usize> {
+fn numbers(frames: &[Frame]) -> impl Iterator<Item = usize> {
     frames.iter().map(|frame| {
         let text = std::str::from_utf8(&frame.payload).unwrap();
         text.split(':').next().unwrap().parse().unwrap()
@@ -278,6 +304,8 @@ fn id() -> ClientId {
     ClientId::new("deaf").unwrap()
 }
 
+/// Bytes of pings.
+const PINGS_BYTES: usize = 48 << 20;
 /// Messages of 64 KiB: 192 MiB.
 const FLOOD: usize = 3072;
 /// An outbox of 1 MiB, what one read from Redis brings at once, and what an allocator keeps.
