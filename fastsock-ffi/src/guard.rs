@@ -74,7 +74,8 @@ pub(crate) fn last_error() -> *const std::ffi::c_char {
 }
 
 fn remember(failure: Failure) {
-    let line = failure.line.replace('\0', "\u{fffd}");
+    // It may repeat a name, and a device can have any: in a log of lines that must not begin a new one.
+    let line = failure.line.replace(char::is_control, "\u{fffd}");
     // A thread that is going away has nowhere to keep it, and nobody to read it.
     let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = CString::new(line).ok());
 }
