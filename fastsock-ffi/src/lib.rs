@@ -17,6 +17,9 @@ mod bridge;
 mod clients;
 mod config;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hooks;
 mod log;

@@ -156,7 +156,7 @@ pub(crate) fn refusal(refusal: &Refusal, extra: Extra) -> Vec<u8> {
 
 /// The token of a request target, as the original read it: the target without its first slash is a form, so that
 /// `/?token=x` and `/token=x` both hold one; then, for any other path, the query. `None` when missing or empty.
-fn token_of(target: &str) -> Option<String> {
+pub(crate) fn token_of(target: &str) -> Option<String> {
     let bare = target.replacen('/', "", 1);
     let query = target.split_once('?').map(|(_, query)| query);
     first_token(bare.strip_prefix('?').unwrap_or(&bare))

@@ -56,7 +56,7 @@ pub(crate) struct Client {
 #[derive(Clone)]
 pub(crate) struct Target {
     url: Url,
-    uri: Uri,
+    pub(crate) uri: Uri,
     host: HeaderValue,
     /// For the proxy that sees this request in the clear; a tunnel shows its own.
     proxy_authorization: Option<HeaderValue>,
@@ -185,7 +185,7 @@ impl Client {
     }
 
     /// Where an answer asks to repeat the request.
-    fn redirection(&self, from: &Target, answer: &Answer) -> Option<Target> {
+    pub(crate) fn redirection(&self, from: &Target, answer: &Answer) -> Option<Target> {
         if !matches!(answer.status.as_u16(), 307 | 308) {
             return None;
         }
@@ -202,7 +202,7 @@ impl Target {
     }
 
     /// Whether what may be known here may be known there too.
-    fn is_as_trusted(&self, next: &Self) -> bool {
+    pub(crate) fn is_as_trusted(&self, next: &Self) -> bool {
         let is_downgrade = self.url.scheme() == "https" && next.url.scheme() == "http";
         // `port` is `None` where it is the scheme's own: http to https on one host stays at home.
         let (here, there) = (&self.url, &next.url);

@@ -21,6 +21,9 @@ mod config;
 mod error;
 pub mod events;
 mod forwarder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod handshake;
 mod heartbeat;

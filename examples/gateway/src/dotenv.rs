@@ -22,6 +22,31 @@ pub(crate) fn parse(text: &str) -> Vec<(String, String)> {
     entries
 }
 
+/// Any bytes give names that are names, each once; and what was read, written in the plainest way, reads the same.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let entries = parse(&text);
+    let mut written = String::new();
+    for (index, (name, value)) in entries.iter().enumerate() {
+        assert!(!name.is_empty() && name.chars().all(is_name), "{name:?}");
+        assert!(
+            entries[..index].iter().all(|(other, _)| other != name),
+            "{name:?} twice"
+        );
+        // What is in one kind of quotes is taken as it stands, but for these, and a value may have all three quotes.
+        let is_plain = !value.contains(['\\', '\r', '\u{2028}', '\u{2029}']);
+        let Some(quote) = QUOTES
+            .iter()
+            .find(|quote| is_plain && !value.contains(**quote))
+        else {
+            return;
+        };
+        written.push_str(&format!("{name}={quote}{value}{quote}\n"));
+    }
+    assert_eq!(parse(&written), entries, "{written:?}");
+}
+
 /// One assignment, and where the text goes on after it.
 struct Entry {
     name: String,
@@ -179,7 +204,34 @@ const QUOTES: [char; 3] = ['\'', '"', '`'];
 mod tests {
     use std::collections::BTreeMap;
 
+    use proptest::{collection::vec, prelude::*, test_runner::Config};
+
     use super::*;
+
+    #[test]
+    fn the_corpus_keeps_every_promise() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/dotenv");
+        let mut count = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            fuzz(&std::fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0);
+    }
+
+    proptest! {
+        #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+
+        #[test]
+        fn any_text_keeps_every_promise(pieces in vec(prop::sample::select(PIECES), 0..40)) {
+            fuzz(pieces.concat().as_bytes());
+        }
+    }
+
+    const PIECES: &[&str] = &[
+        "A", "b.c", "-", "=", ": ", " ", "\n", "\r\n", "'", "\"", "`", "\\", "\\n", "#", "export ",
+        "\u{2028}", "\u{feff}", "ä",
+    ];
 
     #[test]
     fn it_reads_what_node_reads() {

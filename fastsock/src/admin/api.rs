@@ -101,7 +101,7 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     }
 }
 
-fn parse(body: &[u8]) -> Result<Payload, Answer> {
+pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
     let message: MessageBody = serde_json::from_slice(body)
         .map_err(|error| problem(StatusCode::BAD_REQUEST, format!("the body must be {{\"data\":\"…\"}}, with \"encoding\":\"base64\" for binary: {error}")))?;
     match message.encoding.as_deref() {

@@ -1,7 +1,7 @@
 //! The admin listener, apart from the device port: health, readiness, and sending to a device.
 
-mod api;
-mod guard;
+pub(crate) mod api;
+pub(crate) mod guard;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     types::State,
 };
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Binds the admin address, if there is one.
 ///

@@ -109,6 +109,12 @@ impl std::fmt::Debug for Setting {
 }
 
 impl Setting {
+    /// Its value in a configuration as text that `set` reads again, secrets included.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn write(&self, config: &Config) -> String {
+        (self.show)(config)
+    }
+
     /// Its value in a configuration as text that `set` reads again; `***` for a secret that is set.
     pub fn show(&self, config: &Config) -> String {
         let text = (self.show)(config);

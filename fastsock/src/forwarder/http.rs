@@ -83,7 +83,7 @@ fn attempt(answer: &Answer) -> Attempt {
 }
 
 /// `Retry-After` in seconds or as a date, at most a minute. What is neither is ignored.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than fit are long enough.

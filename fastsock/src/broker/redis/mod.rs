@@ -5,7 +5,7 @@
 //! between. Presence is one map written by one task (`crate::presence`).
 
 pub(crate) mod link;
-mod names;
+pub(crate) mod names;
 pub(crate) mod node;
 pub(crate) mod script;
 mod subscribe;

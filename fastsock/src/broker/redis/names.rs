@@ -2,25 +2,25 @@
 
 /// The names one bridge uses.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Hash id -> last sign, in unix milliseconds.
-    pub(super) clients: String,
+    pub(crate) clients: String,
     /// Hash id -> `node:session:epoch` of its seat.
-    pub(super) owner: String,
+    pub(crate) owner: String,
     /// Sorted set of nodes by the end of their lease, in unix milliseconds of Redis's clock.
-    pub(super) nodes: String,
+    pub(crate) nodes: String,
     /// Channel of what gateways tell each other.
-    pub(super) control: String,
+    pub(crate) control: String,
     /// Channel on which this node hears itself.
-    pub(super) probe: String,
+    pub(crate) probe: String,
     /// First part of the channel of a device; the rest is its id.
-    pub(super) client: String,
+    pub(crate) client: String,
     /// First part of the set of ids of a node.
     node: String,
 }
 
 impl Names {
-    pub(super) fn new(prefix: &str, node: &str) -> Self {
+    pub(crate) fn new(prefix: &str, node: &str) -> Self {
         Self {
             clients: format!("{prefix}:clients"),
             owner: format!("{prefix}:owner"),
@@ -33,12 +33,12 @@ impl Names {
     }
 
     /// The channel of a device.
-    pub(super) fn channel(&self, client_id: &str) -> String {
+    pub(crate) fn channel(&self, client_id: &str) -> String {
         format!("{}{client_id}", self.client)
     }
 
     /// The pattern that matches the channels of all devices and nothing else.
-    pub(super) fn pattern(&self) -> String {
+    pub(crate) fn pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.client.len() + 1);
         for char in self.client.chars() {
             if matches!(char, '*' | '?' | '[' | ']' | '\\') {
@@ -50,7 +50,7 @@ impl Names {
     }
 
     /// The set of ids seated on a node.
-    pub(super) fn ids_of(&self, node: &str) -> String {
+    pub(crate) fn ids_of(&self, node: &str) -> String {
         format!("{}{node}", self.node)
     }
 }
