@@ -16,8 +16,9 @@ use tokio::{
 
 use crate::{
     admin,
+    auth::{Auth, Authenticate, tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
-    config::{BrokerKind, Config},
+    config::{AuthKind, BrokerKind, Config},
     error::{Error, ErrorKind, Result},
     forwarder::{Cargo, Forward, http::HttpForwarder},
     gateway,
@@ -285,6 +286,12 @@ impl Builder {
             stopped: OnceCell::new(),
         };
         let bridge = Bridge(Arc::new(inner));
+        if matches!(shared.auth, Auth::Open)
+            && !shared.status.has_hooks()
+            && !local_addr.ip().is_loopback()
+        {
+            tracing::warn!(addr = %local_addr, "anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may");
+        }
         shared
             .status
             .hook("on_start", |hooks| hooks.on_start(&bridge.downgrade()));
@@ -315,6 +322,7 @@ impl Builder {
             )?) as Box<dyn Forward>),
             None => None,
         };
+        let auth = auth(&config, &registry, &workers)?;
         let broker = broker(&config, &registry, &workers, &running)?;
         let lifecycle = match &config.events_url {
             Some(_) => {
@@ -343,6 +351,7 @@ impl Builder {
             addresses: Addresses::new(config.limit_connections_per_ip),
             trusted: config.trusted_networks(),
             config,
+            auth,
             status,
             registry,
             lanes,
@@ -370,6 +379,27 @@ impl std::fmt::Debug for Builder {
             .field("has_hooks", &self.hooks.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// Who may connect, by the settings; what keeps it up to date is a worker.
+fn auth(config: &Config, registry: &Arc<Registry>, workers: &Tasks) -> Result<Auth> {
+    let provider: Arc<dyn Authenticate> = match config.auth {
+        AuthKind::Open => return Ok(Auth::Open),
+        AuthKind::Certificate => return Ok(Auth::Certificate),
+        AuthKind::Tokens => {
+            let tokens = Arc::new(tokens::Tokens::new(config)?);
+            let (registry, known) = (registry.clone(), tokens.clone());
+            let changed = move || registry.close_unless(|id, grant| known.holds(id, grant));
+            workers.spawn_until_stopped(tokens::watch(tokens.clone(), changed));
+            tokens
+        }
+        AuthKind::Webhook => Arc::new(Webhook::new(config, workers.clone())?),
+        #[cfg(feature = "jwt")]
+        AuthKind::Jwt => crate::auth::jwt::Jwt::start(config, workers)?,
+        #[cfg(not(feature = "jwt"))]
+        AuthKind::Jwt => unreachable!("`Config::check` does not allow it"),
+    };
+    Ok(Auth::Provider(provider))
 }
 
 #[cfg(feature = "redis")]

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Admitted,
     config::Config,
     error::{Error, ErrorKind, Result},
     handshake::{self, Extra, Head, HeadLimits, Upgrade},
@@ -27,7 +28,7 @@ use crate::{
     session::Session,
     shared::{Place, Places, Shared},
     socket::Socket,
-    types::{ClientId, CloseReason, Refusal},
+    types::{CloseReason, Refusal},
 };
 
 /// Binds the device port: all addresses, IPv6 and IPv4 on one socket where there is IPv6, unless one is named.
@@ -324,12 +325,12 @@ impl Handshake {
     ) -> Result<Option<Arc<Seat>>, Broken> {
         self.check_origin(upgrade)?;
         self.find_device(upgrade, places)?;
-        let client_id = self.authenticate(upgrade).await?;
+        let admitted = self.authenticate(upgrade).await?;
         let next = || self.shared.session_id();
         let seat = match self
             .shared
             .registry
-            .seat(client_id, next, self.addr, Instant::now())
+            .seat(admitted, next, self.addr, Instant::now())
         {
             Seating::Seated(seat, is_takeover) => {
                 self.shared.running.takeovers.add(is_takeover.into());
@@ -345,6 +346,9 @@ impl Handshake {
                     .into());
             }
         };
+        if !self.shared.auth.holds(&seat.client_id, seat.grant()) {
+            seat.close(CloseReason::Forbidden); // withdrawn meanwhile
+        }
         let guard = Unseat {
             shared: &self.shared,
             seat: &seat,
@@ -370,24 +374,28 @@ impl Handshake {
         }
     }
 
-    /// The host's hook decides, or else the token is the client id.
-    async fn authenticate(&self, upgrade: &Upgrade) -> Result<ClientId, Broken> {
+    /// The host's hook decides, or else what is configured.
+    async fn authenticate(&self, upgrade: &Upgrade) -> Result<Admitted, Broken> {
         let admission = if self.shared.status.has_hooks() {
             self.ask(upgrade).await
         } else {
             Some(Admission::AsConfigured)
         };
         match admission {
-            Some(Admission::Accept(client_id)) => Ok(client_id),
+            Some(Admission::Accept(client_id)) => Ok(client_id.into()),
             Some(Admission::Reject(refusal)) => Err(refusal.into()),
             Some(Admission::AsConfigured) => {
-                let token = upgrade
-                    .request
-                    .credentials
-                    .token
-                    .as_deref()
-                    .and_then(ClientId::new);
-                token.ok_or_else(|| Refusal::new(401, "a token is required").into())
+                let admitted = self.shared.auth.admit(&upgrade.request).await;
+                admitted.map_err(|(refusal, header)| {
+                    let without_body = false;
+                    Broken::Refused(
+                        refusal,
+                        Extra {
+                            header,
+                            without_body,
+                        },
+                    )
+                })
             }
             None => Err(Refusal::new(503, "the authentication failed")
                 .with_retry_after(1)

@@ -18,7 +18,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{HOST, LOCATION, PROXY_AUTHORIZATION},
 };
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper_util::{
     client::{
@@ -30,6 +30,7 @@ use hyper_util::{
     },
     rt::{TokioIo, TokioTimer},
 };
+use percent_encoding::percent_decode_str;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, timeout, timeout_at},
@@ -164,6 +165,40 @@ impl Client {
         }
     }
 
+    /// Makes one request and reads the whole answer, of at most 256 KiB. Follows no redirect: what is asked here is not for
+    /// anyone else.
+    ///
+    /// # Errors
+    /// As [`Client::post`].
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: &HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let whole = async {
+            let request = || {
+                let mut request = request(target, headers.clone(), false, body.clone());
+                *request.method_mut() = method.clone();
+                request
+            };
+            let answer = self.send(request).await.map_err(|e| one_line(&e))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LONGEST_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|e| e.to_string())?.to_bytes();
+            if let Some(life) = head.extensions.get::<SharedLife>() {
+                life.answered();
+            }
+            Ok((head.status, body))
+        };
+        let answer = timeout_at(deadline, whole).await;
+        answer
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            .map_err(|cause| target.failure(&cause))
+    }
+
     /// Sends one request. A kept connection that dies before a byte of the answer is no failure the first time:
     /// the backend closed it while the request was on its way.
     async fn send(
@@ -216,6 +251,20 @@ impl Target {
             &self.url[..url::Position::AfterPort] // user and password were removed
         )
     }
+}
+
+/// User and password of the URL, as the header they become.
+pub(crate) fn basic_auth(url: &Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut credentials = percent_decode_str(url.username()).collect::<Vec<u8>>();
+    credentials.push(b':');
+    credentials.extend(percent_decode_str(url.password().unwrap_or_default()));
+    let text = format!("Basic {}", data_encoding::BASE64.encode(&credentials));
+    let mut value = HeaderValue::try_from(text).expect("Base64 is ASCII");
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn request(
@@ -634,6 +683,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const LONGEST_HEAD_BYTES: usize = 64 << 10;
 /// A body that is longer, or takes longer once the head is here, costs its connection and nothing else.
 const LONGEST_BODY_BYTES: u64 = 64 << 10;
+const LONGEST_ANSWER_BYTES: usize = 256 << 10;
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
+    auth::{Admitted, Grant},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy, Full},
     outbox::{Outbox, OutboxLimits, Put},
@@ -54,6 +55,8 @@ pub(crate) struct Seat {
     seen_ms: AtomicU64,
     told: Mutex<Told>,
     fight: Fight,
+    /// What it was let in on; boxed, since most sessions need no more than their name.
+    grant: Option<Box<Grant>>,
     inner: Mutex<Inner>,
 }
 
@@ -115,11 +118,12 @@ impl Registry {
     /// the one seated later has the higher number.
     pub(crate) fn seat(
         &self,
-        client_id: ClientId,
+        admitted: impl Into<Admitted>,
         session_id: impl FnOnce() -> SessionId,
         remote_addr: SocketAddr,
         now: Instant,
     ) -> Seating {
+        let Admitted { client_id, grant } = admitted.into();
         let mut guard = self.shard(client_id.as_str());
         let shard = &mut *guard;
         if shard.is_closed {
@@ -158,6 +162,7 @@ impl Registry {
             seen_ms: AtomicU64::new(unix_ms(now)),
             told: Mutex::new(Told::Nothing(before)),
             fight,
+            grant,
             inner: Mutex::new(inner),
         });
         shard.seats.insert(client_id, seat.clone());
@@ -231,6 +236,18 @@ impl Registry {
         };
         let is_meant = session_id.is_none_or(|id| id == seat.session_id);
         is_meant && seat.close(reason)
+    }
+
+    /// Tells every session to close that what it was let in on does not hold for any more.
+    pub(crate) fn close_unless(&self, holds: impl Fn(&ClientId, &Grant) -> bool) {
+        for seat in self.seats() {
+            if seat
+                .grant()
+                .is_some_and(|grant| !holds(&seat.client_id, grant))
+            {
+                seat.close(CloseReason::Forbidden);
+            }
+        }
     }
 
     /// Tells all sessions to close and seats nobody any more.
@@ -342,6 +359,11 @@ impl Seat {
         let ms = unix_ms(now);
         self.seen_ms.store(ms, Relaxed);
         ms
+    }
+
+    /// What it was let in on, if that can end.
+    pub(crate) fn grant(&self) -> Option<&Grant> {
+        self.grant.as_deref()
     }
 
     /// What the world was told of it. Held while telling, so that nobody tells of its successor meanwhile; who holds it may

@@ -338,6 +338,9 @@ impl Session {
                 }
                 self.paused = Some(now); // the destination was down: that is not the device's doing
             }
+            if self.expiry().is_some_and(|expiry| now >= expiry) {
+                return Poll::Ready(CloseReason::TokenExpired);
+            }
             let resumes_at = self.resumes_at();
             if resumes_at.is_some_and(|at| now >= at) {
                 cx.waker().wake_by_ref(); // the next turn reads
@@ -374,11 +377,17 @@ impl Session {
             .stalled
             .map(|(since, _)| since + self.shared.config.write_timeout);
         let pause = self.paused.map(|since| since + PAUSED_MAX);
-        [self.heartbeat.deadline(), stall, pause, self.resumes_at()]
+        let (resume, expiry) = (self.resumes_at(), self.expiry());
+        [self.heartbeat.deadline(), stall, pause, resume, expiry]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or_else(|| self.far_future())
+    }
+
+    /// When what it was let in on runs out.
+    fn expiry(&self) -> Option<Instant> {
+        self.seat.grant()?.until
     }
 
     /// Nothing is due. Keeps what the timer has if that is far enough, so that it is not set anew each turn.

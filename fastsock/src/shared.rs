@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    auth::Auth,
     broker::{Broker, Deliver},
     config::Config,
     hooks::{Admission, Answer},
@@ -31,6 +32,7 @@ use crate::{
 /// What all tasks of one bridge hold.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    pub(crate) auth: Auth,
     pub(crate) status: Arc<Status>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,

@@ -21,6 +21,10 @@ class Settings(TypedDict, total=False):
     """Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error. Default off. Variable FASTSOCK_LISTEN_REUSEPORT."""
     listen_origins: Optional[Union[str, List[str]]]
     """Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
+    trusted_proxies: Optional[Union[str, List[str]]]
+    """Proxies whose word on a device's address is taken, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: nobody's. Variable FASTSOCK_TRUSTED_PROXIES."""
+    proxy_protocol: Optional[bool]
+    """Requires a PROXY header, version 1 or 2, of each trusted proxy, before TLS and everything else. Others must not send one. Default off. Variable FASTSOCK_PROXY_PROTOCOL."""
     broker: Optional[Literal["embedded", "redis", "auto"]]
     """What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers. Default embedded. Variable FASTSOCK_BROKER."""
     redis_host: Optional[str]
@@ -63,6 +67,10 @@ class Settings(TypedDict, total=False):
     """Milliseconds after which an uplink that cannot be delivered is given up. Default 86400000. Variable FASTSOCK_REMOTE_MAX_AGE."""
     remote_extra_headers: Optional[bool]
     """Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST. Default on. Variable FASTSOCK_REMOTE_EXTRA_HEADERS."""
+    remote_secret: Optional[str]
+    """Signs each POST as Standard Webhooks says, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Two secrets while they are changed: two signatures. Variable FASTSOCK_REMOTE_SECRET."""
+    remote_cloudevents: Optional[bool]
+    """Makes each POST a CloudEvent in binary mode, by `ce-` headers beside the same body. Default off. Variable FASTSOCK_REMOTE_CLOUDEVENTS."""
     remote_gone: Optional[Literal["ignore", "close"]]
     """What a 410 does beside losing the message: `ignore`, or `close` the device with 4410. Default ignore. Variable FASTSOCK_REMOTE_GONE."""
     uplink_full: Optional[Literal["pause", "drop_oldest", "close"]]
@@ -101,12 +109,50 @@ class Settings(TypedDict, total=False):
     """Milliseconds a device has to send its request head. Default 10000. Variable FASTSOCK_LIMIT_HANDSHAKE_TIME."""
     limit_connections: Optional[int]
     """Sessions and handshakes at once. 0: the descriptor limit of the process less 64. Default 0. Variable FASTSOCK_LIMIT_CONNECTIONS."""
+    limit_connections_per_ip: Optional[int]
+    """Connections at once from one address, beyond which 429 is answered; the /64 of an IPv6 address counts as one. 0: any number. Default 0. Variable FASTSOCK_LIMIT_CONNECTIONS_PER_IP."""
+    limit_accepts: Optional[int]
+    """Connections taken a second, with one second's worth at once; the rest is answered with 503. 0: any number. Default 0. Variable FASTSOCK_LIMIT_ACCEPTS."""
+    limit_handshakes: Optional[int]
+    """Handshakes at once, from the connection to the 101; more are answered with 503. 0: any number. Default 0. Variable FASTSOCK_LIMIT_HANDSHAKES."""
+    limit_uplinks: Optional[int]
+    """Messages and pings a device may send a second, with one second's worth at once. Beyond that it is not read for a while; one that stays beyond it for 30 s is closed with 4429. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINKS."""
+    limit_uplink_bytes: Optional[int]
+    """Bytes of messages and pings a device may send a second, in the same way. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINK_BYTES."""
     write_timeout: Optional[int]
     """Milliseconds a device may take no byte of what is written to it before it is closed with 4413. Default 10000. Variable FASTSOCK_WRITE_TIMEOUT."""
     close_timeout: Optional[int]
     """Milliseconds a device has to answer a close frame. Default 2000. Variable FASTSOCK_CLOSE_TIMEOUT."""
     hook_timeout: Optional[int]
     """Milliseconds a hook has to answer a decision it put off. Default 5000. Variable FASTSOCK_HOOK_TIMEOUT."""
+    auth: Optional[Literal["open", "tokens", "jwt", "webhook", "certificate"]]
+    """Who may connect, unless a hook decides: `open`, whoever names a client id as `token`; `tokens` of a file; `jwt`; `webhook`, whom `auth_url` lets in; `certificate`, the name in a client certificate. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts. Default open. Variable FASTSOCK_AUTH."""
+    auth_tokens_file: Optional[Union[str, "os.PathLike[str]"]]
+    """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
+    auth_jwt_key: Optional[str]
+    """Key that a JWT is signed with: PEM public keys (RS256, ES256, EdDSA), or else the text is an HS256 secret. Variable FASTSOCK_AUTH_JWT_KEY."""
+    auth_jwt_jwks: Optional[Union[str, "os.PathLike[str]"]]
+    """Keys that a JWT is signed with, as a JWK set. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay. Variable FASTSOCK_AUTH_JWT_JWKS."""
+    auth_jwt_refresh: Optional[int]
+    """Milliseconds after which the JWK set is fetched again. Default 300000. Variable FASTSOCK_AUTH_JWT_REFRESH."""
+    auth_jwt_claim: Optional[str]
+    """Claim of a JWT that is the client id. Default sub. Variable FASTSOCK_AUTH_JWT_CLAIM."""
+    auth_jwt_audience: Optional[Union[str, List[str]]]
+    """Audiences of which a JWT must name one (`aud`). Empty: one that names any is refused. Variable FASTSOCK_AUTH_JWT_AUDIENCE."""
+    auth_jwt_issuer: Optional[Union[str, List[str]]]
+    """Issuers that a JWT may be of (`iss`). Empty allows any. Variable FASTSOCK_AUTH_JWT_ISSUER."""
+    auth_jwt_leeway: Optional[int]
+    """Milliseconds by which clocks may differ: a JWT is good so much before `nbf` and after `exp`, when its session is closed with 4501. Default 0. Variable FASTSOCK_AUTH_JWT_LEEWAY."""
+    auth_url: Optional[str]
+    """Where the webhook is asked who may connect. Variable FASTSOCK_AUTH_URL."""
+    auth_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
+    """Headers for the webhook, as `remote_headers`. Default {}. Variable FASTSOCK_AUTH_HEADERS."""
+    auth_timeout: Optional[int]
+    """Milliseconds a device waits for the webhook or for JWT keys, its turn included; then it gets a 503. Default 3000. Variable FASTSOCK_AUTH_TIMEOUT."""
+    auth_concurrency: Optional[int]
+    """Requests to the webhook at once. Default 64. Variable FASTSOCK_AUTH_CONCURRENCY."""
+    auth_cache: Optional[int]
+    """Milliseconds for which a device that the webhook let in is let in again unasked, never beyond `expires_at`. 0: it is always asked. Default 10000. Variable FASTSOCK_AUTH_CACHE."""
     admin_addr: Optional[str]
     """Address and port of the admin listener (health and publish). Empty or `off`: none. Variable FASTSOCK_ADMIN_ADDR."""
     admin_token: Optional[str]

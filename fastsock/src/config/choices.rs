@@ -15,6 +15,22 @@ choice! {
 }
 
 choice! {
+    /// Who may connect, unless a hook of the host decides.
+    AuthKind {
+        /// Whoever names a client id.
+        Open = "open",
+        /// Whoever has a token of a file.
+        Tokens = "tokens",
+        /// Whoever has a JWT that one of the keys has signed.
+        Jwt = "jwt",
+        /// Whom an HTTP endpoint lets in.
+        Webhook = "webhook",
+        /// Whoever has a client certificate.
+        Certificate = "certificate",
+    }
+}
+
+choice! {
     /// How a gateway subscribes to the channels of its devices.
     Subscribe {
         /// One PSUBSCRIBE for all.

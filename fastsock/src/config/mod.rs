@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use self::value::Value;
 pub use self::{
     choices::{
-        BrokerKind, DownlinkBinary, DuplicatePolicy, Full, Gone, Order, Subscribe, UplinkBinary,
-        UplinkFull,
+        AuthKind, BrokerKind, DownlinkBinary, DuplicatePolicy, Full, Gone, Order, Subscribe,
+        UplinkBinary, UplinkFull,
     },
     value::{Headers, Secret},
 };
@@ -249,6 +249,35 @@ settings! {
     /// Milliseconds a hook has to answer a decision it put off.
     hook_timeout: Duration = Duration::from_secs(5), "FASTSOCK_HOOK_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
 
+    /// Who may connect, unless a hook decides: `open`, whoever names a client id as `token`; `tokens` of a file; `jwt`; `webhook`, whom `auth_url` lets in; `certificate`, the name in a client certificate. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts.
+    auth: AuthKind = AuthKind::Open, "FASTSOCK_AUTH", "open, tokens, jwt, webhook or certificate";
+    /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503.
+    auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file";
+    /// Key that a JWT is signed with: PEM public keys (RS256, ES256, EdDSA), or else the text is an HS256 secret.
+    auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, or a secret of at least 32 bytes";
+    /// Keys that a JWT is signed with, as a JWK set. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay.
+    auth_jwt_jwks: Option<String> = None, "FASTSOCK_AUTH_JWT_JWKS", "an http:// or https:// URL, or the path of a file";
+    /// Milliseconds after which the JWK set is fetched again.
+    auth_jwt_refresh: Duration = Duration::from_secs(300), "FASTSOCK_AUTH_JWT_REFRESH", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);
+    /// Claim of a JWT that is the client id.
+    auth_jwt_claim: String = "sub".into(), "FASTSOCK_AUTH_JWT_CLAIM", "the name of a claim", |s| !s.is_empty();
+    /// Audiences of which a JWT must name one (`aud`). Empty: one that names any is refused.
+    auth_jwt_audience: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_AUDIENCE", "names separated by commas";
+    /// Issuers that a JWT may be of (`iss`). Empty allows any.
+    auth_jwt_issuer: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_ISSUER", "names separated by commas";
+    /// Milliseconds by which clocks may differ: a JWT is good so much before `nbf` and after `exp`, when its session is closed with 4501.
+    auth_jwt_leeway: Duration = Duration::ZERO, "FASTSOCK_AUTH_JWT_LEEWAY", "milliseconds from 0 to 600000", |d| is_within(d, 0, 600_000);
+    /// Where the webhook is asked who may connect.
+    auth_url: Option<String> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
+    /// Headers for the webhook, as `remote_headers`.
+    auth_headers: Headers = Headers::default(), "FASTSOCK_AUTH_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
+    /// Milliseconds a device waits for the webhook or for JWT keys, its turn included; then it gets a 503.
+    auth_timeout: Duration = Duration::from_secs(3), "FASTSOCK_AUTH_TIMEOUT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
+    /// Requests to the webhook at once.
+    auth_concurrency: usize = 64, "FASTSOCK_AUTH_CONCURRENCY", "an integer from 1 to 10000", |n| (1..=10_000).contains(n);
+    /// Milliseconds for which a device that the webhook let in is let in again unasked, never beyond `expires_at`. 0: it is always asked.
+    auth_cache: Duration = Duration::from_secs(10), "FASTSOCK_AUTH_CACHE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
+
     /// Address and port of the admin listener (health and publish). Empty or `off`: none.
     admin_addr: Option<SocketAddr> = None, "FASTSOCK_ADMIN_ADDR", "an address and port such as 127.0.0.1:3001, or off";
     /// Bearer token of the admin API; required when it listens beyond loopback.
@@ -386,6 +415,7 @@ impl Config {
                 "FASTSOCK_PROXY_PROTOCOL: nobody may send a PROXY header; set FASTSOCK_TRUSTED_PROXIES",
             ));
         }
+        self.check_auth()?;
         if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -403,6 +433,24 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Each way to authenticate needs its own settings.
+    fn check_auth(&self) -> Result<()> {
+        let needed = match self.auth {
+            AuthKind::Tokens if self.auth_tokens_file.is_none() => "FASTSOCK_AUTH_TOKENS_FILE",
+            AuthKind::Webhook if self.auth_url.is_none() => "FASTSOCK_AUTH_URL",
+            AuthKind::Jwt if !cfg!(feature = "jwt") => {
+                let text = "FASTSOCK_AUTH: this build has no JWT";
+                return Err(Error::new(ErrorKind::Config, text));
+            }
+            AuthKind::Jwt if self.auth_jwt_key.is_none() && self.auth_jwt_jwks.is_none() => {
+                "FASTSOCK_AUTH_JWT_KEY or FASTSOCK_AUTH_JWT_JWKS"
+            }
+            _ => return Ok(()),
+        };
+        let text = format!("FASTSOCK_AUTH: {} needs {needed}", self.auth.as_str());
+        Err(Error::new(ErrorKind::Config, text))
     }
 
     /// Whether Redis was configured in any way, so that its absence is an error and not a choice.

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
+use zeroize::Zeroizing;
+
 /// A type a setting can have.
 pub(super) trait Value: Sized {
     /// Whether it must not be printed.
@@ -12,14 +14,14 @@ pub(super) trait Value: Sized {
     fn show(&self) -> String;
 }
 
-/// Text that is never printed: passwords, tokens, URLs and headers that may hold them.
+/// Text that is never printed: passwords, tokens, URLs and headers that may hold them. Its memory is overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps it.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself. Do not log it.
@@ -38,13 +40,13 @@ impl Secret {
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self::new(text)
     }
 }
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
-        Self(text)
+        Self::new(text)
     }
 }
 
@@ -196,7 +198,7 @@ impl Value for Secret {
         Some(Self::new(text))
     }
     fn show(&self) -> String {
-        self.0.clone()
+        self.expose().to_owned()
     }
 }
 

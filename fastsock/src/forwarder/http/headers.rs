@@ -9,14 +9,14 @@ use http::{
         TRANSFER_ENCODING, USER_AGENT,
     },
 };
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
 
 use super::super::signature::Signer;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{Secrets, Target},
+    http::{Secrets, Target, basic_auth},
     types::Uplink,
 };
 
@@ -229,20 +229,6 @@ fn defaults(url: &Url, target: &Target) -> HeaderMap {
     headers
 }
 
-/// User and password of the URL, as the header they become.
-fn basic_auth(url: &Url) -> Option<HeaderValue> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let mut credentials = percent_decode_str(url.username()).collect::<Vec<u8>>();
-    credentials.push(b':');
-    credentials.extend(percent_decode_str(url.password().unwrap_or_default()));
-    let text = format!("Basic {}", data_encoding::BASE64.encode(&credentials));
-    let mut value = HeaderValue::try_from(text).expect("Base64 is ASCII");
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// Lays those of `remote_headers` that are `wanted` over what is there.
 fn apply(
     config: &Config,
@@ -304,6 +290,8 @@ static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signatur
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::percent_decode_str;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,168 @@
+//! JSON Web Tokens (RFC 7519, with RFC 8725 in mind): whose key has signed one, for whom it is, and how long it is good.
+
+mod jwks;
+mod key;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use self::{
+    jwks::Jwks,
+    key::{Fault, Key, verify},
+};
+use super::{Admitted, Authenticate, Denied, Grant, Shown};
+use crate::{broker::BoxFuture, config::Config, error::Result, tasks::Tasks, types::ClientId};
+
+/// Lets in whoever has a token that one of the keys has signed.
+pub(crate) struct Jwt {
+    rules: Rules,
+    /// From `auth_jwt_key`.
+    keys: Vec<Key>,
+    jwks: Option<Arc<Jwks>>,
+    timeout: Duration,
+}
+
+/// What a token must claim.
+struct Rules {
+    claim: String,
+    audience: Vec<String>,
+    issuer: Vec<String>,
+    leeway: Duration,
+}
+
+/// The claims that have a meaning here.
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iss: Option<String>,
+    aud: Option<Audience>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
+}
+
+/// RFC 7519 §4.1.3: one name, or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Any(Vec<String>),
+}
+
+impl Jwt {
+    /// Reads the keys; a set that is fetched from a URL comes later, by a task of `tasks`.
+    ///
+    /// # Errors
+    /// `Config`, naming the variable: a key or a file that cannot be used.
+    pub(crate) fn start(config: &Config, tasks: &Tasks) -> Result<Arc<Self>> {
+        let keys = match &config.auth_jwt_key {
+            Some(text) => key::from_text(text.expose())?,
+            None => Vec::new(),
+        };
+        let jwks = match &config.auth_jwt_jwks {
+            Some(place) => Some(Jwks::start(place, config, tasks)?),
+            None => None,
+        };
+        Ok(Arc::new(Self {
+            rules: Rules {
+                claim: config.auth_jwt_claim.clone(),
+                audience: config.auth_jwt_audience.clone(),
+                issuer: config.auth_jwt_issuer.clone(),
+                leeway: config.auth_jwt_leeway,
+            },
+            keys,
+            jwks,
+            timeout: config.auth_timeout,
+        }))
+    }
+
+    async fn decide(&self, token: &str) -> Result<Admitted, Denied> {
+        let payload = match self.verify(token) {
+            Err(fault @ Fault::UnknownKey { .. }) => match &self.jwks {
+                Some(jwks) => {
+                    let deadline = Instant::now() + self.timeout;
+                    jwks.look_for(fault, deadline).await?;
+                    self.verify(token)
+                }
+                None => Err(fault),
+            },
+            verified => verified,
+        };
+        let payload = payload.map_err(|fault| Denied::Invalid(fault.as_str()))?;
+        let (client_id, until) = self.rules.admit(&payload, SystemTime::now())?;
+        let grant = Some(Box::new(Grant::until(until)));
+        Ok(Admitted { client_id, grant })
+    }
+
+    fn verify(&self, token: &str) -> Result<Vec<u8>, Fault> {
+        match &self.jwks {
+            Some(jwks) => jwks.with(|keys| verify(token, self.keys.iter().chain(keys))),
+            None => verify(token, self.keys.iter()),
+        }
+    }
+}
+
+impl Authenticate for Jwt {
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+        Box::pin(async move {
+            match shown.certified() {
+                Some(admitted) => admitted,
+                None => self.decide(shown.credential).await,
+            }
+        })
+    }
+}
+
+impl Rules {
+    /// Who a verified payload names, and until when.
+    fn admit(&self, payload: &[u8], now: SystemTime) -> Result<(ClientId, SystemTime), Denied> {
+        let claims: Claims = serde_json::from_slice(payload)
+            .map_err(|_| Denied::Invalid("the token's claims are malformed"))?;
+        let time = |seconds: f64| super::unix_time(seconds).ok_or(Denied::Invalid(BAD_TIME));
+        let until = time(
+            claims
+                .exp
+                .ok_or(Denied::Invalid("the token never expires"))?,
+        )?;
+        let until = until.checked_add(self.leeway).unwrap_or(until);
+        if now >= until {
+            return Err(Denied::Invalid("the token has expired"));
+        }
+        if let Some(from) = claims.nbf
+            && time(from)? > now + self.leeway
+        {
+            return Err(Denied::Invalid("the token is not valid yet"));
+        }
+        let is_issued = |iss: &String| self.issuer.contains(iss);
+        if !self.issuer.is_empty() && !claims.iss.as_ref().is_some_and(is_issued) {
+            return Err(Denied::Invalid("the token is of another issuer"));
+        }
+        let is_for_us = match &claims.aud {
+            None => self.audience.is_empty(),
+            Some(Audience::One(name)) => self.audience.contains(name),
+            Some(Audience::Any(names)) => names.iter().any(|name| self.audience.contains(name)),
+        };
+        if !is_for_us {
+            return Err(Denied::Invalid("the token is for another audience"));
+        }
+        let name = match self.claim.as_str() {
+            "iss" => claims.iss.as_deref(),
+            claim => claims.others.get(claim).and_then(Value::as_str),
+        };
+        let client_id = name.and_then(ClientId::new);
+        client_id
+            .map(|client_id| (client_id, until))
+            .ok_or(Denied::Forbidden("the token names no client id"))
+    }
+}
+
+const BAD_TIME: &str = "the token has a bad time";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Keys, each for one algorithm, and the signature of a token (JWS compact serialization, RFC 7515 §7.1). No I/O.
+//!
+//! The signatures are ring's. The crates for JWTs either keep their cryptography in a global of the process, which is the
+//! host's, or bring a second library for it; what is left without them is three parts and two dots.
+
+use data_encoding::BASE64URL_NOPAD;
+use ring::{
+    hmac,
+    signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm},
+};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
+use serde::{Deserialize, de::IgnoredAny};
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A key for one algorithm: what a token says of itself only has to match.
+pub(super) struct Key {
+    id: Option<String>,
+    algorithm: Algorithm,
+    material: Material,
+}
+
+/// RFC 7518 §3.1, RFC 8037.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Hs256,
+    Rs256,
+    Es256,
+    EdDsa,
+}
+
+enum Material {
+    Secret(hmac::Key),
+    Public(UnparsedPublicKey<Vec<u8>>),
+    /// Modulus and exponent.
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
+}
+
+/// What is wrong with a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Malformed,
+    /// Not one that is known here, or not that of its key.
+    Algorithm,
+    /// Whether the token names its key.
+    UnknownKey {
+        is_named: bool,
+    },
+    Signature,
+}
+
+/// The header of a token (RFC 7515 §4.1). A member that comes twice is an error.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    /// What it lists must be understood, and nothing is.
+    crit: Option<IgnoredAny>,
+}
+
+/// One key of a set (RFC 7517 §4, RFC 7518 §6, RFC 8037 §2).
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    k: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+/// The payload of a token that one of these keys has signed.
+pub(super) fn verify<'k>(
+    token: &str,
+    keys: impl Iterator<Item = &'k Key>,
+) -> Result<Vec<u8>, Fault> {
+    let (signed, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
+    let (header, payload) = signed.split_once('.').ok_or(Fault::Malformed)?;
+    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Fault::Malformed)?;
+    let (payload, signature) = (decode(payload)?, decode(signature)?);
+    if header.crit.is_some() {
+        return Err(Fault::Malformed);
+    }
+    let algorithm = Algorithm::of(&header.alg).ok_or(Fault::Algorithm)?;
+    let is_named = header.kid.is_some();
+    let mut fault = Fault::UnknownKey { is_named };
+    for key in keys.filter(|key| key.is_called(header.kid.as_deref())) {
+        if key.algorithm != algorithm {
+            if fault != Fault::Signature {
+                fault = Fault::Algorithm;
+            }
+        } else if key.has_signed(signed.as_bytes(), &signature) {
+            return Ok(payload);
+        } else {
+            fault = Fault::Signature;
+        }
+    }
+    Err(fault)
+}
+
+/// Base64url without padding and without stray bits: each token has one spelling.
+fn decode(part: &str) -> Result<Vec<u8>, Fault> {
+    BASE64URL_NOPAD
+        .decode(part.as_bytes())
+        .map_err(|_| Fault::Malformed)
+}
+
+/// The keys of `auth_jwt_key`: those of its PEM blocks, or else the text is a secret.
+///
+/// # Errors
+/// `Config`, naming the variable and not the value.
+pub(super) fn from_text(text: &str) -> Result<Vec<Key>> {
+    let bad = |what: &str| {
+        let text = format!("FASTSOCK_AUTH_JWT_KEY: {what}");
+        Error::new(ErrorKind::Config, text)
+    };
+    if !text.contains("-----BEGIN ") {
+        let key = Key::secret(text.as_bytes(), None);
+        return Ok(vec![key.ok_or_else(|| bad(SHORT_SECRET))?]);
+    }
+    let keys: Vec<_> = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad("this PEM cannot be read"))?;
+    if keys.is_empty() {
+        return Err(bad("there is no PEM block PUBLIC KEY"));
+    }
+    keys.iter()
+        .map(|der| {
+            Key::public(der).ok_or_else(|| {
+                bad("a PEM block is no key for RS256 (of 2048 bits or more), ES256 or EdDSA")
+            })
+        })
+        .collect()
+}
+
+/// The keys of a JWK set that can be used here; others are passed over (RFC 7517 §5).
+pub(super) fn from_jwks(text: &[u8]) -> Result<Vec<Key>, &'static str> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: Set = serde_json::from_slice(text).map_err(|_| "not a JWK set")?;
+    if set.keys.len() > MOST_KEYS {
+        return Err("the JWK set has more than 100 keys");
+    }
+    let keys: Vec<_> = set
+        .keys
+        .into_iter()
+        .filter_map(|key| Key::from_jwk(serde_json::from_value(key).ok()?))
+        .collect();
+    if keys.is_empty() {
+        return Err("the JWK set has no key for HS256, RS256, ES256 or EdDSA");
+    }
+    Ok(keys)
+}
+
+impl Key {
+    /// For HS256; `None` when it is too short to be safe.
+    fn secret(secret: &[u8], id: Option<String>) -> Option<Self> {
+        (secret.len() >= LEAST_SECRET_BYTES).then(|| Self {
+            id,
+            algorithm: Algorithm::Hs256,
+            material: Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret)),
+        })
+    }
+
+    /// From a SubjectPublicKeyInfo (RFC 5280 §4.1).
+    fn public(der: &[u8]) -> Option<Self> {
+        let info = SubjectPublicKeyInfoRef::try_from(der).ok()?;
+        let bytes = info.subject_public_key.as_bytes()?;
+        let curve = info.algorithm.parameters_oid().ok();
+        match info.algorithm.oid {
+            // The modulus takes all but some 14 bytes of it.
+            RSA if bytes.len() >= LEAST_MODULUS_BYTES => Some(Self::of(
+                Algorithm::Rs256,
+                &signature::RSA_PKCS1_2048_8192_SHA256,
+                bytes,
+            )),
+            EC if curve == Some(P_256) => Self::p256(bytes),
+            ED25519 => Self::ed25519(bytes),
+            _ => None,
+        }
+    }
+
+    fn p256(point: &[u8]) -> Option<Self> {
+        let is_uncompressed = point.len() == 65 && point[0] == 4;
+        is_uncompressed
+            .then(|| Self::of(Algorithm::Es256, &signature::ECDSA_P256_SHA256_FIXED, point))
+    }
+
+    fn ed25519(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == 32).then(|| Self::of(Algorithm::EdDsa, &signature::ED25519, bytes))
+    }
+
+    fn of(
+        algorithm: Algorithm,
+        verification: &'static dyn VerificationAlgorithm,
+        bytes: &[u8],
+    ) -> Self {
+        let public = UnparsedPublicKey::new(verification, bytes.to_vec());
+        Self {
+            id: None,
+            algorithm,
+            material: Material::Public(public),
+        }
+    }
+
+    fn from_jwk(jwk: Jwk) -> Option<Self> {
+        let is_for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && jwk
+                .key_ops
+                .as_ref()
+                .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+        if !is_for_signatures {
+            return None;
+        }
+        let bytes = |text: &Option<String>| decode(text.as_deref()?).ok();
+        let mut key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+            ("oct", _) => Self::secret(&bytes(&jwk.k)?, None)?,
+            ("RSA", _) => {
+                let (n, e) = (bytes(&jwk.n)?, bytes(&jwk.e)?);
+                if n.len() < LEAST_MODULUS_BYTES {
+                    return None;
+                }
+                Self {
+                    id: None,
+                    algorithm: Algorithm::Rs256,
+                    material: Material::Rsa(RsaPublicKeyComponents { n, e }),
+                }
+            }
+            ("EC", Some("P-256")) => {
+                let point = [vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat();
+                Self::p256(&point)?
+            }
+            ("OKP", Some("Ed25519")) => Self::ed25519(&bytes(&jwk.x)?)?,
+            _ => return None,
+        };
+        key.id = jwk.kid;
+        let is_meant = |alg: &str| Algorithm::of(alg) == Some(key.algorithm);
+        jwk.alg.as_deref().is_none_or(is_meant).then_some(key)
+    }
+
+    /// Whether a token that names this key can mean it. One without a name can be any, and so can a key.
+    fn is_called(&self, id: Option<&str>) -> bool {
+        match (self.id.as_deref(), id) {
+            (Some(own), Some(named)) => own == named,
+            _ => true,
+        }
+    }
+
+    fn has_signed(&self, signed: &[u8], signature: &[u8]) -> bool {
+        match &self.material {
+            Material::Secret(key) => hmac::verify(key, signed, signature).is_ok(),
+            Material::Public(key) => key.verify(signed, signature).is_ok(),
+            Material::Rsa(key) => key
+                .verify(&signature::RSA_PKCS1_2048_8192_SHA256, signed, signature)
+                .is_ok(),
+        }
+    }
+}
+
+impl Algorithm {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "HS256" => Some(Self::Hs256),
+            "RS256" => Some(Self::Rs256),
+            "ES256" => Some(Self::Es256),
+            "EdDSA" | "Ed25519" => Some(Self::EdDsa), // RFC 9864 calls it by its curve
+            _ => None,
+        }
+    }
+}
+
+impl Fault {
+    /// The words for the device and the log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "the token is malformed",
+            Self::Algorithm => "the token's algorithm is not its key's",
+            Self::UnknownKey { .. } => "the token's key is unknown",
+            Self::Signature => "the token's signature is wrong",
+        }
+    }
+}
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// RFC 7518 §3.2: as long as the hash.
+const LEAST_SECRET_BYTES: usize = 32;
+const SHORT_SECRET: &str = "a secret for HS256 has at least 32 bytes";
+/// RFC 7518 §3.3: 2048 bits.
+const LEAST_MODULUS_BYTES: usize = 256;
+const MOST_KEYS: usize = 100;

@@ -1,0 +1,313 @@
+//! The port to who may connect: what a device shows, and what comes of it.
+
+#[cfg(feature = "jwt")]
+pub(crate) mod jwt;
+pub(crate) mod tokens;
+pub(crate) mod webhook;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use crate::{
+    broker::BoxFuture,
+    types::{ClientId, ConnectRequest, Credentials, Refusal},
+};
+
+/// Decides who may connect, and under which client id.
+pub(crate) trait Authenticate: Send + Sync {
+    /// Decides about one device. Never panics; every wait in it has a deadline.
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>>;
+
+    /// Whether what a session was let in on holds still. Asked once more when it has its seat: what was withdrawn in between
+    /// is noticed either here or by who withdraws it.
+    fn holds(&self, client_id: &ClientId, grant: &Grant) -> bool {
+        let _ = (client_id, grant);
+        true
+    }
+}
+
+/// Who may connect when no hook of the host decides.
+pub(crate) enum Auth {
+    /// Anyone who names a client id, in the `token` of the request target.
+    Open,
+    /// Whose client certificate TLS has checked.
+    Certificate,
+    /// Whom a provider lets in.
+    Provider(Arc<dyn Authenticate>),
+}
+
+/// What one device shows, and from where.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) place: Place,
+    pub(crate) credential: &'a str,
+    pub(crate) remote_addr: SocketAddr,
+}
+
+/// Where a credential was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    Bearer,
+    Subprotocol,
+    Certificate,
+    Query,
+}
+
+/// Who is let in, and on what.
+pub(crate) struct Admitted {
+    pub(crate) client_id: ClientId,
+    /// Boxed: most sessions have none.
+    pub(crate) grant: Option<Box<Grant>>,
+}
+
+/// What a session was let in on.
+#[derive(Default)]
+pub(crate) struct Grant {
+    /// When it runs out.
+    pub(crate) until: Option<Instant>,
+    /// The token, when it can be withdrawn.
+    pub(crate) token: Option<Digest>,
+}
+
+/// Why a device is not let in. The words go to the device and to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// It shows nothing.
+    Missing,
+    /// What it shows is no credential, or none any more.
+    Invalid(&'static str),
+    /// What it shows is known, and not allowed.
+    Forbidden(&'static str),
+    /// Who would know cannot be asked now.
+    Unavailable(&'static str),
+}
+
+impl Auth {
+    /// Decides about one device.
+    ///
+    /// # Errors
+    /// The answer it gets, and a header line that goes with it.
+    pub(crate) async fn admit(
+        &self,
+        request: &ConnectRequest,
+    ) -> Result<Admitted, (Refusal, Option<&'static str>)> {
+        let credentials = &request.credentials;
+        let named = |name: &Option<String>| {
+            let client_id = name.as_deref().and_then(ClientId::new);
+            client_id.map(Admitted::from).ok_or(Denied::Missing)
+        };
+        match self {
+            Self::Open => named(&credentials.token).map_err(|denied| (denied.refusal(), None)),
+            Self::Certificate => named(&credentials.certificate).map_err(|_| {
+                let refusal = Refusal::new(401, "a client certificate is required");
+                (refusal, None)
+            }),
+            Self::Provider(provider) => {
+                let admitted = match shown(credentials) {
+                    Some((place, credential)) => {
+                        let remote_addr = request.remote_addr;
+                        let shown = Shown {
+                            place,
+                            credential,
+                            remote_addr,
+                        };
+                        provider.authenticate(shown).await
+                    }
+                    None => Err(Denied::Missing),
+                };
+                admitted.map_err(|denied| (denied.refusal(), denied.challenge()))
+            }
+        }
+    }
+
+    /// Whether what a session was let in on holds still.
+    pub(crate) fn holds(&self, client_id: &ClientId, grant: Option<&Grant>) -> bool {
+        match (self, grant) {
+            (Self::Provider(provider), Some(grant)) => provider.holds(client_id, grant),
+            _ => true,
+        }
+    }
+}
+
+/// The credential that counts: what is meant for it before what is convenient.
+fn shown(credentials: &Credentials) -> Option<(Place, &str)> {
+    [
+        (Place::Bearer, &credentials.bearer),
+        (Place::Subprotocol, &credentials.subprotocol),
+        (Place::Certificate, &credentials.certificate),
+        (Place::Query, &credentials.token),
+    ]
+    .into_iter()
+    .find_map(|(place, text)| Some((place, text.as_deref()?)))
+    .filter(|(_, text)| !text.is_empty())
+}
+
+impl Shown<'_> {
+    /// The client id of a certificate: TLS has checked it, so there is nothing left to decide.
+    pub(crate) fn certified(&self) -> Option<Result<Admitted, Denied>> {
+        (self.place == Place::Certificate).then(|| {
+            let client_id = ClientId::new(self.credential);
+            client_id.map(Admitted::from).ok_or(Denied::Missing)
+        })
+    }
+}
+
+impl Place {
+    /// The word for it in the webhook's request.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bearer => "bearer",
+            Self::Subprotocol => "subprotocol",
+            Self::Certificate => "certificate",
+            Self::Query => "query",
+        }
+    }
+}
+
+impl From<ClientId> for Admitted {
+    fn from(client_id: ClientId) -> Self {
+        Self {
+            client_id,
+            grant: None,
+        }
+    }
+}
+
+impl Grant {
+    /// One that runs out at a time of the clock; a time that no clock here will reach is none.
+    pub(crate) fn until(at: SystemTime) -> Self {
+        let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+        Self {
+            until: Instant::now().checked_add(left),
+            token: None,
+        }
+    }
+}
+
+impl Denied {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Missing => Refusal::new(401, "a token is required"),
+            Self::Invalid(why) => Refusal::new(401, why),
+            Self::Forbidden(why) => Refusal::new(403, why),
+            Self::Unavailable(why) => Refusal::new(503, why).with_retry_after(RETRY_AFTER_S),
+        }
+    }
+
+    /// RFC 9110 §11.6.1 and RFC 6750 §3: a 401 says how to do better.
+    fn challenge(self) -> Option<&'static str> {
+        match self {
+            Self::Missing => Some("WWW-Authenticate: Bearer"),
+            Self::Invalid(_) => Some("WWW-Authenticate: Bearer error=\"invalid_token\""),
+            Self::Forbidden(_) | Self::Unavailable(_) => None,
+        }
+    }
+}
+
+/// Whoever is between us and a plain `http` URL decides who may connect.
+fn warn_of_plain_http(variable: &'static str, url: &url::Url) {
+    let is_here = match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if url.scheme() == "http" && !is_here {
+        tracing::warn!(
+            variable,
+            "plain http beyond loopback: anyone on the way can let devices in"
+        );
+    }
+}
+
+/// A NumericDate of RFC 7519 §2: seconds since 1970, with a fraction perhaps. `None` for what no clock can show.
+fn unix_time(seconds: f64) -> Option<SystemTime> {
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(since)
+}
+
+/// The SHA-256 of a secret. Compared in constant time, and never printed.
+#[derive(Clone, Copy)]
+pub(crate) struct Digest([u8; 32]);
+
+impl Digest {
+    /// Of these parts, one after the other.
+    pub(crate) fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// From 64 hexadecimal digits, of either case.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        Some(Self(bytes.ok()?.try_into().ok()?))
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Digest {}
+
+impl std::hash::Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest")
+    }
+}
+
+/// When to come back to a provider that cannot be asked.
+const RETRY_AFTER_S: u32 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_for_it_comes_before_what_is_convenient() {
+        let text = |text: &str| Some(text.to_owned());
+        let mut credentials = Credentials {
+            token: text("t"),
+            bearer: text("b"),
+            subprotocol: text("s"),
+            certificate: text("c"),
+        };
+        assert_eq!(shown(&credentials), Some((Place::Bearer, "b")));
+        credentials.bearer = None;
+        assert_eq!(shown(&credentials), Some((Place::Subprotocol, "s")));
+        credentials.subprotocol = None;
+        assert_eq!(shown(&credentials), Some((Place::Certificate, "c")));
+        credentials.certificate = None;
+        assert_eq!(shown(&credentials), Some((Place::Query, "t")));
+        credentials.token = None;
+        assert_eq!(shown(&credentials), None);
+    }
+
+    #[test]
+    fn a_digest_is_that_of_fips_180() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::from_hex(abc), Some(Digest::of(&[b"a", b"bc"])));
+        assert_eq!(Digest::from_hex(&abc.to_uppercase()), Digest::from_hex(abc));
+        assert_eq!(Digest::from_hex(&abc[1..]), None);
+        assert_eq!(Digest::from_hex(&abc[2..]), None);
+    }
+}
