@@ -980,6 +980,12 @@ fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
 fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
 
 /**
+ * Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+ * the file, when one cannot be used; what was read before stays then.
+ */
+fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
+
+/**
  * Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
  * come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
  */

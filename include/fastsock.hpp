@@ -260,6 +260,10 @@ public:
     return detail::take(addr);
   }
 
+  /** Reads the files of certificates again, for connections to come; sessions stay. Throws error with
+      FASTSOCK_STATUS_CONFIG when one cannot be used; what was read before stays then. */
+  void reload() const { detail::check(fastsock_bridge_reload(raw_)); }
+
   /** Begins to stop without waiting; allowed inside a hook. */
   void request_stop() const { detail::check(fastsock_bridge_request_stop(raw_)); }
 

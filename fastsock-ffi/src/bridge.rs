@@ -149,6 +149,17 @@ pub unsafe extern "C" fn fastsock_bridge_request_stop(
     Ok(())
 }
 
+/// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+/// the file, when one cannot be used; what was read before stays then.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_reload(
+    bridge: Option<&fastsock_bridge>,
+) -> fastsock_status {
+    fastsock_bridge::enter(bridge)?.core.reload()?;
+    Ok(())
+}
+
 /// Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
 /// come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
 #[apply(c_abi)]

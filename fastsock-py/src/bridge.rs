@@ -135,6 +135,13 @@ impl Bridge {
         self.core.stop(py, timeout)
     }
 
+    /// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads, with the interpreter let go.
+    ///
+    /// Raises ConfigError, naming the setting and the file, when one cannot be used; what was read before stays then.
+    fn reload(&self, py: Python<'_>) -> PyResult<()> {
+        self.core.reload(py)
+    }
+
     /// Waits until the bridge has stopped, at most timeout seconds; False when that time is over. Ctrl-C raises
     /// KeyboardInterrupt here, and the bridge goes on: leaving the with block stops it.
     #[pyo3(signature = (timeout=None))]

@@ -87,6 +87,11 @@ impl Core {
         Ok(Leftover(run.leftover().unwrap_or_default()))
     }
 
+    pub(crate) fn reload(&self, py: Python<'_>) -> PyResult<()> {
+        let run = self.run()?;
+        py.detach(|| run.handle.reload()).map_err(|e| raised(&e))
+    }
+
     /// Waits until it has stopped.
     pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let Some(run) = self.latest()? else {

@@ -223,6 +223,10 @@ impl LoopBridge {
         Ok(None)
     }
 
+    fn reload(&self, py: Python<'_>) -> PyResult<()> {
+        self.core.reload(py)
+    }
+
     fn disconnect(&self, id: &str, code: Option<u16>, reason: Option<&str>) -> PyResult<bool> {
         self.core.disconnect(id, code, reason)
     }

@@ -132,6 +132,14 @@ impl Bridge {
         self.bridge.request_stop();
     }
 
+    /// As [`crate::Bridge::reload`].
+    ///
+    /// # Errors
+    /// `Config`.
+    pub fn reload(&self) -> Result<()> {
+        self.bridge.reload()
+    }
+
     /// As [`crate::Bridge::stop`]; blocks until everything has ended, the threads of the runtime too.
     pub fn stop(&self, deadline: Duration) -> Leftover {
         let leftover = self.handle.block_on(self.bridge.stop(deadline));

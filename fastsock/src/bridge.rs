@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::{
     admin,
     auth::{Auth, Authenticate, tokens, webhook::Webhook},
@@ -153,6 +155,14 @@ impl Bridge {
     /// cannot be given is passed over. In no order with [`Bridge::send`]. For hosts with one thread for many hooks.
     pub fn resolve_soon(&self, ticket: Ticket, answer: Answer) {
         verbs::resolve_soon(&self.0.shared, ticket, answer);
+    }
+
+    /// Reads the files of certificates again, for connections to come; sessions stay. Reads from disk and so blocks for a moment.
+    ///
+    /// # Errors
+    /// `Config`, naming the variable and the path, when a file cannot be used; what was read before stays. It is logged, too.
+    pub fn reload(&self) -> Result<()> {
+        verbs::reload(&self.0.shared)
     }
 
     /// Begins to stop without waiting: nobody is accepted any more and all sessions are told to close.
@@ -349,6 +359,8 @@ impl Builder {
         );
         Ok(Arc::new(Shared {
             addresses: Addresses::new(config.limit_connections_per_ip),
+            #[cfg(feature = "tls")]
+            tls: ServerTls::new(&config)?,
             trusted: config.trusted_networks(),
             config,
             auth,

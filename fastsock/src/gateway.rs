@@ -29,6 +29,7 @@ use crate::{
     shared::{Place, Places, Shared},
     socket::Socket,
     types::{CloseReason, Refusal},
+    wire::Wire,
 };
 
 /// Binds the device port: all addresses, IPv6 and IPv4 on one socket where there is IPv6, unless one is named.
@@ -140,7 +141,9 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, door: &mut D
         Err(refusal) => {
             shared.gateway.spawn_until_stopped(async move {
                 let (extra, at_most) = (Extra::default(), LINGERING_MAX_WHEN_FULL);
-                handshake.refuse(stream, &refusal, extra, at_most).await;
+                handshake
+                    .refuse(stream.into(), &refusal, extra, at_most)
+                    .await;
             });
         }
     }
@@ -222,12 +225,23 @@ impl From<Refusal> for Broken {
 impl Handshake {
     async fn run(mut self, mut stream: TcpStream, mut places: Places, turn: Option<Place>) {
         let deadline = Instant::now() + self.shared.config.limit_handshake_time;
-        let head = timeout_at(deadline, async {
-            self.hear_proxy(&mut stream, &mut places).await?;
-            self.read_head(&mut stream).await
-        })
-        .await
-        .unwrap_or(Err(Broken::Abandoned));
+        let heard = timeout_at(deadline, self.hear_proxy(&mut stream, &mut places)).await;
+        let (mut wire, name) = match heard.unwrap_or(Err(Broken::Abandoned)) {
+            Ok(()) => match timeout_at(deadline, self.secure(stream)).await {
+                Ok(Some(secured)) => secured,
+                Ok(None) | Err(_) => return self.abandon(),
+            },
+            Err(Broken::Refused(refusal, extra)) => {
+                drop(turn);
+                return self
+                    .refuse(stream.into(), &refusal, extra, LINGERING_MAX)
+                    .await;
+            }
+            Err(Broken::Abandoned) => return self.abandon(),
+        };
+        let head = timeout_at(deadline, self.read_head(&mut wire, name))
+            .await
+            .unwrap_or(Err(Broken::Abandoned));
         let seated = match head {
             Ok((mut upgrade, rest)) => self
                 .seat(&mut upgrade, &mut places)
@@ -238,14 +252,36 @@ impl Handshake {
         drop(turn);
         match seated {
             Ok((upgrade, rest, Some(seat))) => {
-                self.open(stream, &upgrade, rest, seat, places).await;
+                self.open(wire, &upgrade, rest, seat, places).await;
             }
-            Ok((upgrade, rest, None)) => self.end_fight(stream, &upgrade, rest).await,
+            Ok((upgrade, rest, None)) => self.end_fight(wire, &upgrade, rest).await,
             Err(Broken::Refused(refusal, extra)) => {
-                self.refuse(stream, &refusal, extra, LINGERING_MAX).await;
+                self.refuse(wire, &refusal, extra, LINGERING_MAX).await;
             }
-            Err(Broken::Abandoned) => self.shared.books.lock().abandoned += 1,
+            Err(Broken::Abandoned) => self.abandon(),
         }
+    }
+
+    /// The TLS handshake, if the port has TLS. Returns the name in the device's certificate, too.
+    #[cfg(feature = "tls")]
+    async fn secure(&self, stream: TcpStream) -> Option<(Wire, Option<String>)> {
+        let Some(tls) = &self.shared.tls else {
+            return Some((stream.into(), None));
+        };
+        let secured = tls.accept(stream.into()).await.inspect_err(|error| {
+            self.shared.running.tls_failed.add(1);
+            tracing::debug!(remote_addr = %self.addr, %error, "TLS handshake failed");
+        });
+        secured.ok()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn secure(&self, stream: TcpStream) -> Option<(Wire, Option<String>)> {
+        Some((stream.into(), None))
+    }
+
+    fn abandon(&self) {
+        self.shared.books.lock().abandoned += 1;
     }
 
     /// Reads the PROXY header that a trusted proxy has to send, and not one byte more: what follows may be TLS.
@@ -294,8 +330,12 @@ impl Handshake {
         }
     }
 
-    /// Reads until the head is whole. Returns what came after it, too.
-    async fn read_head(&self, stream: &mut TcpStream) -> Result<(Box<Upgrade>, Vec<u8>), Broken> {
+    /// Reads until the head is whole. Returns what came after it, too. `name` is that of the device's certificate.
+    async fn read_head(
+        &self,
+        wire: &mut Wire,
+        name: Option<String>,
+    ) -> Result<(Box<Upgrade>, Vec<u8>), Broken> {
         let config = &self.shared.config;
         let limits = HeadLimits {
             bytes: config.limit_head_bytes,
@@ -305,14 +345,17 @@ impl Handshake {
         loop {
             // One byte over the limit is read, so that a head of just that size is told from a longer one.
             let room = (limits.bytes + 1).saturating_sub(bytes.len()).max(1) as u64;
-            match (&mut *stream).take(room).read_buf(&mut bytes).await {
+            match (&mut *wire).take(room).read_buf(&mut bytes).await {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Err(Broken::Abandoned),
             }
             match handshake::parse(&bytes, &limits, self.addr) {
                 Head::Partial => {}
                 Head::Refused(refusal, extra) => return Err(Broken::Refused(refusal, extra)),
-                Head::Upgrade(upgrade, length) => return Ok((upgrade, bytes.split_off(length))),
+                Head::Upgrade(mut upgrade, length) => {
+                    upgrade.request.credentials.certificate = name;
+                    return Ok((upgrade, bytes.split_off(length)));
+                }
             }
         }
     }
@@ -440,7 +483,7 @@ impl Handshake {
     /// Writes the 101 and hands the connection to its session.
     async fn open(
         self,
-        mut stream: TcpStream,
+        mut wire: Wire,
         upgrade: &Upgrade,
         rest: Vec<u8>,
         seat: Arc<Seat>,
@@ -452,25 +495,24 @@ impl Handshake {
         };
         let deadline = Instant::now() + self.shared.config.write_timeout;
         if !matches!(
-            timeout_at(deadline, stream.write_all(&upgrade.answer())).await,
+            timeout_at(deadline, write(&mut wire, &upgrade.answer())).await,
             Ok(Ok(()))
         ) {
-            self.shared.books.lock().abandoned += 1;
-            return; // the guard empties the seat
+            return self.abandon(); // the guard empties the seat
         }
         std::mem::forget(guard); // from here on the session answers for the seat
         self.shared.welcome(&seat);
         self.shared
             .broker
             .seen(&seat.client_id, seat.mark_seen(SystemTime::now()));
-        let socket = Socket::new(stream, rest, self.shared.config.limit_message_bytes);
+        let socket = Socket::new(wire, rest, self.shared.config.limit_message_bytes);
         // A fresh task: this one has grown with the handshake.
         let session = Session::new(self.shared.clone(), seat, socket, places);
         self.shared.sessions.spawn(session.run());
     }
 
     /// The id changes hands too often: the device gets its 101 and is told so, since a refusal would not reach it as a code.
-    async fn end_fight(self, mut stream: TcpStream, upgrade: &Upgrade, rest: Vec<u8>) {
+    async fn end_fight(self, mut wire: Wire, upgrade: &Upgrade, rest: Vec<u8>) {
         *self
             .shared
             .books
@@ -480,36 +522,42 @@ impl Handshake {
             .or_default() += 1;
         let deadline = Instant::now() + self.shared.config.close_timeout;
         let told = async {
-            stream.write_all(&upgrade.answer()).await?;
-            let mut socket = Socket::new(stream, rest, self.shared.config.limit_message_bytes);
+            write(&mut wire, &upgrade.answer()).await?;
+            let mut socket = Socket::new(wire, rest, self.shared.config.limit_message_bytes);
             let _ = std::future::poll_fn(|cx| {
                 std::task::Poll::Ready(socket.close(cx, 4429, CloseReason::TooMany.as_str()))
             })
             .await;
             let _ = std::future::poll_fn(|cx| socket.poll_flush(cx)).await;
-            let mut stream = socket.into_stream();
-            stream.shutdown().await?;
-            io::Result::Ok(stream)
+            socket.end().await
         };
         if let Ok(Ok(stream)) = timeout_at(deadline, told).await {
             linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
         }
     }
 
-    async fn refuse(&self, mut stream: TcpStream, refusal: &Refusal, extra: Extra, at_most: usize) {
+    async fn refuse(&self, mut wire: Wire, refusal: &Refusal, extra: Extra, at_most: usize) {
         self.shared.count_refusal(refusal.status);
         tracing::debug!(remote_addr = %self.addr, status = refusal.status, reason = %refusal.reason, "Handshake refused");
+        #[cfg(feature = "tls")]
+        if self.shared.tls.is_some() && wire.is_plain() {
+            return; // before TLS there is no way to tell, and TLS costs what there is too little of
+        }
         let deadline = Instant::now() + self.shared.config.close_timeout;
         let told = async {
-            stream
-                .write_all(&handshake::refusal(refusal, extra))
-                .await?;
-            stream.shutdown().await
+            write(&mut wire, &handshake::refusal(refusal, extra)).await?;
+            wire.end().await
         };
-        if matches!(timeout_at(deadline, told).await, Ok(Ok(()))) {
+        if let Ok(Ok(stream)) = timeout_at(deadline, told).await {
             linger(stream, deadline, &self.shared.lingering, at_most).await;
         }
     }
+}
+
+/// Writes all bytes, through TLS too.
+async fn write(wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
+    wire.write_all(bytes).await?;
+    wire.flush().await
 }
 
 /// Empties a seat whose device got no 101, however its handshake broke off.

@@ -54,6 +54,7 @@ mod tasks;
 mod tls;
 mod types;
 mod verbs;
+mod wire;
 
 pub use bridge::{Bridge, Builder};
 pub use config::*;

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::AsyncWriteExt,
-    time::{Instant, Sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
@@ -43,7 +40,7 @@ pub(crate) struct Session {
     meter: Option<Box<Meter>>,
     /// It is not read, because a hook has not answered about the last uplink.
     is_undecided: bool,
-    /// A control frame waits to be flushed.
+    /// A control frame waits to be flushed, or what TLS holds.
     has_control: bool,
     was_told_of_no_remote: bool,
     /// Its places among the connections, given back at the end.
@@ -119,8 +116,9 @@ impl Session {
                 Poll::Pending => is_blocked = true,
             }
         }
+        self.has_control |= self.socket.has_unsent();
         if self.has_control && !is_blocked {
-            match self.socket.poll_flush(cx) {
+            match self.socket.poll_control(cx, &self.seat) {
                 Poll::Ready(result) => {
                     result?;
                     self.has_control = false;
@@ -417,11 +415,8 @@ impl Session {
         let is_clean = timeout_at(deadline, self.say_goodbye(reason))
             .await
             .unwrap_or(false);
-        if is_clean {
-            let mut stream = self.socket.into_stream();
-            if stream.shutdown().await.is_ok() {
-                linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
-            }
+        if is_clean && let Ok(Ok(stream)) = timeout_at(deadline, self.socket.end()).await {
+            linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
         }
         drop(self.places);
     }

@@ -13,6 +13,8 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
+#[cfg(feature = "tls")]
+use crate::tls::ServerTls;
 use crate::{
     auth::Auth,
     broker::{Broker, Deliver},
@@ -56,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<AtomicUsize>,
     /// The same by address, if that is limited.
     pub(crate) addresses: Option<Arc<Addresses>>,
+    /// What the device port shows under TLS; `None` when it is plain.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ServerTls>,
     /// Whose word on a device's address is taken.
     pub(crate) trusted: Vec<IpNet>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.

@@ -30,6 +30,7 @@ use crate::{
     outbox::Outbox,
     registry::Seat,
     types::{CloseReason, Payload},
+    wire::Wire,
 };
 
 /// One WebSocket connection after its handshake.
@@ -40,9 +41,8 @@ pub(crate) struct Socket {
 
 /// The connection and the frame that is partly in it; tungstenite's own frames queue behind that.
 struct Stream {
-    tcp: TcpStream,
+    wire: Wire,
     begun: Option<Begun>,
-    written_bytes: u64,
 }
 
 /// A downlink that the socket has taken only a part of.
@@ -73,7 +73,7 @@ pub(crate) enum Written {
 
 impl Socket {
     /// Takes over a connection whose 101 is written; `rest` is what the device already sent after its head.
-    pub(crate) fn new(tcp: TcpStream, rest: Vec<u8>, max_message_bytes: usize) -> Self {
+    pub(crate) fn new(wire: Wire, rest: Vec<u8>, max_message_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -85,11 +85,7 @@ impl Socket {
             false => WebSocketContext::from_partially_read(rest, Role::Server, Some(config)),
         };
         Self {
-            io: Stream {
-                tcp,
-                begun: None,
-                written_bytes: 0,
-            },
+            io: Stream { wire, begun: None },
             ws,
         }
     }
@@ -117,10 +113,7 @@ impl Socket {
         seat: &Seat,
     ) -> Poll<io::Result<Written>> {
         for _ in 0..BATCHES_A_TURN {
-            if let Some(payload) = self.io.begun.as_ref().map(|begun| begun.whole.clone()) {
-                ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?;
-                log_sent(seat, &payload);
-            }
+            ready!(self.poll_begun(cx, seat))?;
             let mut batch: Batch = SmallVec::new();
             let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, &mut batch));
             let (whole, has_more) = ready!(written)?;
@@ -157,36 +150,61 @@ impl Socket {
         pending_is_fine(ws.close(&mut Blocking { io, cx }, Some(frame)))
     }
 
-    /// Sends queued control frames, and the rest of a downlink that was begun.
+    /// Writes the rest of the downlink that was begun, if any, and takes it out of its outbox.
+    fn poll_begun(&mut self, cx: &mut Context<'_>, seat: &Seat) -> Poll<io::Result<()>> {
+        if let Some(payload) = self.io.begun.as_ref().map(|begun| begun.whole.clone()) {
+            ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?;
+            log_sent(seat, &payload);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends queued control frames and what TLS holds, after the downlink that was begun.
+    pub(crate) fn poll_control(
+        &mut self,
+        cx: &mut Context<'_>,
+        seat: &Seat,
+    ) -> Poll<Result<(), CloseReason>> {
+        match ready!(self.poll_begun(cx, seat)) {
+            Ok(()) => self.poll_flush(cx),
+            Err(_) => Poll::Ready(Err(CloseReason::Lost)),
+        }
+    }
+
+    /// For a session that has left its seat: sends queued control frames, the rest of a downlink that was begun, and what TLS holds.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let Self { io, ws } = self;
         if ready!(io.poll_finish(cx)).is_err() {
             return Poll::Ready(Err(CloseReason::Lost));
         }
         match ws.flush(&mut Blocking { io, cx }) {
-            Ok(()) => Poll::Ready(Ok(())),
+            Ok(()) | Err(WsError::ConnectionClosed) => {
+                let flushed = ready!(Pin::new(&mut io.wire).poll_flush(cx));
+                Poll::Ready(flushed.map_err(|_| CloseReason::Lost))
+            }
             Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            Err(WsError::ConnectionClosed) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(reason_of(&error))),
         }
     }
 
+    /// Whether TLS holds bytes that only [`Socket::poll_flush`] sends. Never so without TLS.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.io.wire.has_unsent()
+    }
+
     /// How much the connection has taken so far; standing still is how a slow consumer shows.
     pub(crate) fn written_bytes(&self) -> u64 {
-        self.io.written_bytes
+        self.io.wire.written_bytes()
     }
 
     /// Makes the kernel give up on a peer that acknowledges nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
     pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(&self.io.tcp).set_tcp_user_timeout(timeout);
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let _ = timeout;
+        self.io.wire.set_user_timeout(timeout);
     }
 
-    /// The bare connection, for closing.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.io.tcp
+    /// Ends writing. Returns the bare connection.
+    pub(crate) async fn end(self) -> io::Result<TcpStream> {
+        self.io.wire.end().await
     }
 }
 
@@ -211,7 +229,7 @@ impl Stream {
             .iter()
             .flat_map(|(head, payload)| [IoSlice::new(head.left()), IoSlice::new(payload)])
             .collect();
-        let written = match Pin::new(&mut self.tcp).poll_write_vectored(cx, &slices) {
+        let written = match Pin::new(&mut self.wire).poll_write_vectored(cx, &slices) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -220,7 +238,6 @@ impl Stream {
                 return Poll::Pending;
             }
         };
-        self.written_bytes += written as u64;
         let whole = self.note(batch, written);
         outbox.wrote(whole, self.begun.is_some());
         Poll::Ready(Ok((whole, !outbox.is_empty())))
@@ -244,11 +261,10 @@ impl Stream {
                 IoSlice::new(begun.header.left()),
                 IoSlice::new(&begun.payload),
             ];
-            let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, &slices))?;
+            let written = ready!(Pin::new(&mut self.wire).poll_write_vectored(cx, &slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written_bytes += written as u64;
             if begun.advance(written) {
                 self.begun = None;
             }
@@ -325,7 +341,7 @@ struct Blocking<'a, 'b, 'c> {
 impl Read for Blocking<'_, '_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(into);
-        match Pin::new(&mut self.io.tcp).poll_read(self.cx, &mut buffer) {
+        match Pin::new(&mut self.io.wire).poll_read(self.cx, &mut buffer) {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -338,10 +354,8 @@ impl Write for Blocking<'_, '_, '_> {
         if self.io.begun.is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match Pin::new(&mut self.io.tcp).poll_write(self.cx, bytes) {
-            Poll::Ready(result) => {
-                result.inspect(|written| self.io.written_bytes += *written as u64)
-            }
+        match Pin::new(&mut self.io.wire).poll_write(self.cx, bytes) {
+            Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

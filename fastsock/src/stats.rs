@@ -241,6 +241,8 @@ counters! {
     reads_paused,
     /// Times a session stopped reading because its device said more than `limit_uplinks` or `limit_uplink_bytes` allow.
     rates_exceeded,
+    /// TLS handshakes that failed: no TLS at all, nothing in common, or no good certificate. They count as abandoned, too.
+    tls_failed,
 }
 
 /// A counter that many tasks add to.

@@ -1,10 +1,13 @@
-//! TLS for what we connect to: rustls with an explicit ring provider, and whom to trust.
+//! TLS for what we connect to: rustls with an explicit ring provider, and whom to trust. [`server`] has the device port's.
+
+mod server;
 
 use std::{path::Path, sync::Arc};
 
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
+pub(crate) use self::server::ServerTls;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A client configuration that trusts the system's certificates (webpki's where the system has none) and those of these
@@ -42,6 +45,18 @@ fn system_roots() -> RootCertStore {
 }
 
 fn add_file(roots: &mut RootCertStore, variable: &str, path: &Path) -> Result<()> {
+    for certificate in certificates(variable, path)? {
+        roots.add(certificate).map_err(|e| {
+            let path = path.display().to_string();
+            let text = format!("{variable}: there is a bad certificate in {path:?}");
+            Error::new(ErrorKind::Config, text).with_source(e)
+        })?;
+    }
+    Ok(())
+}
+
+/// The certificates of a PEM file; at least one.
+fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let failed = |what: &str| {
         let text = format!("{variable}: {what} in {:?}", path.display().to_string());
         Error::new(ErrorKind::Config, text)
@@ -49,15 +64,10 @@ fn add_file(roots: &mut RootCertStore, variable: &str, path: &Path) -> Result<()
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| failed("cannot read certificates").with_source(e))?;
-    if certificates.is_empty() {
-        return Err(failed("there is no certificate"));
+    match certificates.is_empty() {
+        true => Err(failed("there is no certificate")),
+        false => Ok(certificates),
     }
-    for certificate in certificates {
-        roots
-            .add(certificate)
-            .map_err(|e| failed("there is a bad certificate").with_source(e))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -81,6 +81,21 @@ pub(crate) fn stats(shared: &Shared) -> Stats {
     }
 }
 
+/// Reads again what comes from files: the certificates of the device port.
+pub(crate) fn reload(shared: &Shared) -> Result<()> {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &shared.tls {
+        tls.reload(&shared.config).inspect_err(|error| {
+            tracing::error!(
+                error = error.to_line(),
+                "Reload failed; what was loaded before stays"
+            );
+        })?;
+    }
+    tracing::info!("Reloaded");
+    Ok(())
+}
+
 /// Answers a decision that was put off.
 pub(crate) fn resolve(shared: &Shared, ticket: Ticket, answer: Answer) -> Result<()> {
     let is_admission = shared.admissions.lock().contains_key(&ticket);

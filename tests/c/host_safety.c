@@ -237,6 +237,7 @@ static void child_of_fork(const fastsock_bridge *bridge) {
   CHECK(fastsock_bridge_wake(bridge) == forked);
   CHECK(fastsock_bridge_wait(bridge, 60000) == forked);
   CHECK(fastsock_bridge_request_stop(bridge) == forked);
+  CHECK(fastsock_bridge_reload(bridge) == forked);
   CHECK(fastsock_bridge_stop(bridge, 60000, NULL, 0) == forked);
   CHECK(fastsock_bridge_free(bridge) == forked);
   CHECK(seconds() - before < 2);
@@ -432,6 +433,7 @@ static void arguments(void) {
   CHECK(fastsock_config_free(NULL) == OK && fastsock_string_free(NULL) == OK);
   CHECK(fastsock_clients_free(NULL) == OK && fastsock_bridge_free(NULL) == OK);
   CHECK(fastsock_bridge_stop(NULL, 0, NULL, 0) == null && fastsock_bridge_request_stop(NULL) == null);
+  CHECK(fastsock_bridge_reload(NULL) == null);
   CHECK(fastsock_bridge_send(NULL, "a", 1, 0, "b", 1, NULL) == null);
   CHECK(fastsock_bridge_disconnect(NULL, "a", 1, 0, NULL, 0) == null);
   CHECK(fastsock_bridge_clients(bridge, NULL) == null && fastsock_bridge_stats(bridge, NULL, 8) == null);

@@ -327,5 +327,5 @@ fn is_message(line: &Value, message: &str) -> bool {
     text == message || (message == READY && text.starts_with(READY))
 }
 
-/// How the ready line begins; the port follows.
-const READY: &str = "WebSocket server running on ws://0.0.0.0:";
+/// How the ready line begins; `ws` or `wss`, and the port follow.
+const READY: &str = "WebSocket server running on ws";

@@ -4,11 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use rustls::{
-    ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use tempfile::TempDir;
@@ -55,16 +58,41 @@ impl Authority {
     pub fn issue(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(|name| (*name).into()).collect();
         let params = CertificateParams::new(names.clone()).expect("host names or addresses");
+        self.sign(&params, names.first().map_or("nobody", String::as_str))
+    }
+
+    fn sign(&self, params: &CertificateParams, name: &str) -> Identity {
         let key = KeyPair::generate().expect("ring makes keys");
         let cert = params
             .signed_by(&key, &self.issuer)
             .expect("the parameters are fine");
         Identity {
-            cert_path: self.write(&names, "cert.pem", &cert.pem()),
-            key_path: self.write(&names, "key.pem", &key.serialize_pem()),
+            cert_path: self.write(name, "cert.pem", &cert.pem()),
+            key_path: self.write(name, "key.pem", &key.serialize_pem()),
             cert: cert.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
         }
+    }
+
+    /// The certificate of a device: a common name, if any, and alternative names; it expires in that many seconds from now.
+    pub fn issue_to_device(&self, common_name: &str, names: &[&str], seconds: i64) -> Identity {
+        let alternative: Vec<String> = names.iter().map(|name| (*name).into()).collect();
+        let mut params = CertificateParams::new(alternative).expect("host names or addresses");
+        params.distinguished_name = DistinguishedName::new();
+        if !common_name.is_empty() {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, common_name);
+        }
+        let now = std::time::SystemTime::now();
+        let length = Duration::from_secs(seconds.unsigned_abs());
+        params.not_before = (now - Duration::from_secs(86_400)).into();
+        params.not_after = match seconds {
+            0.. => now + length,
+            _ => now - length,
+        }
+        .into();
+        self.sign(&params, &format!("device-{common_name}"))
     }
 
     /// A certificate for `localhost` and `127.0.0.1`.
@@ -72,9 +100,8 @@ impl Authority {
         self.issue(&["localhost", "127.0.0.1"])
     }
 
-    fn write(&self, names: &[String], file: &str, pem: &str) -> PathBuf {
-        let first = names.first().map_or("nobody", String::as_str);
-        let path = self.dir.path().join(format!("{first}-{file}"));
+    fn write(&self, name: &str, file: &str, pem: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("{name}-{file}"));
         fs::write(&path, pem).expect("written");
         path
     }
@@ -99,6 +126,33 @@ impl Identity {
                 PrivateKeyDer::Pkcs8(self.key.clone_key()),
             )
             .expect("the key belongs to the certificate");
+        Arc::new(config)
+    }
+
+    /// A device's side of TLS that trusts this authority and, if it has one, shows this certificate.
+    pub fn client_config(
+        authority: &Authority,
+        shown: Option<&Self>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(authority.issuer.der().clone())
+            .expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("ring has them")
+            .with_root_certificates(roots);
+        let config = match shown {
+            None => builder.with_no_client_auth(),
+            Some(shown) => builder
+                .with_client_auth_cert(
+                    vec![shown.cert.clone()],
+                    PrivateKeyDer::Pkcs8(shown.key.clone_key()),
+                )
+                .expect("the key belongs to the certificate"),
+        };
         Arc::new(config)
     }
 

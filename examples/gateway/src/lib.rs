@@ -110,11 +110,14 @@ async fn until_stopped(settings: &Settings) -> Result<ExitCode, String> {
     let bridge = start(settings).await.map_err(|e| e.to_line())?;
     tell_ready(&bridge);
 
-    let signal = signals.stop().await;
+    let reload = || {
+        let _ = bridge.reload(); // the bridge logs what came of it
+    };
+    let signal = signals.stop(reload).await;
     warn!(signal, "Shutdown initiated... Exit code: 0");
     tokio::select! {
         leftover = bridge.stop(STOP_TIME) => tell_leftover(leftover),
-        signal = signals.stop() => {
+        signal = signals.stop(|| ()) => {
             error!(signal, "Shutdown cut short. Exit code: 1");
             return Ok(ExitCode::FAILURE);
         }
@@ -154,7 +157,8 @@ fn tell_ready(bridge: &Bridge) {
         broker = config.broker.as_str(),
         remote = url.map_or_else(|| "none".into(), without_secrets),
         admin = bridge.admin_addr().map_or_else(|| "off".into(), |addr| format!("http://{addr}")),
-        "WebSocket server running on ws://0.0.0.0:{}",
+        "WebSocket server running on {}://0.0.0.0:{}",
+        if config.tls_cert.is_empty() { "ws" } else { "wss" },
         addr.port()
     );
     if !addr.ip().is_loopback() {

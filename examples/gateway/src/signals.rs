@@ -1,4 +1,4 @@
-//! The signals that end the program.
+//! The signals that end the program, and the one that has it read its files again.
 
 use std::{io, time::Duration};
 
@@ -23,30 +23,28 @@ impl Signals {
     }
 
     /// Resolves to the name of the next signal that asks to stop. Those that come with it are the same wish: timeout(1),
-    /// for one, signals the process and then its whole group.
+    /// for one, signals the process and then its whole group. `reload` is called for each SIGHUP meanwhile.
     ///
     /// # Cancel safety
     /// A signal may be lost if it is dropped in the moment after it came.
-    pub(crate) async fn stop(&mut self) -> &'static str {
-        let name = self.next().await;
+    pub(crate) async fn stop(&mut self, reload: impl Fn()) -> &'static str {
+        let name = self.next(&reload).await;
         let settled = tokio::time::sleep(SAME_WISH_TIME);
         tokio::pin!(settled);
         loop {
             tokio::select! {
                 () = &mut settled => return name,
-                _ = self.next() => {}
+                _ = self.next(&reload) => {}
             }
         }
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self, reload: &impl Fn()) -> &'static str {
         loop {
             tokio::select! {
                 Some(()) = self.terminate.recv() => return "SIGTERM",
                 Some(()) = self.interrupt.recv() => return "SIGINT",
-                Some(()) = self.hangup.recv() => {
-                    tracing::info!("SIGHUP is ignored: there is nothing to reload");
-                }
+                Some(()) = self.hangup.recv() => reload(),
             }
         }
     }

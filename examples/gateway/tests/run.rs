@@ -107,11 +107,11 @@ fn a_level_keeps_lesser_lines_away() {
 }
 
 #[test]
-fn a_hangup_is_ignored() {
+fn a_hangup_ends_nothing() {
     let mut gateway = gateway().spawn();
     gateway.port();
     gateway.signal("HUP");
-    assert_eq!(gateway.wait_for("SIGHUP is ignored")["level"], "info");
+    assert_eq!(gateway.wait_for("Reloaded")["level"], "info");
     gateway.signal("TERM");
     assert_eq!(gateway.end().code, Some(0));
 }

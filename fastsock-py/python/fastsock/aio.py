@@ -140,6 +140,10 @@ class AsyncBridge:
             raise StoppedError("the bridge is not running")
         return await side.send(client_id, payload)
 
+    def reload(self) -> None:
+        """Reads the files of certificates again, for connections to come, as Bridge.reload() does. Holds up the loop while it reads."""
+        self._native.reload()
+
     def disconnect(self, client_id: str, /, code: Optional[int] = None, reason: Optional[str] = None) -> bool:
         """Closes the session of a device that is here; False when it is not. Without code and reason: 4510 "kicked"."""
         return self._native.disconnect(client_id, code, reason)

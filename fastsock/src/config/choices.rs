@@ -31,6 +31,18 @@ choice! {
 }
 
 choice! {
+    /// Whether a device has to show a certificate of its own.
+    ClientAuth {
+        /// It is not asked for one.
+        Off = "off",
+        /// It may show one, which must then be good.
+        Optional = "optional",
+        /// Without a good one there is no connection.
+        Required = "required",
+    }
+}
+
+choice! {
     /// How a gateway subscribes to the channels of its devices.
     Subscribe {
         /// One PSUBSCRIBE for all.

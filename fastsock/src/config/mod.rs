@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use self::value::Value;
 pub use self::{
     choices::{
-        AuthKind, BrokerKind, DownlinkBinary, DuplicatePolicy, Full, Gone, Order, Subscribe,
-        UplinkBinary, UplinkFull,
+        AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Full, Gone, Order,
+        Subscribe, UplinkBinary, UplinkFull,
     },
     value::{Headers, Secret},
 };
@@ -137,6 +137,16 @@ settings! {
     listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
     /// Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed.
     listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com, separated by commas";
+    /// PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that
+    /// has the name a device asks for (SNI) is shown, else the first. Read again by `reload`.
+    tls_cert: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_CERT", "paths of PEM files, separated by commas";
+    /// PEM files of their keys, in the same order. Read again by `reload`.
+    tls_key: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_KEY", "paths of PEM files, separated by commas";
+    /// Whether devices are asked for a certificate of their own: `off`; `optional`, one that is shown must be good; `required`. The name in
+    /// it (common name, else the first DNS name, URI or e-mail address) is a credential, and the client id with `FASTSOCK_AUTH=certificate`.
+    tls_client_auth: ClientAuth = ClientAuth::Off, "FASTSOCK_TLS_CLIENT_AUTH", "off, optional or required";
+    /// PEM file of the authorities that sign the certificates of devices. Read again by `reload`.
+    tls_client_ca: Option<PathBuf> = None, "FASTSOCK_TLS_CLIENT_CA", "the path of a PEM file";
     /// Proxies whose word on a device's address is taken, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: nobody's.
     trusted_proxies: Vec<String> = Vec::new(), "FASTSOCK_TRUSTED_PROXIES", "addresses and CIDRs such as 10.0.0.0/8, separated by commas", |list| list.iter().all(|text| network(text).is_some());
     /// Requires a PROXY header, version 1 or 2, of each trusted proxy, before TLS and everything else. Others must not send one.
@@ -409,6 +419,7 @@ impl Config {
             );
             return Err(Error::new(ErrorKind::Config, text));
         }
+        self.check_tls()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -440,6 +451,9 @@ impl Config {
         let needed = match self.auth {
             AuthKind::Tokens if self.auth_tokens_file.is_none() => "FASTSOCK_AUTH_TOKENS_FILE",
             AuthKind::Webhook if self.auth_url.is_none() => "FASTSOCK_AUTH_URL",
+            AuthKind::Certificate if self.tls_client_auth == ClientAuth::Off => {
+                "FASTSOCK_TLS_CLIENT_AUTH"
+            }
             AuthKind::Jwt if !cfg!(feature = "jwt") => {
                 let text = "FASTSOCK_AUTH: this build has no JWT";
                 return Err(Error::new(ErrorKind::Config, text));
@@ -468,6 +482,26 @@ impl Config {
                 default.redis_db,
                 &default.redis_prefix,
             )
+    }
+
+    /// What TLS needs must be there whole: half of it would leave a door open that looks shut.
+    fn check_tls(&self) -> Result<()> {
+        let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
+        let asks = self.tls_client_auth != ClientAuth::Off;
+        let text = if certs != keys {
+            format!(
+                "FASTSOCK_TLS_CERT: {certs} certificates need as many keys; FASTSOCK_TLS_KEY has {keys}"
+            )
+        } else if certs > 0 && !cfg!(feature = "tls") {
+            "FASTSOCK_TLS_CERT: this build has no TLS".into()
+        } else if asks && (certs == 0 || self.tls_client_ca.is_none()) {
+            "FASTSOCK_TLS_CLIENT_AUTH: needs FASTSOCK_TLS_CERT and FASTSOCK_TLS_CLIENT_CA".into()
+        } else if self.tls_client_ca.is_some() && !asks {
+            "FASTSOCK_TLS_CLIENT_CA: nobody is asked for a certificate; set FASTSOCK_TLS_CLIENT_AUTH".into()
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, text))
     }
 
     /// The networks of [`Config::trusted_proxies`].

@@ -218,18 +218,16 @@ impl<T: Value> Value for Option<T> {
 }
 
 /// Comma-separated.
-impl Value for Vec<String> {
+impl<T: Value> Value for Vec<T> {
     fn parse(text: &str) -> Option<Self> {
-        Some(
-            text.split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(T::parse)
+            .collect()
     }
     fn show(&self) -> String {
-        self.join(",")
+        self.iter().map(T::show).collect::<Vec<_>>().join(",")
     }
 }
 

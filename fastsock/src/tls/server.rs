@@ -1,0 +1,190 @@
+//! TLS of the device port: certificates by name, client certificates, and reading all of them again while devices are connected.
+
+use std::{io, path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+use rustls::{
+    RootCertStore, ServerConfig,
+    client::verify_server_name,
+    crypto::{CryptoProvider, ring},
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+
+use super::certificates;
+use crate::{
+    config::{ClientAuth, Config},
+    error::{Error, ErrorKind, Result},
+    wire::{Tcp, Wire},
+};
+
+/// What the device port shows and asks for; replaced as a whole by a reload.
+pub(crate) struct ServerTls(Mutex<Arc<ServerConfig>>);
+
+impl ServerTls {
+    /// Reads certificates and keys; `None` when none is configured: the port is plain.
+    ///
+    /// # Errors
+    /// `Config`, naming the variable and the path, when a file cannot be read or does not fit the others.
+    pub(crate) fn new(config: &Config) -> Result<Option<Self>> {
+        if config.tls_cert.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self(Mutex::new(Arc::new(read(config)?)))))
+    }
+
+    /// Reads the same files again, for connections to come; with an error, what was read before stays.
+    ///
+    /// # Errors
+    /// As [`ServerTls::new`].
+    pub(crate) fn reload(&self, config: &Config) -> Result<()> {
+        *self.0.lock() = Arc::new(read(config)?);
+        Ok(())
+    }
+
+    /// The handshake of one device. Returns its connection, and the name in its certificate if it showed one.
+    pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, Option<String>)> {
+        let acceptor = TlsAcceptor::from(self.0.lock().clone());
+        let tls = acceptor
+            .accept_with(tcp, |tls| tls.set_buffer_limit(Some(UNSENT_MAX_BYTES)))
+            .await?;
+        let name = match tls.get_ref().1.peer_certificates() {
+            Some([certificate, ..]) => name_of(certificate)?,
+            _ => None,
+        };
+        Ok((Wire::Tls(Box::new(tls)), name))
+    }
+}
+
+/// Reads the files of the settings.
+fn read(config: &Config) -> Result<ServerConfig> {
+    let provider = Arc::new(ring::default_provider()); // never the process default: it belongs to the host
+    let certificates = config
+        .tls_cert
+        .iter()
+        .zip(&config.tls_key)
+        .map(|(cert, key)| read_pair(cert, key, &provider).map(Arc::new))
+        .collect::<Result<_>>()?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring has the ciphers of TLS 1.2 and 1.3");
+    let builder = match client_verifier(config, provider)? {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(Certificates(certificates)));
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A device resumes with what its ticket holds, so nothing is kept for it here. A reload makes a new key: no ticket outlives
+    // the authorities that its certificate was checked against.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.ticketer = ring::Ticketer::new()
+        .map_err(|e| Error::new(ErrorKind::Io, "no key for TLS tickets").with_source(e))?;
+    server.send_tls13_tickets = 1;
+    Ok(server)
+}
+
+/// A certificate with its chain, and its key.
+fn read_pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
+    let chain = certificates("FASTSOCK_TLS_CERT", cert)?;
+    let failed = |what: &str, e: &dyn std::error::Error| {
+        let path = key.display().to_string();
+        let text = format!("FASTSOCK_TLS_KEY: {what} {path:?}: {e}");
+        Error::new(ErrorKind::Config, text)
+    };
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| failed("cannot read a key in", &e))?;
+    CertifiedKey::from_der(chain, key, provider)
+        .map_err(|e| failed("this is not the key of its certificate:", &e))
+}
+
+fn client_verifier(
+    config: &Config,
+    provider: Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
+    let Some(path) = &config.tls_client_ca else {
+        return Ok(None); // `Config::check` has seen to it that nobody expects one
+    };
+    let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
+        let path = path.display().to_string();
+        let text = format!("FASTSOCK_TLS_CLIENT_CA: there is a bad certificate in {path:?}");
+        Error::new(ErrorKind::Config, text).with_source(e)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("FASTSOCK_TLS_CLIENT_CA", path)? {
+        roots.add(certificate).map_err(|e| bad(e.into()))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    if config.tls_client_auth == ClientAuth::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map(Some).map_err(|e| bad(e.into()))
+}
+
+/// Certificates to choose from by the name that the device asks for (SNI, RFC 6066 §3).
+#[derive(Debug)]
+struct Certificates(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificates {
+    /// The first that has the name and can sign as the device understands; the very first when none has the name.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let has_name = |certified: &&Arc<CertifiedKey>| {
+            hello.server_name().is_some_and(|n| has_name(certified, n))
+        };
+        let can_sign = |certified: &&Arc<CertifiedKey>| {
+            certified
+                .key
+                .choose_scheme(hello.signature_schemes())
+                .is_some()
+        };
+        let all = || self.0.iter();
+        all()
+            .filter(has_name)
+            .find(can_sign)
+            .or_else(|| all().find(has_name))
+            .or_else(|| all().next())
+            .cloned()
+    }
+}
+
+fn has_name(certified: &CertifiedKey, name: &str) -> bool {
+    let (Ok(certificate), Ok(name)) = (certified.end_entity_cert(), ServerName::try_from(name))
+    else {
+        return false;
+    };
+    let parsed = ParsedCertificate::try_from(certificate);
+    parsed.is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
+}
+
+/// The name in a client certificate: its common name, or else the first of its alternative names that is text.
+///
+/// # Errors
+/// When it is not valid now. TLS checks that too, but not again for a session that is resumed.
+fn name_of(certificate: &CertificateDer<'_>) -> io::Result<Option<String>> {
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|_| invalid("a bad client certificate"))?;
+    if !certificate.validity().is_valid() {
+        return Err(invalid("the client certificate has expired"));
+    }
+    let common_name = certificate.subject().iter_common_name().next();
+    let common_name = common_name.and_then(|name| name.as_str().ok());
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let mut alternatives = alternative.iter().flat_map(|a| &a.value.general_names);
+    let name = common_name.or_else(|| {
+        alternatives.find_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                Some(*name)
+            }
+            _ => None,
+        })
+    });
+    Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
+}
+
+/// Bytes of a device's downlinks that TLS holds beside the outbox while the kernel takes no more: one record.
+const UNSENT_MAX_BYTES: usize = 16 << 10;
