@@ -218,6 +218,97 @@ async fn no_page_can_forge_a_message() {
 }
 
 #[tokio::test]
+async fn a_page_that_asks_first_is_not_answered_and_one_by_another_name_sees_nothing() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    let path = "/api/v1/clients/dev1/messages";
+    // What a browser asks before a script of another site may send JSON, or read an answer.
+    for path in [path, "/api/v1/reload", "/api/v1/stats", "/readyz"] {
+        let headers = [
+            ("origin", "https://evil.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type"),
+        ];
+        let answer = call(admin, "OPTIONS", path, &headers, "").await;
+        assert_eq!(answer.status, 405, "{path}");
+        let origin = [("origin", "https://evil.example")];
+        for answer in [answer, call(admin, "GET", path, &origin, "").await] {
+            let mut names = answer.headers.keys();
+            assert!(
+                names.all(|name| !name.as_str().starts_with("access-control-")),
+                "{path}"
+            );
+        }
+    }
+    // DNS rebinding: the page's own name leads here, so it is the same origin to the browser.
+    for path in ["/api/v1/stats", "/api/v1/reload", "/healthz"] {
+        for method in ["GET", "POST"] {
+            let headers = [JSON, ("host", "rebound.evil.example:3001")];
+            let answer = call(admin, method, path, &headers, "{}").await;
+            assert_eq!(answer.status, 403, "{method} {path}");
+        }
+    }
+    let mut without_host = RawDevice::connect(admin).await;
+    without_host
+        .write("GET /api/v1/stats HTTP/1.0\r\n\r\n")
+        .await;
+    let head = without_host.read_head().await;
+    assert!(head.starts_with("HTTP/1.0 403 "), "{head}");
+    for media_type in ["text/plain", "application/x-www-form-urlencoded"] {
+        let headers = [("content-type", media_type)];
+        let answer = call(admin, "POST", "/api/v1/reload", &headers, "").await;
+        assert_eq!(answer.status, 415, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn it_tells_its_books_and_reads_its_files_again() {
+    let gateway = alone().start().await;
+    let admin = gateway.admin_addr();
+    let _device = Device::connect(gateway.addr(), "dev1").await;
+    let stats = get(admin, "/api/v1/stats").await;
+    assert_eq!(stats.status, 200);
+    assert_eq!(stats.json()["sessions"]["connected"], 1);
+    let answer = call(admin, "POST", "/api/v1/reload", &[JSON], "{}").await;
+    assert_eq!(
+        (answer.status, answer.json()["status"].as_str()),
+        (200, Some("reloaded"))
+    );
+    gateway.wait_line("Reloaded").await;
+    let answer = get(admin, "/api/v1/reload").await;
+    assert_eq!(
+        (answer.status, answer.headers["allow"].to_str().unwrap()),
+        (405, "POST")
+    );
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_says_why() {
+    let authority = support::Authority::new();
+    let identity = authority.issue_for_loopback();
+    let gateway = alone()
+        .var("FASTSOCK_TLS_CERT", identity.cert_path.to_str().unwrap())
+        .var("FASTSOCK_TLS_KEY", identity.key_path.to_str().unwrap())
+        .var("FASTSOCK_ADMIN_TOKEN", "s3cret")
+        .start()
+        .await;
+    let admin = gateway.admin_addr();
+    assert_eq!(
+        call(admin, "POST", "/api/v1/reload", &[JSON], "")
+            .await
+            .status,
+        401
+    );
+    assert_eq!(get(admin, "/api/v1/stats").await.status, 401);
+    std::fs::write(&identity.cert_path, "no certificate").unwrap();
+    let headers = [JSON, ("authorization", "Bearer s3cret")];
+    let answer = call(admin, "POST", "/api/v1/reload", &headers, "").await;
+    assert_eq!(answer.status, 422);
+    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("FASTSOCK_TLS_CERT: "), "{error}");
+}
+
+#[tokio::test]
 async fn a_token_is_asked_for_once_one_is_set() {
     let builder = alone()
         .file("token", "s3cret\n")

@@ -33,6 +33,15 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     path: &str,
 ) -> Answer {
+    match path {
+        "/api/v1/reload" if request.method() != Method::POST => return method_not_allowed("POST"),
+        "/api/v1/reload" => {
+            return reload(shared, guard, &request).unwrap_or_else(|refused| refused);
+        }
+        "/api/v1/stats" if request.method() != Method::GET => return method_not_allowed("GET"),
+        "/api/v1/stats" => return json(StatusCode::OK, serde_json::json!(verbs::stats(shared))),
+        _ => {}
+    }
     let client = path
         .strip_prefix("/api/v1/clients/")
         .and_then(|rest| rest.strip_suffix("/messages"));
@@ -42,6 +51,18 @@ pub(super) async fn answer(
             Ok(answer) | Err(answer) => answer,
         },
         None => problem(StatusCode::NOT_FOUND, "there is nothing here"),
+    }
+}
+
+/// `POST /api/v1/reload`: 200, or 422 and what was loaded before stays.
+fn reload(shared: &Shared, guard: &Guard, request: &Request<Incoming>) -> Result<Answer, Answer> {
+    guard.media_type(request)?;
+    match verbs::reload(shared) {
+        Ok(()) => Ok(json(
+            StatusCode::OK,
+            serde_json::json!({ "status": "reloaded" }),
+        )),
+        Err(error) => Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_line())),
     }
 }
 
