@@ -52,6 +52,7 @@ ci: ## All of it, with the time each step took
 features: ## The core builds with each feature alone and with none
 	$(CARGO) check -p fastsock --locked --no-default-features
 	$(CARGO) check -p fastsock --locked --no-default-features --features jwt
+	$(CARGO) check -p fastsock --locked --no-default-features --features disk
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis
 	$(CARGO) check -p fastsock --locked --no-default-features --features tls
 

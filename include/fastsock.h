@@ -729,11 +729,15 @@ typedef struct fastsock_leftover {
    * Lifecycle events not delivered: lost with the reason shutdown.
    */
   uint64_t events;
+  /**
+   * Uplinks that a durable spool keeps for the next start; not a failure.
+   */
+  uint64_t spooled;
 } fastsock_leftover;
 
 /**
  * One snapshot of the books. In each, uplink_received + uplink_recovered = uplink_delivered + uplink_held +
- * uplink_dropped_by_hook + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
+ * uplink_dropped_by_hook + uplink_passed_on + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
  */
 typedef struct fastsock_stats {
   /**
@@ -741,7 +745,7 @@ typedef struct fastsock_stats {
    */
   uint64_t uplink_received;
   /**
-   * Found in a durable spool at start.
+   * Found in a durable spool at start, taken over from another gateway, or replayed dead letters.
    */
   uint64_t uplink_recovered;
   /**
@@ -749,7 +753,7 @@ typedef struct fastsock_stats {
    */
   uint64_t uplink_delivered;
   /**
-   * Waiting for a hook, for their turn, for a retry, or for an answer.
+   * Waiting for a hook, for the spool, for their turn, for a retry, or for an answer; after a stop, what the spool keeps.
    */
   uint64_t uplink_held;
   /**
@@ -876,6 +880,18 @@ typedef struct fastsock_stats {
    * Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
    */
   uint64_t lifecycle_lost;
+  /**
+   * Uplinks given to a spool that several gateways share; whoever delivers them counts them as recovered.
+   */
+  uint64_t uplink_passed_on;
+  /**
+   * Dead letters in the spool now.
+   */
+  uint64_t dead_letters;
+  /**
+   * Dead letters that are gone for good: dropped by hand, or to keep within their bounds.
+   */
+  uint64_t dead_letters_dropped;
 } fastsock_stats;
 
 #ifdef __cplusplus

@@ -9,6 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     env,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,8 +20,8 @@ use std::{
 
 use fastrand::Rng;
 use fastsock::{
-    Answer, Bridge, Client, ClientId, CloseReason, Config, Decision, Full, Gone, Hooks, LostReason,
-    Order, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
+    Answer, Bridge, Client, ClientId, CloseReason, Config, Decision, Fsync, Full, Gone, Hooks,
+    LostReason, Order, SpoolKind, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -43,7 +44,8 @@ async fn trouble(seed: u64) {
     println!("seed {seed} (FASTSOCK_SEED={seed} tries it again)");
     let mut rng = Rng::with_seed(seed);
     let backend = Backend::start().await;
-    let config = config(&backend, &mut rng);
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&backend, directory.path(), &mut rng);
     println!("seed {seed}: {config:?}");
     let host = Arc::new(Host::new(rng.fork()));
     let bridge = Bridge::builder(config.clone())
@@ -92,27 +94,46 @@ async fn trouble(seed: u64) {
     let stats = bridge.stats();
     check(&stats, seed);
     assert_eq!(
-        (
-            stats.uplink.held,
-            stats.uplink.held_bytes,
-            stats.downlink.held
-        ),
-        (0, 0, 0),
+        (stats.uplink.held, stats.downlink.held),
+        (leftover.spooled, 0),
         "seed {seed}"
     );
+    assert!(leftover.spooled == 0 || config.spool == SpoolKind::Disk);
     assert_eq!(
         leftover.uplinks, stats.uplink.lost.shutdown,
         "seed {seed}: nothing is taken after the sessions have ended"
     );
-    account(&backend, &host, &stats, &config, seed);
+    drop(bridge);
+    backend.answer_all(Reply::ok());
+    let later = the_next_run(&config, &host, leftover.spooled, seed).await;
+    account(&backend, &host, &[&stats, &later], &config, seed);
     println!(
         "seed {seed}: {snapshots} snapshots, {:?}, {:?}",
         stats.uplink, stats.downlink
     );
 }
 
+/// What a spool kept is found again, and delivered or given up.
+async fn the_next_run(config: &Config, host: &Arc<Host>, spooled: u64, seed: u64) -> Stats {
+    if config.spool != SpoolKind::Disk {
+        return Stats::default();
+    }
+    let bridge = Bridge::builder(config.clone())
+        .shared_hooks(host.clone())
+        .start()
+        .await
+        .unwrap();
+    let up = bridge.stats().uplink;
+    assert_eq!(up.recovered, spooled, "seed {seed}: {up:?}");
+    eventually("all is settled", async || bridge.stats().uplink.held == 0).await;
+    assert!(bridge.stop(DEADLINE).await.is_empty());
+    let stats = bridge.stats();
+    check(&stats, seed);
+    stats
+}
+
 /// Every uplink by its id: at the backend, taken by the hook, or lost with the reason that was told, and never two of these.
-fn account(backend: &Backend, host: &Host, stats: &Stats, config: &Config, seed: u64) {
+fn account(backend: &Backend, host: &Host, runs: &[&Stats], config: &Config, seed: u64) {
     let asked = host.asked.lock();
     let lost = host.lost.lock();
     let mut delivered = HashSet::new();
@@ -123,8 +144,10 @@ fn account(backend: &Backend, host: &Host, stats: &Stats, config: &Config, seed:
             "seed {seed}: {key} came from nowhere"
         );
         if request.is_delivered() {
+            // What was in flight at the end of a run may be delivered again by the next.
+            let may_come_twice = config.remote_timeout < LATE || config.spool == SpoolKind::Disk;
             assert!(
-                delivered.insert(key.to_owned()) || config.remote_timeout < LATE,
+                delivered.insert(key.to_owned()) || may_come_twice,
                 "seed {seed}: {key} was delivered twice"
             );
         }
@@ -149,14 +172,27 @@ fn account(backend: &Backend, host: &Host, stats: &Stats, config: &Config, seed:
             && let Some(reason) = reason
         {
             let is_in_flight = *reason == LostReason::Shutdown;
-            let was_late = config.remote_timeout < LATE && *reason != LostReason::HookFailed;
+            let was_late = (config.remote_timeout < LATE || config.spool == SpoolKind::Disk)
+                && *reason != LostReason::HookFailed;
             assert!(is_in_flight || was_late, "seed {seed}: {id} {reason}");
         }
     }
-    let uplink = &stats.uplink;
-    assert_eq!(asked.len() as u64, uplink.received, "seed {seed}");
-    assert_eq!(taken, uplink.dropped_by_hook, "seed {seed}");
-    assert_eq!(lost.len() as u64, uplink.lost.total(), "seed {seed}");
+    let sum = |count: fn(&Stats) -> u64| runs.iter().map(|stats| count(stats)).sum::<u64>();
+    assert_eq!(
+        asked.len() as u64,
+        sum(|stats| stats.uplink.received),
+        "seed {seed}"
+    );
+    assert_eq!(
+        taken,
+        sum(|stats| stats.uplink.dropped_by_hook),
+        "seed {seed}"
+    );
+    assert_eq!(
+        lost.len() as u64,
+        sum(|stats| stats.uplink.lost.total()),
+        "seed {seed}"
+    );
     let mut came_and_left = host.came_and_left.lock();
     came_and_left.retain(|_, balance| *balance != 0);
     assert!(came_and_left.is_empty(), "seed {seed}: {came_and_left:?}");
@@ -166,7 +202,7 @@ fn check(stats: &Stats, seed: u64) {
     let (up, down) = (&stats.uplink, &stats.downlink);
     assert_eq!(
         up.received + up.recovered,
-        up.delivered + up.held + up.dropped_by_hook + up.lost.total(),
+        up.delivered + up.held + up.dropped_by_hook + up.passed_on + up.lost.total(),
         "seed {seed}: {up:?}"
     );
     assert_eq!(
@@ -200,7 +236,7 @@ fn audit(bridge: Bridge, is_over: Arc<AtomicBool>, seed: u64) -> thread::JoinHan
     })
 }
 
-fn config(backend: &Backend, rng: &mut Rng) -> Config {
+fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
     let pick = |rng: &mut Rng, of: &[u64]| of[rng.usize(..of.len())];
     Config::default()
         .websocket_port(0u16)
@@ -232,6 +268,20 @@ fn config(backend: &Backend, rng: &mut Rng) -> Config {
             1 => Full::DropOldest,
             _ => Full::DropNewest,
         })
+        .spool(if rng.bool() {
+            SpoolKind::Disk
+        } else {
+            SpoolKind::Memory
+        })
+        .data_dir(directory.join("data"))
+        .spool_fsync(match rng.u8(..3) {
+            0 => Fsync::Always,
+            1 => Fsync::Interval,
+            _ => Fsync::Never,
+        })
+        .spool_max_messages(pick(rng, &[10, 1_000_000]) as usize)
+        .spool_lane_bytes(pick(rng, &[2000, 64 << 20]) as usize)
+        .dead_letters_max(pick(rng, &[0, 3, 10_000]) as usize)
         .outbox_bytes(pick(rng, &[1, 5000, 1 << 20]) as usize)
         .outbox_messages(pick(rng, &[2, 16_384]) as usize)
         .write_timeout(Duration::from_millis(pick(rng, &[300, 10_000])))

@@ -85,6 +85,8 @@ pub struct fastsock_leftover {
     pub presence: u64,
     /// Lifecycle events not delivered: lost with the reason shutdown.
     pub events: u64,
+    /// Uplinks that a durable spool keeps for the next start; not a failure.
+    pub spooled: u64,
 }
 
 /// Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
@@ -722,6 +724,7 @@ impl From<Leftover> for fastsock_leftover {
             uplinks: left.uplinks,
             presence: left.presence,
             events: left.events,
+            spooled: left.spooled,
         }
     }
 }

@@ -8,18 +8,18 @@ use safer_ffi::derive_ReprC;
 use crate::bridge::fastsock_bridge;
 
 /// One snapshot of the books. In each, uplink_received + uplink_recovered = uplink_delivered + uplink_held +
-/// uplink_dropped_by_hook + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
+/// uplink_dropped_by_hook + uplink_passed_on + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fastsock_stats {
     /// Messages of devices read from a socket.
     pub uplink_received: u64,
-    /// Found in a durable spool at start.
+    /// Found in a durable spool at start, taken over from another gateway, or replayed dead letters.
     pub uplink_recovered: u64,
     /// Answered with 2xx by the backend.
     pub uplink_delivered: u64,
-    /// Waiting for a hook, for their turn, for a retry, or for an answer.
+    /// Waiting for a hook, for the spool, for their turn, for a retry, or for an answer; after a stop, what the spool keeps.
     pub uplink_held: u64,
     /// Bytes the held ones count for.
     pub uplink_held_bytes: u64,
@@ -83,6 +83,12 @@ pub struct fastsock_stats {
     pub lifecycle_held: u64,
     /// Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
     pub lifecycle_lost: u64,
+    /// Uplinks given to a spool that several gateways share; whoever delivers them counts them as recovered.
+    pub uplink_passed_on: u64,
+    /// Dead letters in the spool now.
+    pub dead_letters: u64,
+    /// Dead letters that are gone for good: dropped by hand, or to keep within their bounds.
+    pub dead_letters_dropped: u64,
 }
 
 impl fastsock_stats {
@@ -123,6 +129,9 @@ impl fastsock_stats {
             lifecycle_delivered: stats.lifecycle.delivered,
             lifecycle_held: stats.lifecycle.held,
             lifecycle_lost: stats.lifecycle.lost.total(),
+            uplink_passed_on: stats.uplink.passed_on,
+            dead_letters: stats.uplink.dead_letters,
+            dead_letters_dropped: stats.uplink.dead_letters_dropped,
         }
     }
 }

@@ -258,11 +258,12 @@ pub struct Leftover(pub(crate) fastsock::Leftover);
 #[pymethods]
 impl Leftover {
     #[new]
-    #[pyo3(signature = (*, sessions=0, uplinks=0, presence=0, events=0))]
-    fn new(sessions: u64, uplinks: u64, presence: u64, events: u64) -> Self {
+    #[pyo3(signature = (*, sessions=0, uplinks=0, presence=0, events=0, spooled=0))]
+    fn new(sessions: u64, uplinks: u64, presence: u64, events: u64, spooled: u64) -> Self {
         let mut leftover = fastsock::Leftover::default();
         (leftover.sessions, leftover.uplinks) = (sessions, uplinks);
         (leftover.presence, leftover.events) = (presence, events);
+        leftover.spooled = spooled;
         Self(leftover)
     }
 
@@ -290,6 +291,12 @@ impl Leftover {
         self.0.events
     }
 
+    /// Uplinks that a durable spool keeps for the next start; bool() does not look at them.
+    #[getter]
+    fn spooled(&self) -> u64 {
+        self.0.spooled
+    }
+
     fn __bool__(&self) -> bool {
         !self.0.is_empty()
     }
@@ -300,10 +307,11 @@ impl Leftover {
             uplinks,
             presence,
             events,
+            spooled,
             ..
         } = self.0;
         format!(
-            "Leftover(sessions={sessions}, uplinks={uplinks}, presence={presence}, events={events})"
+            "Leftover(sessions={sessions}, uplinks={uplinks}, presence={presence}, events={events}, spooled={spooled})"
         )
     }
 }

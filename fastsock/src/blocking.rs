@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     hooks::{Answer, Hooks},
     stats::Stats,
-    types::{Client, ClientId, CloseReason, Leftover, Payload, Sent, State, Ticket},
+    types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
     verbs,
 };
 
@@ -125,6 +125,38 @@ impl Bridge {
     /// As there.
     pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
         self.bridge.resolve(ticket, answer)
+    }
+
+    /// As [`crate::Bridge::dead_letters`]; blocks, at most 10 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dead_letters(&self, after: Option<uuid::Uuid>, limit: usize) -> Result<Vec<DeadLetter>> {
+        self.handle.block_on(self.bridge.dead_letters(after, limit))
+    }
+
+    /// As [`crate::Bridge::dead_letter`]; blocks, at most 10 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dead_letter(&self, id: uuid::Uuid) -> Result<Option<DeadLetter>> {
+        self.handle.block_on(self.bridge.dead_letter(id))
+    }
+
+    /// As [`crate::Bridge::replay_dead_letter`]; blocks, at most 10 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn replay_dead_letter(&self, id: uuid::Uuid) -> Result<bool> {
+        self.handle.block_on(self.bridge.replay_dead_letter(id))
+    }
+
+    /// As [`crate::Bridge::drop_dead_letter`]; blocks, at most 10 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drop_dead_letter(&self, id: uuid::Uuid) -> Result<bool> {
+        self.handle.block_on(self.bridge.drop_dead_letter(id))
     }
 
     /// As [`crate::Bridge::request_stop`].

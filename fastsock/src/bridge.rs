@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -25,15 +25,16 @@ use crate::{
     forwarder::{Cargo, Forward, http::HttpForwarder},
     gateway,
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
-    lanes::Lanes,
+    lanes::{Lanes, Route},
     lifecycle::Lifecycle,
     limits::Addresses,
     registry::Registry,
     shared::Shared,
+    spool::Spool,
     stats::{Running, Stats},
     status::Status,
     tasks::Tasks,
-    types::{Client, ClientId, CloseReason, Leftover, Payload, Sent, State, Ticket},
+    types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
     verbs,
 };
 
@@ -165,6 +166,45 @@ impl Bridge {
         verbs::reload(&self.0.shared)
     }
 
+    /// Dead letters: uplinks that a durable spool keeps although the backend or time gave them up. In the order in which they
+    /// were received; at most `limit`, from the first after the id `after`.
+    ///
+    /// # Errors
+    /// `Config` with the memory spool, which keeps none; `Io` or `Broker` when the spool cannot be read now, at the latest
+    /// after 10 s.
+    pub async fn dead_letters(
+        &self,
+        after: Option<uuid::Uuid>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        verbs::dead_letters(&self.0.shared, after, limit).await
+    }
+
+    /// The dead letter of the uplink with this id, or `None`.
+    ///
+    /// # Errors
+    /// As [`Bridge::dead_letters`].
+    pub async fn dead_letter(&self, id: uuid::Uuid) -> Result<Option<DeadLetter>> {
+        verbs::dead_letter(&self.0.shared, id).await
+    }
+
+    /// Delivers a dead letter again: behind all that its device has waiting, under the same `Idempotency-Key`. Resolves once
+    /// the spool has it as an uplink; `stats` counts it as recovered. `false`: there is no such letter.
+    ///
+    /// # Errors
+    /// As [`Bridge::dead_letters`], and `Stopped`.
+    pub async fn replay_dead_letter(&self, id: uuid::Uuid) -> Result<bool> {
+        verbs::replay_dead_letter(&self.0.shared, id).await
+    }
+
+    /// Drops a dead letter for good. `false`: there is no such letter.
+    ///
+    /// # Errors
+    /// As [`Bridge::dead_letters`].
+    pub async fn drop_dead_letter(&self, id: uuid::Uuid) -> Result<bool> {
+        verbs::drop_dead_letter(&self.0.shared, id).await
+    }
+
     /// Begins to stop without waiting: nobody is accepted any more and all sessions are told to close.
     /// [`Bridge::stop`] does the rest.
     pub fn request_stop(&self) {
@@ -204,7 +244,10 @@ impl Bridge {
                 }
             }
         );
-        let uplinks = shared.lanes.abandon();
+        if let Some(spool) = shared.lanes.spool() {
+            spool.stop(deadline).await;
+        }
+        let spooled = shared.lanes.abandon();
         shared.abort();
         // They have been told; this is only their last breath.
         let last_breath = deadline.max(Instant::now() + LAST_BREATH);
@@ -215,9 +258,10 @@ impl Bridge {
         shared.status.stopped();
         Leftover {
             sessions,
-            uplinks,
+            uplinks: shared.lanes.books().lost.shutdown, // a session may have been in the middle of reading
             presence,
             events,
+            spooled,
         }
     }
 
@@ -243,6 +287,9 @@ impl HookVerbs for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.abort();
+        if let Some(spool) = self.shared.lanes.spool() {
+            spool.abort();
+        }
         self.shared.lanes.abandon(); // without `stop`: counted, logged and told all the same
         if let Some(lifecycle) = &self.shared.lifecycle {
             lifecycle.abandon();
@@ -278,11 +325,15 @@ impl Builder {
     pub async fn start(self) -> Result<Bridge> {
         self.config.check()?;
         let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let (devices, admin) = {
+            let _entered = runtime.enter();
+            // The device port first: a second gateway on the same machine then names that one.
+            (gateway::bind(&self.config)?, admin::bind(&self.config)?)
+        };
+        let workers = Tasks::new(runtime.clone());
+        let spool = spool(&self.config, &workers).await?;
         let _entered = runtime.enter();
-        // The device port first: a second gateway on the same machine then names that one.
-        let devices = gateway::bind(&self.config)?;
-        let admin = admin::bind(&self.config)?;
-        let shared = self.assemble(&runtime)?;
+        let shared = self.assemble(&runtime, workers, spool)?;
         let addr = |listener: &TcpListener| {
             listener.local_addr().map_err(|e| {
                 Error::new(ErrorKind::Io, "the listener has no address").with_source(e)
@@ -317,10 +368,15 @@ impl Builder {
     }
 
     /// Builds the house, floor by floor.
-    fn assemble(self, runtime: &Handle) -> Result<Arc<Shared>> {
+    fn assemble(
+        self,
+        runtime: &Handle,
+        workers: Tasks,
+        spool: Option<Arc<dyn Spool>>,
+    ) -> Result<Arc<Shared>> {
         let Self { config, hooks, .. } = self;
         let tasks = || Tasks::new(runtime.clone());
-        let (gateway, sessions, workers) = (tasks(), tasks(), tasks());
+        let (gateway, sessions) = (tasks(), tasks());
         let running = Arc::new(Running::default());
         let status = Arc::new(Status::new(hooks, running.clone()));
         let registry = Arc::new(Registry::new(&config, status.clone()));
@@ -348,10 +404,18 @@ impl Builder {
             }
             None => None,
         };
+        let next_session = match spool {
+            // Messages of earlier runs are still around: their sessions are not to be taken for new ones.
+            Some(_) => micros_since_1970(),
+            None => 0,
+        };
         let lanes = Lanes::new(
             &config,
-            Cargo::Uplinks,
-            forward,
+            Route {
+                cargo: Cargo::Uplinks,
+                forward,
+                spool,
+            },
             registry.clone(),
             status.clone(),
             running.clone(),
@@ -378,7 +442,7 @@ impl Builder {
             answers: Mutex::default(),
             connections: Arc::default(),
             lingering: Arc::default(),
-            next_session: 0.into(),
+            next_session: next_session.into(),
             books: Mutex::default(),
         }))
     }
@@ -434,6 +498,25 @@ fn broker(
 #[cfg(not(feature = "redis"))]
 fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<Arc<dyn Broker>> {
     Ok(Arc::new(Embedded)) // `Config::check` allows nothing else
+}
+
+#[cfg(feature = "disk")]
+async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
+    use crate::{config::SpoolKind, spool::disk::DiskSpool};
+    Ok(match config.spool {
+        SpoolKind::Memory => None,
+        SpoolKind::Disk => Some(Arc::new(DiskSpool::open(config, workers).await?)),
+    })
+}
+
+#[cfg(not(feature = "disk"))]
+async fn spool(_: &Config, _: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
+    Ok(None) // `Config::check` allows nothing else
+}
+
+fn micros_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as u64)
 }
 
 const LAST_BREATH: Duration = Duration::from_millis(100);

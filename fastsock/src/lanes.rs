@@ -1,20 +1,25 @@
 //! Uplinks on their way: a lane per device that has something to say, kept in order, taken in turn, bounded.
 //!
 //! A lane lives under the client id, not under a session, so that a reconnect continues the same order. It is gone once
-//! everything in it is delivered or given up: an idle device costs nothing here.
+//! everything in it is delivered or given up: an idle device costs nothing here. What a durable spool adds is in `durable`.
+
+mod durable;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     backoff::Backoff,
@@ -27,6 +32,7 @@ use crate::{
     },
     hooks::UplinkAction,
     registry::Registry,
+    spool::{Place, Settle, Spool},
     stats::{Running, UplinkBooks},
     status::Status,
     tasks::Tasks,
@@ -35,26 +41,45 @@ use crate::{
 
 /// All lanes of a bridge, and the workers that empty them.
 pub(crate) struct Lanes {
+    /// Itself, for workers that a spool makes work for.
+    me: Weak<Self>,
     state: Mutex<State>,
     /// All lanes together are at their bound; also in `state`, here for sessions to look at without a lock.
     is_full: AtomicBool,
     next_ticket: AtomicU64,
     /// Someone is to look at `due` again.
     due_changed: Notify,
-    /// Nothing is held any more.
+    /// Nothing is held any more, or nothing is on its way into the spool, or no attempt is being made.
     emptied: Notify,
     limits: Limits,
     cargo: Cargo,
     forward: Option<Box<dyn Forward>>,
+    /// Keeps what is held beyond this process. Without one, memory is all there is.
+    spool: Option<Arc<dyn Spool>>,
     registry: Arc<Registry>,
     status: Arc<Status>,
     running: Arc<Running>,
     tasks: Tasks,
 }
 
+/// What lanes carry, who takes it, and what keeps it until then.
+pub(crate) struct Route {
+    pub(crate) cargo: Cargo,
+    /// Without one nobody does, unless a hook.
+    pub(crate) forward: Option<Box<dyn Forward>>,
+    pub(crate) spool: Option<Arc<dyn Spool>>,
+}
+
 struct Limits {
+    /// Of one lane, wherever its messages are.
     lane_bytes: usize,
+    /// Of what one lane has in memory, when the rest of it is in the spool.
+    window_bytes: usize,
+    /// In memory, all together.
     total_bytes: usize,
+    /// In memory and in the spool, all together.
+    spool_bytes: usize,
+    spool_messages: usize,
     concurrency: usize,
     order: Order,
     when_full: UplinkFull,
@@ -79,17 +104,49 @@ struct State {
     is_misconfigured: bool,
     workers: usize,
     in_flight: usize,
-    held_bytes: usize,
+    /// All that is held, in memory or in the spool alone.
+    held: Stored,
+    /// Of that, what is in the spool alone.
+    stored: Stored,
+    /// Bytes asked of the spool and not here yet.
+    loading_bytes: usize,
+    /// On their way into the spool.
+    uncommitted: usize,
+    /// Lanes that would read on in the spool and wait for memory.
+    starving: VecDeque<ClientId>,
+    /// Lanes that the spool does not let deliver for now.
+    held_up: Vec<ClientId>,
+    /// The spool takes nothing for now.
+    is_spool_failing: bool,
     next_number: u64,
     books: UplinkBooks,
+    /// No attempt begins any more.
+    is_ending: bool,
     is_closed: bool,
+}
+
+/// Messages and what they cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Stored {
+    messages: usize,
+    bytes: usize,
 }
 
 #[derive(Default)]
 struct Lane {
+    /// In memory: with a durable spool the oldest of the lane, and those not committed yet.
     slots: VecDeque<Slot>,
     bytes: usize,
-    undecided: usize,
+    /// Undecided, or on their way into the spool: its sessions read no further.
+    unsettled: usize,
+    /// In the spool alone; all of them behind the committed ones in memory.
+    stored: Stored,
+    /// What was asked of the spool and is not here yet; 0 when nothing was.
+    loading_bytes: usize,
+    /// It is in `starving`.
+    is_starving: bool,
+    /// It is in `held_up`.
+    is_held_up: bool,
     /// It is in `turns`, and stays for it when it is empty meanwhile.
     has_turn: bool,
     /// With order `none`: the numbers of all that are ready.
@@ -105,16 +162,29 @@ struct Slot {
     taken_at: Instant,
     attempts: u32,
     trial: Trial,
+    /// What its attempts came to so far. Kept for dead letters only.
+    trail: Option<Box<Trail>>,
+}
+
+/// What the failed attempts of a message came to.
+struct Trail {
+    first_at: SystemTime,
+    last_at: SystemTime,
+    last: Attempt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A hook has not answered yet.
     Undecided(Ticket),
+    /// The spool does not have it yet.
+    Uncommitted,
     /// Waits for its lane's turn.
     Ready,
     /// With a worker.
     InFlight,
+    /// With a worker, and not this bridge's to try again.
+    Withdrawn,
     /// Waits in `due` for its next attempt.
     BackingOff,
 }
@@ -131,6 +201,8 @@ struct Job {
     number: u64,
     attempt: u32,
     pass: Pass,
+    /// With a durable spool only.
+    begun_at: Option<SystemTime>,
 }
 
 /// What a session learns when its uplink was taken.
@@ -140,7 +212,7 @@ pub(crate) enum Room {
     More,
     /// Read no further until [`Lanes::poll_room`] says so.
     Wait,
-    /// Read no further until the hook has answered; [`Lanes::poll_room`] says so.
+    /// Read no further until the hook has answered and the spool has it; [`Lanes::poll_room`] says so.
     Undecided,
     /// Full, and the policy is to close.
     Close,
@@ -157,16 +229,30 @@ enum News {
 impl Lanes {
     pub(crate) fn new(
         config: &Config,
-        cargo: Cargo,
-        forward: Option<Box<dyn Forward>>,
+        route: Route,
         registry: Arc<Registry>,
         status: Arc<Status>,
         running: Arc<Running>,
         tasks: Tasks,
     ) -> Arc<Self> {
+        let Route {
+            cargo,
+            forward,
+            spool,
+        } = route;
         let limits = Limits {
-            lane_bytes: config.uplink_lane_bytes,
+            lane_bytes: match spool {
+                None => config.uplink_lane_bytes,
+                Some(_) => config.spool_lane_bytes,
+            },
+            window_bytes: config.uplink_lane_bytes,
             total_bytes: config.uplink_total_bytes,
+            spool_bytes: spool
+                .as_ref()
+                .map_or(usize::MAX, |_| config.spool_max_bytes),
+            spool_messages: spool
+                .as_ref()
+                .map_or(usize::MAX, |_| config.spool_max_messages),
             concurrency: config.remote_concurrency,
             order: config.remote_order,
             when_full: config.uplink_full,
@@ -186,12 +272,20 @@ impl Lanes {
             is_misconfigured: false,
             workers: 0,
             in_flight: 0,
-            held_bytes: 0,
+            held: Stored::default(),
+            stored: Stored::default(),
+            loading_bytes: 0,
+            uncommitted: 0,
+            starving: VecDeque::new(),
+            held_up: Vec::new(),
+            is_spool_failing: false,
             next_number: 0,
             books: UplinkBooks::default(),
+            is_ending: false,
             is_closed: false,
         };
-        let lanes = Arc::new(Self {
+        let lanes = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             state: Mutex::new(state),
             is_full: AtomicBool::new(false),
             next_ticket: AtomicU64::new(0),
@@ -200,12 +294,17 @@ impl Lanes {
             limits,
             cargo,
             forward,
+            spool,
             registry,
             status,
             running,
             tasks,
         });
         lanes.tasks.spawn_until_stopped(lanes.clone().keep_time());
+        if let Some(spool) = &lanes.spool {
+            let settle: Weak<dyn Settle> = Arc::<Self>::downgrade(&lanes);
+            spool.start(settle);
+        }
         lanes
     }
 
@@ -249,7 +348,7 @@ impl Lanes {
                 .lanes
                 .get_mut(&client_id)
                 .expect("an undecided uplink stays in its lane");
-            lane.undecided -= 1;
+            lane.unsettled -= 1;
             let slot = lane
                 .slot(number)
                 .expect("an undecided uplink stays in its lane");
@@ -257,15 +356,15 @@ impl Lanes {
             let mut reply = None;
             let lost = match action {
                 Some(UplinkAction::Forward) if self.forward.is_some() => {
-                    self.make_ready(lane, number);
+                    self.settle(lane, &mut state.uncommitted, number);
                     None
                 }
                 Some(UplinkAction::Replace(payload)) if self.forward.is_some() => {
                     let (before, after) = (slot.uplink.payload.cost(), payload.cost());
                     slot.uplink.payload = payload;
                     lane.bytes = lane.bytes - before + after;
-                    state.held_bytes = state.held_bytes - before + after;
-                    self.make_ready(lane, number);
+                    state.held.bytes = state.held.bytes - before + after;
+                    self.settle(lane, &mut state.uncommitted, number);
                     self.note_fullness(state);
                     None
                 }
@@ -288,9 +387,10 @@ impl Lanes {
             state
                 .due
                 .remove(&(taken_at + self.limits.hook_timeout, number));
-            let news = lost.and_then(|reason| self.lose(state, &client_id, number, reason));
+            let news = lost.and_then(|reason| self.lose(state, &client_id, number, reason, None));
             self.promote(state, &client_id);
             self.wake(state, &client_id);
+            self.note_quiet(state);
             if let Some(waker) = state.waiters.remove(&client_id) {
                 waker.wake(); // no room yet, but for another reason
             }
@@ -343,57 +443,83 @@ impl Lanes {
     /// The uplink books; `held` is counted by looking.
     pub(crate) fn books(&self) -> UplinkBooks {
         let state = self.state.lock();
-        let held = state
+        let in_lanes: usize = state
             .lanes
             .values()
-            .map(|lane| lane.slots.len() as u64)
+            .map(|lane| lane.slots.len() + lane.stored.messages)
             .sum();
+        // Once it is closed, what the spool keeps is held.
+        let held = if state.is_closed {
+            state.held.messages
+        } else {
+            in_lanes
+        };
         UplinkBooks {
-            held,
-            held_bytes: state.held_bytes as u64,
+            held: held as u64,
+            held_bytes: state.held.bytes as u64,
             ..state.books.clone()
         }
     }
 
-    /// Resolves once nothing is held.
+    /// Resolves once nothing is held; with a durable spool, once that has all that is decided, and a short while is over
+    /// for answers to what is in flight: an answer that comes later would make a duplicate after the next start.
     pub(crate) async fn drained(&self) {
+        if self.spool.is_none() {
+            return self.until(|state| state.held.messages == 0).await;
+        }
+        self.state.lock().is_ending = true;
+        let last_answers = self.until(|state| state.in_flight == 0);
+        let settled = self.until(|state| state.uncommitted == 0 && state.tickets.is_empty());
+        let _ = tokio::join!(timeout(LAST_ANSWERS, last_answers), settled);
+    }
+
+    async fn until(&self, is_so: impl Fn(&State) -> bool) {
         loop {
             let emptied = self.emptied.notified();
-            if self.state.lock().held_bytes == 0 {
-                return; // even an empty message costs something
+            if is_so(&self.state.lock()) {
+                return;
             }
             emptied.await;
         }
     }
 
-    /// Gives up all that is held, and takes nothing more. Returns how many were lost.
+    /// Ends what is held in memory, and takes nothing more. What a durable spool has stays there and counts as held; all
+    /// else is lost. Returns how many are kept.
     pub(crate) fn abandon(&self) -> u64 {
-        let lost: Vec<Uplink> = {
-            let mut state = self.state.lock();
+        let (lost, kept) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            if state.is_closed {
+                return state.held.messages as u64;
+            }
             state.is_closed = true;
             state.turns.clear();
             state.due.clear();
             state.tickets.clear();
-            state.held_bytes = 0;
-            let lanes = std::mem::take(&mut state.lanes);
-            let lost: Vec<_> = lanes
+            state.starving.clear();
+            let mut kept = state.stored;
+            let mut lost = Vec::new();
+            for slot in std::mem::take(&mut state.lanes)
                 .into_values()
                 .flat_map(|lane| lane.slots)
-                .map(|slot| slot.uplink)
-                .collect();
-            for _ in &lost {
-                state.books.lost.count(LostReason::Shutdown);
+            {
+                if self.spool.is_some() && slot.is_settled() {
+                    kept.add(&slot.uplink);
+                } else {
+                    state.books.lost.count(LostReason::Shutdown);
+                    lost.push(slot.uplink);
+                }
             }
+            state.held = kept;
             for (_, waker) in state.waiters.drain() {
                 waker.wake();
             }
-            lost
+            (lost, kept.messages as u64)
         };
-        let count = lost.len() as u64;
         for uplink in lost {
             self.tell(Some(News::Lost(uplink, LostReason::Shutdown)));
         }
-        count
+        kept
     }
 
     fn receive(self: &Arc<Self>, uplink: Uplink, ticket: Option<Ticket>) -> Room {
@@ -410,7 +536,7 @@ impl Lanes {
             } else if self.forward.is_none() && ticket.is_none() {
                 state.books.lost.count(LostReason::NoRemoteUrl);
                 (Room::NoRemote, false)
-            } else if self.cargo == Cargo::Events && state.held_bytes >= self.limits.total_bytes {
+            } else if self.cargo == Cargo::Events && state.held.bytes >= self.limits.total_bytes {
                 state.books.lost.count(LostReason::Full); // nobody could be told to wait
                 displaced.push(News::Lost(uplink, LostReason::Full));
                 (Room::More, false)
@@ -436,77 +562,98 @@ impl Lanes {
         let number = state.next_number;
         state.next_number += 1;
         let client_id = uplink.client_id.clone();
-        let cost = uplink.payload.cost();
-        state.held_bytes += cost;
+        state.held.add(&uplink);
         self.note_fullness(state);
         let lane = state.lanes.entry(client_id.clone()).or_default();
-        lane.bytes += cost;
-        lane.undecided += usize::from(ticket.is_some());
+        lane.bytes += uplink.payload.cost();
         let phase = ticket.map_or(Phase::Ready, Phase::Undecided);
-        lane.slots.push_back(Slot {
-            number,
-            uplink,
-            phase,
-            taken_at: now,
-            attempts: 0,
-            trial: Trial::default(),
-        });
+        lane.slots.push_back(Slot::new(number, uplink, phase, now));
         if ticket.is_none() {
-            self.make_ready(lane, number);
+            self.settle(lane, &mut state.uncommitted, number);
         }
         if let Some(ticket) = ticket {
+            lane.unsettled += 1;
             state.tickets.insert(ticket, (client_id, number));
             let at = now + self.limits.hook_timeout;
             self.remind(state, at, number, Due::Ticket(ticket));
         }
     }
 
-    /// With `drop_oldest`: makes room in a lane by losing the oldest that are neither in flight nor undecided. It cannot
-    /// make room in the bridge, which others have filled as well: that is waited for.
+    /// With `drop_oldest`: makes room in a lane, or in the spool, by losing the oldest of the lane that are settled and not in
+    /// flight. It cannot make room in memory, which others have filled as well: that is waited for.
     fn displace(&self, state: &mut State, client_id: &ClientId, displaced: &mut Vec<News>) {
-        while self.is_at_bound(state, client_id) {
-            let Some(lane) = state.lanes.get(client_id) else {
+        while self.is_at_bound(state, client_id) || self.is_spool_full(state) {
+            let lane = state.lanes.get(client_id);
+            let Some(number) = lane.and_then(Lane::displaceable) else {
                 return;
             };
-            let Some(oldest) = lane
-                .slots
-                .iter()
-                .find(|s| !matches!(s.phase, Phase::InFlight | Phase::Undecided(_)))
-            else {
-                return;
-            };
-            let number = oldest.number;
-            displaced.extend(self.lose(state, client_id, number, LostReason::Full));
+            displaced.extend(self.lose(state, client_id, number, LostReason::Full, None));
             self.promote(state, client_id);
         }
     }
 
     fn has_room(&self, state: &State, client_id: &ClientId) -> bool {
-        state.held_bytes < self.limits.total_bytes
-            && state
-                .lanes
-                .get(client_id)
-                .is_none_or(|lane| lane.bytes < self.limits.lane_bytes && lane.undecided == 0)
+        !self.is_over(state)
+            && state.lanes.get(client_id).is_none_or(|lane| {
+                lane.total_bytes() < self.limits.lane_bytes && lane.unsettled == 0
+            })
     }
 
     fn is_at_bound(&self, state: &State, client_id: &ClientId) -> bool {
         let lane = state.lanes.get(client_id);
-        lane.is_some_and(|lane| lane.bytes >= self.limits.lane_bytes)
+        lane.is_some_and(|lane| lane.total_bytes() >= self.limits.lane_bytes)
+    }
+
+    /// Whether all lanes together are at a bound.
+    fn is_over(&self, state: &State) -> bool {
+        state.memory_bytes() >= self.limits.total_bytes
+            || self.is_spool_full(state)
+            || state.is_spool_failing
+    }
+
+    fn is_spool_full(&self, state: &State) -> bool {
+        state.held.bytes >= self.limits.spool_bytes
+            || state.held.messages >= self.limits.spool_messages
+    }
+
+    /// Whether all lanes together are so far below their bounds that several may read on.
+    fn has_slack(&self, state: &State) -> bool {
+        self.has_memory(state)
+            && state.held.bytes <= most_of(self.limits.spool_bytes)
+            && state.held.messages <= most_of(self.limits.spool_messages)
+            && !state.is_spool_failing
+    }
+
+    fn has_memory(&self, state: &State) -> bool {
+        state.memory_bytes() <= most_of(self.limits.total_bytes)
     }
 
     fn room_in(&self, state: &State, client_id: &ClientId) -> Room {
-        if state
-            .lanes
-            .get(client_id)
-            .is_some_and(|lane| lane.undecided > 0)
-        {
+        let lane = state.lanes.get(client_id);
+        if lane.is_some_and(|lane| lane.unsettled > 0) {
             return Room::Undecided;
         }
+        let is_full = self.is_at_bound(state, client_id) || self.is_spool_full(state);
+        let may_displace = || !is_full || lane.and_then(Lane::displaceable).is_some();
         match self.limits.when_full {
-            UplinkFull::Close if self.is_at_bound(state, client_id) => Room::Close,
-            UplinkFull::DropOldest if state.held_bytes < self.limits.total_bytes => Room::More,
+            UplinkFull::Close if is_full => Room::Close,
+            UplinkFull::DropOldest
+                if state.memory_bytes() < self.limits.total_bytes
+                    && !state.is_spool_failing
+                    && (self.spool.is_none() || may_displace()) =>
+            {
+                Room::More
+            }
             _ if self.has_room(state, client_id) => Room::More,
             _ => Room::Wait, // the policy is `pause`, or others have filled the bridge
+        }
+    }
+
+    /// Lets an uplink that nobody has to decide about any more go: at once, or when the spool has it.
+    fn settle(&self, lane: &mut Lane, uncommitted: &mut usize, number: u64) {
+        match &self.spool {
+            None => self.make_ready(lane, number),
+            Some(spool) => spool.append(lane.commit(number, uncommitted)),
         }
     }
 
@@ -535,10 +682,13 @@ impl Lanes {
     /// Gives a lane its turn, behind all others, if it has something to send. One at a time: then a device with much to
     /// say delays nobody, and `turns` is never longer than there are lanes.
     fn promote(&self, state: &mut State, client_id: &ClientId) {
+        if self.spool.is_some() {
+            self.refill(state, client_id);
+        }
         let Some(lane) = state.lanes.get_mut(client_id) else {
             return;
         };
-        if !lane.has_turn && self.next_of(lane).is_some() {
+        if !lane.has_turn && !lane.is_held_up && self.next_of(lane).is_some() {
             lane.has_turn = true;
             state.turns.push_back(client_id.clone());
         }
@@ -551,7 +701,7 @@ impl Lanes {
         };
         if let Some(lane) = state.lanes.get_mut(&client_id) {
             lane.has_turn = false;
-            if lane.slots.is_empty() {
+            if lane.is_empty() {
                 state.lanes.remove(&client_id);
             }
         }
@@ -563,13 +713,12 @@ impl Lanes {
         let index = lane.index(number)?;
         let slot = lane.slots.remove(index)?;
         lane.ready.remove(&number);
-        let cost = slot.uplink.payload.cost();
-        lane.bytes -= cost;
-        state.held_bytes -= cost;
-        if lane.slots.is_empty() && !lane.has_turn {
+        lane.bytes -= slot.uplink.payload.cost();
+        state.held.take(&slot.uplink);
+        if lane.is_empty() && !lane.has_turn {
             state.lanes.remove(client_id);
         }
-        if state.held_bytes == 0 {
+        if state.held.messages == 0 {
             self.emptied.notify_waiters();
         }
         Some(slot)
@@ -581,31 +730,43 @@ impl Lanes {
         client_id: &ClientId,
         number: u64,
         reason: LostReason,
+        attempt: Option<&Attempt>,
     ) -> Option<News> {
         let slot = self.remove(state, client_id, number)?;
         state.books.lost.count(reason);
+        if let Some(spool) = &self.spool
+            && slot.is_settled()
+        {
+            self.give_up(&**spool, &slot, reason, attempt);
+        }
         Some(News::Lost(slot.uplink, reason))
     }
 
     /// Whoever is about to read looks at this first. Only [`Lanes::wake`] takes it back.
     fn note_fullness(&self, state: &State) {
-        if state.held_bytes >= self.limits.total_bytes {
+        if self.is_over(state) {
             self.is_full.store(true, Relaxed);
         }
     }
 
     /// Lets sessions read on that waited for the room there is now.
     fn wake(&self, state: &mut State, client_id: &ClientId) {
-        // All who wait for the common bound are woken together, so only once there is room for several.
-        if self.is_full() && state.held_bytes <= self.limits.total_bytes / 8 * 7 {
-            self.is_full.store(false, Relaxed);
-            for (_, waker) in state.waiters.drain() {
-                waker.wake();
-            }
+        if self.is_full() && self.has_slack(state) {
+            self.wake_all(state);
         } else if !state.waiters.is_empty()
             && self.has_room(state, client_id)
             && let Some(waker) = state.waiters.remove(client_id)
         {
+            waker.wake();
+        }
+        if !state.starving.is_empty() {
+            self.feed(state);
+        }
+    }
+
+    fn wake_all(&self, state: &mut State) {
+        self.is_full.store(self.is_over(state), Relaxed);
+        for (_, waker) in state.waiters.drain() {
             waker.wake();
         }
     }
@@ -621,6 +782,7 @@ impl Lanes {
     /// Whether one more worker has something to do; it is counted as hired.
     fn may_hire(&self, state: &mut State) -> bool {
         let may = !state.turns.is_empty()
+            && self.forward.is_some() // a spool may hold messages of a run that had one
             && state.workers < self.limits.concurrency
             && !state.is_breaker_watched;
         state.workers += usize::from(may);
@@ -668,6 +830,9 @@ impl Lanes {
     }
 
     fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<News>) -> Option<Job> {
+        if state.is_ending {
+            return None; // what the spool has can wait
+        }
         while let Some(client_id) = state.turns.front().cloned() {
             let lane = state.lanes.get_mut(&client_id);
             let ready = lane.and_then(|lane| {
@@ -680,8 +845,15 @@ impl Lanes {
             };
             let number = slot.number;
             if now.duration_since(slot.taken_at) > self.limits.max_age {
-                overdue.extend(self.lose(state, &client_id, number, LostReason::TooOld));
+                overdue.extend(self.lose(state, &client_id, number, LostReason::TooOld, None));
+                self.promote(state, &client_id); // which has its turn still, but may read on
                 self.wake(state, &client_id);
+                continue;
+            }
+            if let Some(spool) = &self.spool
+                && !spool.may_deliver(&client_id)
+            {
+                Self::hold_up(state, client_id);
                 continue;
             }
             let pass = match state.breaker.allow(now, state.in_flight) {
@@ -700,6 +872,7 @@ impl Lanes {
                 number,
                 attempt: slot.attempts,
                 pass,
+                begun_at: self.spool.as_ref().map(|_| SystemTime::now()),
             };
             if self.limits.order == Order::None
                 && let Some(lane) = state.lanes.get_mut(&client_id)
@@ -721,6 +894,7 @@ impl Lanes {
             uplink,
             number,
             pass,
+            begun_at,
             ..
         } = job;
         let client_id = uplink.client_id.clone();
@@ -728,8 +902,9 @@ impl Lanes {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             state.in_flight -= 1;
+            self.note_quiet(state);
             if state.is_closed {
-                return; // counted as lost already
+                return; // counted as lost already, or kept
             }
             let destination = state.breaker.destination(now);
             let slot = state
@@ -737,6 +912,10 @@ impl Lanes {
                 .get_mut(&client_id)
                 .and_then(|lane| lane.slot(number))
                 .expect("an uplink in flight stays in its lane");
+            if let Some(begun_at) = begun_at {
+                slot.note(attempt, begun_at);
+            }
+            let is_withdrawn = slot.phase == Phase::Withdrawn;
             let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
             if state.breaker.record(now, pass, signal) {
                 self.running.breaker_opened.add(1);
@@ -751,10 +930,17 @@ impl Lanes {
             }
             let news = match verdict {
                 Verdict::Delivered => {
+                    if let Some(spool) = &self.spool {
+                        spool.remove(Place::new(&client_id, number));
+                    }
                     self.remove(state, &client_id, number);
                     state.books.delivered += 1;
                     state.is_misconfigured = false;
                     self.log_delivery(&uplink);
+                    Vec::new()
+                }
+                Verdict::Retry { .. } if is_withdrawn => {
+                    self.give_back(state, &client_id, number);
                     Vec::new()
                 }
                 Verdict::Retry {
@@ -779,7 +965,7 @@ impl Lanes {
                     self.log_loss(&uplink, reason, Some(attempt));
                     let gone =
                         (is_gone && self.limits.gone == Gone::Close).then(|| News::Gone(uplink));
-                    self.lose(state, &client_id, number, reason)
+                    self.lose(state, &client_id, number, reason, Some(attempt))
                         .into_iter()
                         .chain(gone)
                         .collect()
@@ -923,6 +1109,64 @@ impl Lane {
         let index = self.index(number)?;
         self.slots.get_mut(index)
     }
+
+    /// Nothing in it, and nothing of it elsewhere.
+    fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.stored.messages == 0
+    }
+
+    fn total_bytes(&self) -> usize {
+        self.bytes + self.stored.bytes
+    }
+
+    /// The oldest that `drop_oldest` may lose. With everything in the spool alone, none: that is read back first.
+    fn displaceable(&self) -> Option<u64> {
+        let may_go = |slot: &&Slot| matches!(slot.phase, Phase::Ready | Phase::BackingOff);
+        self.slots.iter().find(may_go).map(|slot| slot.number)
+    }
+}
+
+impl Slot {
+    fn new(number: u64, uplink: Uplink, phase: Phase, taken_at: Instant) -> Self {
+        Self {
+            number,
+            uplink,
+            phase,
+            taken_at,
+            attempts: 0,
+            trial: Trial::default(),
+            trail: None,
+        }
+    }
+
+    /// It is decided, and a durable spool has it.
+    fn is_settled(&self) -> bool {
+        !matches!(self.phase, Phase::Undecided(_) | Phase::Uncommitted)
+    }
+}
+
+impl State {
+    /// What is held in memory, or soon will be.
+    fn memory_bytes(&self) -> usize {
+        self.held.bytes - self.stored.bytes + self.loading_bytes
+    }
+}
+
+impl Stored {
+    fn add(&mut self, uplink: &Uplink) {
+        self.messages += 1;
+        self.bytes += uplink.payload.cost();
+    }
+
+    fn take(&mut self, uplink: &Uplink) {
+        self.messages -= 1;
+        self.bytes -= uplink.payload.cost();
+    }
+}
+
+/// Seven eighths: all who wait for a common bound are woken together, so only once there is room for several.
+fn most_of(bound: usize) -> usize {
+    bound / 8 * 7
 }
 
 impl std::fmt::Debug for Lanes {
@@ -985,4 +1229,6 @@ impl Lanes {
     }
 }
 
+/// How long a stop waits for answers to POSTs whose messages the spool keeps anyway.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));

@@ -44,7 +44,7 @@ mod shared;
 mod socket;
 #[allow(
     dead_code,
-    reason = "the lanes use it as soon as they keep uplinks on disk"
+    reason = "some of it is only for a spool that gateways share, or for any spool at all"
 )]
 mod spool;
 mod stats;

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Gone, Order, UplinkFull},
     error::Result,
     forwarder::{Cargo, http::HttpForwarder},
-    lanes::Lanes,
+    lanes::{Lanes, Route},
     registry::Registry,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
     status::Status,
@@ -69,8 +69,11 @@ impl Lifecycle {
         let forward = HttpForwarder::new(&config, Cargo::Events, tasks.clone())?;
         let lanes = Lanes::new(
             &config,
-            Cargo::Events,
-            Some(Box::new(forward)),
+            Route {
+                cargo: Cargo::Events,
+                forward: Some(Box::new(forward)),
+                spool: None,
+            },
             registry,
             Arc::new(Status::new(None, running.clone())), // no hook hears of them
             running.clone(),
@@ -172,7 +175,8 @@ impl Lifecycle {
 
     /// Gives up what is held. Returns how many events that were.
     pub(crate) fn abandon(&self) -> u64 {
-        self.lanes.abandon()
+        self.lanes.abandon();
+        self.lanes.books().lost.shutdown
     }
 
     /// The books of events.

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::types::{CloseReason, LostReason};
 
 /// One snapshot of the books. In every snapshot
-/// `uplink.received + uplink.recovered = uplink.delivered + uplink.held + uplink.dropped_by_hook + Σ uplink.lost` and
-/// `downlink.received = downlink.delivered + downlink.held + Σ downlink.lost`; `held` is counted, not derived.
+/// `uplink.received + uplink.recovered = uplink.delivered + uplink.held + uplink.dropped_by_hook + uplink.passed_on + Σ uplink.lost`
+/// and `downlink.received = downlink.delivered + downlink.held + Σ downlink.lost`; `held` is counted, not derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -33,16 +33,22 @@ pub struct Stats {
 pub struct UplinkBooks {
     /// Read from a socket.
     pub received: u64,
-    /// Found in a durable spool at start.
+    /// Found in a durable spool at start, taken over from another gateway, or replayed dead letters.
     pub recovered: u64,
     /// Answered with 2xx.
     pub delivered: u64,
-    /// Waiting for a hook, for their turn, for a retry, or for an answer.
+    /// Waiting for a hook, for the spool, for their turn, for a retry, or for an answer. After `stop`: what the spool keeps.
     pub held: u64,
-    /// Bytes the held ones count for against `uplink_total_bytes`.
+    /// Bytes the held ones count for: each its payload and 128 more.
     pub held_bytes: u64,
     /// Taken by `on_uplink`.
     pub dropped_by_hook: u64,
+    /// Taken here and given to a spool that several gateways share; whoever delivers them counts them as recovered.
+    pub passed_on: u64,
+    /// Dead letters in the spool now: the content of what was lost as `rejected`, `poison` or `too_old`.
+    pub dead_letters: u64,
+    /// Dead letters that are gone for good since the start: dropped by hand, or to keep within their bounds.
+    pub dead_letters_dropped: u64,
     /// Given up.
     pub lost: UplinkLost,
 }

@@ -1,7 +1,8 @@
-//! The only file that spawns tasks: tracking them, and telling them to stop.
+//! The only file that spawns tasks and threads: tracking them, and telling them to stop.
 
-use std::future::Future;
+use std::{future::Future, io, sync::Arc, thread};
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
@@ -14,6 +15,7 @@ pub(crate) struct Tasks {
     runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
+    threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
 impl Tasks {
@@ -25,6 +27,7 @@ impl Tasks {
             runtime,
             tracker,
             stop: CancellationToken::new(),
+            threads: Arc::default(),
         }
     }
 
@@ -42,6 +45,28 @@ impl Tasks {
         });
     }
 
+    /// Starts a thread with a name, for work that blocks. It ends by itself; it blocks the signals that the caller blocks, and
+    /// logs where the caller does.
+    ///
+    /// # Errors
+    /// What the system says when it makes no more threads.
+    pub(crate) fn spawn_thread(
+        &self,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let (token, dispatch) = (
+            self.tracker.token(),
+            tracing::dispatcher::get_default(Clone::clone),
+        );
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            let _token = token; // dropped last
+            tracing::dispatcher::with_default(&dispatch, run);
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
     /// Resolves once the group stops.
     pub(crate) fn stopping(&self) -> WaitForCancellationFuture<'_> {
         self.stop.cancelled()
@@ -52,9 +77,12 @@ impl Tasks {
         self.stop.cancel();
     }
 
-    /// Resolves once no task is left.
+    /// Resolves once no task and no thread is left.
     pub(crate) async fn wait(&self) {
         self.tracker.wait().await;
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join(); // it has only its last instructions before it
+        }
     }
 
     /// How many tasks are alive.

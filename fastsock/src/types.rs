@@ -565,12 +565,19 @@ pub struct Leftover {
     pub presence: u64,
     /// Lifecycle events not delivered: lost with the reason `shutdown`.
     pub events: u64,
+    /// Uplinks that a durable spool keeps: the next start delivers them. Not lost, so `is_empty` does not look at them.
+    pub spooled: u64,
 }
 
 impl Leftover {
-    /// Whether nothing was left.
+    /// Whether nothing was left undone. What a spool keeps is in good hands.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let spooled = self.spooled;
+        *self
+            == Self {
+                spooled,
+                ..Self::default()
+            }
     }
 }
 

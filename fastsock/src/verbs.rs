@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::{
     error::{Error, ErrorKind, Result},
     hooks::Answer,
     outbox::{DOWNLINK_MAX_BYTES, Put},
     shared::Shared,
+    spool::Spool,
     stats::{LifecycleBooks, Stats},
-    types::{Client, ClientId, CloseReason, Payload, Sent, State, Ticket},
+    types::{Client, ClientId, CloseReason, DeadLetter, Payload, Sent, State, Ticket},
 };
 
 /// Queues a message for a device here, or publishes it for another gateway.
@@ -179,6 +182,41 @@ pub(crate) fn decide(
         let _ = send_here(shared, &client_id, reply);
     }
     Ok(())
+}
+
+/// Dead letters in the order of their ids, which is that of receipt: at most `limit` after `after`.
+pub(crate) async fn dead_letters(
+    shared: &Shared,
+    after: Option<Uuid>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>> {
+    spool(shared)?.dead_letters(after, limit).await
+}
+
+/// One dead letter.
+pub(crate) async fn dead_letter(shared: &Shared, id: Uuid) -> Result<Option<DeadLetter>> {
+    spool(shared)?.dead_letter(id).await
+}
+
+/// Makes a dead letter an uplink again. Not while stopping: nobody would deliver it.
+pub(crate) async fn replay_dead_letter(shared: &Shared, id: Uuid) -> Result<bool> {
+    match shared.status.state() {
+        State::Stopping | State::Stopped => Err(stopped()),
+        _ => spool(shared)?.replay(id).await,
+    }
+}
+
+/// Drops a dead letter for good.
+pub(crate) async fn drop_dead_letter(shared: &Shared, id: Uuid) -> Result<bool> {
+    spool(shared)?.drop_letter(id).await
+}
+
+/// The durable spool.
+fn spool(shared: &Shared) -> Result<&dyn Spool> {
+    shared.lanes.spool().map(|spool| &**spool).ok_or_else(|| {
+        let text = "FASTSOCK_SPOOL: \"memory\" keeps no dead letters; a durable spool does";
+        Error::new(ErrorKind::Config, text)
+    })
 }
 
 fn stopped() -> Error {

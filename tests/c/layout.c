@@ -45,10 +45,10 @@ AT(fastsock_options, event_capacity, 104);
 AT(fastsock_options, event_capacity_bytes, 112);
 
 SIZE(fastsock_client, 56);
-SIZE(fastsock_leftover, 32);
+SIZE(fastsock_leftover, 40);
 SIZE(fastsock_log, 64);
 AT(fastsock_log, target, 16);
-SIZE(fastsock_stats, 280);
+SIZE(fastsock_stats, 304);
 AT(fastsock_stats, downlink_received, 104);
 AT(fastsock_stats, sessions_connected, 152);
 AT(fastsock_stats, hooks_failed, 224);

@@ -170,6 +170,12 @@ fn tell_ready(bridge: &Bridge) {
 }
 
 fn tell_leftover(leftover: Leftover) {
+    if leftover.spooled > 0 {
+        info!(
+            uplinks = leftover.spooled,
+            "The spool keeps uplinks for the next start"
+        );
+    }
     if !leftover.is_empty() {
         let Leftover {
             sessions,

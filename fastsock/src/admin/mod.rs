@@ -104,6 +104,7 @@ fn readiness(shared: &Shared) -> Answer {
     let broker = shared.broker.name();
     let (code, status) = match shared.status.state() {
         State::Stopping | State::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        _ if shared.lanes.is_spool_failing() => (StatusCode::SERVICE_UNAVAILABLE, "spool_failing"),
         _ if shared.broker.link() != Link::Down => (StatusCode::OK, "ready"),
         _ if shared.config.ready_requires_broker => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
         _ => (StatusCode::OK, "degraded"),

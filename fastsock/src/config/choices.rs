@@ -53,6 +53,28 @@ choice! {
 }
 
 choice! {
+    /// Where uplinks wait until they are delivered.
+    SpoolKind {
+        /// In this process; they end with it.
+        Memory = "memory",
+        /// In a file of `data_dir` too; they outlive the process.
+        Disk = "disk",
+    }
+}
+
+choice! {
+    /// When the disk spool asks the system to write to the disk itself.
+    Fsync {
+        /// Before a message counts as taken.
+        Always = "always",
+        /// Every `spool_fsync_interval`.
+        Interval = "interval",
+        /// When the system likes to.
+        Never = "never",
+    }
+}
+
+choice! {
     /// In which order uplinks are POSTed.
     Order {
         /// One at a time per device.

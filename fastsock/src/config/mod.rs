@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use self::value::Value;
 pub use self::{
     choices::{
-        AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Full, Gone, Order,
-        Subscribe, UplinkBinary, UplinkFull,
+        AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Fsync, Full, Gone,
+        Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
     },
     value::{Headers, Secret},
 };
@@ -204,9 +204,9 @@ settings! {
 
     /// What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013.
     uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close";
-    /// Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound.
+    /// Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk.
     uplink_lane_bytes: usize = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Bytes all lanes hold together.
+    /// Bytes all lanes hold in memory together.
     uplink_total_bytes: usize = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
     /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
     uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
@@ -219,6 +219,24 @@ settings! {
     events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
     /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost.
     events_total_bytes: usize = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    /// Where uplinks wait until they are delivered: `memory`, or `disk`, where they outlive the process (docs/delivery.md).
+    spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory or disk";
+    /// When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool.
+    spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always, interval or never";
+    /// Milliseconds between syncs with `interval`.
+    spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
+    /// Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs.
+    spool_max_bytes: usize = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    /// Messages the disk spool holds.
+    spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", |n| (1..=1_000_000_000).contains(n);
+    /// Bytes one device's lane holds in the disk spool, so that no device fills it alone.
+    spool_lane_bytes: usize = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    /// Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time.
+    data_dir: Option<PathBuf> = None, "FASTSOCK_DATA_DIR", "the path of a directory";
+    /// Dead letters a durable spool keeps; beyond, the oldest goes. 0 keeps none.
+    dead_letters_max: usize = 10_000, "FASTSOCK_DEAD_LETTERS_MAX", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
+    /// Milliseconds a dead letter is kept after it was given up.
+    dead_letters_max_age: Duration = Duration::from_secs(30 * 24 * 3600), "FASTSOCK_DEAD_LETTERS_MAX_AGE", "milliseconds from 1000 to 315360000000", |d| is_within(d, 1000, 315_360_000_000);
 
     /// How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY.
     downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto";
@@ -432,6 +450,20 @@ impl Config {
                 ErrorKind::Config,
                 "FASTSOCK_BROKER: this build has no Redis; only \"embedded\" is allowed",
             ));
+        }
+        if self.spool == SpoolKind::Disk {
+            if !cfg!(feature = "disk") {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "FASTSOCK_SPOOL: this build has no disk spool; only \"memory\" is allowed",
+                ));
+            }
+            if self.data_dir.is_none() {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "FASTSOCK_SPOOL: \"disk\" needs a directory; set FASTSOCK_DATA_DIR",
+                ));
+            }
         }
         #[cfg(not(feature = "tls"))]
         for (variable, url) in [

@@ -5,7 +5,7 @@ mod headers;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, header::RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use tokio::time::Instant;
 use url::Url;
 
@@ -15,7 +15,7 @@ use crate::{
     broker::BoxFuture,
     config::{Config, UplinkBinary},
     error::{Error, ErrorKind, Result},
-    http::{Answer, Client, Target},
+    http::{Answer, Client, Secrets, Target},
     tasks::Tasks,
     types::{Payload, Uplink},
 };
@@ -69,6 +69,18 @@ impl Forward for HttpForwarder {
                 Err(error) => Attempt::Failed { error },
             }
         })
+    }
+
+    fn headers(&self, uplink: &Uplink, number: u32) -> Vec<(String, String)> {
+        let headers = self.headers.of(uplink, number, Secrets::Send, None);
+        let shown = |value: &HeaderValue| match value.is_sensitive() {
+            true => "***".into(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
+        headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), shown(value)))
+            .collect()
     }
 }
 

@@ -13,6 +13,9 @@ use crate::{broker::BoxFuture, types::Uplink};
 pub(crate) trait Forward: Send + Sync {
     /// Makes one attempt, numbered from 1. Never panics; every wait in it has a deadline.
     fn attempt<'a>(&'a self, uplink: &'a Uplink, number: u32) -> BoxFuture<'a, Attempt>;
+
+    /// The headers of that attempt for someone to read; values that may be secret are `***`.
+    fn headers(&self, uplink: &Uplink, number: u32) -> Vec<(String, String)>;
 }
 
 /// What is carried. A second set of lanes carries the events of `lifecycle`.
@@ -36,6 +39,27 @@ pub(crate) enum Attempt {
     Redirected { status: u16 },
     /// No answer: connect, TLS, DNS, time-out, or a broken connection. One line for the log, with its cause.
     Failed { error: String },
+}
+
+impl Attempt {
+    /// The status of the answer, if there was one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match *self {
+            Self::Answered { status, .. } | Self::Redirected { status } => Some(status),
+            Self::Failed { .. } => None,
+        }
+    }
+
+    /// Whether the backend has it.
+    pub(crate) fn is_delivered(&self) -> bool {
+        matches!(
+            self,
+            Self::Answered {
+                status: 200..=299,
+                ..
+            }
+        )
+    }
 }
 
 impl std::fmt::Display for Attempt {

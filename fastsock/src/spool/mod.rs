@@ -3,6 +3,8 @@
 //! The lanes decide what is kept, in which order it goes and when it leaves; a spool only keeps it. Both sides never wait for
 //! each other: the lanes hand over and go on, the spool reports when it is done.
 
+#[cfg(feature = "disk")]
+pub(crate) mod disk;
 pub(crate) mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -104,8 +106,9 @@ pub(crate) trait Settle: Send + Sync {
     /// `count` numbers in a row for uplinks that the spool brings; the first of them. Greater than all before.
     fn reserve(&self, count: u64) -> u64;
 
-    /// What was found at start, by device, and is to be [loaded](Spool::load) as it is needed. Counts as recovered.
-    fn backlog(&self, backlog: Vec<Backlog>);
+    /// What was found at start, by device, and is to be [loaded](Spool::load) as it is needed. Counts as recovered. New
+    /// uplinks are numbered from `next_number`.
+    fn backlog(&self, backlog: Vec<Backlog>, next_number: u64);
 
     /// These would survive the process now; they are delivered from here.
     fn committed(&self, places: &[Place]);
@@ -147,10 +150,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn place(&self) -> Place {
-        Place {
-            client_id: self.uplink.client_id.clone(),
-            number: self.number,
-        }
+        Place::new(&self.uplink.client_id, self.number)
     }
 }
 
@@ -161,11 +161,20 @@ pub(crate) struct Place {
     pub(crate) number: u64,
 }
 
+impl Place {
+    pub(crate) fn new(client_id: &ClientId, number: u64) -> Self {
+        Self {
+            client_id: client_id.clone(),
+            number,
+        }
+    }
+}
+
 /// What one device has in the spool at start.
 #[derive(Clone, Debug)]
 pub(crate) struct Backlog {
     pub(crate) client_id: ClientId,
-    pub(crate) messages: u64,
+    pub(crate) messages: usize,
     /// What they cost against the bounds ([`Payload::cost`](crate::types::Payload::cost)).
     pub(crate) bytes: usize,
 }

@@ -80,7 +80,7 @@ impl Settle for Lanes {
         state.next - count
     }
 
-    fn backlog(&self, _: Vec<Backlog>) {
+    fn backlog(&self, _: Vec<Backlog>, _: u64) {
         panic!("not of this spool");
     }
 

@@ -1,0 +1,472 @@
+//! Keeps uplinks in a file: one thread writes what has gathered in one transaction, then says so, then takes the next.
+//!
+//! While a batch is on its way to the disk the next one gathers, so the disk is asked as often as it can answer and no more
+//! often. What only removes waits a little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::{Duration, Instant as StdInstant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::store::{Fault, Op, Outcome, Store};
+use super::{Backlog, Place, Record, Settle, Spool};
+use crate::{
+    backoff::Backoff,
+    broker::BoxFuture,
+    config::Config,
+    error::{Error, ErrorKind, Result},
+    tasks::Tasks,
+    types::{ClientId, DeadLetter},
+};
+
+/// The lanes' side of the spool: hands over to the thread that writes.
+pub(crate) struct DiskSpool {
+    desk: Arc<Desk>,
+    found: Mutex<Option<Found>>,
+}
+
+/// What was in the file at start.
+struct Found {
+    backlog: Vec<Backlog>,
+    next_number: u64,
+    letters: u64,
+}
+
+/// Where work is handed over.
+#[derive(Default)]
+struct Desk {
+    tray: Mutex<Tray>,
+    /// There is something to look at in the tray.
+    changed: Condvar,
+    lanes: OnceLock<Weak<dyn Settle>>,
+    /// The thread has ended.
+    ended: CancellationToken,
+}
+
+/// What waits to be done.
+#[derive(Default)]
+struct Tray {
+    batch: Batch,
+    /// Someone waits for what is in it.
+    is_urgent: bool,
+    /// Since when something waits in it that nobody waits for.
+    lazy_since: Option<StdInstant>,
+    /// Finish what is here, at the latest by then, and end.
+    stop_by: Option<StdInstant>,
+}
+
+/// What is done in one go: all of `ops` in one transaction, then the reading.
+#[derive(Default)]
+struct Batch {
+    ops: Vec<Op>,
+    loads: Vec<Load>,
+    asks: Vec<Ask>,
+}
+
+struct Load {
+    client_id: ClientId,
+    after: Option<u64>,
+    cost: usize,
+}
+
+/// A question about dead letters.
+enum Ask {
+    Some(Option<Uuid>, usize, Answer<Vec<DeadLetter>>),
+    One(Uuid, Answer<Option<DeadLetter>>),
+}
+
+type Answer<T> = oneshot::Sender<Result<T>>;
+
+impl DiskSpool {
+    /// Opens the spool in `config.data_dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// `Io`, naming the setting: the directory cannot be made, the file cannot be read, or another process has it.
+    pub(crate) async fn open(config: &Config, tasks: &Tasks) -> Result<Self> {
+        let config = config.clone();
+        Self::with_store(move || Store::in_directory(&config), tasks).await
+    }
+
+    async fn with_store(
+        make: impl FnOnce() -> Result<Store> + Send + 'static,
+        tasks: &Tasks,
+    ) -> Result<Self> {
+        let desk = Arc::new(Desk::default());
+        let (opened, found) = oneshot::channel();
+        let writers = desk.clone();
+        let write = move || {
+            let _ended = writers.ended.clone().drop_guard();
+            let open = || {
+                let mut store = make()?;
+                store.open_first()?;
+                let found = store.found().map_err(|fault| store.unreadable(fault))?;
+                Ok((store, found))
+            };
+            match open() {
+                Ok((store, found)) => {
+                    if opened.send(Ok(found)).is_ok() {
+                        Writer::new(writers, store).run();
+                    }
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        };
+        tasks.spawn_thread("fastsock-spool", write).map_err(|e| {
+            Error::new(ErrorKind::Io, "cannot start the thread of the spool").with_source(e)
+        })?;
+        let found = found
+            .await
+            .map_err(|_| Error::new(ErrorKind::Io, "the thread of the spool ended"))??;
+        Ok(Self {
+            desk,
+            found: Mutex::new(Some(found)),
+        })
+    }
+
+    /// Puts an operation of an operator onto the tray and waits for what it came to.
+    async fn ask<T>(&self, put: impl FnOnce(&mut Batch, Answer<T>)) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.desk.put_urgent(|batch| put(batch, answer));
+        match timeout(ANSWER_TIME, answered).await {
+            Ok(Ok(answer)) => answer,
+            _ => Err(Error::new(ErrorKind::Io, "the spool does not answer")),
+        }
+    }
+}
+
+impl Spool for DiskSpool {
+    fn name(&self) -> &'static str {
+        "disk"
+    }
+
+    fn start(&self, lanes: Weak<dyn Settle>) {
+        let found = self.found.lock().take();
+        let _ = self.desk.lanes.set(lanes.clone()); // first: what is found is loaded at once
+        if let (Some(lanes), Some(found)) = (lanes.upgrade(), found) {
+            if !found.backlog.is_empty() {
+                let messages: usize = found.backlog.iter().map(|found| found.messages).sum();
+                tracing::info!(messages, "the spool has uplinks of an earlier run");
+            }
+            lanes.buried(found.letters, 0);
+            lanes.backlog(found.backlog, found.next_number);
+        }
+    }
+
+    fn append(&self, record: Record) {
+        self.desk
+            .put_urgent(|batch| batch.ops.push(Op::Append(record)));
+    }
+
+    fn remove(&self, place: Place) {
+        self.desk.put_lazily(Op::Remove(place));
+    }
+
+    fn bury(&self, number: u64, letter: DeadLetter) {
+        self.desk.put_lazily(Op::Bury(number, Box::new(letter)));
+    }
+
+    fn load(&self, client_id: ClientId, after: Option<u64>, cost: usize) {
+        let load = Load {
+            client_id,
+            after,
+            cost,
+        };
+        self.desk.put_urgent(|batch| batch.loads.push(load));
+    }
+
+    fn dead_letters(
+        &self,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetter>>> {
+        Box::pin(self.ask(move |batch, answer| batch.asks.push(Ask::Some(after, limit, answer))))
+    }
+
+    fn dead_letter(&self, id: Uuid) -> BoxFuture<'_, Result<Option<DeadLetter>>> {
+        Box::pin(self.ask(move |batch, answer| batch.asks.push(Ask::One(id, answer))))
+    }
+
+    fn replay(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(self.ask(move |batch, answer| batch.ops.push(Op::Replay(id, answer))))
+    }
+
+    fn drop_letter(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(self.ask(move |batch, answer| batch.ops.push(Op::DropLetter(id, answer))))
+    }
+
+    fn stop(&self, deadline: Instant) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.desk.stop_by(deadline.into_std());
+            let last_breath = deadline.max(Instant::now() + LAST_BREATH);
+            let _ = timeout_at(last_breath, self.desk.ended.cancelled()).await;
+        })
+    }
+
+    fn abort(&self) {
+        self.desk.stop_by(StdInstant::now() + ABORT_TIME);
+    }
+}
+
+impl Drop for DiskSpool {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+impl Desk {
+    /// For what someone waits for. Only the first of a batch wakes the thread.
+    fn put_urgent(&self, put: impl FnOnce(&mut Batch)) {
+        let mut tray = self.tray.lock();
+        put(&mut tray.batch);
+        if !std::mem::replace(&mut tray.is_urgent, true) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn put_lazily(&self, op: Op) {
+        let mut tray = self.tray.lock();
+        tray.batch.ops.push(op);
+        if !tray.is_urgent && tray.lazy_since.is_none() {
+            tray.lazy_since = Some(StdInstant::now());
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop_by(&self, deadline: StdInstant) {
+        let mut tray = self.tray.lock();
+        tray.stop_by = Some(tray.stop_by.map_or(deadline, |before| before.min(deadline)));
+        self.changed.notify_one();
+    }
+
+    /// Waits for work, or until `wake_at`. `None`: all is done, and nothing more comes.
+    fn next(&self, wake_at: Option<StdInstant>) -> Option<Batch> {
+        let mut tray = self.tray.lock();
+        loop {
+            if tray.is_urgent {
+                return Some(tray.take());
+            }
+            if tray.stop_by.is_some() {
+                let batch = tray.take();
+                return (!batch.is_empty()).then_some(batch);
+            }
+            let lazy_until = tray.lazy_since.map(|since| since + LAZY_TIME);
+            let until = [lazy_until, wake_at].into_iter().flatten().min();
+            match until {
+                Some(until) if until <= StdInstant::now() => return Some(tray.take()),
+                Some(until) => drop(self.changed.wait_until(&mut tray, until)),
+                None => self.changed.wait(&mut tray),
+            }
+        }
+    }
+
+    /// Waits before another try, and adds what came meanwhile. `false`: the time to stop has come.
+    fn wait_to_retry(&self, wait: Duration, batch: &mut Batch) -> bool {
+        let mut tray = self.tray.lock();
+        let retry_at = StdInstant::now() + wait;
+        loop {
+            let now = StdInstant::now();
+            let until = tray
+                .stop_by
+                .map_or(retry_at, |stop_by| stop_by.min(retry_at));
+            if until <= now {
+                batch.add(tray.take());
+                return tray.stop_by.is_none_or(|stop_by| now < stop_by);
+            }
+            self.changed.wait_until(&mut tray, until);
+        }
+    }
+
+    fn lanes(&self) -> Option<Arc<dyn Settle>> {
+        self.lanes.get().and_then(Weak::upgrade)
+    }
+}
+
+impl Tray {
+    fn take(&mut self) -> Batch {
+        self.is_urgent = false;
+        self.lazy_since = None;
+        std::mem::take(&mut self.batch)
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.loads.is_empty() && self.asks.is_empty()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.ops.extend(other.ops);
+        self.loads.extend(other.loads);
+        self.asks.extend(other.asks);
+    }
+
+    /// Tells everyone who asks that it cannot be done now; what the lanes want stays.
+    fn refuse(&mut self, fault: &Fault) {
+        let failed = || {
+            let text = format!("the spool cannot be used now: {fault}");
+            Error::new(ErrorKind::Io, text)
+        };
+        for ask in self.asks.drain(..) {
+            match ask {
+                Ask::Some(_, _, answer) => drop(answer.send(Err(failed()))),
+                Ask::One(_, answer) => drop(answer.send(Err(failed()))),
+            }
+        }
+        for op in std::mem::take(&mut self.ops) {
+            match op {
+                Op::Replay(_, answer) | Op::DropLetter(_, answer) => {
+                    drop(answer.send(Err(failed())))
+                }
+                op => self.ops.push(op),
+            }
+        }
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    desk: Arc<Desk>,
+    store: Store,
+    is_failing: bool,
+    expired_at: StdInstant,
+}
+
+impl Writer {
+    fn new(desk: Arc<Desk>, store: Store) -> Self {
+        Self {
+            desk,
+            store,
+            is_failing: false,
+            expired_at: StdInstant::now(),
+        }
+    }
+
+    fn run(mut self) {
+        while let Some(mut batch) = self.desk.next(self.wake_at()) {
+            if self.store.has_letters() && self.expired_at.elapsed() >= EXPIRY_TIME {
+                self.expired_at = StdInstant::now();
+                batch.ops.push(Op::Expire);
+            }
+            if !self.finish(batch) {
+                break;
+            }
+        }
+        self.store.close();
+    }
+
+    /// When to look even if nothing comes.
+    fn wake_at(&self) -> Option<StdInstant> {
+        let expiry = self
+            .store
+            .has_letters()
+            .then(|| self.expired_at + EXPIRY_TIME);
+        [self.store.sync_at(), expiry].into_iter().flatten().min()
+    }
+
+    /// Does all of a batch, however often it takes. `false`: it is time to stop first.
+    fn finish(&mut self, mut batch: Batch) -> bool {
+        let mut tries = 0;
+        while let Err(fault) = self.try_batch(&mut batch) {
+            tries += 1;
+            self.fail(&fault);
+            batch.refuse(&fault);
+            if !self.desk.wait_to_retry(RETRY.delay(tries), &mut batch) {
+                return false;
+            }
+        }
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("the spool can be written again");
+            if let Some(lanes) = self.desk.lanes() {
+                lanes.failing(false);
+            }
+        }
+        true
+    }
+
+    /// What is done leaves the batch; the rest is for the next try.
+    fn try_batch(&mut self, batch: &mut Batch) -> Result<(), Fault> {
+        let lanes = self.desk.lanes();
+        let reserve = || lanes.as_ref().map_or(0, |lanes| lanes.reserve(1));
+        let outcome = self.store.write(&batch.ops, &reserve)?;
+        report(std::mem::take(&mut batch.ops), outcome, lanes.as_deref());
+        self.store.keep_synced()?;
+        while let Some(load) = batch.loads.last() {
+            let records = self.store.load(&load.client_id, load.after, load.cost)?;
+            if let Some(lanes) = &lanes {
+                lanes.loaded(&load.client_id, records);
+            }
+            batch.loads.pop();
+        }
+        while let Some(ask) = batch.asks.pop() {
+            match ask {
+                Ask::Some(after, limit, answer) => {
+                    drop(answer.send(Ok(self.store.letters(after, limit)?)))
+                }
+                Ask::One(id, answer) => drop(answer.send(Ok(self.store.letter(id)?))),
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, fault: &Fault) {
+        self.store.let_go();
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(
+                error = %fault, path = %self.store.path().display(),
+                "the spool cannot be written; devices are read no further until it can"
+            );
+            if let Some(lanes) = self.desk.lanes() {
+                lanes.failing(true);
+            }
+        }
+    }
+}
+
+/// Tells the lanes and those who asked what a transaction did.
+fn report(ops: Vec<Op>, outcome: Outcome, lanes: Option<&dyn Settle>) {
+    if let Some(lanes) = lanes {
+        let appended = |op: &Op| match op {
+            Op::Append(record) => Some(record.place()),
+            _ => None,
+        };
+        let places: Vec<_> = ops.iter().filter_map(appended).collect();
+        for places in places.chunks(REPORT_MAX) {
+            lanes.committed(places);
+        }
+        if !outcome.replayed.is_empty() {
+            lanes.recovered(outcome.replayed);
+        }
+        if let Some(letters) = outcome.letters {
+            lanes.buried(letters, outcome.dropped);
+        }
+    }
+    let mut found = outcome.found.into_iter();
+    for op in ops {
+        if let Op::Replay(_, answer) | Op::DropLetter(_, answer) = op {
+            let _ = answer.send(Ok(found.next().unwrap_or(false)));
+        }
+    }
+}
+
+/// How long what nobody waits for waits for company.
+const LAZY_TIME: Duration = Duration::from_millis(100);
+/// Places told under one lock of the lanes.
+const REPORT_MAX: usize = 256;
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+const EXPIRY_TIME: Duration = Duration::from_secs(60);
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// What was handed over is written even if the bridge is dropped.
+const ABORT_TIME: Duration = Duration::from_secs(1);
+const LAST_BREATH: Duration = Duration::from_millis(100);

@@ -1,0 +1,619 @@
+//! The file of the disk spool: its tables, its transactions, and when they are synced.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    ops::Bound,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use redb::{
+    BackendError, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction, backends::FileBackend,
+};
+use uuid::Uuid;
+
+use super::{
+    super::{Backlog, Place, Record, record},
+    Answer, Found,
+};
+use crate::{
+    config::{Config, Fsync},
+    error::{Error, ErrorKind, Result},
+    types::{ClientId, DeadLetter, Uplink},
+};
+
+/// What a transaction can fail with.
+pub(super) type Fault = redb::Error;
+
+/// By device and number: what [`record::write`] writes.
+const UPLINKS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("uplinks");
+/// By id: what [`record::write_letter`] writes.
+const LETTERS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("dead_letters");
+/// `syncs`: written by each sync, so that it has something to write.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// The file, open or to be opened again.
+pub(super) struct Store {
+    path: PathBuf,
+    opener: Opener,
+    database: Option<Database>,
+    bounds: Bounds,
+    fsync: Fsync,
+    sync_interval: Duration,
+    /// With `interval`: written and not synced yet. A fault takes it back, so it is kept to be written again.
+    unsynced: Vec<Op>,
+    synced_at: Instant,
+    letters: u64,
+    letter_bytes: u64,
+}
+
+type Opener = Box<dyn Fn() -> Result<Database, Fault> + Send>;
+
+/// Of dead letters.
+struct Bounds {
+    letters: u64,
+    letter_bytes: u64,
+    age: Duration,
+}
+
+/// One change.
+pub(super) enum Op {
+    Append(Record),
+    Remove(Place),
+    Bury(u64, Box<DeadLetter>),
+    Replay(Uuid, Answer<bool>),
+    DropLetter(Uuid, Answer<bool>),
+    /// Drops the dead letters that are too old.
+    Expire,
+}
+
+/// What a transaction did beside what it was told.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) replayed: Vec<Record>,
+    /// For each `Replay` and `DropLetter` in order: whether there was such a letter.
+    pub(super) found: Vec<bool>,
+    /// How many letters there are, if that changed.
+    pub(super) letters: Option<u64>,
+    pub(super) dropped: u64,
+}
+
+impl Store {
+    /// For the file in `config.data_dir`, not opened yet. Makes directory and file if they are not there.
+    ///
+    /// # Errors
+    /// `Io`, naming the setting and the path.
+    pub(super) fn in_directory(config: &Config) -> Result<Self> {
+        let directory = config.data_dir.as_deref().unwrap_or(Path::new("."));
+        let path = directory.join(FILE_NAME);
+        let cannot_make = |path: &Path, e| {
+            let text = format!("FASTSOCK_DATA_DIR: cannot make {}", path.display());
+            Error::new(ErrorKind::Io, text).with_source(e)
+        };
+        make_directory(directory).map_err(|e: io::Error| cannot_make(directory, e))?;
+        create_file(&path).map_err(|e| cannot_make(&path, e))?;
+        let opener = {
+            let (path, syncs) = (path.clone(), config.spool_fsync != Fsync::Never);
+            Box::new(move || open_file(&path, syncs))
+        };
+        Ok(Self::new(config, path, opener))
+    }
+
+    pub(super) fn new(config: &Config, path: PathBuf, opener: Opener) -> Self {
+        Self {
+            path,
+            opener,
+            database: None,
+            bounds: Bounds {
+                letters: config.dead_letters_max as u64,
+                letter_bytes: config.spool_max_bytes as u64,
+                age: config.dead_letters_max_age,
+            },
+            fsync: config.spool_fsync,
+            sync_interval: config.spool_fsync_interval,
+            unsynced: Vec::new(),
+            synced_at: Instant::now(),
+            letters: 0,
+            letter_bytes: 0,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it at start. A bridge of this process that was dropped may still be writing its last; another process does not
+    /// go away.
+    ///
+    /// # Errors
+    /// `Io`, saying what to do.
+    pub(super) fn open_first(&mut self) -> Result<()> {
+        let patient_until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match self.open() {
+                Ok(()) => return Ok(()),
+                Err(Fault::DatabaseAlreadyOpen) if Instant::now() < patient_until => {
+                    std::thread::sleep(LOCK_PATIENCE / 20);
+                }
+                Err(Fault::DatabaseAlreadyOpen) => {
+                    let text = format!(
+                        "FASTSOCK_DATA_DIR: {} is in use; each process needs a directory of its own",
+                        self.path.display()
+                    );
+                    return Err(Error::new(ErrorKind::Io, text));
+                }
+                Err(fault) => return Err(self.unreadable(fault)),
+            }
+        }
+    }
+
+    /// What to tell of a file that is no spool, or a broken one.
+    pub(super) fn unreadable(&self, fault: Fault) -> Error {
+        let text = format!(
+            "FASTSOCK_DATA_DIR: {} cannot be read as a spool; it is left as it is, move it away to start with an empty one",
+            self.path.display()
+        );
+        Error::new(ErrorKind::Io, text).with_source(fault)
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        let database = (self.opener)()?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(UPLINKS)?;
+        transaction.open_table(META)?;
+        {
+            let table = transaction.open_table(LETTERS)?;
+            (self.letters, self.letter_bytes) = (0, 0);
+            for entry in table.iter()? {
+                self.letters += 1;
+                self.letter_bytes += entry?.1.value().len() as u64;
+            }
+        }
+        transaction.commit()?;
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// Looks at all there is, as at start.
+    pub(super) fn found(&self) -> Result<Found, Fault> {
+        let mut backlog: Vec<Backlog> = Vec::new();
+        let mut next_number = 0;
+        let transaction = self.database()?.begin_read()?;
+        for entry in transaction.open_table(UPLINKS)?.iter()? {
+            let (key, value) = entry?;
+            let (client_id, number) = key.value();
+            next_number = next_number.max(number + 1);
+            let uplink = read(client_id, value.value())?;
+            match backlog.last_mut() {
+                Some(last) if last.client_id.as_str() == client_id => {
+                    last.messages += 1;
+                    last.bytes += uplink.payload.cost();
+                }
+                _ => backlog.push(Backlog {
+                    client_id: uplink.client_id.clone(),
+                    messages: 1,
+                    bytes: uplink.payload.cost(),
+                }),
+            }
+        }
+        Ok(Found {
+            backlog,
+            next_number,
+            letters: self.letters,
+        })
+    }
+
+    /// Does all of it in one transaction; opens the file again if a fault has closed it. After a fault nothing of it is done,
+    /// as far as one can know; done twice it is the same.
+    pub(super) fn write(
+        &mut self,
+        ops: &[Op],
+        reserve: &dyn Fn() -> u64,
+    ) -> Result<Outcome, Fault> {
+        if self.database.is_none() {
+            self.open()?;
+            let unsynced = std::mem::take(&mut self.unsynced);
+            let again = self.transact(&unsynced, reserve, Durability::Immediate);
+            self.unsynced = unsynced;
+            again?;
+            self.unsynced.clear();
+            self.synced_at = Instant::now();
+        }
+        if ops.is_empty() {
+            return Ok(Outcome::default());
+        }
+        if self.fsync != Fsync::Interval {
+            return self.transact(ops, reserve, Durability::Immediate);
+        }
+        let outcome = self.transact(ops, reserve, Durability::None)?;
+        if self.unsynced.is_empty() {
+            self.synced_at = Instant::now();
+        }
+        self.unsynced.extend(ops.iter().filter_map(Op::again));
+        let replayed = outcome.replayed.iter().cloned().map(Op::Append);
+        self.unsynced.extend(replayed);
+        Ok(outcome)
+    }
+
+    /// With `interval`: when the next sync is due, if there is something to sync.
+    pub(super) fn sync_at(&self) -> Option<Instant> {
+        (!self.unsynced.is_empty()).then(|| self.synced_at + self.sync_interval)
+    }
+
+    /// With `interval`: syncs if it is time.
+    pub(super) fn keep_synced(&mut self) -> Result<(), Fault> {
+        if self.sync_at().is_some_and(|at| at <= Instant::now()) {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), Fault> {
+        self.transact(&[], &|| 0, Durability::Immediate)?;
+        self.unsynced.clear();
+        self.synced_at = Instant::now();
+        Ok(())
+    }
+
+    /// After a fault: redb wants the file opened anew.
+    pub(super) fn let_go(&mut self) {
+        self.database = None;
+    }
+
+    /// The last of it.
+    pub(super) fn close(mut self) {
+        if self.database.is_some()
+            && !self.unsynced.is_empty()
+            && let Err(fault) = self.sync()
+        {
+            tracing::error!(error = %fault, path = %self.path.display(), "the spool could not be synced at the end");
+        }
+    }
+
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters > 0
+    }
+
+    /// A device's uplinks above `after` until they cost as much as `cost`.
+    pub(super) fn load(
+        &self,
+        client_id: &ClientId,
+        after: Option<u64>,
+        cost: usize,
+    ) -> Result<Vec<Record>, Fault> {
+        let transaction = self.database()?.begin_read()?;
+        let table = transaction.open_table(UPLINKS)?;
+        let first = match after {
+            Some(number) => Bound::Excluded((client_id.as_str(), number)),
+            None => Bound::Included((client_id.as_str(), 0)),
+        };
+        let last = Bound::Included((client_id.as_str(), u64::MAX));
+        let (mut records, mut sum) = (Vec::new(), 0);
+        for entry in table.range((first, last))? {
+            let (key, value) = entry?;
+            let number = key.value().1;
+            let uplink = read(client_id.as_str(), value.value())?;
+            sum += uplink.payload.cost();
+            records.push(Record { number, uplink });
+            if sum >= cost {
+                break;
+            }
+        }
+        Ok(records)
+    }
+
+    pub(super) fn letters(
+        &self,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, Fault> {
+        let transaction = self.database()?.begin_read()?;
+        let table = transaction.open_table(LETTERS)?;
+        let first = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.into_bytes()));
+        table
+            .range((first, Bound::Unbounded))?
+            .take(limit)
+            .map(|entry| read_letter(entry?.1.value()))
+            .collect()
+    }
+
+    pub(super) fn letter(&self, id: Uuid) -> Result<Option<DeadLetter>, Fault> {
+        let transaction = self.database()?.begin_read()?;
+        let table = transaction.open_table(LETTERS)?;
+        let entry = table.get(id.into_bytes())?;
+        entry.map(|value| read_letter(value.value())).transpose()
+    }
+
+    fn database(&self) -> Result<&Database, Fault> {
+        self.database.as_ref().ok_or(Fault::DatabaseClosed)
+    }
+
+    fn transact(
+        &mut self,
+        ops: &[Op],
+        reserve: &dyn Fn() -> u64,
+        durability: Durability,
+    ) -> Result<Outcome, Fault> {
+        let mut transaction = self.database()?.begin_write()?;
+        transaction
+            .set_durability(durability)
+            .map_err(|e| Fault::Corrupted(e.to_string()))?;
+        let mut letters = Letters {
+            count: self.letters,
+            bytes: self.letter_bytes,
+        };
+        let outcome = apply(&transaction, ops, reserve, &self.bounds, &mut letters)?;
+        if matches!(durability, Durability::Immediate) && self.fsync == Fsync::Interval {
+            let mut meta = transaction.open_table(META)?;
+            let syncs = meta.get("syncs")?.map_or(0, |value| value.value());
+            meta.insert("syncs", syncs + 1)?;
+        }
+        transaction.commit()?;
+        (self.letters, self.letter_bytes) = (letters.count, letters.bytes);
+        Ok(outcome)
+    }
+}
+
+impl Op {
+    /// The same once more, for when the file is opened again; what was asked has been answered.
+    fn again(&self) -> Option<Self> {
+        match self {
+            Self::Append(record) => Some(Self::Append(record.clone())),
+            Self::Remove(place) => Some(Self::Remove(place.clone())),
+            Self::Bury(number, letter) => Some(Self::Bury(*number, letter.clone())),
+            Self::Replay(id, _) | Self::DropLetter(id, _) => {
+                Some(Self::DropLetter(*id, tokio::sync::oneshot::channel().0))
+            }
+            Self::Expire => None,
+        }
+    }
+}
+
+struct Letters {
+    count: u64,
+    bytes: u64,
+}
+
+/// The changes of one transaction.
+fn apply(
+    transaction: &WriteTransaction,
+    ops: &[Op],
+    reserve: &dyn Fn() -> u64,
+    bounds: &Bounds,
+    letters: &mut Letters,
+) -> Result<Outcome, Fault> {
+    let mut outcome = Outcome::default();
+    let mut uplinks = transaction.open_table(UPLINKS)?;
+    let mut dead = None; // most transactions have nothing to do with it
+    for op in ops {
+        match op {
+            Op::Append(record) => insert(&mut uplinks, record)?,
+            Op::Remove(place) => {
+                uplinks.remove((place.client_id.as_str(), place.number))?;
+            }
+            op => {
+                let dead = match &mut dead {
+                    Some(table) => table,
+                    none => none.insert(transaction.open_table(LETTERS)?),
+                };
+                let before = letters.count;
+                match op {
+                    Op::Bury(number, letter) => {
+                        let client_id = letter.uplink.client_id.as_str();
+                        uplinks.remove((client_id, *number))?;
+                        let bytes = record::write_letter(letter);
+                        take_letter(dead, letter.uplink.id, letters)?; // written twice, it is one
+                        letters.count += 1;
+                        letters.bytes += bytes.len() as u64;
+                        dead.insert(letter.uplink.id.into_bytes(), bytes.as_slice())?;
+                        while letters.count > bounds.letters
+                            || letters.bytes > bounds.letter_bytes && letters.count > 0
+                        {
+                            let first = dead.first()?.map(|(key, _)| Uuid::from_bytes(key.value()));
+                            let Some(first) = first else { break };
+                            take_letter(dead, first, letters)?;
+                            outcome.dropped += 1;
+                        }
+                    }
+                    Op::Replay(id, _) => {
+                        let letter = take_letter(dead, *id, letters)?;
+                        outcome.found.push(letter.is_some());
+                        if let Some(letter) = letter {
+                            let replayed = Record {
+                                number: reserve(),
+                                uplink: letter.uplink,
+                            };
+                            insert(&mut uplinks, &replayed)?;
+                            outcome.replayed.push(replayed);
+                        }
+                    }
+                    Op::DropLetter(id, _) => {
+                        let letter = take_letter(dead, *id, letters)?;
+                        outcome.found.push(letter.is_some());
+                        outcome.dropped += u64::from(letter.is_some());
+                    }
+                    _ => {
+                        for id in too_old(dead, bounds.age)? {
+                            take_letter(dead, id, letters)?;
+                            outcome.dropped += 1;
+                        }
+                    }
+                }
+                if letters.count != before || outcome.dropped > 0 {
+                    outcome.letters = Some(letters.count);
+                }
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn insert(uplinks: &mut redb::Table<'_, (&str, u64), &[u8]>, record: &Record) -> Result<(), Fault> {
+    let key = (record.uplink.client_id.as_str(), record.number);
+    let mut value = uplinks.insert_reserve(key, record::len(&record.uplink))?;
+    record::write(&record.uplink, value.as_mut());
+    Ok(())
+}
+
+fn take_letter(
+    dead: &mut redb::Table<'_, [u8; 16], &[u8]>,
+    id: Uuid,
+    letters: &mut Letters,
+) -> Result<Option<DeadLetter>, Fault> {
+    let Some(value) = dead.remove(id.into_bytes())? else {
+        return Ok(None);
+    };
+    letters.count -= 1;
+    letters.bytes -= value.value().len() as u64;
+    read_letter(value.value()).map(Some)
+}
+
+fn too_old(dead: &redb::Table<'_, [u8; 16], &[u8]>, age: Duration) -> Result<Vec<Uuid>, Fault> {
+    let now = SystemTime::now();
+    let mut ids = Vec::new();
+    for entry in dead.iter()? {
+        let letter = read_letter(entry?.1.value())?;
+        if now.duration_since(letter.given_up_at).unwrap_or_default() > age {
+            ids.push(letter.uplink.id);
+        }
+    }
+    Ok(ids)
+}
+
+fn read(client_id: &str, bytes: &[u8]) -> Result<Uplink, Fault> {
+    ClientId::new(client_id)
+        .and_then(|client_id| record::read(client_id, bytes))
+        .ok_or_else(|| Fault::Corrupted("a message in it cannot be read".into()))
+}
+
+fn read_letter(bytes: &[u8]) -> Result<DeadLetter, Fault> {
+    record::read_letter(bytes)
+        .ok_or_else(|| Fault::Corrupted("a dead letter in it cannot be read".into()))
+}
+
+fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
+/// Makes the file if it is not there, under another name first: a process that is killed meanwhile leaves no half of one.
+fn create_file(path: &Path) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let result = draft_file(&draft).and_then(|()| match fs::hard_link(&draft, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()), // another process was faster
+        linked => linked,
+    });
+    let _ = fs::remove_file(&draft);
+    result?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn draft_file(draft: &Path) -> io::Result<()> {
+    let _ = fs::remove_file(draft);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(draft)?;
+    let database = FileBackend::new(file)
+        .and_then(|file| builder().create_with_backend(file))
+        .map_err(io::Error::other)?;
+    drop(database);
+    File::open(draft)?.sync_all()
+}
+
+fn open_file(path: &Path, syncs: bool) -> Result<Database, Fault> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Err(Fault::Corrupted("it is empty".into())); // redb would begin a new one in it
+    }
+    let file = FileBackend::new(file)?;
+    let backend = Medium { file, syncs };
+    Ok(builder().create_with_backend(backend)?)
+}
+
+pub(super) fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// A file that is synced, or not.
+#[derive(Debug)]
+struct Medium {
+    file: FileBackend,
+    syncs: bool,
+}
+
+impl StorageBackend for Medium {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.syncs {
+            self.file.sync_data()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
+
+const FILE_NAME: &str = "spool.redb";
+/// For pages read and for those of a transaction; redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 16 << 20;
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,483 @@
+//! The disk spool against a model, on disks that fail, fill up, and forget what was not synced.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use fastrand::Rng;
+use redb::StorageBackend;
+
+use super::*;
+use crate::{
+    config::Fsync,
+    types::{LostReason, Payload, SessionId, Uplink},
+};
+
+/// A disk in memory: what was written and not synced is lost at a power cut, in parts.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<DiskState>);
+
+#[derive(Debug, Default)]
+struct DiskState {
+    bytes: Mutex<Bytes>,
+    is_failing: AtomicBool,
+    /// Writes until the power is cut; 0 for never.
+    writes_left: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Bytes {
+    /// What the system shows.
+    seen: Vec<u8>,
+    /// What is on the platter.
+    synced: Vec<u8>,
+    /// Since the last sync: where and what. `None`: the length was changed to that.
+    pending: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+impl Disk {
+    fn check(&self) -> io::Result<()> {
+        if self.0.is_failing.load(Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+
+    fn count_write(&self) -> io::Result<()> {
+        self.check()?;
+        if self.0.writes_left.load(Relaxed) > 0 && self.0.writes_left.fetch_sub(1, Relaxed) == 1 {
+            self.0.is_failing.store(true, Relaxed);
+            return Err(io::Error::other("the power is cut"));
+        }
+        Ok(())
+    }
+
+    fn cut_power_after(&self, writes: u64) {
+        self.0.writes_left.store(writes, Relaxed);
+    }
+
+    /// Some of what was not synced is there, some is not, one piece is torn.
+    fn come_back(&self, rng: &mut Rng) {
+        let mut bytes = self.0.bytes.lock();
+        let mut disk = std::mem::take(&mut bytes.synced);
+        for (offset, data) in std::mem::take(&mut bytes.pending) {
+            let offset = offset as usize;
+            match data {
+                None => disk.resize(offset, 0),
+                Some(_) if rng.bool() => {}
+                Some(mut data) => {
+                    if rng.u8(..4) == 0 {
+                        data.truncate(rng.usize(..=data.len()));
+                    }
+                    if disk.len() < offset + data.len() {
+                        disk.resize(offset + data.len(), 0);
+                    }
+                    disk[offset..offset + data.len()].copy_from_slice(&data);
+                }
+            }
+        }
+        bytes.seen = disk.clone();
+        bytes.synced = disk;
+        self.0.writes_left.store(0, Relaxed);
+        self.0.is_failing.store(false, Relaxed);
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.bytes.lock().seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check()?;
+        let bytes = self.0.bytes.lock();
+        let offset = offset as usize;
+        let from = bytes.seen.get(offset..offset + out.len());
+        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.count_write()?;
+        let mut bytes = self.0.bytes.lock();
+        bytes.seen.resize(len as usize, 0);
+        bytes.pending.push((len, None));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.count_write()?;
+        let mut bytes = self.0.bytes.lock();
+        bytes.synced = bytes.seen.clone();
+        bytes.pending.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.count_write()?;
+        let mut bytes = self.0.bytes.lock();
+        let start = offset as usize;
+        bytes.seen[start..start + data.len()].copy_from_slice(data);
+        bytes.pending.push((offset, Some(data.to_vec())));
+        Ok(())
+    }
+}
+
+fn store(disk: &Disk, config: &Config) -> Store {
+    let disk = disk.clone();
+    let opener = Box::new(move || Ok(store::builder().create_with_backend(disk.clone())?));
+    Store::new(config, "a disk in memory".into(), opener)
+}
+
+fn uplink(client_id: &str, seq: u64) -> Uplink {
+    let client_id = ClientId::new(client_id).unwrap();
+    let text = format!("{client_id} {seq} {}", "x".repeat(seq as usize % 300));
+    Uplink::new(client_id, SessionId(1), seq, Payload::text(text))
+}
+
+fn append(client_id: &str, number: u64) -> Op {
+    Op::Append(Record {
+        number,
+        uplink: uplink(client_id, number),
+    })
+}
+
+fn remove(client_id: &str, number: u64) -> Op {
+    Op::Remove(Place::new(&ClientId::new(client_id).unwrap(), number))
+}
+
+fn letter(uplink: Uplink) -> DeadLetter {
+    DeadLetter {
+        uplink,
+        reason: LostReason::Rejected,
+        status: Some(400),
+        error: "Request failed with status code 400".into(),
+        attempts: 1,
+        first_attempt_at: None,
+        last_attempt_at: None,
+        given_up_at: std::time::SystemTime::now(),
+        headers: Vec::new(),
+    }
+}
+
+/// What is in the spool, by device, read through windows of a random size.
+fn contents(store: &Store, rng: &mut Rng) -> BTreeMap<String, Vec<(u64, String)>> {
+    let mut contents = BTreeMap::new();
+    for found in store.found().unwrap().backlog {
+        let (mut all, mut after, mut bytes) = (Vec::new(), None, 0);
+        loop {
+            let records = store
+                .load(&found.client_id, after, rng.usize(1..2000))
+                .unwrap();
+            let Some(last) = records.last() else { break };
+            after = Some(last.number);
+            for record in records {
+                bytes += record.uplink.payload.cost();
+                all.push((record.number, record.uplink.payload.to_text().into_owned()));
+            }
+        }
+        assert_eq!((found.messages, found.bytes), (all.len(), bytes));
+        contents.insert(found.client_id.to_string(), all);
+    }
+    contents
+}
+
+type Model = BTreeMap<String, BTreeMap<u64, String>>;
+
+fn apply_to(model: &mut Model, ops: &[Op]) {
+    for op in ops {
+        match op {
+            Op::Append(Record { number, uplink }) => {
+                let lane = model.entry(uplink.client_id.to_string()).or_default();
+                lane.insert(*number, uplink.payload.to_text().into_owned());
+            }
+            Op::Remove(place) => {
+                if let Some(lane) = model.get_mut(place.client_id.as_str()) {
+                    lane.remove(&place.number);
+                }
+            }
+            _ => {}
+        }
+    }
+    model.retain(|_, lane| !lane.is_empty());
+}
+
+fn listed(model: &Model) -> BTreeMap<String, Vec<(u64, String)>> {
+    let list = |lane: &BTreeMap<_, String>| lane.iter().map(|(n, t)| (*n, t.clone())).collect();
+    model
+        .iter()
+        .map(|(id, lane)| (id.clone(), list(lane)))
+        .collect()
+}
+
+/// Some appends and removals in lanes whose ids are prefixes of each other.
+fn random_ops(rng: &mut Rng, model: &Model, next: &mut u64) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for _ in 0..rng.usize(1..20) {
+        let id = ["a", "a\0", "ab", "b", "é"][rng.usize(..5)];
+        match model.get(id).and_then(|lane| lane.first_key_value()) {
+            Some((number, _)) if rng.bool() => ops.push(remove(id, *number)),
+            _ => {
+                *next += rng.u64(1..3);
+                ops.push(append(id, *next));
+            }
+        }
+    }
+    ops
+}
+
+#[test]
+fn it_holds_what_a_model_holds_through_every_restart() {
+    let mut rng = Rng::new();
+    for _ in 0..10 {
+        let seed = rng.u64(..);
+        let mut rng = Rng::with_seed(seed);
+        let disk = Disk::default();
+        let (mut model, mut next) = (Model::new(), 0);
+        for _ in 0..10 {
+            let mut store = store(&disk, &Config::default());
+            store.open_first().unwrap();
+            assert_eq!(contents(&store, &mut rng), listed(&model), "seed {seed}");
+            let newest = model.values().filter_map(|lane| lane.last_key_value());
+            let newest = newest.map(|(number, _)| *number + 1).max();
+            assert_eq!(store.found().unwrap().next_number, newest.unwrap_or(0));
+            for _ in 0..rng.usize(..10) {
+                let ops = random_ops(&mut rng, &model, &mut next);
+                store.write(&ops, &|| 0).unwrap();
+                apply_to(&mut model, &ops);
+            }
+            store.close();
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_reported_as_committed() {
+    let mut rng = Rng::new();
+    let mut cuts = 0;
+    while cuts < 100 {
+        let seed = rng.u64(..);
+        let mut rng = Rng::with_seed(seed);
+        let disk = Disk::default();
+        let (mut model, mut next) = (Model::new(), 0);
+        for _ in 0..8 {
+            let mut store = store(&disk, &Config::default());
+            store
+                .open_first()
+                .unwrap_or_else(|e| panic!("seed {seed}: {}", e.to_line()));
+            disk.cut_power_after(rng.u64(1..200));
+            let lost = loop {
+                let ops = random_ops(&mut rng, &model, &mut next);
+                match store.write(&ops, &|| 0) {
+                    Ok(_) => apply_to(&mut model, &ops),
+                    Err(_) => break ops,
+                }
+            };
+            drop(store);
+            cuts += 1;
+            disk.come_back(&mut rng);
+            // What failed may be there all the same, but only as a whole.
+            let mut store = self::store(&disk, &Config::default());
+            store
+                .open_first()
+                .unwrap_or_else(|e| panic!("seed {seed}: {}", e.to_line()));
+            let there = contents(&store, &mut rng);
+            if there != listed(&model) {
+                apply_to(&mut model, &lost);
+                assert_eq!(there, listed(&model), "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_syncs_now_and_then_a_power_cut_takes_only_what_came_since() {
+    let mut rng = Rng::new();
+    let config = Config::default()
+        .spool_fsync(Fsync::Interval)
+        .spool_fsync_interval(Duration::from_secs(60));
+    for _ in 0..20 {
+        let disk = Disk::default();
+        let mut store = store(&disk, &config);
+        store.open_first().unwrap();
+        store
+            .write(&[append("a", 1), append("a", 2)], &|| 0)
+            .unwrap();
+        store.sync().unwrap();
+        store
+            .write(&[append("a", 3), remove("a", 1)], &|| 0)
+            .unwrap();
+        assert!(store.sync_at().is_some());
+        disk.0.is_failing.store(true, Relaxed);
+        drop(store);
+        disk.come_back(&mut rng);
+        let mut store = self::store(&disk, &config);
+        store.open_first().unwrap();
+        let numbers = store
+            .load(&ClientId::new("a").unwrap(), None, 9999)
+            .unwrap();
+        let numbers: Vec<_> = numbers.iter().map(|record| record.number).collect();
+        assert_eq!(numbers, [1, 2]);
+    }
+}
+
+#[test]
+fn what_was_not_synced_is_written_again_after_a_fault() {
+    let config = Config::default()
+        .spool_fsync(Fsync::Interval)
+        .spool_fsync_interval(Duration::from_secs(60));
+    let disk = Disk::default();
+    let mut store = store(&disk, &config);
+    store.open_first().unwrap();
+    store
+        .write(&[append("a", 1), append("a", 2)], &|| 0)
+        .unwrap();
+    disk.0.is_failing.store(true, Relaxed);
+    assert!(store.sync().is_err());
+    store.let_go();
+    disk.come_back(&mut Rng::new());
+    store.write(&[remove("a", 1)], &|| 0).unwrap();
+    let found = store.found().unwrap();
+    assert_eq!((found.backlog[0].messages, found.next_number), (1, 3));
+}
+
+#[test]
+fn dead_letters_keep_within_their_bounds() {
+    let config = Config::default()
+        .dead_letters_max(3usize)
+        .dead_letters_max_age(Duration::from_secs(1));
+    let mut store = store(&Disk::default(), &config);
+    store.open_first().unwrap();
+    let mut letters: Vec<_> = (1..=5).map(|seq| letter(uplink("a", seq))).collect();
+    letters[3].given_up_at -= Duration::from_secs(2);
+    for (number, letter) in (1..).zip(&letters) {
+        store.write(&[append("a", number)], &|| 0).unwrap();
+        let bury = Op::Bury(number, Box::new(letter.clone()));
+        let outcome = store.write(&[bury], &|| 0).unwrap();
+        assert_eq!(outcome.letters, Some(number.min(3)));
+        assert_eq!(outcome.dropped, u64::from(number > 3));
+    }
+    assert!(store.found().unwrap().backlog.is_empty());
+    let ids = |store: &Store, after, limit| {
+        let letters = store.letters(after, limit).unwrap();
+        letters
+            .iter()
+            .map(|letter| letter.uplink.seq)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&store, None, 10), [3, 4, 5]);
+    assert_eq!(ids(&store, Some(letters[2].uplink.id), 1), [4]);
+    let outcome = store.write(&[Op::Expire], &|| 0).unwrap();
+    assert_eq!((outcome.letters, outcome.dropped), (Some(2), 1));
+    assert_eq!(ids(&store, None, 10), [3, 5]);
+
+    let (answer, _answered) = oneshot::channel();
+    let (again, _answered) = oneshot::channel();
+    let id = letters[4].uplink.id;
+    let ops = [Op::Replay(id, answer), Op::DropLetter(id, again)];
+    let outcome = store.write(&ops, &|| 77).unwrap();
+    assert_eq!(
+        (outcome.found, outcome.letters),
+        (vec![true, false], Some(1))
+    );
+    assert_eq!(
+        (outcome.replayed[0].number, outcome.replayed[0].uplink.id),
+        (77, id)
+    );
+    assert_eq!(store.found().unwrap().next_number, 78);
+    assert!(store.letter(id).unwrap().is_none());
+}
+
+/// Lanes that only write down what they are told.
+#[derive(Default)]
+struct Told {
+    committed: Mutex<Vec<u64>>,
+    is_failing: AtomicBool,
+}
+
+impl Settle for Told {
+    fn reserve(&self, _: u64) -> u64 {
+        0
+    }
+    fn backlog(&self, _: Vec<Backlog>, _: u64) {}
+    fn committed(&self, places: &[Place]) {
+        let numbers = places.iter().map(|place| place.number);
+        self.committed.lock().extend(numbers);
+    }
+    fn passed_on(&self, _: &[Place]) {}
+    fn withdraw(&self, _: &[Place]) {}
+    fn resume(&self) {}
+    fn has_room(&self) -> bool {
+        true
+    }
+    fn recovered(&self, _: Vec<Record>) {}
+    fn loaded(&self, _: &ClientId, _: Vec<Record>) {}
+    fn buried(&self, _: u64, _: u64) {}
+    fn failing(&self, is_failing: bool) {
+        self.is_failing.store(is_failing, Relaxed);
+    }
+}
+
+async fn spool(disk: &Disk, tasks: &Tasks) -> DiskSpool {
+    let store = store(disk, &Config::default());
+    DiskSpool::with_store(|| Ok(store), tasks).await.unwrap()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_waited_out_and_costs_nothing() {
+    let disk = Disk::default();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let spool = spool(&disk, &tasks).await;
+    let told = Arc::new(Told::default());
+    let settle: Weak<dyn Settle> = Arc::<Told>::downgrade(&told);
+    spool.start(settle);
+    let put = |number| {
+        spool.append(Record {
+            number,
+            uplink: uplink("a", number),
+        })
+    };
+    put(1);
+    until(|| *told.committed.lock() == [1]).await;
+    disk.0.is_failing.store(true, Relaxed);
+    put(2);
+    until(|| told.is_failing.load(Relaxed)).await;
+    put(3);
+    assert!(spool.dead_letters(None, 1).await.is_err(), "it says so");
+    assert_eq!(*told.committed.lock(), [1]);
+    disk.0.is_failing.store(false, Relaxed);
+    until(|| *told.committed.lock() == [1, 2, 3]).await;
+    until(|| !told.is_failing.load(Relaxed)).await;
+    spool.stop(Instant::now() + Duration::from_secs(10)).await;
+    tasks.wait().await;
+    let mut store = store(&disk, &Config::default());
+    store.open_first().unwrap();
+    assert_eq!(store.found().unwrap().backlog[0].messages, 3);
+}
+
+#[tokio::test]
+async fn with_a_full_disk_it_still_stops_in_time() {
+    let disk = Disk::default();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let spool = spool(&disk, &tasks).await;
+    let told: Arc<dyn Settle> = Arc::new(Told::default());
+    spool.start(Arc::downgrade(&told));
+    disk.0.is_failing.store(true, Relaxed);
+    spool.append(Record {
+        number: 1,
+        uplink: uplink("a", 1),
+    });
+    spool.stop(Instant::now() + Duration::from_millis(50)).await;
+    tasks.wait().await;
+}
