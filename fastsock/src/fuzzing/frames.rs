@@ -55,7 +55,7 @@ impl Setting {
         let piece = [1, 2, 3, 7, 14, 126, 1000, usize::MAX][usize::from(choice >> 4 & 7)];
         self.runtime.block_on(async {
             let tcp = tokio::net::TcpStream::from_std(ours).expect("a stream of this runtime");
-            let mut socket = Socket::new(tcp, bytes[..first].to_vec(), MESSAGE_BYTES);
+            let mut socket = Socket::new(tcp.into(), bytes[..first].to_vec(), MESSAGE_BYTES);
             let mut seen = Vec::new();
             let mut flow = drain(&mut socket, &mut seen).await;
             for piece in bytes[first..].chunks(piece) {
