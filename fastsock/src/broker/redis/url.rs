@@ -55,7 +55,8 @@ impl Address {
         if !url.starts_with("redis://") && !url.starts_with("rediss://") {
             return Err(not_allowed());
         }
-        let info = url.into_connection_info().map_err(not_a_url)?;
+        // What redis-rs says of it may repeat a part of it.
+        let info = url.into_connection_info().map_err(|_| not_allowed())?;
         let settings = info.redis_settings();
         let login = login(settings.username(), settings.password(), settings.db());
         with_certificates(prepared(info, login), config).map(Self::Direct)
@@ -327,6 +328,7 @@ mod tests {
             "redis+sentinel://s3cret/m/x",
             "redis+sentinel://:x/m",
             "redis://s3cret/x",
+            "redis://h?protocol=s3cret",
             "rediss://s3cret/#insecure",
             "s3cret",
         ] {
