@@ -10,6 +10,7 @@
 //! | [`Backend`], [`Reply`] | the HTTP server that takes uplinks, with scripted answers |
 //! | [`Proxy`] | an HTTP proxy on the way there |
 //! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
+//! | [`TempCluster`] | a Redis Cluster of the test's own |
 //! | [`Gateway`] | the `fastsock` binary as a process |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
 //! | [`is_alone`] | a process of its own for one test |
@@ -24,6 +25,7 @@
 
 mod alone;
 mod backend;
+mod cluster;
 mod device;
 mod frame;
 mod gateway;
@@ -40,6 +42,7 @@ mod wait;
 pub use self::{
     alone::is_alone,
     backend::{Backend, Received, Reply},
+    cluster::TempCluster,
     device::{Attended, Closed, Device, Refused},
     frame::{Frame, opcode},
     gateway::{Gateway, GatewayBuilder},

@@ -68,6 +68,11 @@ impl TempRedis {
         self.process.as_ref().expect("it runs")
     }
 
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Starts it again on its port and waits until it answers. Its data set is empty.
     pub async fn start(&mut self) {
         assert!(self.process.is_none(), "it runs already");

@@ -207,6 +207,7 @@ mod tests {
             ("redis://[::1]:7", &["[::1]:7"], false),
             ("rediss://u:p@ss@h:1?x", &["h:1"], true),
             ("redis+sentinel://:p@a,b:2/m/0", &["a:26379", "b:2"], false),
+            ("redis+cluster://:p@a,b:2", &["a:6379", "b:2"], false),
         ] {
             let redis = Redis::of_url(url);
             assert_eq!(

@@ -36,7 +36,7 @@ class Settings(TypedDict, total=False):
     redis_prefix: Optional[str]
     """First part of every Redis key and channel. Default fastsock. Variable REDIS_PREFIX."""
     redis_url: Optional[str]
-    """Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`. Overrides host, port and db. Variable FASTSOCK_REDIS_URL."""
+    """Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and db. Variable FASTSOCK_REDIS_URL."""
     redis_ca: Optional[Union[str, "os.PathLike[str]"]]
     """PEM file of certificates to trust for `rediss`, beside the system's. Variable FASTSOCK_REDIS_CA."""
     redis_subscribe: Optional[Literal["pattern", "exact"]]

@@ -162,8 +162,8 @@ settings! {
     redis_db: i64 = 0, "REDIS_DB", "an integer from 0 to 2147483647", |n| (0..=2_147_483_647).contains(n);
     /// First part of every Redis key and channel.
     redis_prefix: String = "fastsock".into(), "REDIS_PREFIX", "any text that is not empty", |s| !s.is_empty();
-    /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`. Overrides host, port and db.
-    redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss:// or redis+sentinel:// URL";
+    /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and db.
+    redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL";
     /// PEM file of certificates to trust for `rediss`, beside the system's.
     redis_ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file";
     /// `pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up.

@@ -61,10 +61,11 @@ fn matches_glob(pattern: &[u8], text: &[u8]) -> bool {
 pub fn redis_url(bytes: &[u8]) {
     let (choice, bytes) = choice(bytes);
     let text = text_with_canary(bytes);
-    let url = match choice % 4 {
+    let url = match choice % 5 {
         0 => text,
         1 => format!("redis://{CANARY}:{CANARY}@{text}"),
         2 => format!("redis+sentinel://{CANARY}:{CANARY}@{text}"),
+        3 => format!("redis+cluster://{CANARY}:{CANARY}@{text}"),
         _ => format!("redis://{text}"),
     };
     if url.starts_with("rediss://") {
@@ -82,6 +83,11 @@ pub fn redis_url(bytes: &[u8]) {
                     .iter()
                     .all(|(host, port)| !host.is_empty() && *port > 0)
             );
+        }
+        Ok(Address::Cluster(nodes)) => {
+            let mut seeds = nodes.seeds.iter();
+            assert!(!nodes.seeds.is_empty());
+            assert!(seeds.all(|(host, port)| !host.is_empty() && *port > 0));
         }
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Config);

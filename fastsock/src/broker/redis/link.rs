@@ -15,7 +15,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::url::{self, Address};
+use super::{
+    cluster::Redis,
+    url::{self, Address},
+};
 use crate::broker::LinkChange;
 
 /// What a link is for.
@@ -27,13 +30,10 @@ pub(super) enum Kind {
     Sub,
 }
 
-/// What takes commands.
-pub(crate) type Redis = MultiplexedConnection;
-
 /// A connection, and how to learn that it is no good any more.
 #[derive(Clone)]
-pub(crate) struct Connection {
-    pub(crate) redis: Redis,
+pub(crate) struct Connection<R = Redis> {
+    pub(crate) redis: R,
     /// Notified when it is lost, or when someone found it useless.
     pub(crate) lost: Arc<Notify>,
     guide: Option<Guide>,
@@ -46,11 +46,35 @@ struct Guide {
     named: (String, u16),
 }
 
+/// Which server of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    Any,
+    /// The one that has a slot.
+    Slot(u16),
+}
+
 impl Connection {
-    /// Connects to the master. An answer that takes longer than `patience` is an error. `on_push` is called by the reader of
-    /// the connection and must not wait.
-    pub(crate) async fn open(
+    /// Connects to the master, or to all of a cluster. An answer that takes longer than `patience` is an error.
+    pub(crate) async fn open(address: &Address, patience: Duration) -> Result<Self, LinkError> {
+        if let Address::Cluster(nodes) = address {
+            return nodes.all(patience).await;
+        }
+        let one = Connection::open_one(address, At::Any, patience, |_| {}).await?;
+        Ok(Self {
+            redis: Redis::One(one.redis),
+            lost: one.lost,
+            guide: one.guide,
+        })
+    }
+}
+
+impl Connection<MultiplexedConnection> {
+    /// Connects to the master, or to one server of a cluster. `on_push` is called by the reader of the connection and must not
+    /// wait.
+    pub(crate) async fn open_one(
         address: &Address,
+        at: At,
         patience: Duration,
         on_push: impl Fn(PushInfo) + Send + Sync + Clone + 'static,
     ) -> Result<Self, LinkError> {
@@ -85,6 +109,10 @@ impl Connection {
                 }
                 Err(error)
             }
+            Address::Cluster(nodes) => match at {
+                At::Any => nodes.any(patience, on_push).await,
+                At::Slot(slot) => nodes.of_slot(slot, patience).await,
+            },
         }
     }
 
@@ -94,7 +122,21 @@ impl Connection {
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Self, LinkError> {
         let address = info.addr().to_string();
-        let lost = Arc::new(Notify::new());
+        let mut connection = Self::to(info, patience, Arc::default(), on_push).await?;
+        let checked = timeout(CONNECT_TIMEOUT, check_master(&mut connection.redis)).await;
+        let checked = checked.unwrap_or_else(|_| Err(LinkError::new("no answer in time")));
+        checked.map_err(|e| e.about(&address))?;
+        Ok(connection)
+    }
+
+    /// Connects to a server, whatever its role. `lost` is notified when it is lost.
+    pub(super) async fn to(
+        info: redis::ConnectionInfo,
+        patience: Duration,
+        lost: Arc<Notify>,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Result<Self, LinkError> {
+        let address = info.addr().to_string();
         let notify = Arc::clone(&lost);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -113,15 +155,17 @@ impl Connection {
             Ok::<_, LinkError>(redis.await?)
         };
         let redis = connecting.await.map_err(|e| e.about(&address))?;
-        let mut connection = Self {
+        Ok(Self::new(redis, lost))
+    }
+}
+
+impl<R> Connection<R> {
+    pub(super) fn new(redis: R, lost: Arc<Notify>) -> Self {
+        Self {
             redis,
             lost,
             guide: None,
-        };
-        let checked = timeout(CONNECT_TIMEOUT, connection.check_master()).await;
-        let checked = checked.unwrap_or_else(|_| Err(LinkError::new("no answer in time")));
-        checked.map_err(|e| e.about(&address))?;
-        Ok(connection)
+        }
     }
 
     /// Returns when the sentinel that led here names another master, with the last moment at which it did not. The old master
@@ -154,25 +198,23 @@ impl Connection {
             }
         }
     }
+}
 
-    /// A replica takes no writes, and its subscribers hear the master only while it is linked to it.
-    async fn check_master(&mut self) -> Result<(), LinkError> {
-        let role: Result<Vec<Value>, _> = redis::cmd("ROLE").query_async(&mut self.redis).await;
-        match role {
-            Ok(role) => match role.first() {
-                Some(Value::BulkString(word)) if word != b"master" => {
-                    Err(LinkError::new("it is a replica, not the master"))
-                }
-                _ => Ok(()),
-            },
-            // Some hosted ones forbid to ask; a replica then shows itself by its READONLY.
-            Err(error) => match error.kind() {
-                ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
-                    Ok(())
-                }
-                _ => Err(error.into()),
-            },
-        }
+/// A replica takes no writes, and its subscribers hear the master only while it is linked to it.
+async fn check_master(redis: &mut MultiplexedConnection) -> Result<(), LinkError> {
+    let role: Result<Vec<Value>, _> = redis::cmd("ROLE").query_async(redis).await;
+    match role {
+        Ok(role) => match role.first() {
+            Some(Value::BulkString(word)) if word != b"master" => {
+                Err(LinkError::new("it is a replica, not the master"))
+            }
+            _ => Ok(()),
+        },
+        // Some hosted ones forbid to ask; a replica then shows itself by its READONLY.
+        Err(error) => match error.kind() {
+            ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => Ok(()),
+            _ => Err(error.into()),
+        },
     }
 }
 

@@ -1,9 +1,10 @@
-//! The broker of several processes: Redis or Valkey, standalone or behind Sentinel.
+//! The broker of several processes: Redis or Valkey, standalone, behind Sentinel, or a cluster.
 //!
 //! Two links, each with a task that keeps it for ever (`link`): *cmd* publishes and writes (`writer`, `node`), *sub* is
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
 //! between. Presence is one map written by one task (`crate::presence`).
 
+pub(crate) mod cluster;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod node;

@@ -5,11 +5,10 @@ use std::{
     time::Duration,
 };
 
-use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Shared, link::LinkError, script};
+use super::{Shared, cluster::Redis, link::LinkError, script};
 use crate::types::{ClientId, SessionId};
 
 /// The lease of this node, and its watch over the others, for as long as one connection lasts.
@@ -35,7 +34,7 @@ impl Lease {
     pub(super) async fn renew(
         &mut self,
         shared: &Shared,
-        redis: &mut MultiplexedConnection,
+        redis: &mut Redis,
     ) -> Result<bool, LinkError> {
         let asked_us = shared.now_us();
         let mut answer: Vec<String> = redis::cmd("EVAL")
@@ -81,11 +80,7 @@ impl Lease {
     }
 
     /// Renews each second, and between removes what nodes that are gone have left. Returns when the link fails.
-    pub(super) async fn keep(
-        mut self,
-        shared: &Shared,
-        mut redis: MultiplexedConnection,
-    ) -> LinkError {
+    pub(super) async fn keep(mut self, shared: &Shared, mut redis: Redis) -> LinkError {
         let mut seconds = interval(RENEWAL);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         seconds.reset(); // the first renewal was at connect
@@ -124,11 +119,7 @@ impl Lease {
 impl Gone {
     /// Removes some of its ids, each only if it is still this node's. Returns whether that was the rest. Doing it again, or
     /// two nodes doing it at once, does no harm.
-    async fn remove_some(
-        &mut self,
-        shared: &Shared,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<bool, LinkError> {
+    async fn remove_some(&mut self, shared: &Shared, redis: &mut Redis) -> Result<bool, LinkError> {
         let names = &shared.names;
         let set = names.ids_of(&self.node);
         let (cursor, ids) = some_of(&set, self.cursor, redis).await?;
@@ -180,10 +171,7 @@ impl Gone {
 }
 
 /// Looks through what Redis has as this node's ids, for those who are not.
-pub(super) async fn look_through(
-    shared: &Shared,
-    redis: &mut MultiplexedConnection,
-) -> Result<(), LinkError> {
+pub(super) async fn look_through(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
     let (set, mut cursor) = (shared.names.ids_of(&shared.node), 0);
     loop {
         let (next, ids) = some_of(&set, cursor, redis).await?;
@@ -204,7 +192,7 @@ pub(super) async fn look_through(
 async fn some_of(
     set: &str,
     cursor: u64,
-    redis: &mut MultiplexedConnection,
+    redis: &mut Redis,
 ) -> Result<(u64, Vec<Vec<u8>>), LinkError> {
     let mut scan = redis::cmd("SSCAN");
     scan.arg(set).arg(cursor).arg("COUNT").arg(IDS_A_STEP);
@@ -212,10 +200,7 @@ async fn some_of(
 }
 
 /// Gives up lease and set of ids, when nothing of this node is left in Redis.
-pub(super) async fn farewell(
-    shared: &Shared,
-    redis: &mut MultiplexedConnection,
-) -> Result<(), LinkError> {
+pub(super) async fn farewell(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
     let mut steps = redis::pipe();
     steps.del(shared.names.ids_of(&shared.node));
     steps.zrem(&shared.names.nodes, &shared.node);

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Shared,
-    link::{Connection, Kind, LinkError},
+    link::{At, Connection, Kind, LinkError},
     node,
 };
 use crate::types::ClientId;
@@ -35,8 +35,13 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
         move |push| hear(&shared, &ears, push)
     };
-    let connection =
-        Connection::open(&shared.address, Kind::Sub.response_timeout(), on_push).await?;
+    let connection = Connection::open_one(
+        &shared.address,
+        At::Any,
+        Kind::Sub.response_timeout(),
+        on_push,
+    )
+    .await?;
     shared.answered();
     let redis = connection.redis.clone();
     tokio::select! {

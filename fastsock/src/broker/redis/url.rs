@@ -9,6 +9,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
+use super::cluster::Nodes;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
@@ -26,6 +27,8 @@ pub(crate) enum Address {
         /// User, password and database on the master.
         login: RedisConnectionInfo,
     },
+    /// All servers of a cluster, each asked for what it has.
+    Cluster(Nodes),
 }
 
 impl Address {
@@ -48,9 +51,8 @@ impl Address {
         if let Some(rest) = url.strip_prefix("redis+sentinel://") {
             return sentinel(rest);
         }
-        if url.starts_with("redis+cluster://") {
-            let text = "FASTSOCK_REDIS_URL: redis+cluster:// is not supported by this version";
-            return Err(Error::new(ErrorKind::Config, text));
+        if let Some(rest) = url.strip_prefix("redis+cluster://") {
+            return cluster(rest, &config.redis_prefix);
         }
         if !url.starts_with("redis://") && !url.starts_with("rediss://") {
             return Err(not_allowed());
@@ -136,11 +138,11 @@ fn sentinel(text: &str) -> Result<Address> {
     let (Some(service), Ok(db)) = (service, db.parse()) else {
         return Err(not_allowed());
     };
-    let sentinels: Option<Vec<_>> = hosts.split(',').map(host_and_port).collect();
-    let (user, password) = match user_info.map(|u| u.split_once(':').unwrap_or((u, ""))) {
-        Some((user, password)) => (decoded(user), decoded(password)),
-        None => (None, None),
-    };
+    let sentinels: Option<Vec<_>> = hosts
+        .split(',')
+        .map(|host| host_and_port(host, SENTINEL_PORT))
+        .collect();
+    let (user, password) = user_and_password(user_info);
     Ok(Address::Sentinel {
         sentinels: sentinels.ok_or_else(not_allowed)?,
         service: decoded(service).ok_or_else(not_allowed)?,
@@ -148,10 +150,38 @@ fn sentinel(text: &str) -> Result<Address> {
     })
 }
 
-fn host_and_port(text: &str) -> Option<(String, u16)> {
+/// Reads `[user[:password]@]host[:port][,host[:port]]…`.
+fn cluster(text: &str, prefix: &str) -> Result<Address> {
+    let (user_info, rest) = match text.rsplit_once('@') {
+        Some((user_info, rest)) => (Some(user_info), rest),
+        None => (None, text),
+    };
+    let hosts = rest.strip_suffix('/').unwrap_or(rest).split(',');
+    let seeds: Option<Vec<_>> = hosts.map(|host| host_and_port(host, PORT)).collect();
+    // Keys that scripts use together are kept together by the braces behind the prefix.
+    if prefix.contains("{}") {
+        let text = format!(
+            "REDIS_PREFIX: {prefix:?} is not allowed with a redis+cluster:// URL; give one without \"{{}}\""
+        );
+        return Err(Error::new(ErrorKind::Config, text));
+    }
+    let (user, password) = user_and_password(user_info);
+    let login = login(user.as_deref(), password.as_deref(), 0);
+    let seeds = seeds.ok_or_else(not_allowed)?;
+    Ok(Address::Cluster(Nodes::new(seeds, login)))
+}
+
+fn user_and_password(user_info: Option<&str>) -> (Option<String>, Option<String>) {
+    match user_info.map(|u| u.split_once(':').unwrap_or((u, ""))) {
+        Some((user, password)) => (decoded(user), decoded(password)),
+        None => (None, None),
+    }
+}
+
+fn host_and_port(text: &str, port: u16) -> Option<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
-        _ => (text, SENTINEL_PORT),
+        _ => (text, port),
     };
     let host = host.trim_matches(['[', ']']);
     (!host.is_empty() && port != 0).then(|| (host.to_owned(), port))
@@ -171,7 +201,7 @@ fn decoded(text: &str) -> Option<String> {
 fn not_allowed() -> Error {
     Error::new(
         ErrorKind::Config,
-        "FASTSOCK_REDIS_URL: the value is not allowed; give a redis://, rediss:// or redis+sentinel:// URL",
+        "FASTSOCK_REDIS_URL: the value is not allowed; give a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL",
     )
 }
 
@@ -261,6 +291,7 @@ fn append_pem(pem: &mut Vec<u8>, der: &[u8]) {
     pem.extend(b"\n-----END CERTIFICATE-----\n");
 }
 
+const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// How long sent bytes may go without an answer of the peer's kernel.
@@ -320,10 +351,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_has_servers_and_a_prefix_that_keeps_keys_together() {
+        let url = "redis+cluster://u:p%40@a:1,b,[::1]:3/";
+        let Ok(Address::Cluster(nodes)) = read(url) else {
+            panic!("a cluster");
+        };
+        assert_eq!(nodes.login.username(), Some("u"));
+        let config = Config::default().redis_url(Some(Secret::new(url)));
+        let error = Address::from_config(&config.redis_prefix("a{}")).unwrap_err();
+        assert!(error.to_line().starts_with("REDIS_PREFIX: "), "{error}");
+    }
+
+    #[test]
     fn a_bad_url_is_answered_with_the_setting_and_without_the_url() {
         for bad in [
             "http://s3cret",
-            "redis+cluster://s3cret",
+            "redis+cluster://s3cret:x",
+            "redis+cluster://:s3cret@",
             "redis+sentinel://s3cret",
             "redis+sentinel://s3cret/m/x",
             "redis+sentinel://:x/m",

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     Shared,
+    cluster::Redis,
     link::{Connection, Kind, LinkError},
     node::{self, Control, Lease},
     script, unix_ms,
@@ -22,8 +22,7 @@ use crate::{
 
 /// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
-    let connection =
-        Connection::open(&shared.address, Kind::Cmd.response_timeout(), |_| {}).await?;
+    let connection = Connection::open(&shared.address, Kind::Cmd.response_timeout()).await?;
     shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();
@@ -41,7 +40,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
 }
 
 /// Restores presence, tells that the link is up, and then writes what changes until told to stop.
-async fn write(shared: &Shared, mut redis: MultiplexedConnection) -> Result<(), LinkError> {
+async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     wait_for_sub(shared).await;
     restore(shared);
     flush(shared, &mut redis).await?;
@@ -112,7 +111,7 @@ fn restore(shared: &Shared) {
 }
 
 /// Writes all changes there are.
-async fn flush(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), LinkError> {
+async fn flush(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
     loop {
         let claiming = shared.presence.lock().claiming(BATCH);
         let left = left_meanwhile(shared, claiming);
@@ -164,11 +163,7 @@ impl Drop for InFlight<'_> {
 
 /// Writes one batch: first whose seats they are, then the hash, so that a gateway that reads both can tell whose value it
 /// sees.
-async fn write_batch(
-    shared: &Shared,
-    redis: &mut MultiplexedConnection,
-    batch: &Batch,
-) -> Result<(), LinkError> {
+async fn write_batch(shared: &Shared, redis: &mut Redis, batch: &Batch) -> Result<(), LinkError> {
     let names = &shared.names;
     let claims = claim(shared, redis, &batch.sets).await?;
     let released = release(shared, redis, &batch.dels).await?;
@@ -221,11 +216,7 @@ struct Claims {
 }
 
 /// Records the seats that are not recorded yet.
-async fn claim(
-    shared: &Shared,
-    redis: &mut MultiplexedConnection,
-    sets: &[Set],
-) -> Result<Claims, LinkError> {
+async fn claim(shared: &Shared, redis: &mut Redis, sets: &[Set]) -> Result<Claims, LinkError> {
     let claiming: Vec<_> = sets
         .iter()
         .filter_map(|set| Some((&set.client_id, set.claim?)))
@@ -287,7 +278,7 @@ fn replaced_elsewhere(shared: &Shared, client_id: &ClientId, session_id: Session
 /// Gives up the seats of those who left. Returns whose field in the hash may go, with the values it may have.
 async fn release<'a>(
     shared: &Shared,
-    redis: &mut MultiplexedConnection,
+    redis: &mut Redis,
     dels: &'a [Del],
 ) -> Result<Vec<(&'a ClientId, u64, u64)>, LinkError> {
     if dels.is_empty() {

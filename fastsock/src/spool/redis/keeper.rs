@@ -13,7 +13,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        link::{Connection, LinkError, Redis},
+        cluster::Redis,
+        link::{Connection, LinkError},
         node::{LEASE, RENEWAL, ROUNDING, Watch},
         script::RENEW,
     },
@@ -63,7 +64,7 @@ async fn serve(
     last_said: &mut Option<String>,
     failures: &mut u32,
 ) -> Result<(), LinkError> {
-    let connection = Connection::open(&shared.address, PATIENCE, |_| {}).await?;
+    let connection = Connection::open(&shared.address, PATIENCE).await?;
     let redis = connection.redis.clone();
     shared.shards.lock().ack_again();
     let mut lease = Lease::default();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use redis::aio::MultiplexedConnection;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -12,15 +13,19 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        link::{Connection, LinkError, Redis},
+        cluster::slot_of,
+        link::{At, Connection, LinkError},
         url::Address,
     },
     spool::Record,
 };
 
 /// Which shards can be read by one command: all of them, or those of one hash slot in a cluster.
-pub(super) fn groups(_: &Address) -> Vec<Vec<usize>> {
-    vec![(0..SHARDS).collect()]
+pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
+    match address {
+        Address::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
+        _ => vec![(0..SHARDS).collect()],
+    }
 }
 
 /// Keeps reading a group for ever, while some of it is owned here and there is room for more.
@@ -50,7 +55,8 @@ pub(super) async fn keep(shared: Arc<Shared>, group: Vec<usize>) {
 
 /// Reads over one connection, until nothing of the group is owned here any more.
 async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(), LinkError> {
-    let connection = Connection::open(&shared.address, PATIENCE, |_| {}).await?;
+    let at = At::Slot(slot_of(shared.names.streams[group[0]].as_bytes()));
+    let connection = Connection::open_one(&shared.address, at, PATIENCE, |_| {}).await?;
     let reading = async {
         let mut redis = connection.redis.clone();
         loop {
@@ -83,7 +89,11 @@ async fn something_to_read(shared: &Shared, group: &[usize]) {
 }
 
 /// Reads what comes, and hands it to the lanes.
-async fn read(shared: &Shared, group: &[usize], redis: &mut Redis) -> Result<(), LinkError> {
+async fn read(
+    shared: &Shared,
+    group: &[usize],
+    redis: &mut MultiplexedConnection,
+) -> Result<(), LinkError> {
     let reading = shared.shards.lock().reading(group);
     if reading.is_empty() {
         return Ok(());

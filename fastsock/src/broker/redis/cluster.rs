@@ -1,0 +1,437 @@
+//! A Redis Cluster: which of its servers has a key, and sending each command there.
+//!
+//! What a cluster does on its own is left to the supervisors of the links: a server that is lost, or a slot that has moved,
+//! ends the link, and the next one learns who has what now. Only a slot that is just being moved is followed (`ASK`).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use redis::{
+    Arg, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
+    ServerErrorKind, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+};
+use tokio::{sync::Notify, time::sleep};
+
+use super::{
+    link::{Connection, LinkError},
+    url,
+};
+
+/// Host and port of a server.
+pub(crate) type Server = (String, u16);
+
+/// Where a cluster is, and who was last known to be in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Nodes {
+    pub(crate) seeds: Vec<Server>,
+    known: Arc<Mutex<BTreeSet<Server>>>,
+    pub(super) login: RedisConnectionInfo,
+}
+
+impl Nodes {
+    pub(super) fn new(seeds: Vec<Server>, login: RedisConnectionInfo) -> Self {
+        Self {
+            seeds,
+            known: Arc::default(),
+            login,
+        }
+    }
+
+    /// All servers there may be, in another order each time, so that gateways spread over them.
+    fn servers(&self) -> Vec<Server> {
+        let mut servers: BTreeSet<_> = self.known.lock().clone();
+        servers.extend(self.seeds.iter().cloned());
+        let mut servers: Vec<_> = servers.into_iter().collect();
+        fastrand::shuffle(&mut servers);
+        servers
+    }
+
+    /// Connects to any server that has a part in the cluster.
+    pub(super) async fn any(
+        &self,
+        patience: Duration,
+        on_push: impl Fn(redis::PushInfo) + Send + Sync + Clone + 'static,
+    ) -> Result<Connection<MultiplexedConnection>, LinkError> {
+        let mut error = LinkError::new("the cluster has no server");
+        for server in self.servers() {
+            let connection = self.connect(&server, patience, on_push.clone()).await;
+            let Ok(connection) = connection.map_err(|e| error = e) else {
+                continue;
+            };
+            match self.map(&server, connection.redis.clone()).await {
+                Ok(_) => return Ok(connection),
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    /// Connects to the server that has a slot.
+    pub(super) async fn of_slot(
+        &self,
+        slot: u16,
+        patience: Duration,
+    ) -> Result<Connection<MultiplexedConnection>, LinkError> {
+        let map = self.ask().await?;
+        let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
+        self.connect(server, patience, |_| {}).await
+    }
+
+    /// Connects to all servers that have slots.
+    pub(super) async fn all(&self, patience: Duration) -> Result<Connection<Redis>, LinkError> {
+        let map = self.ask().await?;
+        let lost = Arc::new(Notify::new());
+        let masters: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
+        let connecting = masters.into_iter().map(async |server| {
+            let connection = self.connect_telling(server, patience, Arc::clone(&lost));
+            Ok::<_, LinkError>((server.clone(), connection.await?))
+        });
+        let servers = try_join_all(connecting).await?.into_iter().collect();
+        let cluster = Cluster {
+            nodes: self.clone(),
+            map,
+            servers: Mutex::new(servers),
+            patience,
+            lost: Arc::clone(&lost),
+        };
+        Ok(Connection::new(Redis::Cluster(Arc::new(cluster)), lost))
+    }
+
+    async fn connect(
+        &self,
+        (host, port): &Server,
+        patience: Duration,
+        on_push: impl Fn(redis::PushInfo) + Send + Sync + 'static,
+    ) -> Result<Connection<MultiplexedConnection>, LinkError> {
+        let info = url::master(host.clone(), *port, &self.login);
+        Connection::to(info, patience, Arc::default(), on_push).await
+    }
+
+    async fn connect_telling(
+        &self,
+        (host, port): &Server,
+        patience: Duration,
+        lost: Arc<Notify>,
+    ) -> Result<MultiplexedConnection, LinkError> {
+        let info = url::master(host.clone(), *port, &self.login);
+        let connection = Connection::to(info, patience, lost, |_| {}).await?;
+        Ok(connection.redis)
+    }
+
+    /// Who has which slots, says the first server that answers.
+    async fn ask(&self) -> Result<Map, LinkError> {
+        let mut error = LinkError::new("the cluster has no server");
+        for server in self.servers() {
+            let map = async {
+                let connection = self.connect(&server, ASK_PATIENCE, |_| {}).await?;
+                self.map(&server, connection.redis).await
+            };
+            match map.await {
+                Ok(map) => return Ok(map),
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    async fn map(
+        &self,
+        server: &Server,
+        mut redis: MultiplexedConnection,
+    ) -> Result<Map, LinkError> {
+        let mut ask = redis::cmd("CLUSTER");
+        ask.arg("SLOTS");
+        let answer = ask.query_async(&mut redis).await?;
+        let map = Map::read(answer, &server.0);
+        if map.ranges.is_empty() {
+            let (host, port) = server;
+            return Err(LinkError::new(format!("{host}:{port} knows of no slots")));
+        }
+        *self.known.lock() = map.all.clone();
+        Ok(map)
+    }
+}
+
+/// What takes commands: one server, or all of a cluster, each command going to where its key is.
+#[derive(Clone)]
+pub(crate) enum Redis {
+    One(MultiplexedConnection),
+    Cluster(Arc<Cluster>),
+}
+
+impl ConnectionLike for Redis {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(server) => server.req_packed_command(command),
+            Self::Cluster(cluster) => Box::pin(cluster.send(command)),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(server) => server.req_packed_commands(pipeline, offset, count),
+            // One after the other: what is in a pipeline relies on its order, and goes to several servers.
+            Self::Cluster(cluster) => Box::pin(async move {
+                let mut answers = Vec::with_capacity(count);
+                for command in pipeline.cmd_iter() {
+                    answers.push(cluster.send(command).await?);
+                }
+                Ok(answers)
+            }),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(server) => server.get_db(),
+            Self::Cluster(_) => 0,
+        }
+    }
+}
+
+/// Connections to all servers of a cluster that have slots.
+pub(crate) struct Cluster {
+    nodes: Nodes,
+    map: Map,
+    servers: Mutex<HashMap<Server, MultiplexedConnection>>,
+    patience: Duration,
+    /// Notified when one of them is lost, or has not what it should have.
+    lost: Arc<Notify>,
+}
+
+impl Cluster {
+    async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+        let slot = key(command).map_or(0, slot_of);
+        let server = self.map.server(slot).ok_or_else(|| {
+            let text = uncovered(slot).text;
+            RedisError::from((ErrorKind::Client, "no server", text))
+        })?;
+        let mut redis = self.server(server).await?;
+        for _ in 0..TRIES {
+            let error = match command.query_async::<Value>(&mut redis).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.kind() {
+                ErrorKind::Server(ServerErrorKind::Ask) => {
+                    let Some(server) = error.redirect_node().and_then(|(addr, _)| read_addr(addr))
+                    else {
+                        return Err(error);
+                    };
+                    let mut redis = self.server(&server).await?;
+                    let mut asking = redis::pipe();
+                    asking.cmd("ASKING").ignore();
+                    asking.add_command(command.clone());
+                    let (answer,): (Value,) = asking.query_async(&mut redis).await?;
+                    return Ok(answer);
+                }
+                ErrorKind::Server(ServerErrorKind::TryAgain) => sleep(TRY_AGAIN_AFTER).await,
+                ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ClusterDown) => {
+                    self.lost.notify_one();
+                    return Err(error);
+                }
+                _ => return Err(error),
+            }
+        }
+        let text = "a slot is being moved for too long";
+        Err(RedisError::from((ErrorKind::Client, text)))
+    }
+
+    async fn server(&self, server: &Server) -> RedisResult<MultiplexedConnection> {
+        if let Some(redis) = self.servers.lock().get(server) {
+            return Ok(redis.clone());
+        }
+        // A server that is being given its first slots.
+        let connecting = self
+            .nodes
+            .connect_telling(server, self.patience, Arc::clone(&self.lost));
+        let redis = connecting
+            .await
+            .map_err(|e| RedisError::from((ErrorKind::Io, "no connection", e.text)))?;
+        let mut servers = self.servers.lock();
+        servers.insert(server.clone(), redis.clone());
+        Ok(redis)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("map", &self.map)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who has which slots. No I/O.
+#[derive(Debug, Default)]
+struct Map {
+    ranges: Vec<Range>,
+    /// Masters and replicas.
+    all: BTreeSet<Server>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    first: u16,
+    last: u16,
+    server: Server,
+}
+
+impl Map {
+    /// Reads the answer to `CLUSTER SLOTS` of a host, which may not know its own address.
+    fn read(answer: Value, host: &str) -> Self {
+        let mut map = Self::default();
+        let server = |value: Value| {
+            let Value::Array(parts) = value else {
+                return None;
+            };
+            let mut parts = parts.into_iter();
+            let name = match parts.next()? {
+                Value::BulkString(name) => String::from_utf8(name).ok()?,
+                Value::Nil => String::new(),
+                _ => return None,
+            };
+            let name = match &*name {
+                "" => host.to_owned(),
+                "?" => return None, // it does not know, and says so
+                _ => name,
+            };
+            Some((name, number(&parts.next()?)?))
+        };
+        let Value::Array(ranges) = answer else {
+            return map;
+        };
+        for range in ranges {
+            let Value::Array(parts) = range else {
+                continue;
+            };
+            let mut parts = parts.into_iter();
+            let ends = |parts: &mut std::vec::IntoIter<Value>| number(&parts.next()?);
+            let (Some(first), Some(last)) = (ends(&mut parts), ends(&mut parts)) else {
+                continue;
+            };
+            let mut servers = parts.filter_map(server).peekable();
+            if let Some(server) = servers.peek().cloned() {
+                map.ranges.push(Range {
+                    first,
+                    last,
+                    server,
+                });
+            }
+            map.all.extend(servers);
+        }
+        map
+    }
+
+    fn server(&self, slot: u16) -> Option<&Server> {
+        let mut ranges = self.ranges.iter();
+        let found = ranges.find(|range| (range.first..=range.last).contains(&slot));
+        found.map(|range| &range.server)
+    }
+}
+
+fn number(value: &Value) -> Option<u16> {
+    match value {
+        Value::Int(number) => (*number).try_into().ok(),
+        _ => None,
+    }
+}
+
+fn read_addr(addr: &str) -> Option<Server> {
+    let (host, port) = addr.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
+}
+
+/// The key that decides where a command goes; `None` when any server will do.
+fn key(command: &Cmd) -> Option<&[u8]> {
+    let arg = |at| match command.args_iter().nth(at) {
+        Some(Arg::Simple(arg)) => Some(arg),
+        _ => None,
+    };
+    arg(if arg(0) == Some(b"EVAL") { 3 } else { 1 })
+}
+
+/// The hash slot of a key, or of what is between its first braces: CRC-16/XMODEM modulo 16384.
+pub(crate) fn slot_of(key: &[u8]) -> u16 {
+    let tag = || {
+        let open = key.iter().position(|byte| *byte == b'{')? + 1;
+        let length = key[open..].iter().position(|byte| *byte == b'}')?;
+        (length > 0).then(|| &key[open..open + length])
+    };
+    let crc = tag().unwrap_or(key).iter().fold(0, |crc: u16, byte| {
+        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
+            crc << 1 ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
+        })
+    });
+    crc % 16384
+}
+
+fn uncovered(slot: u16) -> LinkError {
+    LinkError::new(format!("no server of the cluster has slot {slot}"))
+}
+
+/// How long a server may take to say who has which slots.
+const ASK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a command is sent whose keys are just being moved.
+const TRIES: usize = 20;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_is_that_of_the_specification() {
+        assert_eq!(slot_of(b"123456789"), 0x31c3);
+        assert_eq!(slot_of(b"foo"), 12182);
+        assert_eq!(slot_of(b"x{foo}y{bar}"), 12182);
+        assert_eq!(slot_of(b"x{foo"), slot_of(b"x{foo"));
+        assert_ne!(slot_of(b"{}foo"), slot_of(b"{}bar"), "nothing between them");
+    }
+
+    #[test]
+    fn the_key_of_a_script_is_its_first() {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg("return 1").arg(1).arg("k").arg("v");
+        assert_eq!(key(&eval), Some(&b"k"[..]));
+        let mut hset = redis::cmd("HSET");
+        hset.arg("h").arg("f");
+        assert_eq!(key(&hset), Some(&b"h"[..]));
+        assert_eq!(key(&redis::cmd("PING")), None);
+    }
+
+    #[test]
+    fn slots_are_read_with_their_masters_and_all_who_are_there() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let server = |host: Value, port| Value::Array(vec![host, Value::Int(port), text("id")]);
+        let range = |first, last, servers: Vec<Value>| {
+            let mut parts = vec![Value::Int(first), Value::Int(last)];
+            parts.extend(servers);
+            Value::Array(parts)
+        };
+        let answer = Value::Array(vec![
+            range(0, 99, vec![server(text("a"), 1), server(text("b"), 2)]),
+            range(100, 16383, vec![server(Value::Nil, 3)]),
+            range(5, 6, vec![server(text("?"), 4)]),
+            text("nonsense"),
+        ]);
+        let map = Map::read(answer, "asked");
+        assert_eq!(map.server(99), Some(&("a".into(), 1)));
+        assert_eq!(map.server(100), Some(&("asked".into(), 3)));
+        assert_eq!(map.all.len(), 3);
+        assert!(Map::read(Value::Nil, "x").server(0).is_none());
+    }
+}

@@ -1,0 +1,112 @@
+//! Several gateways on a Redis Cluster, and what they make of a master that dies.
+
+use std::time::Duration;
+
+use fastsock::{Bridge, BrokerKind, ClientId, Config, Secret, Sent, State, Subscribe};
+use support::{Device, TempCluster, eventually, eventually_within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_are_reached_and_known_through_a_cluster() {
+    let cluster = TempCluster::new().await;
+    for mode in [Subscribe::Pattern, Subscribe::Exact] {
+        let [one, two] = [bridge(&cluster, mode).await, bridge(&cluster, mode).await];
+        let mut devices = Vec::new();
+        for n in 0..20 {
+            devices.push(Device::connect(one.local_addr(), &format!("d{n}")).await);
+        }
+        for (n, device) in devices.iter_mut().enumerate() {
+            let id = ClientId::new(format!("d{n}")).unwrap();
+            has_client(&cluster, id.as_str(), true).await;
+            assert_eq!(two.send(&id, "x".into()).await.unwrap(), Sent::Elsewhere);
+            assert_eq!(device.recv_text().await, "x");
+            let channel = format!("fastsock:client:{id}");
+            cluster.cmd::<u64>(&["PUBLISH", &channel, "y"]).await;
+            assert_eq!(device.recv_text().await, "y");
+        }
+        // It moves to the other one, and leaves.
+        let mut moved = Device::connect(two.local_addr(), "d0").await;
+        assert_eq!(devices[0].closed().await.code, Some(4509));
+        cluster
+            .cmd::<u64>(&["PUBLISH", "fastsock:client:d0", "z"])
+            .await;
+        assert_eq!(moved.recv_text().await, "z");
+        drop(moved);
+        has_client(&cluster, "d0", false).await;
+        for bridge in [one, two] {
+            assert!(bridge.stop(DEADLINE).await.is_empty());
+        }
+        has_client(&cluster, "d1", false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_the_place_of_a_dead_master_is_found() {
+    let mut cluster = TempCluster::new().await;
+    let [one, two] = [
+        bridge(&cluster, Subscribe::Pattern).await,
+        bridge(&cluster, Subscribe::Exact).await,
+    ];
+    let mut device = Device::connect(one.local_addr(), "d").await;
+    has_client(&cluster, "d", true).await;
+    cluster.fail_over().await;
+    for bridge in [&one, &two] {
+        is_up(bridge).await;
+    }
+    let _late = Device::connect(two.local_addr(), "late").await;
+    has_client(&cluster, "late", true).await;
+    has_client(&cluster, "d", true).await;
+    let d = ClientId::new("d").unwrap();
+    assert_eq!(two.send(&d, "x".into()).await.unwrap(), Sent::Elsewhere);
+    assert_eq!(device.recv_text().await, "x");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_that_is_named_leads_to_all() {
+    let mut cluster = TempCluster::new().await;
+    let [first, second] = [0, 1].map(|n| cluster.servers()[n].port());
+    let url = format!("redis+cluster://127.0.0.1:1,127.0.0.1:{first}");
+    let bridge = start(&url, Subscribe::Pattern).await;
+    let _device = Device::connect(bridge.local_addr(), "d").await;
+    has_client(&cluster, "d", true).await;
+    // The one that led here dies; the others are known by now.
+    cluster.fail_over().await;
+    is_up(&bridge).await;
+    let id = ClientId::new("nobody").unwrap();
+    assert_eq!(bridge.send(&id, "x".into()).await.unwrap(), Sent::Offline);
+    assert_ne!(first, second);
+}
+
+async fn bridge(cluster: &TempCluster, mode: Subscribe) -> Bridge {
+    start(&cluster.url(), mode).await
+}
+
+async fn start(url: &str, mode: Subscribe) -> Bridge {
+    let config = Config::default()
+        .websocket_port(0u16)
+        .broker(BrokerKind::Redis)
+        .redis_url(Some(Secret::new(url)))
+        .redis_subscribe(mode);
+    let bridge = Bridge::builder(config).start().await.unwrap();
+    is_up(&bridge).await;
+    bridge
+}
+
+/// Its links are up, and stay so for as long as it takes to publish by them.
+async fn is_up(bridge: &Bridge) {
+    let nobody = ClientId::new("nobody at all").unwrap();
+    eventually_within(DEADLINE, "its links are up", async || {
+        bridge.state() == State::Running && bridge.send(&nobody, "x".into()).await.is_ok()
+    })
+    .await;
+}
+
+async fn has_client(cluster: &TempCluster, id: &str, is_there: bool) {
+    let what = format!("{id} is in the hash: {is_there}");
+    eventually(&what, async || {
+        let seen: Option<String> = cluster.cmd(&["HGET", "fastsock:clients", id]).await;
+        seen.is_some() == is_there
+    })
+    .await;
+}
+
+const DEADLINE: Duration = Duration::from_secs(30);
