@@ -4,8 +4,11 @@ use std::{
     collections::VecDeque,
     io::{self, Error},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::Arc,
     time::Duration,
 };
+
+use rustls::ClientConfig;
 
 use crate::{
     clock::{Clock, nanos},
@@ -38,6 +41,8 @@ pub(crate) struct Fleet {
     devices: Vec<Option<Device>>,
     backend: Backend,
     publisher: Option<Publisher>,
+    /// What devices connect with under TLS.
+    tls: Option<Arc<ClientConfig>>,
     events: Vec<Event>,
     /// Room to read into and to build frames and payloads in.
     buffer: Vec<u8>,
@@ -100,6 +105,7 @@ impl Fleet {
                 answers: VecDeque::new(),
             },
             publisher: None,
+            tls: None,
             events: Vec::new(),
             buffer: Vec::new(),
             frame: Vec::new(),
@@ -116,6 +122,11 @@ impl Fleet {
     /// Makes the backend think before each answer.
     pub(crate) fn set_thinking(&mut self, thinks: Duration) {
         self.backend.thinks = thinks;
+    }
+
+    /// Has devices connect under TLS from now on, or no longer.
+    pub(crate) fn set_tls(&mut self, tls: Option<Arc<ClientConfig>>) {
+        self.tls = tls;
     }
 
     /// Connects the publisher, in place of the one before.
@@ -148,7 +159,10 @@ impl Fleet {
 
     /// Adds a device that begins to connect. Its client id is `dev` and its index.
     pub(crate) fn dial(&mut self, to: SocketAddr) -> io::Result<()> {
-        let conn = Conn::dial(to)?;
+        let conn = match &self.tls {
+            None => Conn::dial(to)?,
+            Some(tls) => Conn::dial_tls(to, tls)?,
+        };
         let index = self.devices.len();
         self.poller.add(&conn, token(DEVICE, index), true)?;
         let stage = Stage::Dialing;

@@ -11,6 +11,7 @@ use crate::{
     load::{Load, Outcome, Processes},
     procfs::{self, Memory},
     target::{PREFIX, Redis, Server, Settings, Target},
+    tls::Tls,
     wire::Stamp,
 };
 
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) struct Lab {
     pub(crate) fleet: Fleet,
     redis: Redis,
+    tls: Tls,
     /// Marks the messages of a run.
     run: u8,
 }
@@ -43,6 +45,7 @@ impl Lab {
         Ok(Self {
             fleet: Fleet::new(Clock::new())?,
             redis: Redis::start()?,
+            tls: Tls::new()?,
             run: 0,
         })
     }
@@ -53,6 +56,7 @@ impl Lab {
             redis_port: self.redis.port,
             remote_url: self.fleet.remote_url(),
             ping_interval_ms: 30_000,
+            is_tls: false,
             vars: Vec::new(),
         }
     }
@@ -67,6 +71,13 @@ impl Lab {
     ) -> io::Result<Site> {
         self.fleet.forget_gateway();
         self.fleet.publish_through(self.redis.port, PREFIX)?;
+        let mut settings = settings.clone();
+        if settings.is_tls {
+            settings.vars.extend(self.tls.vars());
+        }
+        let settings = &settings;
+        self.fleet
+            .set_tls(settings.is_tls.then(|| self.tls.devices.clone()));
         let first = target.start(settings)?;
         let port = first.port;
         let mut servers = vec![first];

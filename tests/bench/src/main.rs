@@ -24,6 +24,7 @@ mod procfs;
 mod report;
 mod scenario;
 mod target;
+mod tls;
 mod wire;
 
 use std::{

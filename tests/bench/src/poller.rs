@@ -4,6 +4,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,10 @@ use rustix::{
         epoll::{self, CreateFlags, Event, EventData, EventFlags},
     },
 };
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::tls::NAME;
 
 /// Tells which sockets have something to read or room to write.
 pub(crate) struct Poller {
@@ -76,6 +80,7 @@ fn flags(writable: bool) -> EventFlags {
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     unsent: Vec<u8>,
     partial: Vec<u8>,
 }
@@ -87,6 +92,7 @@ impl Conn {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
+            tls: None,
             unsent: Vec::new(),
             partial: Vec::new(),
         })
@@ -104,6 +110,17 @@ impl Conn {
         Self::accepted(socket.into())
     }
 
+    /// The same under TLS, whose handshake goes with what is sent and read.
+    pub(crate) fn dial_tls(to: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+        let tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
+        let tls = Some(Box::new(tls));
+        Ok(Self {
+            tls,
+            ..Self::dial(to)?
+        })
+    }
+
     /// Writes at once what the socket takes and keeps the rest. Returns whether nothing is kept.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<bool> {
         if !self.unsent.is_empty() {
@@ -112,7 +129,11 @@ impl Conn {
         }
         let sent = self.write(bytes)?;
         self.unsent.extend_from_slice(&bytes[sent..]);
-        Ok(self.unsent.is_empty())
+        Ok(self.has_sent_all())
+    }
+
+    fn has_sent_all(&self) -> bool {
+        self.unsent.is_empty() && !self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Writes what was kept. Returns whether nothing is left.
@@ -123,10 +144,15 @@ impl Conn {
             self.unsent = unsent;
             self.unsent.drain(..sent);
         }
-        Ok(self.unsent.is_empty())
+        Ok(self.has_sent_all())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(bytes)?;
+            push(tls, &mut self.stream)?;
+            return Ok(bytes.len());
+        }
         let mut sent = 0;
         while sent < bytes.len() {
             match self.stream.write(&bytes[sent..]) {
@@ -147,7 +173,11 @@ impl Conn {
             buffer.resize(kept + READ_BYTES, 0);
         }
         buffer[..kept].copy_from_slice(&self.partial);
-        match self.stream.read(&mut buffer[kept..]) {
+        let read = match &mut self.tls {
+            None => self.stream.read(&mut buffer[kept..]),
+            Some(tls) => pull(tls, &mut self.stream, &mut buffer[kept..]),
+        };
+        match read {
             Ok(0) => Ok(None),
             Ok(count) => {
                 self.partial.clear();
@@ -172,6 +202,29 @@ impl Conn {
     pub(crate) fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)); // closing works as well without
     }
+}
+
+/// Writes what TLS has to say, as much as the socket takes.
+fn push(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        match tls.write_tls(stream) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads once from the socket, and what that makes for the device.
+fn pull(tls: &mut ClientConnection, stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    if tls.read_tls(stream)? == 0 {
+        return Ok(0);
+    }
+    tls.process_new_packets().map_err(io::Error::other)?;
+    push(tls, stream)?;
+    tls.reader().read(into)
 }
 
 impl AsFd for Conn {

@@ -19,6 +19,7 @@ pub(crate) struct Scenario {
     kind: Kind,
     /// Variables of the gateway beyond those of the target.
     vars: Vec<(&'static str, String)>,
+    is_tls: bool,
 }
 
 /// What to measure.
@@ -116,6 +117,7 @@ impl Scenario {
     fn measure(&self, lab: &mut Lab, target: &Target, course: Course) -> io::Result<Vec<Metric>> {
         let mut settings = lab.settings();
         settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
         let site = lab.open(target, &settings, course.gateways, course.shares_port)?;
         lab.seat(&site, course.devices)?;
         if matches!(course.way, Way::Down | Way::Round) {
@@ -140,6 +142,7 @@ impl Scenario {
     fn memory(&self, lab: &mut Lab, target: &Target, devices: usize) -> io::Result<Vec<Metric>> {
         let mut settings = lab.settings();
         settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
         let site = lab.open(target, &settings, 1, false)?;
         let base = lab.settled(&site)?;
         lab.seat(&site, devices)?;
@@ -169,6 +172,7 @@ impl Scenario {
         let mut settings = lab.settings();
         settings.ping_interval_ms = 5000;
         settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
         let site = lab.open(target, &settings, 1, false)?;
         lab.seat(&site, devices)?;
         lab.idle(Duration::from_secs(5))?; // the first round of pings
@@ -189,6 +193,7 @@ impl Scenario {
     fn storm(&self, lab: &mut Lab, target: &Target, devices: usize) -> io::Result<Vec<Metric>> {
         let mut settings = lab.settings();
         settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
         let site = lab.open(target, &settings, 1, false)?;
         let base = (lab.settled(&site)?, site.open_files());
         let first = lab.connect(&site, devices, STORM)?;
@@ -228,6 +233,7 @@ impl Scenario {
     fn life(&self, lab: &mut Lab, target: &Target) -> io::Result<Vec<Metric>> {
         let mut settings = lab.settings();
         settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
         let (mut listening, mut first, mut stopping) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..LIVES {
             let site = lab.open(target, &settings, 1, false)?;
@@ -380,7 +386,18 @@ impl Scenario {
                         .fold(row, |row, (name, value)| row.with(name, value)),
                 );
             }
+            let name = format!("{}, TLS", way.name());
+            let row = Self::load(VARIANTS, &name, Course::new(way, Pace::Closed(1)));
+            rows.push(row.under_tls());
         }
+        let idle = Self::new(
+            VARIANTS,
+            "1000 devices, TLS",
+            Kind::Memory { devices: 1000 },
+        );
+        rows.push(idle.under_tls());
+        let storm = Self::new(VARIANTS, "1000 connect, TLS", Kind::Storm { devices: 1000 });
+        rows.push(storm.under_tls());
         rows
     }
 
@@ -390,6 +407,7 @@ impl Scenario {
             name: name.to_owned(),
             kind,
             vars: Vec::new(),
+            is_tls: false,
         }
     }
 
@@ -400,6 +418,14 @@ impl Scenario {
     fn with(mut self, name: &'static str, value: &str) -> Self {
         self.vars.push((name, value.to_owned()));
         self
+    }
+
+    /// The same with devices under TLS.
+    fn under_tls(self) -> Self {
+        Self {
+            is_tls: true,
+            ..self
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) redis_port: u16,
     pub(crate) remote_url: String,
     pub(crate) ping_interval_ms: u32,
+    /// Whether devices come under TLS.
+    pub(crate) is_tls: bool,
     /// Further variables of one scenario.
     pub(crate) vars: Vec<(&'static str, String)>,
 }
