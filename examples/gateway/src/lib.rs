@@ -161,12 +161,6 @@ fn tell_ready(bridge: &Bridge) {
         if config.tls_cert.is_empty() { "ws" } else { "wss" },
         addr.port()
     );
-    if !addr.ip().is_loopback() {
-        warn!(
-            hint = "FASTSOCK_LISTEN_ADDR=127.0.0.1 keeps it on this host; a host program decides by its authenticate hook",
-            "Any token is accepted, from anywhere"
-        );
-    }
 }
 
 fn tell_leftover(leftover: Leftover) {

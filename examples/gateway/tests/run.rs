@@ -43,7 +43,7 @@ fn it_says_where_it_runs_and_stops_on_a_signal() {
             last.starts_with(r#"{"level":"warn","message":"Shutdown complete.","timestamp":""#),
             "{last}"
         );
-        assert!(messages.contains(&"Any token is accepted, from anywhere"));
+        assert!(messages.contains(&"anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may"));
         assert!(messages.contains(&"Shutdown initiated... Exit code: 0"));
         assert_eq!(
             file.last().unwrap(),
@@ -99,7 +99,7 @@ fn a_level_keeps_lesser_lines_away() {
         .collect();
     assert_eq!(
         (output.code, is_warn),
-        // Any token is accepted; it stops; it has stopped.
+        // Anyone may connect; it stops; it has stopped.
         (Some(0), vec![true, true, true]),
         "{}",
         output.stdout
