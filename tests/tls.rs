@@ -1,6 +1,8 @@
 //! `wss`: devices under TLS, certificates of theirs, names, and new certificates while they are connected. The other side is
 //! rustls, OpenSSL's `s_client` and Python's `ssl`.
 
+#![allow(clippy::print_stdout, reason = "figures are for who reads them")]
+
 use std::{
     fs,
     io::Write as _,
@@ -539,6 +541,42 @@ async fn a_proxy_header_comes_before_tls() {
         .unwrap();
     let seen = bridge.clients()[0].remote_addr;
     assert_eq!(seen, "192.0.2.1:4660".parse::<SocketAddr>().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_device_under_tls_costs_at_most_14_kib() {
+    let place = Place::new();
+    let gateway = Gateway::builder()
+        .var("FASTSOCK_BROKER", "embedded")
+        .var(
+            "FASTSOCK_TLS_CERT",
+            place.identity.cert_path.to_str().unwrap(),
+        )
+        .var(
+            "FASTSOCK_TLS_KEY",
+            place.identity.key_path.to_str().unwrap(),
+        )
+        .var("WEBSOCKET_PING_INTERVAL", "0")
+        .var("LOG_LEVEL", "info")
+        .start()
+        .await;
+    let client = place.client(None, BOTH);
+    let mut devices = Vec::new();
+    let mut before = 0;
+    for n in 0..1000 {
+        if n == 200 {
+            before = gateway.process().resident_bytes(); // by then it has all it needs for a handshake
+        }
+        let stream = TcpStream::connect(gateway.addr()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connecting = TlsConnector::from(client.clone()).connect(name, stream);
+        let tls = within("TLS", connecting).await.unwrap();
+        let request = format!("ws://localhost/?token=dev{n}");
+        devices.push(within("a 101", client_async(request, tls)).await.unwrap());
+    }
+    let each = (gateway.process().resident_bytes() - before) / 800;
+    println!("{each} bytes a device");
+    assert!(each <= 14 << 10, "{each} bytes a device");
 }
 
 /// An authority, and a certificate of the gateway's.

@@ -95,6 +95,8 @@ pub(crate) fn reload(shared: &Shared) -> Result<()> {
             );
         })?;
     }
+    #[cfg(not(feature = "tls"))]
+    let _ = shared; // nothing comes from a file
     tracing::info!("Reloaded");
     Ok(())
 }

@@ -1,5 +1,8 @@
 """Bridge: messages both ways, hooks, decisions, verbs."""
 
+import socket
+import ssl
+import subprocess
 import threading
 from typing import Any, List, Tuple
 
@@ -266,3 +269,24 @@ def test_help_shows_the_hooks_and_the_verbs() -> None:
         assert getattr(fastsock.Bridge, name).__doc__, name
     for name in fastsock.__all__:
         assert name.startswith("__") or getattr(fastsock, name).__doc__, name
+
+
+def test_reload_reads_the_certificates_again_and_tells_what_is_wrong(start: Any, tmp_path: Any) -> None:
+    """Without TLS there is nothing to read; with it, a file that cannot be used is a ConfigError, and what was read stays."""
+    start().reload()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost"]
+        + ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
+        capture_output=True,
+    )
+    assert made.returncode == 0, made.stderr
+    bridge = start(tls_cert=str(cert), tls_key=str(key))
+    bridge.reload()
+    cert.write_text("no certificate")
+    with pytest.raises(fastsock.ConfigError, match="FASTSOCK_TLS_CERT"):
+        bridge.reload()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", bridge.port)) as raw, context.wrap_socket(raw) as device:
+        assert device.version() == "TLSv1.3"
