@@ -21,6 +21,14 @@ class Settings(TypedDict, total=False):
     """Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error. Default off. Variable FASTSOCK_LISTEN_REUSEPORT."""
     listen_origins: Optional[Union[str, List[str]]]
     """Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
+    tls_cert: Optional[Union[str, List[str]]]
+    """PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that has the name a device asks for (SNI) is shown, else the first. Read again by `reload`. Variable FASTSOCK_TLS_CERT."""
+    tls_key: Optional[Union[str, List[str]]]
+    """PEM files of their keys, in the same order. Read again by `reload`. Variable FASTSOCK_TLS_KEY."""
+    tls_client_auth: Optional[Literal["off", "optional", "required"]]
+    """Whether devices are asked for a certificate of their own: `off`; `optional`, one that is shown must be good; `required`. The name in it (common name, else the first DNS name, URI or e-mail address) is a credential, and the client id with `FASTSOCK_AUTH=certificate`. Default off. Variable FASTSOCK_TLS_CLIENT_AUTH."""
+    tls_client_ca: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of the authorities that sign the certificates of devices. Read again by `reload`. Variable FASTSOCK_TLS_CLIENT_CA."""
     trusted_proxies: Optional[Union[str, List[str]]]
     """Proxies whose word on a device's address is taken, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: nobody's. Variable FASTSOCK_TRUSTED_PROXIES."""
     proxy_protocol: Optional[bool]
