@@ -100,6 +100,7 @@ host_safety! {
     two_bridges_know_nothing_of_each_other = "two_bridges";
     a_hundred_lives_leave_nothing_behind = "restart";
     a_decision_can_come_later_from_any_thread = "resolve_later";
+    tokens_of_a_file_decide_who_may_connect = "auth";
     a_failed_hook_is_counted_and_never_forwards = "failed_hook";
     logs_come_to_their_own_bridge = "log";
     a_host_that_does_not_poll_makes_devices_wait = "take";

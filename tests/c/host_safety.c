@@ -631,6 +631,34 @@ static void resolve_later(void) {
   CHECK(fastsock_bridge_free(bridge) == OK && host.connects == 1);
 }
 
+/* Who may connect is a matter of settings, too: here a file of tokens. */
+static void auth(void) {
+  struct host host;
+  host_init(&host);
+  char path[] = "/tmp/fastsock-tokens-XXXXXX";
+  int file = mkstemp(path);
+  const char *line = "dev1 1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0\n"; /* "s3cret" */
+  CHECK(file >= 0 && write(file, line, strlen(line)) == (ssize_t)strlen(line) && close(file) == 0);
+  fastsock_options options = options_of(&host);
+  options.on_connect = connected;
+  fastsock_config *config = settings();
+  CHECK(fastsock_config_set(config, "auth", "tokens") == OK);
+  CHECK(fastsock_config_set(config, "auth_tokens_file", path) == OK);
+  const fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, &options, &bridge) == OK);
+  CHECK(fastsock_config_free(config) == OK);
+  int device = device_open(port_of(bridge), "s3cret");
+  wait_for(&host, &host.connects, 1);
+  CHECK(fastsock_bridge_send(bridge, "dev1", 4, FASTSOCK_KIND_TEXT, "hello", 5, NULL) == OK);
+  char answer[2048];
+  close(device_ask(port_of(bridge), "dev1", answer, sizeof answer));
+  CHECK(strncmp(answer, "HTTP/1.1 401 ", 13) == 0 && strstr(answer, "the token is not valid") != NULL);
+  close(device);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.connects == 1);
+  CHECK(unlink(path) == 0);
+}
+
 static uint32_t fails(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
   struct host *host = userdata;
   (void)bridge, (void)event;
@@ -769,6 +797,7 @@ static const struct {
     {"two_bridges", two_bridges},
     {"restart", restart},
     {"resolve_later", resolve_later},
+    {"auth", auth},
     {"failed_hook", failed_hook},
     {"log", log_case},
     {"take", take},

@@ -1,11 +1,17 @@
 """Settings: keywords, dictionaries, TOML, the environment, and what is said of a bad one."""
 
+import base64
+import hashlib
+import hmac
+import json
 import pathlib
 import socket
+import time
 from typing import Any
 
 import fastsock
 import pytest
+from device import Device, Refused, eventually
 
 
 def test_every_kind_of_value_is_taken() -> None:
@@ -113,3 +119,29 @@ def test_the_table_has_a_row_for_each_setting() -> None:
     name, variable, allowed, about, default = table[0]
     assert (name, variable, allowed, default) == ("websocket_port", "WEBSOCKET_PORT", "a port from 0 to 65535", "3000")
     assert about.startswith("Port that devices connect to.")
+
+
+def test_tokens_and_jwts_decide_who_may_connect(start: Any, tmp_path: Any) -> None:
+    secret = "0123456789abcdef0123456789abcdef"
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"dev1 {hashlib.sha256(b's3cret').hexdigest()}\n")
+
+    def part(data: Any) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    claims = {"sub": "dev1", "exp": time.time() + 600}
+    signed = part(b'{"alg":"HS256"}') + "." + part(json.dumps(claims).encode())
+    jwt = signed + "." + part(hmac.new(secret.encode(), signed.encode(), "sha256").digest())
+    for settings, token in (
+        ({"auth": "tokens", "auth_tokens_file": tokens}, "s3cret"),
+        ({"auth": "jwt", "auth_jwt_key": secret}, jwt),
+    ):
+        bridge = start(**settings)
+        with Device(bridge.port, "ignored", (f"Authorization: Bearer {token}",)):
+            assert eventually(bridge.clients)[0].client_id == "dev1"
+        for wrong in ("dev1", token + "x"):
+            with pytest.raises(Refused) as refused:
+                Device(bridge.port, wrong)
+            assert refused.value.status == 401
+            assert "www-authenticate: bearer" in refused.value.head.lower()
+        assert secret not in repr(bridge)

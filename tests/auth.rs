@@ -1,0 +1,18 @@
+//! Who may connect: tokens of a file, JWTs, a webhook; and that no token is told to anyone.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test is a host, and may start tasks and threads"
+)]
+
+#[path = "auth/common.rs"]
+mod common;
+#[path = "auth/hook.rs"]
+mod hook;
+#[path = "auth/jwt.rs"]
+mod jwt;
+#[path = "auth/privacy.rs"]
+mod privacy;
+#[path = "auth/tokens.rs"]
+mod tokens;
+#[path = "auth/webhook.rs"]
+mod webhook;

@@ -1,0 +1,211 @@
+//! A token that is not the client id is told to nobody: not in logs, not to operators, not in Redis, not to the backend.
+
+use std::{fs, sync::Arc};
+
+use parking_lot::Mutex;
+use serde_json::json;
+use support::{Backend, Device, Gateway, GatewayBuilder, Reply, TempRedis, call, eventually, get};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::common::{Place, from_now, hs256, sha256};
+
+/// In every token and secret of these tests. Alphanumeric, so that nothing can hide it by quoting.
+const CANARY: &str = "c4n4ryc4n4ryc4n4ryc4n4ryc4n4ry12";
+
+#[tokio::test]
+async fn tokens_of_a_file_are_told_to_nobody() {
+    let gateway = Gateway::builder()
+        .var("FASTSOCK_AUTH", "tokens")
+        .var("FASTSOCK_AUTH_TOKENS_FILE", "tokens");
+    fs::write(
+        gateway.dir().join("tokens"),
+        format!("dev1 {}\n", sha256(CANARY)),
+    )
+    .unwrap();
+    live(gateway, CANARY).await;
+}
+
+#[tokio::test]
+async fn jwts_and_their_secret_are_told_to_nobody() {
+    let gateway = Gateway::builder()
+        .var("FASTSOCK_AUTH", "jwt")
+        .var("FASTSOCK_AUTH_JWT_KEY", CANARY);
+    // The signature is as secret as the rest; the canary claim is to be found whatever is cut off.
+    let claims = format!(
+        r#"{{"sub":"dev1","exp":{},"x":"{CANARY}"}}"#,
+        from_now(600.0)
+    );
+    live(gateway, &hs256(CANARY, &claims)).await;
+}
+
+#[tokio::test]
+async fn what_the_webhook_is_asked_is_told_to_nobody_else() {
+    let webhook = Backend::start().await;
+    webhook.answer(|request| {
+        let is_known = request.json()["credential"] == CANARY;
+        let answer = json!({ "allow": is_known, "client_id": "dev1", "note": CANARY });
+        Reply::ok().body(answer.to_string())
+    });
+    let gateway = Gateway::builder()
+        .var("FASTSOCK_AUTH", "webhook")
+        .var(
+            "FASTSOCK_AUTH_URL",
+            format!("{}?key={CANARY}", webhook.url()),
+        )
+        .var(
+            "FASTSOCK_AUTH_HEADERS",
+            format!(r#"{{"X-Api-Key":"{CANARY}"}}"#),
+        );
+    live(gateway, CANARY).await;
+    assert!(webhook.count() > 0);
+}
+
+/// The life of a gateway with a device that shows its token in each place: let in, refused, heard, spoken to, replaced.
+async fn live(gateway: GatewayBuilder, token: &str) {
+    let redis = TempRedis::new().await;
+    let monitor = Monitor::start(&redis).await;
+    let backend = Backend::start().await;
+    backend.queue([Reply::new(500)]);
+    let mut gateway = gateway
+        .admin()
+        .var("REDIS_PORT", redis.port().to_string())
+        .var("REMOTE_URL", backend.url())
+        .var("LOG_LEVEL", "silly")
+        .var("FASTSOCK_LOG_PAYLOADS", "full")
+        .start()
+        .await;
+    gateway.wait_line("Connected to Redis as subscriber").await;
+    let (addr, admin) = (gateway.addr(), gateway.admin_addr());
+    let mut told = Vec::new();
+    let mut before: Option<Device> = None;
+    for (number, place) in Place::ALL.into_iter().enumerate() {
+        let mut device = place.show(addr, token).await.unwrap();
+        device.send(format!("hello from {place:?}")).await;
+        backend.wait_delivered("dev1", number + 1).await;
+        redis.wait_field("fastsock:clients", "dev1").await;
+        redis.publish("fastsock:client:dev1", "hello to it").await;
+        assert_eq!(device.recv_text().await, "hello to it");
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/api/v1/clients",
+            "/api/v1/clients/dev1",
+        ] {
+            told.push(get(admin, path).await.text());
+        }
+        let json = ("content-type", "application/json");
+        let path = "/api/v1/clients/dev1/messages";
+        let answer = call(admin, "POST", path, &[json], r#"{"data":"hi"}"#).await;
+        assert_eq!(answer.status, 200);
+        told.push(answer.text());
+        assert_eq!(device.recv_text().await, "hi");
+        let mangled = [
+            format!("{token}x"),
+            format!("x{token}"),
+            token.replace('.', ""),
+        ];
+        for wrong in mangled.iter().filter(|wrong| *wrong != token) {
+            let refused = place.show(addr, wrong).await.unwrap_err();
+            told.push(format!(
+                "{} {:?} {}",
+                refused.status, refused.headers, refused.body
+            ));
+        }
+        if let Some(mut before) = before.replace(device) {
+            let closed = before.closed().await;
+            assert_eq!(closed.code, Some(4509));
+            told.push(closed.reason);
+        }
+    }
+    for (key, _) in keys(&redis).await {
+        told.push(key);
+    }
+    told.extend(
+        backend
+            .requests()
+            .iter()
+            .map(|request| format!("{request:?}")),
+    );
+    gateway.stop().await;
+    told.extend(
+        keys(&redis)
+            .await
+            .into_iter()
+            .map(|(key, value)| key + &value),
+    );
+    told.extend(monitor.lines().await);
+    told.extend(gateway.stdout());
+    told.extend(gateway.stderr());
+    told.extend(gateway.log_file().iter().map(ToString::to_string));
+    assert!(told.iter().any(|text| text.contains("Client connected")));
+    assert!(told.iter().any(|text| text.contains("Handshake refused")));
+    assert!(
+        told.iter()
+            .any(|text| text.contains("\"hset\"") || text.contains("\"HSET\""))
+    );
+    let parts: Vec<_> = token.split('.').chain([CANARY]).collect();
+    for text in &told {
+        for part in parts.iter().filter(|part| part.len() > 25) {
+            assert!(!text.contains(part), "{text}");
+        }
+    }
+}
+
+/// All keys and what they hold.
+async fn keys(redis: &TempRedis) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for key in redis.cmd::<Vec<String>>(&["KEYS", "*"]).await {
+        let dump: Vec<u8> = redis.cmd(&["DUMP", &key]).await;
+        all.push((key, String::from_utf8_lossy(&dump).into_owned()));
+    }
+    all
+}
+
+/// Everything that Redis is told.
+struct Monitor {
+    lines: Arc<Mutex<Vec<String>>>,
+    port: u16,
+}
+
+impl Monitor {
+    async fn start(redis: &TempRedis) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port()))
+            .await
+            .unwrap();
+        stream.write_all(b"MONITOR\r\n").await.unwrap();
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let heard = lines.clone();
+        tokio::spawn(async move {
+            let mut read = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = read.next_line().await {
+                heard.lock().push(line);
+            }
+        });
+        eventually("it listens", async || {
+            lines.lock().first().is_some_and(|l| l == "+OK")
+        })
+        .await;
+        Self {
+            lines,
+            port: redis.port(),
+        }
+    }
+
+    /// All so far.
+    async fn lines(self) -> Vec<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(b"ECHO that-is-all\r\n").await.unwrap();
+        eventually("the last line", async || {
+            self.lines
+                .lock()
+                .iter()
+                .any(|line| line.contains("that-is-all"))
+        })
+        .await;
+        self.lines.lock().clone()
+    }
+}
