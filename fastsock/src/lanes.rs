@@ -245,7 +245,7 @@ impl Lanes {
                 None => config.uplink_lane_bytes,
                 Some(_) => config.spool_lane_bytes,
             },
-            window_bytes: config.uplink_lane_bytes,
+            window_bytes: config.uplink_lane_bytes.min(config.uplink_total_bytes / 8),
             total_bytes: config.uplink_total_bytes,
             spool_bytes: spool
                 .as_ref()
@@ -618,14 +618,10 @@ impl Lanes {
 
     /// Whether all lanes together are so far below their bounds that several may read on.
     fn has_slack(&self, state: &State) -> bool {
-        self.has_memory(state)
+        state.memory_bytes() <= most_of(self.limits.total_bytes)
             && state.held.bytes <= most_of(self.limits.spool_bytes)
             && state.held.messages <= most_of(self.limits.spool_messages)
             && !state.is_spool_failing
-    }
-
-    fn has_memory(&self, state: &State) -> bool {
-        state.memory_bytes() <= most_of(self.limits.total_bytes)
     }
 
     fn room_in(&self, state: &State, client_id: &ClientId) -> Room {

@@ -241,9 +241,15 @@ impl Lanes {
             return false;
         };
         let is_last = lane.slots.range(index + 1..).all(|s| !s.is_settled());
-        let has_no_room = lane.bytes > self.limits.window_bytes && index > 0
-            || state.memory_bytes() >= self.limits.total_bytes;
+        let has_no_room =
+            lane.bytes > self.limits.window_bytes && index > 0 || !self.has_memory(state);
         is_last && (lane.stored.messages > 0 || lane.loading_bytes > 0 || has_no_room)
+    }
+
+    /// Whether windows may grow. The last quarter of memory is for what is on its way into the spool; else a backend that is
+    /// down for long would fill memory with windows, and no session could read on although the spool has room.
+    fn has_memory(&self, state: &State) -> bool {
+        state.memory_bytes() <= self.limits.total_bytes / 4 * 3
     }
 
     /// Reads on in the spool once half of a lane's window is empty, or waits for its turn to have memory.
