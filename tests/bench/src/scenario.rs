@@ -62,6 +62,7 @@ impl Scenario {
     pub(crate) fn all(is_full: bool) -> Vec<Self> {
         let mut all = vec![Self::echo()];
         all.extend(Self::quick(is_full));
+        all.extend(Self::spools(is_full));
         if is_full {
             all.extend(Self::growth());
             all.extend(Self::variants());
@@ -356,6 +357,33 @@ impl Scenario {
         for devices in [1000, 5000, 18_000] {
             let name = format!("{devices} devices");
             rows.push(Self::new(MEMORY, &name, Kind::Memory { devices }));
+        }
+        rows
+    }
+
+    /// What it adds that uplinks outlive the process. Every device has one message on its way, so as many as there are devices
+    /// can share a commit.
+    fn spools(is_full: bool) -> Vec<Self> {
+        let disk = |fsync| vec![("FASTSOCK_SPOOL", "disk"), ("FASTSOCK_SPOOL_FSYNC", fsync)];
+        let mut spools = vec![("memory spool", Vec::new()), ("disk spool", disk("always"))];
+        if is_full {
+            spools.push(("disk spool, interval", disk("interval")));
+            spools.push(("disk spool, never", disk("never")));
+        }
+        let mut rows = Vec::new();
+        for devices in [16, 256] {
+            for (name, vars) in &spools {
+                let course = Course {
+                    devices,
+                    ..Course::new(Way::Up, Pace::Closed(1))
+                };
+                let name = format!("{devices} uplinks at once, {name}");
+                let row = Self::load(VARIANTS, &name, course).with("FASTSOCK_DATA_DIR", "spool");
+                rows.push(
+                    vars.iter()
+                        .fold(row, |row, (name, value)| row.with(name, value)),
+                );
+            }
         }
         rows
     }
