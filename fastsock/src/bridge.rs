@@ -22,7 +22,7 @@ use crate::{
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, BrokerKind, Config},
     error::{Error, ErrorKind, Result},
-    forwarder::{Cargo, Forward, http::HttpForwarder},
+    forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
     gateway,
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     lanes::{Lanes, Route},
@@ -381,15 +381,19 @@ impl Builder {
         let status = Arc::new(Status::new(hooks, running.clone()));
         let registry = Arc::new(Registry::new(&config, status.clone()));
         let forward = match &config.remote_url {
-            Some(_) => Some(Box::new(HttpForwarder::new(
+            Some(_) => Some(HttpForwarder::new(
                 &config,
                 Cargo::Uplinks,
                 workers.clone(),
-            )?) as Box<dyn Forward>),
+            )?),
             None => None,
         };
         let auth = auth(&config, &registry, &workers)?;
         let broker = broker(&config, &registry, &workers, &running)?;
+        let forward = forward.map(|forward| {
+            let replies = Replies::new(&config, registry.clone(), broker.clone());
+            Box::new(forward.with_replies(replies)) as Box<dyn Forward>
+        });
         let lifecycle = match &config.events_url {
             Some(_) => {
                 let registry = registry.clone();

@@ -72,6 +72,11 @@ impl Tasks {
         self.stop.cancelled()
     }
 
+    /// Whether the group was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Tells all tasks to stop. Does not wait.
     pub(crate) fn stop(&self) {
         self.stop.cancel();

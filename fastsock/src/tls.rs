@@ -1,37 +1,98 @@
-//! TLS for what we connect to: rustls with an explicit ring provider, and whom to trust. [`server`] has the device port's.
+//! TLS for what we connect to: rustls with an explicit ring provider, whom to trust, who we are. [`server`] has the device port's.
 
 mod server;
 
 use std::{path::Path, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 pub(crate) use self::server::ServerTls;
 use crate::error::{Error, ErrorKind, Result};
 
+/// A PEM file, and the variable that names it.
+pub(crate) type File<'a> = (&'static str, &'a Path);
+
+/// A certificate of ours with its chain, and its key: what a server gets that asks who we are.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity<'a> {
+    cert: File<'a>,
+    key: File<'a>,
+}
+
+impl<'a> Identity<'a> {
+    /// Takes two settings of which neither or both are set.
+    ///
+    /// # Errors
+    /// `Config`, naming the one that is missing.
+    pub(crate) fn new(
+        (cert, cert_path): (&'static str, Option<&'a Path>),
+        (key, key_path): (&'static str, Option<&'a Path>),
+    ) -> Result<Option<Self>> {
+        let (missing, given) = match (cert_path, key_path) {
+            (None, None) => return Ok(None),
+            (Some(cert_path), Some(key_path)) => {
+                let (cert, key) = ((cert, cert_path), (key, key_path));
+                return Ok(Some(Self { cert, key }));
+            }
+            (None, Some(_)) => (cert, key),
+            (Some(_), None) => (key, cert),
+        };
+        let text = format!("{missing}: it is required beside {given}");
+        Err(Error::new(ErrorKind::Config, text))
+    }
+
+    /// Reads both files, and sees that they belong together.
+    ///
+    /// # Errors
+    /// `Config`, naming the variable and the path.
+    pub(crate) fn read(&self) -> Result<CertifiedKey> {
+        let chain = certificates(self.cert.0, self.cert.1)?;
+        let key = PrivateKeyDer::from_pem_file(self.key.1)
+            .map_err(|e| failed(self.key, "cannot read a private key").with_source(e))?;
+        CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|e| {
+            let what = "the key does not belong to the certificate, or cannot be used,";
+            failed(self.key, what).with_source(e)
+        })
+    }
+}
+
 /// A client configuration that trusts the system's certificates (webpki's where the system has none) and those of these
-/// PEM files, each given with the variable that names it.
+/// PEM files, and shows this identity to a server that asks.
 ///
 /// Reads some hundred certificates from disk: call it at the start, not per connection. Where the system's are is up to
 /// rustls-native-certs, which looks at `SSL_CERT_FILE` and `SSL_CERT_DIR` as OpenSSL does.
 ///
 /// # Errors
-/// `Config`, naming the variable and the path, when a file cannot be read or holds no certificate.
+/// `Config`, naming the variable and the path, when a file cannot be read or holds no certificate or key.
 pub(crate) fn client_config<'a>(
-    extra: impl IntoIterator<Item = (&'static str, &'a Path)>,
+    extra: impl IntoIterator<Item = File<'a>>,
+    identity: Option<Identity<'_>>,
 ) -> Result<ClientConfig> {
     let mut roots = system_roots();
-    for (variable, path) in extra {
-        add_file(&mut roots, variable, path)?;
+    for file in extra {
+        for certificate in certificates(file.0, file.1)? {
+            roots
+                .add(certificate)
+                .map_err(|e| failed(file, "there is a bad certificate").with_source(e))?;
+        }
     }
     // Never the process default: it belongs to the host.
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has the ciphers of TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+        .with_root_certificates(roots);
+    Ok(match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => {
+            let key = SingleCertAndKey::from(identity.read()?);
+            config.with_client_cert_resolver(Arc::new(key))
+        }
+    })
 }
 
 fn system_roots() -> RootCertStore {
@@ -44,23 +105,9 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn add_file(roots: &mut RootCertStore, variable: &str, path: &Path) -> Result<()> {
-    for certificate in certificates(variable, path)? {
-        roots.add(certificate).map_err(|e| {
-            let path = path.display().to_string();
-            let text = format!("{variable}: there is a bad certificate in {path:?}");
-            Error::new(ErrorKind::Config, text).with_source(e)
-        })?;
-    }
-    Ok(())
-}
-
 /// The certificates of a PEM file; at least one.
-fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = |what: &str| {
-        let text = format!("{variable}: {what} in {:?}", path.display().to_string());
-        Error::new(ErrorKind::Config, text)
-    };
+fn certificates(variable: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let failed = |what| failed((variable, path), what);
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| failed("cannot read certificates").with_source(e))?;
@@ -68,6 +115,11 @@ fn certificates(variable: &str, path: &Path) -> Result<Vec<CertificateDer<'stati
         true => Err(failed("there is no certificate")),
         false => Ok(certificates),
     }
+}
+
+fn failed((variable, path): File<'_>, what: &str) -> Error {
+    let text = format!("{variable}: {what} in {:?}", path.display().to_string());
+    Error::new(ErrorKind::Config, text)
 }
 
 #[cfg(test)]
@@ -87,11 +139,53 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&path, content).unwrap();
             }
-            let error =
-                client_config([("FASTSOCK_REMOTE_CA", path.as_path())]).expect_err("a bad file");
+            let error = client_config([("FASTSOCK_REMOTE_CA", path.as_path())], None)
+                .expect_err("a bad file");
             assert_eq!(error.kind(), ErrorKind::Config);
             let line = format!("FASTSOCK_REMOTE_CA: {told} {:?}", path.to_str().unwrap());
             assert_eq!(error.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn an_identity_is_a_certificate_and_the_key_that_belongs_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["gateway".to_owned()]).unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let other_key = rcgen::KeyPair::generate().unwrap();
+        let cert = file("cert", cert.pem());
+        let key = file("key", key.serialize_pem());
+        let other_key = file("other", other_key.serialize_pem());
+        let identity = |cert, key| Identity::new(("A_CERT", cert), ("A_KEY", key));
+
+        assert!(identity(None, None).unwrap().is_none());
+        let whole = identity(Some(&*cert), Some(&*key)).unwrap().unwrap();
+        assert_eq!(whole.read().unwrap().cert.len(), 1);
+
+        let line = |error: Error| error.to_string();
+        let half = identity(Some(&*cert), None).err().map(line);
+        assert_eq!(half.unwrap(), "A_KEY: it is required beside A_CERT");
+        let half = identity(None, Some(&*key)).err().map(line);
+        assert_eq!(half.unwrap(), "A_CERT: it is required beside A_KEY");
+        for (cert, key, told, named) in [
+            (&key, &key, "A_CERT: there is no certificate in", &key),
+            (&cert, &cert, "A_KEY: cannot read a private key in", &cert),
+            (
+                &cert,
+                &other_key,
+                "A_KEY: the key does not belong to the certificate, or cannot be used, in",
+                &other_key,
+            ),
+        ] {
+            let identity = identity(Some(&**cert), Some(&**key)).unwrap().unwrap();
+            let expected = format!("{told} {:?}", named.to_str().unwrap());
+            assert_eq!(line(identity.read().unwrap_err()), expected);
         }
     }
 }

@@ -16,10 +16,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::{
     body::{Frame, Incoming},
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
@@ -32,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{Authority, DEADLINE, free_port};
 
-/// An HTTP/1.1 server on a port of 127.0.0.1. Answers 200 at once until told otherwise.
+/// An HTTP server on a port of 127.0.0.1. Answers 200 at once until told otherwise.
 #[derive(Debug)]
 pub struct Backend {
     addr: SocketAddr,
@@ -49,8 +49,10 @@ pub struct Received {
     pub connection: usize,
     /// `POST`.
     pub method: String,
-    /// Path and query; the whole URL when it came through a proxy.
+    /// Path and query; the whole URL when it came through a proxy, or by HTTP/2.
     pub target: String,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub version: http::Version,
     /// Names in lower case and values, in the order sent.
     pub headers: Vec<(String, String)>,
     /// As sent.
@@ -121,6 +123,19 @@ impl Backend {
     /// Starts one that speaks HTTPS, with a certificate for loopback.
     pub async fn start_tls(authority: &Authority) -> Self {
         Self::with_tls(Some(authority.issue_for_loopback().server_config().into()))
+    }
+
+    /// The same, and it also speaks HTTP/2 to whoever asks for it.
+    pub async fn start_http2(authority: &Authority) -> Self {
+        let mut config = (*authority.issue_for_loopback().server_config()).clone();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::with_tls(Some(Arc::new(config).into()))
+    }
+
+    /// Starts one that speaks HTTPS, and only with clients that have a certificate of this authority.
+    pub async fn start_mutual_tls(authority: &Authority) -> Self {
+        let config = authority.mutual_config(&authority.issue_for_loopback());
+        Self::with_tls(Some(config.into()))
     }
 
     fn with_tls(tls: Option<TlsAcceptor>) -> Self {
@@ -443,6 +458,9 @@ impl Reply {
     }
 }
 
+/// Requests that a connection of HTTP/2 takes at once.
+pub const HTTP2_STREAMS: u32 = 8;
+
 type ReplyBody = BoxBody<Bytes, io::Error>;
 
 impl Shared {
@@ -484,8 +502,18 @@ impl Shared {
                 let _ = http.serve_connection(TokioIo::new(stream), service).await;
             }
             Some(tls) => {
-                if let Ok(stream) = tls.accept(stream).await {
-                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                let Ok(stream) = tls.accept(stream).await else {
+                    return;
+                };
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let stream = TokioIo::new(stream);
+                if is_http2 {
+                    let http = http2::Builder::new(TokioExecutor::new())
+                        .max_concurrent_streams(HTTP2_STREAMS)
+                        .serve_connection(stream, service);
+                    let _ = http.await;
+                } else {
+                    let _ = http.serve_connection(stream, service).await;
                 }
             }
         }
@@ -534,6 +562,7 @@ impl Shared {
             connection,
             method: parts.method.to_string(),
             target: parts.uri.to_string(),
+            version: parts.version,
             headers: parts.headers.iter().map(header).collect(),
             client_id: text("client_id"),
             data: text("data"),

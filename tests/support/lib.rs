@@ -41,7 +41,7 @@ mod wait;
 
 pub use self::{
     alone::is_alone,
-    backend::{Backend, Received, Reply},
+    backend::{Backend, HTTP2_STREAMS, Received, Reply},
     cluster::TempCluster,
     device::{Attended, Closed, Device, Refused},
     frame::{Frame, opcode},

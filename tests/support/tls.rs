@@ -13,6 +13,7 @@ use rcgen::{
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
 };
 use tempfile::TempDir;
 
@@ -93,6 +94,21 @@ impl Authority {
         }
         .into();
         self.sign(&params, &format!("device-{common_name}"))
+    }
+
+    /// A server's side of TLS that takes only clients with a certificate of this authority.
+    pub fn mutual_config(&self, identity: &Identity) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("it is one");
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has them")
+            .with_client_cert_verifier(verifier.build().expect("there is a root"))
+            .with_single_cert(vec![identity.cert.clone()], identity.key.clone_key().into())
+            .expect("the key belongs to the certificate");
+        Arc::new(config)
     }
 
     /// A certificate for `localhost` and `127.0.0.1`.

@@ -85,6 +85,16 @@ choice! {
 }
 
 choice! {
+    /// Which HTTP an `https` remote is spoken to.
+    Http2 {
+        /// HTTP/2 where the remote offers it.
+        Auto = "auto",
+        /// HTTP/1.1 only.
+        Off = "off",
+    }
+}
+
+choice! {
     /// What a 410 from the backend does.
     Gone {
         /// It costs the message.

@@ -13,7 +13,7 @@ use self::value::Value;
 pub use self::{
     choices::{
         AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Fsync, Full, Gone,
-        Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
+        Http2, Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
     },
     value::{Headers, Secret},
 };
@@ -166,6 +166,10 @@ settings! {
     redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL";
     /// PEM file of certificates to trust for `rediss`, beside the system's.
     redis_ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file";
+    /// PEM file of a certificate, with its chain, for a `rediss` server that asks who we are.
+    redis_cert: Option<PathBuf> = None, "FASTSOCK_REDIS_CERT", "the path of a PEM file";
+    /// PEM file of the private key of that certificate.
+    redis_key: Option<PathBuf> = None, "FASTSOCK_REDIS_KEY", "the path of a PEM file";
     /// `pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up.
     redis_subscribe: Subscribe = Subscribe::Pattern, "FASTSOCK_REDIS_SUBSCRIBE", "pattern or exact";
 
@@ -177,6 +181,10 @@ settings! {
     remote_ca: Option<PathBuf> = None, "FASTSOCK_REMOTE_CA", "the path of a PEM file";
     /// The same for everything over TLS, as Node has it.
     extra_ca_certs: Option<PathBuf> = None, "NODE_EXTRA_CA_CERTS", "the path of a PEM file";
+    /// PEM file of a certificate, with its chain, for an `https` remote that asks who we are.
+    remote_cert: Option<PathBuf> = None, "FASTSOCK_REMOTE_CERT", "the path of a PEM file";
+    /// PEM file of the private key of that certificate.
+    remote_key: Option<PathBuf> = None, "FASTSOCK_REMOTE_KEY", "the path of a PEM file";
     /// Proxy for an `http` remote. The lower-case variable wins.
     http_proxy: Option<Secret> = None, "HTTP_PROXY", "the URL of a proxy";
     /// Proxy for an `https` remote. The lower-case variable wins.
@@ -191,6 +199,10 @@ settings! {
     remote_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REMOTE_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
     /// Milliseconds for one whole POST.
     remote_timeout: Duration = Duration::from_secs(15), "FASTSOCK_REMOTE_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+    /// HTTP/2 to an `https` remote: `auto` where the remote offers it, `off` never. One connection then carries all POSTs.
+    remote_http2: Http2 = Http2::Auto, "FASTSOCK_REMOTE_HTTP2", "auto or off";
+    /// Milliseconds a connection to the remote is used for new POSTs. The next one looks the name up again, so that a change of DNS takes effect.
+    remote_connection_age: Duration = Duration::from_secs(300), "FASTSOCK_REMOTE_CONNECTION_AGE", "milliseconds from 1 to 86400000", |d| is_within(d, 1, 86_400_000);
     /// Milliseconds after which an uplink that cannot be delivered is given up.
     remote_max_age: Duration = Duration::from_secs(24 * 3600), "FASTSOCK_REMOTE_MAX_AGE", "milliseconds from 1000 to 2592000000", |d| is_within(d, 1000, 2_592_000_000);
     /// Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST.
@@ -199,6 +211,10 @@ settings! {
     remote_secret: Option<Secret> = None, "FASTSOCK_REMOTE_SECRET", "whsec_ and the Base64 of 24 to 64 bytes; two of them separated by a space or comma", |s| s.as_ref().is_none_or(|s| s.webhook_keys().is_some());
     /// Makes each POST a CloudEvent in binary mode, by `ce-` headers beside the same body.
     remote_cloudevents: bool = false, "FASTSOCK_REMOTE_CLOUDEVENTS", "on or off";
+    /// Sends the body of a 200, if it is not empty, back to the device: BINARY when it is `application/octet-stream`, else TEXT.
+    remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off";
+    /// Longest such reply in bytes; a longer one is lost. As many POSTs as are in flight may hold one each.
+    remote_reply_bytes: usize = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", |n| (1..=16 << 20).contains(n);
     /// What a 410 does beside losing the message: `ignore`, or `close` the device with 4410.
     remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close";
 

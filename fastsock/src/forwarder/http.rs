@@ -5,12 +5,12 @@ mod headers;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 use tokio::time::Instant;
 use url::Url;
 
 use self::headers::PostHeaders;
-use super::{Attempt, Cargo, Forward};
+use super::{Attempt, Cargo, Forward, reply::Replies};
 use crate::{
     broker::BoxFuture,
     config::{Config, UplinkBinary},
@@ -28,6 +28,7 @@ pub(crate) struct HttpForwarder {
     timeout: Duration,
     binary: UplinkBinary,
     headers: PostHeaders,
+    replies: Option<Replies>,
 }
 
 impl HttpForwarder {
@@ -49,7 +50,14 @@ impl HttpForwarder {
             target,
             timeout: config.remote_timeout,
             binary: config.uplink_binary,
+            replies: None,
         })
+    }
+
+    /// The same, making downlinks of what the backend answers.
+    pub(crate) fn with_replies(mut self, replies: Option<Replies>) -> Self {
+        self.replies = replies;
+        self
     }
 }
 
@@ -63,9 +71,20 @@ impl Forward for HttpForwarder {
             let signed = self.headers.sign(uplink, &body, SystemTime::now());
             let headers = |secrets| self.headers.of(uplink, number, secrets, signed.as_ref());
             let deadline = Instant::now() + self.timeout;
-            let answer = self.client.post(&self.target, headers, body, deadline);
+            let wanted = self.replies.as_ref().map_or(0, |r| r.most_bytes);
+            let answer = self
+                .client
+                .post(&self.target, headers, body, wanted, deadline);
             match answer.await {
-                Ok(answer) => attempt(&answer),
+                Ok(answer) => {
+                    if let Some(replies) = &self.replies
+                        && answer.status == StatusCode::OK
+                    {
+                        let body = answer.body.clone();
+                        replies.send(&uplink.client_id, &answer.headers, body).await;
+                    }
+                    attempt(&answer)
+                }
                 Err(error) => Attempt::Failed { error },
             }
         })

@@ -3,6 +3,7 @@
 pub(crate) mod breaker;
 pub(crate) mod http;
 pub(crate) mod outcome;
+pub(crate) mod reply;
 mod signature;
 
 use std::time::Duration;

@@ -32,7 +32,11 @@ pub fn backend_answer(bytes: &[u8]) {
     assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(60)));
 
     let status = StatusCode::TEMPORARY_REDIRECT;
-    let answer = Answer { status, headers };
+    let answer = Answer {
+        status,
+        headers,
+        body: None,
+    };
     CLIENT.with(|(_, client, targets)| {
         for from in targets {
             if let Some(to) = client.redirection(from, &answer) {

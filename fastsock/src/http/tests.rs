@@ -6,13 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::mpsc,
+    time::timeout,
 };
 
 use super::*;
@@ -189,8 +191,8 @@ async fn read_request(
     }
 }
 
-fn client(config: &Config, longest_age: Duration) -> Client {
-    Client::with_age(config, Tasks::new(Handle::current()), longest_age).unwrap()
+fn client(config: &Config) -> Client {
+    Client::new(config, Tasks::new(Handle::current())).unwrap()
 }
 
 fn soon() -> Instant {
@@ -200,13 +202,13 @@ fn soon() -> Instant {
 async fn post(client: &Client, url: &str) -> Result<Answer, String> {
     let target = client.target(&Url::parse(url).unwrap()).unwrap();
     let headers = |_| HeaderMap::new();
-    client.post(&target, headers, "{}".into(), soon()).await
+    client.post(&target, headers, "{}".into(), 0, soon()).await
 }
 
 #[tokio::test]
 async fn a_connection_is_replaced_when_it_is_too_old_and_no_request_is_sent_twice() {
     let mut backend = Backend::start(|_| status(200, "")).await;
-    let client = client(&Config::default(), Duration::ZERO);
+    let client = client(&Config::default().remote_connection_age(Duration::ZERO));
     for n in 1..=3 {
         let answer = post(&client, &backend.url("/")).await.unwrap();
         assert_eq!((answer.status.as_u16(), backend.connections()), (200, n));
@@ -274,59 +276,4 @@ fn a_url_is_taken_apart_without_its_secrets() {
             to.url
         );
     }
-}
-
-fn proxied(no_proxy: &str) -> Config {
-    let no_proxy: Vec<String> = no_proxy.split(',').map(str::to_owned).collect();
-    Config::default()
-        .http_proxy(Some(Secret::new("http://plain:3128")))
-        .https_proxy(Some(Secret::new("secure:3129")))
-        .no_proxy(no_proxy)
-}
-
-#[test]
-fn a_proxy_is_chosen_by_scheme_and_no_proxy() {
-    for (no_proxy, uri, proxy) in [
-        ("", "http://a/", Some("plain")),
-        ("", "https://a/", Some("secure")),
-        ("*", "http://a/", None),
-        ("*", "http://192.0.2.1/", None),
-        ("*", "http://[2001:db8::1]/", None),
-        ("example.com", "http://example.com/", None),
-        ("example.com", "http://sub.example.com/", None),
-        ("example.com", "http://notexample.com/", Some("plain")),
-        (".example.com", "http://sub.example.com/", None),
-        ("*.example.com", "http://sub.example.com/", None),
-        ("a:8080", "http://a:8080/", None),
-        ("a:8080", "http://a/", Some("plain")),
-        ("a:80 b", "http://a/", None),
-        ("a:80 b", "http://b/", None),
-        ("10.0.0.0/8", "http://10.1.2.3/", None),
-        ("::1", "http://[::1]:9/", None),
-        ("[::1]:9", "http://[::1]:9/", None),
-        ("[::1]:9", "http://[::1]:8/", Some("plain")),
-    ] {
-        let proxies = Proxies::new(&proxied(no_proxy)).unwrap();
-        let found = proxies.route(&uri.parse().unwrap());
-        let host = found.as_ref().and_then(|proxy| proxy.uri().host());
-        assert_eq!(host, proxy, "{no_proxy} {uri}");
-    }
-}
-
-#[test]
-fn a_bad_proxy_is_an_error_only_where_it_is_needed() {
-    let config = |proxy: &str, remote: &str| {
-        Config::default()
-            .http_proxy(Some(Secret::new(proxy)))
-            .no_proxy(vec!["localhost".to_owned()])
-            .remote_url(Some(remote.to_owned()))
-    };
-    for bad in ["socks5://user:pass@p:1080", "http://", "ftp://p"] {
-        let error = Proxies::new(&config(bad, "http://a/")).err().unwrap();
-        let line = "HTTP_PROXY: the value is not the URL of an http:// or https:// proxy";
-        assert_eq!(error.to_string(), line);
-        Proxies::new(&config(bad, "https://a/")).unwrap();
-        Proxies::new(&config(bad, "http://localhost/")).unwrap();
-    }
-    Proxies::new(&config("http://p:3128", "http://a/")).unwrap();
 }

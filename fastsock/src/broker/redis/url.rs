@@ -243,22 +243,42 @@ fn with_certificates(info: ConnectionInfo, config: &Config) -> Result<Connection
             pem.extend(certificates(setting, path)?);
         }
     }
-    let system = rustls_native_certs::load_native_certs().certs;
-    if system.is_empty() && pem.is_empty() {
-        return Ok(info); // redis-rs then takes webpki's
-    }
-    for der in system {
+    for der in rustls_native_certs::load_native_certs().certs {
         if rustls::RootCertStore::empty().add(der.clone()).is_ok() {
             append_pem(&mut pem, &der);
         }
     }
     let certificates = redis::TlsCertificates {
-        client_tls: None,
-        root_cert: Some(pem),
+        client_tls: identity(config)?,
+        root_cert: Some(pem).filter(|pem| !pem.is_empty()), // redis-rs then takes webpki's
     };
     redis::Client::build_with_tls(info, certificates)
         .map(|client| client.get_connection_info().clone())
         .map_err(not_a_url)
+}
+
+/// What a server gets that asks who we are.
+#[cfg(feature = "tls")]
+fn identity(config: &Config) -> Result<Option<redis::ClientTlsConfig>> {
+    let (cert, key) = (&config.redis_cert, &config.redis_key);
+    let identity = crate::tls::Identity::new(
+        ("FASTSOCK_REDIS_CERT", cert.as_deref()),
+        ("FASTSOCK_REDIS_KEY", key.as_deref()),
+    )?;
+    let (Some(identity), Some(cert), Some(key)) = (identity, cert, key) else {
+        return Ok(None);
+    };
+    identity.read()?;
+    let read = |setting: &str, path: &Path| {
+        std::fs::read(path).map_err(|e| {
+            let text = format!("{setting}: cannot read {}", path.display());
+            Error::new(ErrorKind::Config, text).with_source(e)
+        })
+    };
+    Ok(Some(redis::ClientTlsConfig {
+        client_cert: read("FASTSOCK_REDIS_CERT", cert)?,
+        client_key: read("FASTSOCK_REDIS_KEY", key)?,
+    }))
 }
 
 /// The PEM text of a file that must hold at least one certificate.

@@ -1,0 +1,109 @@
+//! What the backend answers to a message, on its way back to the device.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_TYPE};
+
+use crate::{
+    broker::Broker,
+    config::Config,
+    registry::Registry,
+    types::{ClientId, Payload, Sent},
+};
+
+/// Makes downlinks of answers.
+pub(crate) struct Replies {
+    /// Longest reply in bytes.
+    pub(super) most_bytes: usize,
+    registry: Arc<Registry>,
+    broker: Arc<dyn Broker>,
+}
+
+impl Replies {
+    /// `None` when the settings do not ask for replies.
+    pub(crate) fn new(
+        config: &Config,
+        registry: Arc<Registry>,
+        broker: Arc<dyn Broker>,
+    ) -> Option<Self> {
+        config.remote_reply.then(|| Self {
+            most_bytes: config.remote_reply_bytes,
+            registry,
+            broker,
+        })
+    }
+
+    /// Sends a body to the device that caused it, wherever it is now. `None` is one that was too long or broke off.
+    ///
+    /// Resolves once it is queued: if that is before the device's next message is POSTed, replies keep its order.
+    pub(super) async fn send(
+        &self,
+        client_id: &ClientId,
+        headers: &HeaderMap,
+        body: Option<Bytes>,
+    ) {
+        let Some(body) = body else {
+            tracing::warn!(%client_id, "the remote's reply is too long or broke off, and is lost");
+            return;
+        };
+        if body.is_empty() {
+            return;
+        }
+        let reply = payload(headers, body);
+        if self
+            .registry
+            .put(client_id.as_str(), reply.clone())
+            .is_some()
+        {
+            return; // the outbox counts it, whatever it does with it
+        }
+        match self
+            .broker
+            .publish(client_id.clone(), reply.into_bytes())
+            .await
+        {
+            Ok(Sent::Offline) => {
+                tracing::debug!(%client_id, "the device has left before the remote's reply");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%client_id, %error, "the remote's reply is lost");
+            }
+        }
+    }
+}
+
+/// BINARY for `application/octet-stream`, else TEXT.
+fn payload(headers: &HeaderMap, body: Bytes) -> Payload {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    if kind
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/octet-stream")
+    {
+        Payload::binary(body)
+    } else {
+        Payload::text_lossy(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_are_binary_and_all_else_is_text() {
+        for (kind, is_text) in [
+            ("application/octet-stream", false),
+            ("Application/Octet-Stream ; x=y", false),
+            ("application/json", true),
+            ("text/plain; charset=utf-8", true),
+            ("", true),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+            assert_eq!(payload(&headers, "x".into()).is_text(), is_text, "{kind}");
+        }
+        assert!(payload(&HeaderMap::new(), "x".into()).is_text());
+    }
+}
