@@ -28,6 +28,7 @@ use crate::{
     lanes::{Lanes, Route},
     lifecycle::Lifecycle,
     limits::Addresses,
+    receipts::Receipts,
     registry::Registry,
     shared::Shared,
     spool::Spool,
@@ -430,6 +431,7 @@ impl Builder {
             #[cfg(feature = "tls")]
             tls: ServerTls::new(&config)?,
             trusted: config.trusted_networks(),
+            receipts: Receipts::new(&config),
             config,
             auth,
             status,

@@ -366,6 +366,9 @@ impl Handshake {
         upgrade: &mut Upgrade,
         places: &mut Places,
     ) -> Result<Option<Arc<Seat>>, Broken> {
+        if self.shared.config.ack {
+            upgrade.choose_ack();
+        }
         self.check_origin(upgrade)?;
         self.find_device(upgrade, places)?;
         let admitted = self.authenticate(upgrade).await?;
@@ -507,7 +510,10 @@ impl Handshake {
             .seen(&seat.client_id, seat.mark_seen(SystemTime::now()));
         let socket = Socket::new(wire, rest, self.shared.config.limit_message_bytes);
         // A fresh task: this one has grown with the handshake.
-        let session = Session::new(self.shared.clone(), seat, socket, places);
+        let mut session = Session::new(self.shared.clone(), seat, socket, places);
+        if upgrade.speaks_ack() {
+            session.acknowledge();
+        }
         self.shared.sessions.spawn(session.run());
     }
 

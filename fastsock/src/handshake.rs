@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::types::{ConnectRequest, Credentials, Refusal};
+use crate::{
+    envelope,
+    types::{ConnectRequest, Credentials, Refusal},
+};
 
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Upgrade {
     pub(crate) request: ConnectRequest,
     accept: String,
     subprotocol: Option<String>,
+    /// It speaks `fastsock.v1.ack`.
+    offers_ack: bool,
 }
 
 /// What a refusal needs beside status and body.
@@ -97,8 +102,10 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) 
         accept: derive_accept_key(key),
         subprotocol: offered
             .iter()
-            .find(|p| !p.starts_with(TOKEN_SUBPROTOCOL))
+            // A device that is told `fastsock.v1.ack` waits for acknowledgements: only `choose_ack` tells it.
+            .find(|p| !p.starts_with(TOKEN_SUBPROTOCOL) && **p != envelope::SUBPROTOCOL)
             .map(|p| (*p).to_owned()),
+        offers_ack: offered.contains(&envelope::SUBPROTOCOL),
         request: ConnectRequest {
             headers: fields.owned(),
             target,
@@ -116,6 +123,18 @@ impl Upgrade {
         headers
             .filter(move |(n, _)| n == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Chooses `fastsock.v1.ack` if it is offered.
+    pub(crate) fn choose_ack(&mut self) {
+        if self.offers_ack {
+            self.subprotocol = Some(envelope::SUBPROTOCOL.to_owned());
+        }
+    }
+
+    /// Whether `fastsock.v1.ack` is chosen.
+    pub(crate) fn speaks_ack(&self) -> bool {
+        self.subprotocol.as_deref() == Some(envelope::SUBPROTOCOL)
     }
 
     /// The 101, byte for byte as firmware compares it.
@@ -393,6 +412,40 @@ mod tests {
             Some("s3cret")
         );
         assert_eq!(offer("fastsock-token.s3cret").subprotocol, None);
+    }
+
+    #[test]
+    fn acknowledgements_are_chosen_wherever_they_are_offered_and_only_when_told_to() {
+        let offer = |list: &str| {
+            let field = format!("Host: h\r\nSec-WebSocket-Protocol: {list}");
+            upgrade(&GOOD.replace("Host: h", &field))
+        };
+        for (list, without, with) in [
+            (
+                "chat, fastsock.v1.ack",
+                Some("chat"),
+                Some("fastsock.v1.ack"),
+            ),
+            ("fastsock.v1.ack", None, Some("fastsock.v1.ack")),
+            (
+                "fastsock.v1.ack, chat",
+                Some("chat"),
+                Some("fastsock.v1.ack"),
+            ),
+            ("chat", Some("chat"), Some("chat")),
+            (
+                "fastsock.V1.ack",
+                Some("fastsock.V1.ack"),
+                Some("fastsock.V1.ack"),
+            ),
+        ] {
+            let mut upgrade = offer(list);
+            assert_eq!(upgrade.subprotocol.as_deref(), without, "{list}");
+            assert!(!upgrade.speaks_ack());
+            upgrade.choose_ack();
+            assert_eq!(upgrade.speaks_ack(), list.contains("fastsock.v1.ack"));
+            assert_eq!(upgrade.subprotocol.as_deref(), with, "{list}");
+        }
     }
 
     #[test]

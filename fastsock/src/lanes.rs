@@ -31,6 +31,7 @@ use crate::{
         outcome::{Floor, Trial, Verdict, judge},
     },
     hooks::UplinkAction,
+    receipts::Pledge,
     registry::Registry,
     spool::{Place, Settle, Spool},
     stats::{Running, UplinkBooks},
@@ -164,6 +165,8 @@ struct Slot {
     trial: Trial,
     /// What its attempts came to so far. Kept for dead letters only.
     trail: Option<Box<Trail>>,
+    /// What its device waits for, until it is taken.
+    pledge: Option<Pledge>,
 }
 
 /// What the failed attempts of a message came to.
@@ -314,13 +317,18 @@ impl Lanes {
     }
 
     /// Takes an uplink that needs no decision.
-    pub(crate) fn take(self: &Arc<Self>, uplink: Uplink) -> Room {
-        self.receive(uplink, None)
+    pub(crate) fn take(self: &Arc<Self>, uplink: Uplink, pledge: Option<Pledge>) -> Room {
+        self.receive(uplink, pledge, None)
     }
 
     /// Takes an uplink whose place in the order is kept until [`Lanes::decide`], or the hook's time is over.
-    pub(crate) fn take_undecided(self: &Arc<Self>, uplink: Uplink, ticket: Ticket) -> Room {
-        self.receive(uplink, Some(ticket))
+    pub(crate) fn take_undecided(
+        self: &Arc<Self>,
+        uplink: Uplink,
+        pledge: Option<Pledge>,
+        ticket: Ticket,
+    ) -> Room {
+        self.receive(uplink, pledge, Some(ticket))
     }
 
     /// What a hook said of an undecided uplink (`None`: it failed). Returns a reply for the device, if it gave one.
@@ -372,12 +380,12 @@ impl Lanes {
                     Some(LostReason::NoRemoteUrl)
                 }
                 Some(UplinkAction::Drop) => {
-                    self.remove(state, &client_id, number);
+                    keep(self.remove(state, &client_id, number));
                     state.books.dropped_by_hook += 1;
                     None
                 }
                 Some(UplinkAction::Reply(payload)) => {
-                    self.remove(state, &client_id, number);
+                    keep(self.remove(state, &client_id, number));
                     state.books.dropped_by_hook += 1;
                     reply = Some((client_id.clone(), payload));
                     None
@@ -522,7 +530,12 @@ impl Lanes {
         kept
     }
 
-    fn receive(self: &Arc<Self>, uplink: Uplink, ticket: Option<Ticket>) -> Room {
+    fn receive(
+        self: &Arc<Self>,
+        uplink: Uplink,
+        pledge: Option<Pledge>,
+        ticket: Option<Ticket>,
+    ) -> Room {
         let now = Instant::now();
         let mut displaced = Vec::new();
         let (room, hire) = {
@@ -535,6 +548,9 @@ impl Lanes {
                 (Room::More, false)
             } else if self.forward.is_none() && ticket.is_none() {
                 state.books.lost.count(LostReason::NoRemoteUrl);
+                if let Some(pledge) = pledge {
+                    pledge.lost(LostReason::NoRemoteUrl);
+                }
                 (Room::NoRemote, false)
             } else if self.cargo == Cargo::Events && state.held.bytes >= self.limits.total_bytes {
                 state.books.lost.count(LostReason::Full); // nobody could be told to wait
@@ -545,7 +561,7 @@ impl Lanes {
                 if self.limits.when_full == UplinkFull::DropOldest {
                     self.displace(state, &client_id, &mut displaced);
                 }
-                self.append(state, uplink, ticket, now);
+                self.append(state, uplink, pledge, ticket, now);
                 self.promote(state, &client_id);
                 let room = self.room_in(state, &client_id);
                 (room, self.may_hire(state))
@@ -558,7 +574,14 @@ impl Lanes {
         room
     }
 
-    fn append(&self, state: &mut State, uplink: Uplink, ticket: Option<Ticket>, now: Instant) {
+    fn append(
+        &self,
+        state: &mut State,
+        uplink: Uplink,
+        pledge: Option<Pledge>,
+        ticket: Option<Ticket>,
+        now: Instant,
+    ) {
         let number = state.next_number;
         state.next_number += 1;
         let client_id = uplink.client_id.clone();
@@ -567,7 +590,9 @@ impl Lanes {
         let lane = state.lanes.entry(client_id.clone()).or_default();
         lane.bytes += uplink.payload.cost();
         let phase = ticket.map_or(Phase::Ready, Phase::Undecided);
-        lane.slots.push_back(Slot::new(number, uplink, phase, now));
+        let mut slot = Slot::new(number, uplink, phase, now);
+        slot.pledge = pledge;
+        lane.slots.push_back(slot);
         if ticket.is_none() {
             self.settle(lane, &mut state.uncommitted, number);
         }
@@ -657,6 +682,7 @@ impl Lanes {
     fn make_ready(&self, lane: &mut Lane, number: u64) {
         if let Some(slot) = lane.slot(number) {
             slot.phase = Phase::Ready;
+            slot.keep_word();
         }
         if self.limits.order == Order::None {
             lane.ready.insert(number);
@@ -728,7 +754,10 @@ impl Lanes {
         reason: LostReason,
         attempt: Option<&Attempt>,
     ) -> Option<News> {
-        let slot = self.remove(state, client_id, number)?;
+        let mut slot = self.remove(state, client_id, number)?;
+        if let Some(pledge) = slot.pledge.take() {
+            pledge.lost(reason);
+        }
         state.books.lost.count(reason);
         if let Some(spool) = &self.spool
             && slot.is_settled()
@@ -1132,6 +1161,14 @@ impl Slot {
             attempts: 0,
             trial: Trial::default(),
             trail: None,
+            pledge: None,
+        }
+    }
+
+    /// It is taken: its device may know.
+    fn keep_word(&mut self) {
+        if let Some(pledge) = self.pledge.take() {
+            pledge.taken();
         }
     }
 
@@ -1222,6 +1259,13 @@ impl Lanes {
                 tracing::error!(name: "event_lost", %client_id, session_id, reason = lost, %error, %data, "Lost an event");
             }
         }
+    }
+}
+
+/// It is somebody else's, the host's or another gateway's: for its device that is as good as any other way of being taken.
+fn keep(slot: Option<Slot>) {
+    if let Some(mut slot) = slot {
+        slot.keep_word();
     }
 }
 

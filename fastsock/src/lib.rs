@@ -19,6 +19,7 @@ pub mod blocking;
 mod bridge;
 mod broker;
 mod config;
+mod envelope;
 mod error;
 pub mod events;
 mod forwarder;
@@ -38,6 +39,7 @@ mod outbox;
 #[cfg(feature = "redis")]
 mod presence;
 mod proxy;
+mod receipts;
 mod registry;
 mod session;
 mod shared;

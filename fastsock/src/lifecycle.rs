@@ -261,8 +261,10 @@ impl Lifecycle {
         };
         let body = serde_json::to_string(&event).expect("texts and numbers are valid JSON");
         let (lane, seq) = (lane.clone(), state.seq);
-        self.lanes
-            .take(Uplink::new(lane, session_id, seq, Payload::text(body)));
+        self.lanes.take(
+            Uplink::new(lane, session_id, seq, Payload::text(body)),
+            None,
+        );
     }
 }
 

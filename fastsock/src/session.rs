@@ -5,18 +5,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
 
 use crate::{
+    envelope::{self, Envelope},
     heartbeat::{Beat, Heartbeat},
     hooks::{Decision, UplinkAction},
     lanes::Room,
     limits::{Meter, Pace},
     linger::{LINGERING_MAX, linger},
+    receipts::{self, Offer, Outcome, Pledge, Receipt},
     registry::Seat,
     shared::{Places, Shared},
     socket::{Socket, Written},
@@ -43,6 +46,8 @@ pub(crate) struct Session {
     /// A control frame waits to be flushed, or what TLS holds.
     has_control: bool,
     was_told_of_no_remote: bool,
+    /// It speaks `fastsock.v1.ack`.
+    acks: Option<Box<Acks>>,
     /// Its places among the connections, given back at the end.
     places: Places,
 }
@@ -74,8 +79,15 @@ impl Session {
             is_undecided: false,
             has_control: false,
             was_told_of_no_remote: false,
+            acks: None,
             places,
         }
+    }
+
+    /// The device speaks `fastsock.v1.ack`.
+    pub(crate) fn acknowledge(&mut self) {
+        self.socket.use_envelopes();
+        self.acks = Some(Box::default());
     }
 
     /// Lives until the session ends, and sees it out.
@@ -107,8 +119,9 @@ impl Session {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, has_downlinks: bool) -> Result<(), CloseReason> {
-        let mut is_blocked = false;
-        if has_downlinks {
+        // What is queued goes first: the socket may have a part of it, and nothing may come between.
+        let mut is_blocked = self.has_control && self.is_flush_pending(cx)?;
+        if has_downlinks && !is_blocked {
             match self.socket.poll_write(cx, &self.seat) {
                 Poll::Ready(Ok(Written::All)) => {}
                 Poll::Ready(Ok(Written::Some)) => cx.waker().wake_by_ref(),
@@ -118,13 +131,7 @@ impl Session {
         }
         self.has_control |= self.socket.has_unsent();
         if self.has_control && !is_blocked {
-            match self.socket.poll_control(cx, &self.seat) {
-                Poll::Ready(result) => {
-                    result?;
-                    self.has_control = false;
-                }
-                Poll::Pending => is_blocked = true,
-            }
+            is_blocked = self.is_flush_pending(cx)?;
         }
         let taken = self.socket.written_bytes();
         if !is_blocked {
@@ -133,6 +140,18 @@ impl Session {
             self.stalled = Some((Instant::now(), taken));
         }
         Ok(())
+    }
+
+    fn is_flush_pending(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        let Poll::Ready(flushed) = self.socket.poll_control(cx, &self.seat) else {
+            return Ok(true);
+        };
+        flushed?;
+        self.has_control = false;
+        if let Some(acks) = &mut self.acks {
+            acks.unsent = 0;
+        }
+        Ok(false)
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
@@ -148,7 +167,7 @@ impl Session {
             };
             let message = message?;
             self.measure(&message);
-            self.on_message(message)?;
+            self.on_message(message, cx)?;
         }
         cx.waker().wake_by_ref(); // the turn of others
         Ok(())
@@ -157,7 +176,7 @@ impl Session {
     /// Backpressure: nothing is read while the device's lane or the bridge has no room, a hook has to decide, or the device
     /// has said too much.
     fn may_read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
-        if self.is_over_its_rates()? {
+        if self.is_over_its_rates()? || self.has_too_many_unsent(cx)? {
             return Ok(false);
         }
         if self.paused.is_none() && !self.is_undecided && !self.shared.lanes.is_full() {
@@ -181,7 +200,19 @@ impl Session {
                 }
             }
         }
+        if room != Room::Undecided {
+            self.tell_outcome(cx)?;
+        }
         Ok(room == Room::More)
+    }
+
+    fn has_too_many_unsent(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        let has_many =
+            |acks: &Option<Box<Acks>>| acks.as_ref().is_some_and(|a| a.unsent >= UNSENT_MAX);
+        if has_many(&self.acks) {
+            self.write(cx, false)?; // pending, it wakes the task
+        }
+        Ok(has_many(&self.acks))
     }
 
     /// Counts what was read against the device's rates, if it has any.
@@ -218,11 +249,15 @@ impl Session {
         self.paused = Some(Instant::now());
     }
 
-    fn on_message(&mut self, message: Message) -> Result<(), CloseReason> {
+    fn on_message(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         self.heartbeat.mark_alive();
         match message {
-            Message::Text(text) => self.on_uplink(Payload::checked_text(compact(text.into()))),
-            Message::Binary(bytes) => self.on_uplink(Payload::binary(compact(bytes))),
+            Message::Text(text) if self.acks.is_some() => self.on_envelope(text.as_bytes(), cx),
+            Message::Binary(_) if self.acks.is_some() => Err(CloseReason::Protocol),
+            Message::Text(text) => {
+                self.on_uplink(Payload::checked_text(compact(text.into())), None)
+            }
+            Message::Binary(bytes) => self.on_uplink(Payload::binary(compact(bytes)), None),
             Message::Ping(_) => {
                 self.has_control = true; // tungstenite has queued the pong
                 Ok(())
@@ -235,9 +270,59 @@ impl Session {
         }
     }
 
-    fn on_uplink(&mut self, payload: Payload) -> Result<(), CloseReason> {
+    /// An uplink that its device waits to hear of, or one it has sent before.
+    fn on_envelope(&mut self, message: &[u8], cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Envelope { id, payload } = envelope::open(message).ok_or(CloseReason::Protocol)?;
+        let client_id = self.seat.client_id.clone();
+        let offer = self.shared.receipts.offer(&client_id, &id, Instant::now());
+        let (receipt, taken) = match offer {
+            Offer::New(receipt, pledge) => {
+                let key = receipts::key(&client_id, &id);
+                (receipt, self.on_uplink(payload, Some((key, pledge))))
+            }
+            Offer::Again(receipt) => {
+                self.shared.running.uplinks_repeated.add(1);
+                let now = SystemTime::now();
+                self.shared
+                    .broker
+                    .seen(&client_id, self.seat.mark_seen(now));
+                self.is_undecided |= receipt.outcome() == Outcome::Open;
+                (receipt, Ok(()))
+            }
+        };
+        if let Some(acks) = &mut self.acks {
+            acks.awaited = Some((id, receipt));
+        }
+        self.tell_outcome(cx)?; // also if the device is closed for it
+        taken
+    }
+
+    /// Tells the device what became of its last uplink, once that is known.
+    fn tell_outcome(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Some(acks) = &mut self.acks else {
+            return Ok(());
+        };
+        let Some((id, receipt)) = &acks.awaited else {
+            return Ok(());
+        };
+        let text = match receipt.outcome() {
+            Outcome::Open => return Ok(()),
+            Outcome::Taken => envelope::ack(id),
+            Outcome::Lost(reason) => envelope::nack(id, reason),
+        };
+        acks.awaited = None;
+        acks.unsent += 1;
+        self.has_control = true;
+        self.socket.text(cx, text)
+    }
+
+    fn on_uplink(
+        &mut self,
+        payload: Payload,
+        named: Option<(Uuid, Pledge)>,
+    ) -> Result<(), CloseReason> {
         self.seq += 1;
-        let uplink = Uplink::new(
+        let mut uplink = Uplink::new(
             self.seat.client_id.clone(),
             self.seat.session_id,
             self.seq,
@@ -247,9 +332,13 @@ impl Session {
             &self.seat.client_id,
             self.seat.mark_seen(uplink.received_at),
         );
+        let pledge = named.map(|(key, pledge)| {
+            uplink.id = key;
+            pledge
+        });
         let room = match self.shared.status.has_hooks() {
-            false => self.take(uplink),
-            true => self.ask(uplink),
+            false => self.take(uplink, pledge),
+            true => self.ask(uplink, pledge),
         };
         match room {
             Room::More | Room::NoRemote => Ok(()),
@@ -265,18 +354,18 @@ impl Session {
         }
     }
 
-    fn take(&mut self, uplink: Uplink) -> Room {
+    fn take(&mut self, uplink: Uplink, pledge: Option<Pledge>) -> Room {
         if self.shared.config.remote_url.is_none() {
             self.tell_of_no_remote(&uplink);
         }
-        self.shared.lanes.take(uplink)
+        self.shared.lanes.take(uplink, pledge)
     }
 
     /// Asks the hook; the message has its place in the order before the hook can answer from another thread.
-    fn ask(&mut self, uplink: Uplink) -> Room {
+    fn ask(&mut self, uplink: Uplink, pledge: Option<Pledge>) -> Room {
         let lanes = &self.shared.lanes;
         let ticket = lanes.ticket();
-        lanes.take_undecided(uplink.clone(), ticket);
+        lanes.take_undecided(uplink.clone(), pledge, ticket);
         let answer = self
             .shared
             .status
@@ -437,6 +526,15 @@ impl Session {
     }
 }
 
+/// What a device that speaks `fastsock.v1.ack` waits for.
+#[derive(Default)]
+struct Acks {
+    /// Its last uplink, until it is told what became of it. It is read no further meanwhile.
+    awaited: Option<(String, Receipt)>,
+    /// So many answers wait for the socket.
+    unsent: usize,
+}
+
 /// Small payloads are copied out of the read buffer they are a slice of; a held one would keep the whole buffer alive.
 fn compact(bytes: bytes::Bytes) -> bytes::Bytes {
     if bytes.len() < COPY_BELOW_BYTES {
@@ -449,6 +547,8 @@ fn compact(bytes: bytes::Bytes) -> bytes::Bytes {
 const COPY_BELOW_BYTES: usize = 4 << 10;
 /// Messages read before other sessions get their turn.
 const MESSAGES_A_TURN: usize = 64;
+/// A device that does not read the answers to so many of its uplinks is not read either.
+const UNSENT_MAX: usize = 64;
 const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A lane that stays full this long while the destination is up closes its device with 1013.
 const PAUSED_MAX: Duration = Duration::from_secs(30);

@@ -24,6 +24,7 @@ use crate::{
     lifecycle::Lifecycle,
     limits::{AddressPlace, Addresses},
     proxy,
+    receipts::Receipts,
     registry::{Registry, Seat, Told},
     stats::{Running, SessionBooks, closed_key},
     status::Status,
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) broker: Arc<dyn Broker>,
+    /// What devices were told of the uplinks they named.
+    pub(crate) receipts: Receipts,
     /// Tells a backend of who comes and goes, if there is one to tell.
     pub(crate) lifecycle: Option<Arc<Lifecycle>>,
     pub(crate) running: Arc<Running>,

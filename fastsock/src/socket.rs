@@ -27,6 +27,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::{
+    envelope,
     outbox::Outbox,
     registry::Seat,
     types::{CloseReason, Payload},
@@ -37,6 +38,8 @@ use crate::{
 pub(crate) struct Socket {
     io: Stream,
     ws: WebSocketContext,
+    /// It speaks `fastsock.v1.ack`: downlinks go out in envelopes.
+    has_envelopes: bool,
 }
 
 /// The connection and the frame that is partly in it; tungstenite's own frames queue behind that.
@@ -87,7 +90,13 @@ impl Socket {
         Self {
             io: Stream { wire, begun: None },
             ws,
+            has_envelopes: false,
         }
+    }
+
+    /// From now on downlinks go out in envelopes.
+    pub(crate) fn use_envelopes(&mut self) {
+        self.has_envelopes = true;
     }
 
     /// The next message of the device, or how the session ends.
@@ -95,7 +104,7 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Message, CloseReason>> {
-        let Self { io, ws } = self;
+        let Self { io, ws, .. } = self;
         match ws.read(&mut Blocking { io, cx }) {
             Ok(Message::Close(frame)) => Poll::Ready(Err(CloseReason::ByDevice(
                 frame.map_or(1005, |frame| frame.code.into()),
@@ -115,7 +124,11 @@ impl Socket {
         for _ in 0..BATCHES_A_TURN {
             ready!(self.poll_begun(cx, seat))?;
             let mut batch: Batch = SmallVec::new();
-            let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, &mut batch));
+            let frame = match self.has_envelopes {
+                false => bare_frame,
+                true => frame_in_envelope,
+            };
+            let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, frame, &mut batch));
             let (whole, has_more) = ready!(written)?;
             for (_, payload) in &batch[..whole] {
                 log_sent(seat, payload);
@@ -127,20 +140,30 @@ impl Socket {
         Poll::Ready(Ok(Written::Some))
     }
 
-    /// Queues an empty ping; [`Socket::poll_flush`] sends it.
+    /// Queues a message of the bridge itself; [`Socket::poll_control`] sends it.
+    pub(crate) fn text(&mut self, cx: &mut Context<'_>, text: String) -> Result<(), CloseReason> {
+        let Self { io, ws, .. } = self;
+        // Whoever queues them sees to it that they are few; pings and pongs cannot displace them.
+        ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
+        let written = ws.write(&mut Blocking { io, cx }, Message::text(text));
+        ws.set_config(|config| config.max_write_buffer_size = CONTROL_BYTES);
+        pending_is_fine(written)
+    }
+
+    /// Queues an empty ping; [`Socket::poll_control`] sends it.
     pub(crate) fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
-        let Self { io, ws } = self;
+        let Self { io, ws, .. } = self;
         pending_is_fine(ws.write(&mut Blocking { io, cx }, Message::Ping(Bytes::new())))
     }
 
-    /// Queues a close frame; [`Socket::poll_flush`] sends it.
+    /// Queues a close frame; [`Socket::poll_control`] sends it.
     pub(crate) fn close(
         &mut self,
         cx: &mut Context<'_>,
         code: u16,
         reason: &str,
     ) -> Result<(), CloseReason> {
-        let Self { io, ws } = self;
+        let Self { io, ws, .. } = self;
         // The last word has its place behind whatever waits.
         ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
         let frame = CloseFrame {
@@ -159,7 +182,8 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends queued control frames and what TLS holds, after the downlink that was begun.
+    /// Sends queued control frames and what TLS holds, after the downlink that was begun. Until they are all sent nothing else
+    /// may be written: the socket may have the first of them in part.
     pub(crate) fn poll_control(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,7 +197,7 @@ impl Socket {
 
     /// For a session that has left its seat: sends queued control frames, the rest of a downlink that was begun, and what TLS holds.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let Self { io, ws } = self;
+        let Self { io, ws, .. } = self;
         if ready!(io.poll_finish(cx)).is_err() {
             return Poll::Ready(Err(CloseReason::Lost));
         }
@@ -217,10 +241,11 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         outbox: &mut Outbox,
+        frame: fn(&Payload) -> (FrameHead, Bytes),
         batch: &mut Batch,
     ) -> Poll<io::Result<(usize, bool)>> {
         outbox.begin(BATCH_MESSAGES, BATCH_BYTES, |payload| {
-            batch.push((FrameHead::of(payload), payload.as_bytes().clone()))
+            batch.push(frame(payload))
         });
         if batch.is_empty() {
             return Poll::Ready(Ok((0, false)));
@@ -363,6 +388,15 @@ impl Write for Blocking<'_, '_, '_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn bare_frame(payload: &Payload) -> (FrameHead, Bytes) {
+    (FrameHead::of(payload), payload.as_bytes().clone())
+}
+
+fn frame_in_envelope(payload: &Payload) -> (FrameHead, Bytes) {
+    let wrapped = envelope::wrap(payload);
+    (FrameHead::of(&wrapped), wrapped.into_bytes())
 }
 
 fn log_sent(seat: &Seat, payload: &Bytes) {

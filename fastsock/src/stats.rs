@@ -241,6 +241,8 @@ counters! {
     hooks_failed,
     /// Sessions taken over by a newer one of their client id.
     takeovers,
+    /// Uplinks a device sent again under an id that is known; acknowledged and not taken twice.
+    uplinks_repeated,
     /// Times accepting paused because descriptors ran out.
     accept_paused,
     /// Times a session stopped reading because its lane or the bridge was full.

@@ -198,7 +198,8 @@ pub struct Uplink {
     pub seq: u64,
     /// What was said.
     pub payload: Payload,
-    /// UUIDv7 made when the frame was read; the `Idempotency-Key` of every attempt to deliver it.
+    /// UUIDv7 made when the frame was read, or a UUIDv8 of client id and the name the device gave it; the `Idempotency-Key` of
+    /// every attempt to deliver it.
     pub id: uuid::Uuid,
     /// When the frame was read.
     pub received_at: SystemTime,

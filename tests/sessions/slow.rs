@@ -209,6 +209,39 @@ async fn a_device_that_pings_and_never_reads_fills_no_memory() {
 
 /// Publishes 192 MiB to `deaf` as fast as Redis takes them, and looks meanwhile after a device that reads. Tells how much
 /// the gateway has grown at its greatest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_downlink_waits_for_the_rest_of_a_pong() {
+    const PINGS: usize = 10_000;
+    let bridge = bridge(Config::default().write_timeout(Duration::from_secs(120))).await;
+    let mut device = deaf_of(&bridge).await;
+    let pings: Vec<u8> = (0..PINGS)
+        .flat_map(|_| Frame::ping([b'p'; 125]).encode())
+        .collect();
+    device.write(pings).await;
+    device.send(&Frame::text("that was all")).await;
+    // Pongs fill the socket, and the last of them is in it in part.
+    eventually("all pings are read", async || {
+        bridge.stats().uplink.received == 1
+    })
+    .await;
+    let client_id = ClientId::new("deaf").unwrap();
+    for _ in 0..200 {
+        let sent = bridge.send(&client_id, "d".repeat(999).into()).await;
+        assert_eq!(sent.unwrap(), Sent::Here);
+    }
+    let (mut pongs, mut downlinks) = (0, 0);
+    while downlinks < 200 {
+        let frame = device.frame().await;
+        match (frame.opcode, frame.payload.len()) {
+            (opcode::PONG, 125) => pongs += 1,
+            (opcode::TEXT, 999) => downlinks += 1,
+            other => panic!("after {pongs} pongs and {downlinks} downlinks: {other:?}"),
+        }
+    }
+    assert!(pongs < PINGS, "more than the socket takes");
+    bridge.stop(DEADLINE).await;
+}
+
 async fn flood(redis: &TempRedis, gateway: &Gateway) -> u64 {
     let mut other = Device::connect(gateway.addr(), "other").await;
     let (before, mut longest) = (most_resident(gateway), Duration::ZERO);

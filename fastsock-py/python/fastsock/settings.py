@@ -87,6 +87,14 @@ class Settings(TypedDict, total=False):
     """Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
     uplink_total_bytes: Optional[int]
     """Bytes all lanes hold together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
+    ack: Optional[bool]
+    """Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`. Default off. Variable FASTSOCK_ACK."""
+    ack_window: Optional[int]
+    """Acknowledged uplinks of a device that are remembered, so that one it sends again is not taken twice. Default 256. Variable FASTSOCK_ACK_WINDOW."""
+    ack_time: Optional[int]
+    """Milliseconds for which they are remembered. Default 600000. Variable FASTSOCK_ACK_TIME."""
+    ack_total_bytes: Optional[int]
+    """Bytes that all of them take; each counts with its id and 256 more. Beyond, the oldest are forgotten early. Default 67108864. Variable FASTSOCK_ACK_TOTAL_BYTES."""
     uplink_binary: Optional[Literal["lossy", "base64"]]
     """How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it. Default lossy. Variable FASTSOCK_UPLINK_BINARY."""
     events_url: Optional[str]

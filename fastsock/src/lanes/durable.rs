@@ -7,7 +7,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
-use super::{Lane, Lanes, Phase, Slot, State, Trail};
+use super::{Lane, Lanes, Phase, Slot, State, Trail, keep};
 use crate::{
     forwarder::Attempt,
     spool::{Backlog, Place, Record, Settle, Spool},
@@ -48,6 +48,7 @@ impl Settle for Lanes {
                     continue;
                 };
                 lane.slots[index].phase = Phase::Ready;
+                lane.slots[index].keep_word();
                 lane.unsettled -= 1;
                 state.uncommitted -= 1;
                 if self.may_evict(state, &place.client_id, index) {
@@ -72,7 +73,7 @@ impl Settle for Lanes {
                 }
                 lane.unsettled -= 1;
                 state.uncommitted -= 1;
-                self.remove(state, client_id, *number);
+                keep(self.remove(state, client_id, *number));
                 state.books.passed_on += 1;
                 self.let_read_on(state, client_id);
             }
