@@ -154,6 +154,7 @@ async fn a_device_that_stays_beyond_its_rate_for_30_s_is_closed_with_4429() {
 fn config() -> Config {
     Config::default()
         .websocket_port(0u16)
+        .websocket_ping_interval(Duration::ZERO)
         .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
 }
 

@@ -240,6 +240,7 @@ async fn settings_that_trust_nobody_or_nonsense_are_told() {
 fn config() -> Config {
     Config::default()
         .websocket_port(0u16)
+        .websocket_ping_interval(Duration::ZERO)
         .listen_addr(Some(Ipv4Addr::UNSPECIFIED.into()))
 }
 

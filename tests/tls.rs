@@ -1,7 +1,11 @@
 //! `wss`: devices under TLS, certificates of theirs, names, and new certificates while they are connected. The other side is
 //! rustls, OpenSSL's `s_client` and Python's `ssl`.
 
-#![allow(clippy::print_stdout, reason = "figures are for who reads them")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test is a host, and may start tasks and print"
+)]
 
 use std::{
     fs,
