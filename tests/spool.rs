@@ -24,7 +24,7 @@ use fastsock::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use support::{Backend, DEADLINE, Device, Gateway, Received, Reply, eventually};
+use support::{Backend, DEADLINE, Device, Gateway, Received, Reply, eventually, get};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -370,6 +370,41 @@ async fn a_full_spool_stops_reading_and_goes_on_when_there_is_room() {
         backend.answer_all(Reply::new(503));
     }
     backend.assert_one_in_flight();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_takes_nothing_is_said_waited_out_and_costs_nothing() {
+    let (backend, data) = (Backend::start().await, TempDir::new().unwrap());
+    let gateway = gateway(&backend, data.path())
+        .var("FASTSOCK_LOG_FILE", "off")
+        .admin()
+        .heeds_file_limit();
+    let mut gateway = gateway.start().await;
+    let ready = async || get(gateway.admin_addr(), "/readyz").await;
+    let mut device = Device::connect(gateway.addr(), "dev").await;
+    device.send("one").await;
+    backend.wait_delivered("dev", 1).await;
+    assert_eq!(ready().await.status, 200);
+    gateway.limit_files(Some(0));
+    device.send("two").await;
+    let said = "the spool cannot be written; devices are read no further until it can";
+    assert_eq!(gateway.wait_line(said).await["level"], "error");
+    let answer = ready().await;
+    assert_eq!(
+        (answer.status, &answer.json()["status"]),
+        (503, &"spool_failing".into())
+    );
+    device.send("three").await;
+    assert_eq!(backend.count(), 1, "what is not taken is not delivered");
+    gateway.limit_files(None);
+    gateway.wait_line("the spool can be written again").await;
+    assert_eq!(
+        backend.wait_delivered("dev", 3).await,
+        ["one", "two", "three"]
+    );
+    assert_eq!(ready().await.status, 200);
+    assert_eq!(gateway.lines_with(said).len(), 1, "said once");
+    assert_eq!(gateway.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

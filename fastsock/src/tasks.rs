@@ -50,6 +50,10 @@ impl Tasks {
     ///
     /// # Errors
     /// What the system says when it makes no more threads.
+    #[cfg_attr(
+        not(feature = "disk"),
+        allow(dead_code, reason = "only the disk spool has one")
+    )]
     pub(crate) fn spawn_thread(
         &self,
         name: &str,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,6 +37,7 @@ pub struct GatewayBuilder {
     vars: Vec<(String, String)>,
     args: Vec<String>,
     descriptors: Option<(u32, u32)>,
+    heeds_file_limit: bool,
 }
 
 impl Gateway {
@@ -46,6 +48,7 @@ impl Gateway {
             vars: Vec::new(),
             args: Vec::new(),
             descriptors: None,
+            heeds_file_limit: false,
         }
         .var("WEBSOCKET_PORT", "0")
         .var("FASTSOCK_ADMIN_ADDR", "off")
@@ -133,6 +136,17 @@ impl Gateway {
     pub async fn stop(&mut self) -> Option<i32> {
         self.process.terminate();
         self.exit_code().await
+    }
+
+    /// Lets no write to a file reach beyond so many bytes, or lifts that again. For one that
+    /// [heeds it](GatewayBuilder::heeds_file_limit).
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        let pid = Pid::from_raw(self.process.pid() as i32);
+        prlimit(pid, Resource::Fsize, limit).expect("it is our child");
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -240,6 +254,12 @@ impl GatewayBuilder {
         self.dir.path()
     }
 
+    /// Lets a write beyond RLIMIT_FSIZE fail instead of ending it, so that [`Gateway::limit_files`] is a full disk.
+    pub fn heeds_file_limit(mut self) -> Self {
+        self.heeds_file_limit = true;
+        self
+    }
+
     /// Starts it and waits until it is ready. Panics with its output when it is not.
     pub async fn start(self) -> Gateway {
         let mut gateway = self.launch();
@@ -251,12 +271,16 @@ impl GatewayBuilder {
     pub fn launch(self) -> Gateway {
         let binary = binary();
         let program = match self.descriptors {
+            None if self.heeds_file_limit => Path::new("sh"),
             None => binary.as_path(),
             Some(_) => Path::new("prlimit"), // becomes the gateway, under the same process id
         };
         let mut process = Process::start(&program.to_string_lossy(), |command| {
             if let Some((soft, hard)) = self.descriptors {
                 command.arg(format!("--nofile={soft}:{hard}")).arg(&binary);
+            } else if self.heeds_file_limit {
+                let ignore = "trap '' XFSZ; exec \"$0\" \"$@\""; // what is ignored stays so
+                command.arg("-c").arg(ignore).arg(&binary);
             }
             command
                 .env_clear()
