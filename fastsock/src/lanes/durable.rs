@@ -44,7 +44,7 @@ impl Settle for Lanes {
                 let Some(lane) = state.lanes.get_mut(&place.client_id) else {
                     continue;
                 };
-                let Some(index) = lane.index(place.number) else {
+                let Some(index) = lane.uncommitted(place.number) else {
                     continue;
                 };
                 lane.slots[index].phase = Phase::Ready;
@@ -68,7 +68,7 @@ impl Settle for Lanes {
                 let Some(lane) = state.lanes.get_mut(client_id) else {
                     continue;
                 };
-                if lane.index(*number).is_none() {
+                if lane.uncommitted(*number).is_none() {
                     continue;
                 }
                 lane.unsettled -= 1;
@@ -351,6 +351,12 @@ impl Lane {
             number,
             uplink: slot.uplink.clone(),
         }
+    }
+
+    /// The index of a message that is on its way into the spool.
+    fn uncommitted(&self, number: u64) -> Option<usize> {
+        let index = self.index(number)?;
+        (self.slots[index].phase == Phase::Uncommitted).then_some(index)
     }
 
     /// Puts a committed message into its place; the age limit counts from when it was read. Returns its index.

@@ -107,7 +107,7 @@ impl DiskSpool {
         let (opened, found) = oneshot::channel();
         let writers = desk.clone();
         let write = move || {
-            let _ended = writers.ended.clone().drop_guard();
+            let _leaving = Leaving(writers.clone());
             let open = || {
                 let mut store = make()?;
                 store.open_first()?;
@@ -431,6 +431,21 @@ impl Writer {
                 lanes.failing(true);
             }
         }
+    }
+}
+
+/// The thread on its way out.
+struct Leaving(Arc<Desk>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the thread of the spool panicked; nothing is taken any more");
+            if let Some(lanes) = self.0.lanes() {
+                lanes.failing(true);
+            }
+        }
+        self.0.ended.cancel();
     }
 }
 
