@@ -506,18 +506,22 @@ fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<
     Ok(Arc::new(Embedded)) // `Config::check` allows nothing else
 }
 
-#[cfg(feature = "disk")]
+#[cfg_attr(not(any(feature = "disk", feature = "redis")), allow(unused_variables))]
 async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
-    use crate::{config::SpoolKind, spool::disk::DiskSpool};
+    use crate::config::SpoolKind;
     Ok(match config.spool {
-        SpoolKind::Memory => None,
-        SpoolKind::Disk => Some(Arc::new(DiskSpool::open(config, workers).await?)),
+        #[cfg(feature = "disk")]
+        SpoolKind::Disk => {
+            use crate::spool::disk::DiskSpool;
+            Some(Arc::new(DiskSpool::open(config, workers).await?))
+        }
+        #[cfg(feature = "redis")]
+        SpoolKind::Redis => {
+            use crate::spool::redis::RedisSpool;
+            Some(Arc::new(RedisSpool::new(config, workers)?))
+        }
+        _ => None, // `Config::check` allows nothing else
     })
-}
-
-#[cfg(not(feature = "disk"))]
-async fn spool(_: &Config, _: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
-    Ok(None) // `Config::check` allows nothing else
 }
 
 fn micros_since_1970() -> u64 {

@@ -692,11 +692,15 @@ impl Lanes {
     /// What a lane would send next: its head, or with order `none` the oldest that is ready.
     fn next_of(&self, lane: &Lane) -> Option<u64> {
         match self.limits.order {
-            Order::Device => lane
-                .slots
-                .front()
-                .filter(|slot| slot.phase == Phase::Ready)
-                .map(|slot| slot.number),
+            Order::Device => {
+                // What a shared spool brings does not wait for what it may take once there is room again.
+                let is_shared = self.spool.as_ref().is_some_and(|spool| spool.is_shared());
+                let mut slots = lane.slots.iter();
+                slots
+                    .find(|slot| !is_shared || slot.is_settled())
+                    .filter(|slot| slot.phase == Phase::Ready)
+                    .map(|slot| slot.number)
+            }
             Order::None => lane.ready.first().copied(),
         }
     }

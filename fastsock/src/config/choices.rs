@@ -59,6 +59,8 @@ choice! {
         Memory = "memory",
         /// In a file of `data_dir` too; they outlive the process.
         Disk = "disk",
+        /// In Redis; they outlive the process, and any gateway delivers them.
+        Redis = "redis",
     }
 }
 

@@ -243,15 +243,15 @@ settings! {
     events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
     /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost.
     events_total_bytes: usize = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Where uplinks wait until they are delivered: `memory`, or `disk`, where they outlive the process (docs/delivery.md).
-    spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory or disk";
+    /// Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md).
+    spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis";
     /// When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool.
     spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always, interval or never";
     /// Milliseconds between syncs with `interval`.
     spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
-    /// Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs.
+    /// Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. In Redis each of 16 streams holds a 16th, and at the bound sessions wait.
     spool_max_bytes: usize = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
-    /// Messages the disk spool holds.
+    /// Messages a durable spool holds.
     spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", |n| (1..=1_000_000_000).contains(n);
     /// Bytes one device's lane holds in the disk spool, so that no device fills it alone.
     spool_lane_bytes: usize = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
@@ -488,6 +488,12 @@ impl Config {
                     "FASTSOCK_SPOOL: \"disk\" needs a directory; set FASTSOCK_DATA_DIR",
                 ));
             }
+        }
+        if self.spool == SpoolKind::Redis && !cfg!(feature = "redis") {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "FASTSOCK_SPOOL: this build has no Redis; \"redis\" is not allowed",
+            ));
         }
         #[cfg(not(feature = "tls"))]
         for (variable, url) in [

@@ -110,7 +110,8 @@ impl Settle for Lanes {
     }
 
     fn has_room(&self) -> bool {
-        !self.is_over(&self.state.lock())
+        // The other half is for what sessions say: a backlog must not keep them from saying it.
+        self.state.lock().memory_bytes() < self.limits.total_bytes / 2
     }
 
     fn recovered(&self, records: Vec<Record>) {

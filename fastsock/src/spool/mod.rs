@@ -33,6 +33,12 @@ pub(crate) trait Spool: Send + Sync {
     /// ([`Settle::backlog`]), so that no device can say anything before its older messages are in their place.
     fn start(&self, lanes: Weak<dyn Settle>);
 
+    /// Whether other gateways share it: then it passes on what it takes, and brings all there is to deliver here by
+    /// [`Settle::recovered`]. What is brought was taken before anything that is still on its way.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Takes an uplink over. [`Settle::committed`] or [`Settle::passed_on`] says when it would survive this process;
     /// until then its session reads nothing. Never blocks; called under the lock of the lanes.
     fn append(&self, record: Record);

@@ -137,10 +137,13 @@ impl RedisSpool {
             names: Names::new(&config.redis_prefix),
             node,
             most: (
-                MOST_MESSAGES.div_ceil(SHARDS as u64),
-                MOST_BYTES.div_ceil(SHARDS as u64),
+                a_share(config.spool_max_messages),
+                a_share(config.spool_max_bytes),
             ),
-            most_letters: (MOST_LETTERS.div_ceil(SHARDS as u64), MOST_LETTERS_AGE),
+            most_letters: (
+                a_share(config.dead_letters_max),
+                config.dead_letters_max_age.as_millis() as u64,
+            ),
             count: (config.uplink_total_bytes / a_reading).clamp(1, COUNT_MAX),
             lanes: OnceLock::new(),
             cmd: Mutex::default(),
@@ -168,6 +171,10 @@ impl RedisSpool {
 impl Spool for RedisSpool {
     fn name(&self) -> &'static str {
         "redis"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn start(&self, lanes: Weak<dyn Settle>) {
@@ -316,10 +323,10 @@ impl Drop for RedisSpool {
     }
 }
 
-const MOST_MESSAGES: u64 = 1_000_000;
-const MOST_BYTES: u64 = 1 << 30;
-const MOST_LETTERS: u64 = 10_000;
-const MOST_LETTERS_AGE: u64 = 30 * 24 * 3_600_000;
+/// What one shard may have of what all may.
+fn a_share(most: usize) -> u64 {
+    most.div_ceil(SHARDS) as u64
+}
 
 /// Entries of each stream read at once, if they are small.
 const COUNT_MAX: usize = 256;
