@@ -47,6 +47,10 @@ class Settings(TypedDict, total=False):
     """Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and db. Variable FASTSOCK_REDIS_URL."""
     redis_ca: Optional[Union[str, "os.PathLike[str]"]]
     """PEM file of certificates to trust for `rediss`, beside the system's. Variable FASTSOCK_REDIS_CA."""
+    redis_cert: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of a certificate, with its chain, for a `rediss` server that asks who we are. Variable FASTSOCK_REDIS_CERT."""
+    redis_key: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of the private key of that certificate. Variable FASTSOCK_REDIS_KEY."""
     redis_subscribe: Optional[Literal["pattern", "exact"]]
     """`pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up. Default pattern. Variable FASTSOCK_REDIS_SUBSCRIBE."""
     remote_url: Optional[str]
@@ -57,6 +61,10 @@ class Settings(TypedDict, total=False):
     """PEM file of certificates to trust for an `https` remote, beside the system's. Variable FASTSOCK_REMOTE_CA."""
     extra_ca_certs: Optional[Union[str, "os.PathLike[str]"]]
     """The same for everything over TLS, as Node has it. Variable NODE_EXTRA_CA_CERTS."""
+    remote_cert: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of a certificate, with its chain, for an `https` remote that asks who we are. Variable FASTSOCK_REMOTE_CERT."""
+    remote_key: Optional[Union[str, "os.PathLike[str]"]]
+    """PEM file of the private key of that certificate. Variable FASTSOCK_REMOTE_KEY."""
     http_proxy: Optional[str]
     """Proxy for an `http` remote. The lower-case variable wins. Variable HTTP_PROXY."""
     https_proxy: Optional[str]
@@ -71,6 +79,10 @@ class Settings(TypedDict, total=False):
     """Milliseconds to connect to the remote, TLS included. Default 5000. Variable FASTSOCK_REMOTE_CONNECT_TIMEOUT."""
     remote_timeout: Optional[int]
     """Milliseconds for one whole POST. Default 15000. Variable FASTSOCK_REMOTE_TIMEOUT."""
+    remote_http2: Optional[Literal["auto", "off"]]
+    """HTTP/2 to an `https` remote: `auto` where the remote offers it, `off` never. One connection then carries all POSTs. Default auto. Variable FASTSOCK_REMOTE_HTTP2."""
+    remote_connection_age: Optional[int]
+    """Milliseconds a connection to the remote is used for new POSTs. The next one looks the name up again, so that a change of DNS takes effect. Default 300000. Variable FASTSOCK_REMOTE_CONNECTION_AGE."""
     remote_max_age: Optional[int]
     """Milliseconds after which an uplink that cannot be delivered is given up. Default 86400000. Variable FASTSOCK_REMOTE_MAX_AGE."""
     remote_extra_headers: Optional[bool]
@@ -79,6 +91,14 @@ class Settings(TypedDict, total=False):
     """Signs each POST as Standard Webhooks says, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Two secrets while they are changed: two signatures. Variable FASTSOCK_REMOTE_SECRET."""
     remote_cloudevents: Optional[bool]
     """Makes each POST a CloudEvent in binary mode, by `ce-` headers beside the same body. Default off. Variable FASTSOCK_REMOTE_CLOUDEVENTS."""
+    remote_reply: Optional[bool]
+    """Sends the body of a 200, if it is not empty, back to the device: BINARY when it is `application/octet-stream`, else TEXT. Default off. Variable FASTSOCK_REMOTE_REPLY."""
+    remote_reply_bytes: Optional[int]
+    """Longest such reply in bytes; a longer one is lost. As many POSTs as are in flight may hold one each. Default 65536. Variable FASTSOCK_REMOTE_REPLY_BYTES."""
+    remote_batch: Optional[int]
+    """Messages of several devices that share one POST, as a JSON array. 1: each is a POST of its own. Default 1. Variable FASTSOCK_REMOTE_BATCH."""
+    remote_batch_wait: Optional[int]
+    """Milliseconds that the first message of a batch waits for others while other POSTs are in flight. Default 10. Variable FASTSOCK_REMOTE_BATCH_WAIT."""
     remote_gone: Optional[Literal["ignore", "close"]]
     """What a 410 does beside losing the message: `ignore`, or `close` the device with 4410. Default ignore. Variable FASTSOCK_REMOTE_GONE."""
     uplink_full: Optional[Literal["pause", "drop_oldest", "close"]]
@@ -105,6 +125,24 @@ class Settings(TypedDict, total=False):
     """Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
     events_total_bytes: Optional[int]
     """Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
+    spool: Optional[Literal["memory", "disk"]]
+    """Where uplinks wait until they are delivered: `memory`, or `disk`, where they outlive the process (docs/delivery.md). Default memory. Variable FASTSOCK_SPOOL."""
+    spool_fsync: Optional[Literal["always", "interval", "never"]]
+    """When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool. Default always. Variable FASTSOCK_SPOOL_FSYNC."""
+    spool_fsync_interval: Optional[int]
+    """Milliseconds between syncs with `interval`. Default 100. Variable FASTSOCK_SPOOL_FSYNC_INTERVAL."""
+    spool_max_bytes: Optional[int]
+    """Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. Default 1073741824. Variable FASTSOCK_SPOOL_MAX_BYTES."""
+    spool_max_messages: Optional[int]
+    """Messages the disk spool holds. Default 1000000. Variable FASTSOCK_SPOOL_MAX_MESSAGES."""
+    spool_lane_bytes: Optional[int]
+    """Bytes one device's lane holds in the disk spool, so that no device fills it alone. Default 67108864. Variable FASTSOCK_SPOOL_LANE_BYTES."""
+    data_dir: Optional[Union[str, "os.PathLike[str]"]]
+    """Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time. Variable FASTSOCK_DATA_DIR."""
+    dead_letters_max: Optional[int]
+    """Dead letters a durable spool keeps; beyond, the oldest goes. 0 keeps none. Default 10000. Variable FASTSOCK_DEAD_LETTERS_MAX."""
+    dead_letters_max_age: Optional[int]
+    """Milliseconds a dead letter is kept after it was given up. Default 2592000000. Variable FASTSOCK_DEAD_LETTERS_MAX_AGE."""
     downlink_binary: Optional[Literal["text", "auto"]]
     """How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY. Default text. Variable FASTSOCK_DOWNLINK_BINARY."""
     downlink_full: Optional[Literal["close", "drop_oldest", "drop_newest"]]

@@ -215,6 +215,10 @@ settings! {
     remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off";
     /// Longest such reply in bytes; a longer one is lost. As many POSTs as are in flight may hold one each.
     remote_reply_bytes: usize = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", |n| (1..=16 << 20).contains(n);
+    /// Messages of several devices that share one POST, as a JSON array. 1: each is a POST of its own.
+    remote_batch: usize = 1, "FASTSOCK_REMOTE_BATCH", "an integer from 1 to 1024", |n| (1..=1024).contains(n);
+    /// Milliseconds that the first message of a batch waits for others while other POSTs are in flight.
+    remote_batch_wait: Duration = Duration::from_millis(10), "FASTSOCK_REMOTE_BATCH_WAIT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
     /// What a 410 does beside losing the message: `ignore`, or `close` the device with 4410.
     remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close";
 
@@ -452,6 +456,7 @@ impl Config {
                 return Err(not_allowed(setting, setting.variable, &setting.show(self)));
             }
         }
+        self.check_batch()?;
         if let Some(addr) = self.admin_addr
             && !addr.ip().is_loopback()
             && self.admin_token.is_none()
@@ -509,6 +514,17 @@ impl Config {
     }
 
     /// Each way to authenticate needs its own settings.
+    /// A batch is of several messages: no reply is for all of them, and they are not one event.
+    fn check_batch(&self) -> Result<()> {
+        let other = match self.remote_batch > 1 {
+            true if self.remote_reply => "FASTSOCK_REMOTE_REPLY",
+            true if self.remote_cloudevents => "FASTSOCK_REMOTE_CLOUDEVENTS",
+            _ => return Ok(()),
+        };
+        let text = format!("FASTSOCK_REMOTE_BATCH: {other} needs it to be 1");
+        Err(Error::new(ErrorKind::Config, text))
+    }
+
     fn check_auth(&self) -> Result<()> {
         let needed = match self.auth {
             AuthKind::Tokens if self.auth_tokens_file.is_none() => "FASTSOCK_AUTH_TOKENS_FILE",

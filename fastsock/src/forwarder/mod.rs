@@ -1,5 +1,6 @@
 //! The port to what carries an uplink to the backend, and what an attempt can come to.
 
+mod batch;
 pub(crate) mod breaker;
 pub(crate) mod http;
 pub(crate) mod outcome;
@@ -49,6 +50,14 @@ impl Attempt {
             Self::Answered { status, .. } | Self::Redirected { status } => Some(status),
             Self::Failed { .. } => None,
         }
+    }
+
+    /// Whether the backend works, and did not want what was in the POST: a part of it may be welcome.
+    fn is_about_a_message(&self) -> bool {
+        let Self::Answered { status, .. } = self else {
+            return false;
+        };
+        matches!(status, 400..=499 | 501 | 505) && !matches!(status, 408 | 425 | 429)
     }
 
     /// Whether the backend has it.

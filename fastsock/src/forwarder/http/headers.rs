@@ -11,6 +11,7 @@ use http::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use url::Url;
+use uuid::Uuid;
 
 use super::super::signature::Signer;
 use crate::{
@@ -39,8 +40,17 @@ pub(super) struct Signed {
 impl PostHeaders {
     /// # Errors
     /// `Config`, naming the setting that holds something else than it should.
-    pub(super) fn new(config: &Config, url: &Url, target: &Target) -> Result<Self> {
-        let own = own_headers(config);
+    pub(super) fn new(
+        config: &Config,
+        url: &Url,
+        target: &Target,
+        is_batched: bool,
+    ) -> Result<Self> {
+        let mut own = own_headers(config);
+        if is_batched {
+            // A batch is of several sessions.
+            own.retain(|header| !matches!(header, OwnHeader::Session | OwnHeader::Seq));
+        }
         let mut common = defaults(url, target);
         for header in &own {
             // Their place, so that the map of a request need not grow.
@@ -68,22 +78,24 @@ impl PostHeaders {
     }
 
     /// Signs one attempt, if the settings say so.
-    pub(super) fn sign(&self, uplink: &Uplink, body: &[u8], now: SystemTime) -> Option<Signed> {
+    pub(super) fn sign(&self, id: Uuid, body: &[u8], now: SystemTime) -> Option<Signed> {
         let signer = self.signer.as_ref()?;
         let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since_1970.map_or(0, |d| d.as_secs());
-        let mut id = uuid::Uuid::encode_buffer();
-        let id = uplink.id.hyphenated().encode_lower(&mut id);
-        let signature = signer.sign(id, seconds, body);
+        let mut text = Uuid::encode_buffer();
+        let text = id.hyphenated().encode_lower(&mut text);
+        let signature = signer.sign(text, seconds, body);
         Some(Signed {
             timestamp: seconds.into(),
             signature: signature.try_into().expect("Base64 is ASCII"),
         })
     }
 
-    /// The headers of one attempt, numbered from 1.
+    /// The headers of one attempt, numbered from 1, to deliver a message, or a batch that begins with it and has an id of
+    /// its own.
     pub(super) fn of(
         &self,
+        id: Uuid,
         uplink: &Uplink,
         number: u32,
         secrets: Secrets,
@@ -94,11 +106,11 @@ impl PostHeaders {
             Secrets::Drop => self.without_secrets.clone(),
         };
         for header in &self.own {
-            headers.insert(header.name(), header.value(uplink, number));
+            headers.insert(header.name(), header.value(id, uplink, number));
         }
         // Whoever holds a signed message can show it to the backend, so it stays between the two.
         if let (Some(signed), Secrets::Send) = (signed, secrets) {
-            headers.insert(&WEBHOOK_ID, id_value(uplink));
+            headers.insert(&WEBHOOK_ID, id_value(id));
             headers.insert(&WEBHOOK_TIMESTAMP, signed.timestamp.clone());
             headers.insert(&WEBHOOK_SIGNATURE, signed.signature.clone());
         }
@@ -148,9 +160,9 @@ impl OwnHeader {
         }
     }
 
-    fn value(self, uplink: &Uplink, number: u32) -> HeaderValue {
+    fn value(self, id: Uuid, uplink: &Uplink, number: u32) -> HeaderValue {
         match self {
-            Self::IdempotencyKey | Self::EventId => id_value(uplink),
+            Self::IdempotencyKey | Self::EventId => id_value(id),
             Self::Session => uplink.session_id.0.into(),
             Self::Seq => uplink.seq.into(),
             Self::Attempt if number == 1 => HeaderValue::from_static("1"),
@@ -164,9 +176,9 @@ impl OwnHeader {
     }
 }
 
-fn id_value(uplink: &Uplink) -> HeaderValue {
-    let mut text = uuid::Uuid::encode_buffer();
-    let text = uplink.id.hyphenated().encode_lower(&mut text);
+fn id_value(id: Uuid) -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).expect("a UUID is hexadecimal")
 }
 

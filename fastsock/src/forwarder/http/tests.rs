@@ -91,15 +91,16 @@ fn the_body_is_what_json_stringify_writes() {
             r#"{"client_id":"d","data":"Text"}"#,
         ),
     ] {
-        let payload: Payload = payload;
-        assert_eq!(body(client_id, &payload, binary), expected);
+        let client_id = ClientId::new(client_id).unwrap();
+        let uplink = Uplink::new(client_id, SessionId(7), 3, payload);
+        assert_eq!(body(&uplink, binary), expected);
     }
 }
 
 #[test]
 fn a_usual_body_is_one_allocation() {
     let text = "x".repeat(1000);
-    let body: Vec<u8> = body("dev1", &text.into(), UplinkBinary::Lossy).into();
+    let body: Vec<u8> = body(&uplink(text), UplinkBinary::Lossy).into();
     assert!(body.capacity() < 1000 + 100);
 }
 
