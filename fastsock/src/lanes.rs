@@ -123,6 +123,8 @@ struct State {
     books: UplinkBooks,
     /// No attempt begins any more.
     is_ending: bool,
+    /// The bridge stops and what is not delivered by then is lost: nothing backs off for long.
+    is_last_chance: bool,
     is_closed: bool,
 }
 
@@ -193,7 +195,8 @@ enum Phase {
 }
 
 enum Due {
-    Retry(ClientId, u64),
+    /// Whether the backend has asked for the delay of this very device.
+    Retry(ClientId, u64, bool),
     Ticket(Ticket),
     Breaker,
 }
@@ -285,6 +288,7 @@ impl Lanes {
             next_number: 0,
             books: UplinkBooks::default(),
             is_ending: false,
+            is_last_chance: false,
             is_closed: false,
         };
         let lanes = Arc::new_cyclic(|me| Self {
@@ -473,6 +477,10 @@ impl Lanes {
     /// for answers to what is in flight: an answer that comes later would make a duplicate after the next start.
     pub(crate) async fn drained(&self) {
         if self.spool.is_none() {
+            self.change(|state| {
+                state.is_last_chance = true;
+                self.hurry(state, true);
+            });
             return self.until(|state| state.held.messages == 0).await;
         }
         self.state.lock().is_ending = true;
@@ -946,7 +954,12 @@ impl Lanes {
             }
             let is_withdrawn = slot.phase == Phase::Withdrawn;
             let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
-            if state.breaker.record(now, pass, signal) {
+            let was_closed = state.breaker.is_closed();
+            let has_opened = state.breaker.record(now, pass, signal);
+            if !was_closed && state.breaker.is_closed() {
+                self.hurry(state, false);
+            }
+            if has_opened {
                 self.running.breaker_opened.add(1);
                 match self.cargo {
                     Cargo::Uplinks => tracing::warn!(
@@ -1030,7 +1043,11 @@ impl Lanes {
         };
         slot.phase = Phase::BackingOff;
         let attempts = slot.attempts;
-        let mut wait = RETRY.delay(attempts);
+        let mut wait = match state.is_last_chance {
+            false => RETRY.delay(attempts),
+            true => RETRY.delay(1),
+        };
+        let is_asked = matches!(floor, Some(Floor::Lane(_)));
         match floor {
             Some(Floor::Lane(floor)) => wait = wait.max(floor),
             Some(Floor::Destination(floor)) => state.breaker.hold(now + floor),
@@ -1041,8 +1058,30 @@ impl Lanes {
             state,
             now + wait,
             number,
-            Due::Retry(uplink.client_id.clone(), number),
+            Due::Retry(uplink.client_id.clone(), number, is_asked),
         );
+    }
+
+    /// Ends the back-off of a message.
+    fn retry(&self, state: &mut State, client_id: &ClientId, number: u64) {
+        if let Some(lane) = state.lanes.get_mut(client_id)
+            && lane.index(number).is_some()
+        {
+            self.make_ready(lane, number);
+            self.promote(state, client_id);
+        }
+    }
+
+    /// Ends all back-offs: what they waited for has come. `are_all`: also those that the backend has asked for.
+    fn hurry(&self, state: &mut State, are_all: bool) {
+        let is_meant =
+            |due: &Due| matches!(due, Due::Retry(_, _, is_asked) if are_all || !is_asked);
+        let waiting = state.due.iter().filter(|(_, due)| is_meant(due));
+        for key in waiting.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if let Some(Due::Retry(client_id, number, _)) = state.due.remove(&key) {
+                self.retry(state, &client_id, number);
+            }
+        }
     }
 
     /// Watches over retries, hooks that do not answer, and the breaker.
@@ -1071,13 +1110,8 @@ impl Lanes {
             let state = &mut *guard;
             while let Some(entry) = state.due.first_entry().filter(|entry| entry.key().0 <= now) {
                 match entry.remove() {
-                    Due::Retry(client_id, number) => {
-                        if let Some(lane) = state.lanes.get_mut(&client_id)
-                            && lane.index(number).is_some()
-                        {
-                            self.make_ready(lane, number);
-                            self.promote(state, &client_id);
-                        }
+                    Due::Retry(client_id, number, _) => {
+                        self.retry(state, &client_id, number);
                     }
                     Due::Ticket(ticket) => {
                         late.extend(state.tickets.contains_key(&ticket).then_some(ticket))
@@ -1276,3 +1310,84 @@ fn keep(slot: Option<Slot>) {
 /// How long a stop waits for answers to POSTs whose messages the spool keeps anyway.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::{broker::BoxFuture, types::SessionId};
+
+    /// A backend that is down until it is told to be up.
+    struct Outage(Arc<AtomicBool>);
+
+    impl Forward for Outage {
+        fn attempt<'a>(&'a self, _: &'a Uplink, _: u32) -> BoxFuture<'a, Attempt> {
+            let status = if self.0.load(Relaxed) { 200 } else { 500 };
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Attempt::Answered {
+                    status,
+                    retry_after: None,
+                }
+            })
+        }
+
+        fn headers(&self, _: &Uplink, _: u32) -> Vec<(String, String)> {
+            Vec::new()
+        }
+    }
+
+    /// So many devices said one thing each, five minutes ago, to a backend that is down. It comes up with the flag.
+    async fn outage(devices: usize) -> (Arc<Lanes>, Arc<AtomicBool>) {
+        let config = Config::default();
+        let running = Arc::new(Running::default());
+        let status = Arc::new(Status::new(None, running.clone()));
+        let is_up = Arc::new(AtomicBool::new(false));
+        let lanes = Lanes::new(
+            &config,
+            Route {
+                cargo: Cargo::Uplinks,
+                forward: Some(Box::new(Outage(is_up.clone()))),
+                spool: None,
+            },
+            Arc::new(Registry::new(&config, status.clone())),
+            status,
+            running,
+            Tasks::new(Handle::current()),
+        );
+        for n in 0..devices {
+            let client_id = ClientId::new(format!("dev{n}")).unwrap();
+            lanes.take(Uplink::new(client_id, SessionId(1), 1, "x".into()), None);
+        }
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(lanes.books().held, devices as u64);
+        (lanes, is_up)
+    }
+
+    async fn delivered(lanes: &Lanes, count: u64) -> Instant {
+        while lanes.books().delivered < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_breaker_closes_whoever_backs_off_goes_too() {
+        let (lanes, is_up) = outage(200).await;
+        is_up.store(true, Relaxed);
+        let first = delivered(&lanes, 1).await;
+        let all = delivered(&lanes, 200).await;
+        assert!(all - first < Duration::from_secs(1), "{:?}", all - first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_no_back_off() {
+        let (lanes, is_up) = outage(3).await; // too few to open the breaker
+        is_up.store(true, Relaxed);
+        let start = Instant::now();
+        lanes.drained().await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert_eq!(lanes.books().delivered, 3);
+    }
+}

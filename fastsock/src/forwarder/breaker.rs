@@ -144,6 +144,11 @@ impl Breaker {
         self.floor = self.floor.max(Some(until));
     }
 
+    /// Whether it lets attempts through, as far as it alone is concerned.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
     /// Whether the destination has been up all the time since: it answers, and has not failed more than now and then.
     /// A few lanes alone never open the breaker, so the failures in a row count as well.
     pub(crate) fn was_up_since(&self, since: Instant) -> bool {

@@ -189,7 +189,7 @@ impl Lanes {
     }
 
     /// One change of the state by the spool, and the workers it makes work for.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
         let mut hires = 0;
         {
             let mut state = self.state.lock();
