@@ -19,6 +19,9 @@ use crate::{
 /// answer takes time answers `Later`. Order per device: `authenticate`, `on_connect`, `on_uplink`…, `on_disconnect`; a
 /// takeover's `on_disconnect(old, Replaced)` comes before `on_connect(new)`.
 ///
+/// While `on_connect` or `on_disconnect` of a session runs, no other session of its device is told of: that is what keeps them in
+/// order. So one that blocks, against the rule, holds up the next connection of that device, beside the thread it blocks.
+///
 /// A panic is caught where the hook is called and logged. A failed `authenticate` refuses with 503;
 /// a failed `on_uplink` loses that message with the reason `hook_failed`: it is never forwarded unchecked.
 pub trait Hooks: Send + Sync + 'static {
