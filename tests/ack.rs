@@ -307,6 +307,7 @@ async fn a_device_that_reads_no_answers_is_not_read_and_what_it_gets_is_whole() 
     let config = config(&backend)
         .uplink_lane_bytes(64usize << 20)
         .outbox_bytes(64usize << 20)
+        .websocket_ping_interval(Duration::ZERO)
         .write_timeout(Duration::from_secs(120));
     let bridge = start(config, ()).await;
     let mut device = RawDevice::connect_with_buffer(bridge.local_addr(), 4096).await;
