@@ -5,40 +5,59 @@ use std::{fs, sync::Arc};
 use parking_lot::Mutex;
 use serde_json::json;
 use support::{Backend, Device, Gateway, GatewayBuilder, Reply, TempRedis, call, eventually, get};
+use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
-use crate::common::{Place, from_now, hs256, sha256};
+use crate::common::{Place, Signer, from_now, hs256, sha256};
 
 /// In every token and secret of these tests. Alphanumeric, so that nothing can hide it by quoting.
 const CANARY: &str = "c4n4ryc4n4ryc4n4ryc4n4ryc4n4ry12";
 
 #[tokio::test]
 async fn tokens_of_a_file_are_told_to_nobody() {
-    let gateway = Gateway::builder()
-        .var("FASTSOCK_AUTH", "tokens")
-        .var("FASTSOCK_AUTH_TOKENS_FILE", "tokens");
-    fs::write(
-        gateway.dir().join("tokens"),
-        format!("dev1 {}\n", sha256(CANARY)),
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("dev1 {}\n", sha256(CANARY))).unwrap();
+    let path = file.path().to_str().unwrap();
+    live(
+        &[
+            ("FASTSOCK_AUTH", "tokens"),
+            ("FASTSOCK_AUTH_TOKENS_FILE", path),
+        ],
+        CANARY,
     )
-    .unwrap();
-    live(gateway, CANARY).await;
+    .await;
 }
 
 #[tokio::test]
 async fn jwts_and_their_secret_are_told_to_nobody() {
-    let gateway = Gateway::builder()
-        .var("FASTSOCK_AUTH", "jwt")
-        .var("FASTSOCK_AUTH_JWT_KEY", CANARY);
-    // The signature is as secret as the rest; the canary claim is to be found whatever is cut off.
+    // The signature is as secret as the rest; the canary is to be found whatever is cut off.
     let claims = format!(
         r#"{{"sub":"dev1","exp":{},"x":"{CANARY}"}}"#,
         from_now(600.0)
     );
-    live(gateway, &hs256(CANARY, &claims)).await;
+    let settings = [("FASTSOCK_AUTH", "jwt"), ("FASTSOCK_AUTH_JWT_KEY", CANARY)];
+    live(&settings, &hs256(CANARY, &claims)).await;
+}
+
+#[tokio::test]
+async fn the_password_of_a_key_set_is_told_to_nobody() {
+    let url = Backend::start().await;
+    let signer = Signer::new("one", 1);
+    url.answer_all(Reply::ok().body(signer.set()));
+    let place = url.url().replace("//", &format!("//user:{CANARY}@"));
+    let settings = [
+        ("FASTSOCK_AUTH", "jwt"),
+        ("FASTSOCK_AUTH_JWT_JWKS", &place[..]),
+        ("FASTSOCK_AUTH_JWT_REFRESH", "1000"),
+    ];
+    live(&settings, &signer.token("dev1")).await;
+    let authorization = url.requests()[0].header("authorization").map(str::to_owned);
+    let credentials = format!("user:{CANARY}");
+    let basic = data_encoding::BASE64.encode(credentials.as_bytes());
+    assert_eq!(authorization, Some(format!("Basic {basic}")));
 }
 
 #[tokio::test]
@@ -49,27 +68,29 @@ async fn what_the_webhook_is_asked_is_told_to_nobody_else() {
         let answer = json!({ "allow": is_known, "client_id": "dev1", "note": CANARY });
         Reply::ok().body(answer.to_string())
     });
-    let gateway = Gateway::builder()
-        .var("FASTSOCK_AUTH", "webhook")
-        .var(
-            "FASTSOCK_AUTH_URL",
-            format!("{}?key={CANARY}", webhook.url()),
-        )
-        .var(
-            "FASTSOCK_AUTH_HEADERS",
-            format!(r#"{{"X-Api-Key":"{CANARY}"}}"#),
-        );
-    live(gateway, CANARY).await;
+    let url = format!("{}?key={CANARY}", webhook.url());
+    let headers = format!(r#"{{"X-Api-Key":"{CANARY}"}}"#);
+    let settings = [
+        ("FASTSOCK_AUTH", "webhook"),
+        ("FASTSOCK_AUTH_URL", &url),
+        ("FASTSOCK_AUTH_HEADERS", &headers),
+    ];
+    live(&settings, CANARY).await;
     assert!(webhook.count() > 0);
 }
 
 /// The life of a gateway with a device that shows its token in each place: let in, refused, heard, spoken to, replaced.
-async fn live(gateway: GatewayBuilder, token: &str) {
+async fn live(settings: &[(&str, &str)], token: &str) {
     let redis = TempRedis::new().await;
     let monitor = Monitor::start(&redis).await;
     let backend = Backend::start().await;
     backend.queue([Reply::new(500)]);
-    let mut gateway = gateway
+    let with_settings = || {
+        let with =
+            |gateway: GatewayBuilder, (name, value): &(&str, &str)| gateway.var(name, *value);
+        settings.iter().fold(Gateway::builder(), with)
+    };
+    let mut gateway = with_settings()
         .admin()
         .var("REDIS_PORT", redis.port().to_string())
         .var("REMOTE_URL", backend.url())
@@ -80,6 +101,16 @@ async fn live(gateway: GatewayBuilder, token: &str) {
     gateway.wait_line("Connected to Redis as subscriber").await;
     let (addr, admin) = (gateway.addr(), gateway.admin_addr());
     let mut told = Vec::new();
+    let mut printed = with_settings().arg("--print-config").launch();
+    assert_eq!(printed.exit_code().await, Some(0));
+    assert!(
+        printed
+            .stdout()
+            .iter()
+            .any(|line| line.starts_with("FASTSOCK_AUTH="))
+    );
+    told.extend(printed.stdout());
+    told.extend(printed.stderr());
     let mut before: Option<Device> = None;
     for (number, place) in Place::ALL.into_iter().enumerate() {
         let mut device = place.show(addr, token).await.unwrap();

@@ -144,7 +144,9 @@ impl Settings {
             Known::Bridge(setting) => setting.show(&self.config),
         };
         match known.variable() {
-            "REMOTE_URL" => with_masked_user(&text),
+            "REMOTE_URL" | "FASTSOCK_EVENTS_URL" | "FASTSOCK_AUTH_JWT_JWKS" => {
+                with_masked_user(&text)
+            }
             // Empty means the default, and that is not off.
             "FASTSOCK_ADMIN_ADDR" if text.is_empty() => "off".into(),
             _ => text,

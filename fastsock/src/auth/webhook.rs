@@ -88,8 +88,8 @@ impl Webhook {
             let text = "FASTSOCK_AUTH_URL: this build cannot reach such a URL";
             Error::new(ErrorKind::Config, text)
         };
-        let url = config.auth_url.as_deref().ok_or_else(wrong)?;
-        let url = Url::parse(url).map_err(|e| wrong().with_source(e))?;
+        let url = config.auth_url.as_ref().ok_or_else(wrong)?;
+        let url = Url::parse(url.expose()).map_err(|e| wrong().with_source(e))?;
         let client = Client::new(config, tasks)?;
         let target = client.target(&url).ok_or_else(wrong)?;
         super::warn_of_plain_http("FASTSOCK_AUTH_URL", &url);

@@ -324,7 +324,7 @@ settings! {
     /// Milliseconds by which clocks may differ: a JWT is good so much before `nbf` and after `exp`, when its session is closed with 4501.
     auth_jwt_leeway: Duration = Duration::ZERO, "FASTSOCK_AUTH_JWT_LEEWAY", "milliseconds from 0 to 600000", |d| is_within(d, 0, 600_000);
     /// Where the webhook is asked who may connect.
-    auth_url: Option<String> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
+    auth_url: Option<Secret> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", |url| url.as_ref().is_none_or(|url| is_http_url(url.expose()));
     /// Headers for the webhook, as `remote_headers`.
     auth_headers: Headers = Headers::default(), "FASTSOCK_AUTH_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
     /// Milliseconds a device waits for the webhook or for JWT keys, its turn included; then it gets a 503.
@@ -660,7 +660,9 @@ fn unknown(key: &str) -> Error {
 }
 
 fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
-    let value = if setting.is_secret {
+    // A URL may hold a password, and its query a key.
+    let is_telling = value.contains("://") && value.contains(['@', '?']);
+    let value = if setting.is_secret || is_telling {
         "the value".into()
     } else {
         format!("{value:?}")
@@ -722,13 +724,19 @@ mod tests {
             error.to_string(),
             "WEBSOCKET_PORT: \"99999\" is not allowed; give a port from 0 to 65535"
         );
-        let error = Config::from_vars([("REMOTE_HEADERS", "{secret")])
-            .unwrap_err()
-            .to_string();
-        assert!(
-            !error.contains("secret") && error.starts_with("REMOTE_HEADERS: "),
-            "{error}"
-        );
+        for (variable, value) in [
+            ("REMOTE_HEADERS", "{secret"),
+            ("REMOTE_URL", "htp://user:secret@host/"),
+            ("REMOTE_URL", "htp://host/?key=secret"),
+            ("FASTSOCK_AUTH_URL", "secret"),
+        ] {
+            let error = Config::from_vars([(variable, value)]).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                !error.contains("secret") && error.starts_with(variable),
+                "{error}"
+            );
+        }
     }
 
     #[test]
