@@ -104,9 +104,9 @@ class Settings(TypedDict, total=False):
     uplink_full: Optional[Literal["pause", "drop_oldest", "close"]]
     """What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013. Default pause. Variable FASTSOCK_UPLINK_FULL."""
     uplink_lane_bytes: Optional[int]
-    """Bytes one device's lane holds; a message counts with its payload and 128 more. One message more is taken below the bound. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
+    """Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
     uplink_total_bytes: Optional[int]
-    """Bytes all lanes hold together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
+    """Bytes all lanes hold in memory together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
     ack: Optional[bool]
     """Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`. Default off. Variable FASTSOCK_ACK."""
     ack_window: Optional[int]
@@ -125,16 +125,16 @@ class Settings(TypedDict, total=False):
     """Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
     events_total_bytes: Optional[int]
     """Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
-    spool: Optional[Literal["memory", "disk"]]
-    """Where uplinks wait until they are delivered: `memory`, or `disk`, where they outlive the process (docs/delivery.md). Default memory. Variable FASTSOCK_SPOOL."""
+    spool: Optional[Literal["memory", "disk", "redis"]]
+    """Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md). Default memory. Variable FASTSOCK_SPOOL."""
     spool_fsync: Optional[Literal["always", "interval", "never"]]
     """When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool. Default always. Variable FASTSOCK_SPOOL_FSYNC."""
     spool_fsync_interval: Optional[int]
     """Milliseconds between syncs with `interval`. Default 100. Variable FASTSOCK_SPOOL_FSYNC_INTERVAL."""
     spool_max_bytes: Optional[int]
-    """Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. Default 1073741824. Variable FASTSOCK_SPOOL_MAX_BYTES."""
+    """Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. In Redis each of 16 streams holds a 16th, and at the bound sessions wait. Default 1073741824. Variable FASTSOCK_SPOOL_MAX_BYTES."""
     spool_max_messages: Optional[int]
-    """Messages the disk spool holds. Default 1000000. Variable FASTSOCK_SPOOL_MAX_MESSAGES."""
+    """Messages a durable spool holds. Default 1000000. Variable FASTSOCK_SPOOL_MAX_MESSAGES."""
     spool_lane_bytes: Optional[int]
     """Bytes one device's lane holds in the disk spool, so that no device fills it alone. Default 67108864. Variable FASTSOCK_SPOOL_LANE_BYTES."""
     data_dir: Optional[Union[str, "os.PathLike[str]"]]
