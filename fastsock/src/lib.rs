@@ -19,6 +19,7 @@ pub mod blocking;
 mod bridge;
 mod broker;
 mod config;
+mod dead_letters;
 mod envelope;
 mod error;
 pub mod events;

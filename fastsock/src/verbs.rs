@@ -216,7 +216,7 @@ pub(crate) async fn drop_dead_letter(shared: &Shared, id: Uuid) -> Result<bool> 
 /// The durable spool.
 fn spool(shared: &Shared) -> Result<&dyn Spool> {
     shared.lanes.spool().map(|spool| &**spool).ok_or_else(|| {
-        let text = "FASTSOCK_SPOOL: \"memory\" keeps no dead letters; a durable spool does";
+        let text = "FASTSOCK_SPOOL: \"memory\" keeps no dead letters; disk or redis does";
         Error::new(ErrorKind::Config, text)
     })
 }

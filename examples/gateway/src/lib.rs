@@ -5,7 +5,9 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![forbid(unsafe_code)]
 
+mod admin;
 mod check;
+mod dead_letters;
 mod descriptors;
 mod dotenv;
 mod flags;
@@ -50,11 +52,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn carry_out(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {
     let flags = Flags::parse(args)?;
     let settings = || Settings::gather(&flags, std::env::vars_os(), Path::new(""));
-    Ok(match flags.action {
+    Ok(match &flags.action {
         Action::Help => say(&flags::help()),
         Action::Version => say(concat!("fastsock ", env!("CARGO_PKG_VERSION"), "\n")),
         Action::PrintConfig => say(&settings()?.print()),
         Action::Check => check(&settings()?),
+        Action::DeadLetters(asked) => {
+            dead_letters::carry_out(asked, flags.is_json, &settings()?.config)?
+        }
         Action::Serve => serve(&settings()?)?,
     })
 }

@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+};
 
 use support::Command;
 
@@ -180,4 +183,61 @@ fn check_asks_a_real_redis() {
     );
     assert!(output.stdout.contains(&expected), "{}", output.stdout);
     assert_eq!(output.code, Some(0));
+}
+
+#[test]
+fn dead_letters_need_a_running_gateway_and_say_so_in_one_line() {
+    let free = format!("127.0.0.1:{}", support::free_port());
+    let nobody = format!("no gateway answers on {free} (FASTSOCK_ADMIN_ADDR): Connection refused");
+    for (addr, expected) in [
+        (&*free, &*nobody),
+        ("off", "FASTSOCK_ADMIN_ADDR: off; give the address"),
+        (
+            "127.0.0.1:0",
+            "FASTSOCK_ADMIN_ADDR: 127.0.0.1:0 leaves the port open",
+        ),
+    ] {
+        for words in [
+            &["list"][..],
+            &["list", "--json"],
+            &["show", "019ac000-0000-7000-8000-000000000000"],
+            &["replay", "--all"],
+            &["drop", "019ac000-0000-7000-8000-000000000000"],
+        ] {
+            let output = Command::new()
+                .env("FASTSOCK_ADMIN_ADDR", addr)
+                .env("FASTSOCK_SPOOL", "disk")
+                .env("FASTSOCK_DATA_DIR", "data")
+                .args(["dead-letters"])
+                .args(words.iter().copied())
+                .output();
+            let line = output.stderr.strip_prefix("fastsock: ").unwrap();
+            assert!(line.starts_with(expected), "{line}");
+            assert_eq!((output.code, line.lines().count()), (Some(1), 1));
+            assert_eq!(output.stdout, "");
+        }
+    }
+}
+
+#[test]
+fn what_speaks_no_http_is_no_gateway() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.write_all(b"-ERR unknown command\r\n").unwrap();
+        });
+        Command::new()
+            .env("FASTSOCK_ADMIN_ADDR", &addr)
+            .args(["dead-letters", "list"])
+            .output()
+    });
+    let expected = format!(
+        "fastsock: no gateway answers on {addr} (FASTSOCK_ADMIN_ADDR): it speaks something else"
+    );
+    assert!(output.stderr.starts_with(&expected), "{}", output.stderr);
+    assert_eq!((output.code, output.stderr.lines().count()), (Some(1), 1));
 }

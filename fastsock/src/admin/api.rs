@@ -6,7 +6,7 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde::Deserialize;
 
 use super::{
-    Answer,
+    Answer, dead_letters,
     guard::{Guard, MediaType},
     json, method_not_allowed, problem,
 };
@@ -41,6 +41,9 @@ pub(super) async fn answer(
         "/api/v1/stats" if request.method() != Method::GET => return method_not_allowed("GET"),
         "/api/v1/stats" => return json(StatusCode::OK, serde_json::json!(verbs::stats(shared))),
         _ => {}
+    }
+    if let Some(rest) = path.strip_prefix(dead_letters::PATH) {
+        return dead_letters::answer(shared, guard, &request, rest).await;
     }
     let client = path
         .strip_prefix("/api/v1/clients/")
@@ -141,8 +144,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
     }
 }
 
-fn failure(error: &Error) -> Answer {
+pub(super) fn failure(error: &Error) -> Answer {
     let status = match error.kind() {
+        ErrorKind::Config => StatusCode::CONFLICT,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,

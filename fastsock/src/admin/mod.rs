@@ -1,6 +1,7 @@
 //! The admin listener, apart from the device port: health, readiness, and sending to a device.
 
 pub(crate) mod api;
+mod dead_letters;
 pub(crate) mod guard;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
