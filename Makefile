@@ -55,6 +55,7 @@ features: ## The core builds with each feature alone and with none
 	$(CARGO) check -p fastsock --locked --no-default-features --features disk
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis
 	$(CARGO) check -p fastsock --locked --no-default-features --features tls
+	$(CARGO) check -p fastsock --locked --features micro --bench micro
 
 .PHONY: platforms emulated
 platforms: ## Core and gateway compile for the other platforms that rustup has
@@ -83,6 +84,12 @@ bench-build: build
 	$(CARGO) build --release --locked -p fastsock-bench
 
 BENCH = $(TARGET)/release/bench --target $(TARGET)/release/fastsock $(if $(VS),--vs "$(VS)")
+
+.PHONY: bench-micro
+bench: bench-micro
+
+bench-micro: ## What the steps of a message's way take: head, body, dispatch, lane
+	$(CARGO) bench --locked -p fastsock --features micro --bench micro
 
 clean: ## Remove everything built
 	$(CARGO) clean

@@ -36,6 +36,9 @@ mod lanes;
 mod lifecycle;
 mod limits;
 mod linger;
+#[cfg(feature = "micro")]
+#[doc(hidden)]
+pub mod micro;
 mod outbox;
 #[cfg(feature = "redis")]
 mod presence;

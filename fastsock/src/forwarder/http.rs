@@ -191,7 +191,7 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 }
 
 /// `{"client_id":"…","data":"…"}`, byte for byte as `JSON.stringify` writes it.
-fn body(uplink: &Uplink, binary: UplinkBinary) -> Bytes {
+pub(crate) fn body(uplink: &Uplink, binary: UplinkBinary) -> Bytes {
     let mut body = Vec::with_capacity(FRAME_BYTES + size(uplink, binary));
     write_object(&mut body, uplink, binary);
     body.push(b'}');

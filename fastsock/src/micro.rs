@@ -1,0 +1,149 @@
+//! The steps of a message's way, one at a time, for `benches/micro.rs`.
+//!
+//! Not part of the API: here only with the feature `micro`.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    broker::{BoxFuture, Deliver},
+    config::Config,
+    forwarder::{Attempt, Cargo, Forward, http},
+    handshake::{self, Head, HeadLimits},
+    lanes::{Lanes, Route},
+    registry::{Registry, Seat, Seating},
+    stats::Running,
+    status::Status,
+    tasks::Tasks,
+    types::{ClientId, Payload, SessionId, Uplink},
+};
+
+/// Whether these bytes are the head of a WebSocket request, as the gateway reads it.
+pub fn request_head(bytes: &[u8]) -> bool {
+    let limits = HeadLimits {
+        bytes: 8192,
+        headers: 64,
+    };
+    let head = handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 9)));
+    matches!(head, Head::Upgrade(..))
+}
+
+/// One message that was read.
+pub fn uplink(client_id: &str, text: &Bytes) -> Uplink {
+    let id = ClientId::new(client_id).expect("not empty");
+    Uplink::new(id, SessionId(1), 1, Payload::checked_text(text.clone()))
+}
+
+/// The body of its POST.
+pub fn post_body(uplink: &Uplink) -> Bytes {
+    http::body(uplink, Config::default().uplink_binary)
+}
+
+/// Seated devices without sockets: from the push of a broker into an outbox, and out of it.
+#[allow(missing_debug_implementations, reason = "for a bench alone")]
+pub struct Dispatch {
+    registry: Arc<Registry>,
+    seats: Vec<Arc<Seat>>,
+    next: usize,
+}
+
+impl Dispatch {
+    /// So many devices.
+    pub fn new(devices: u64) -> Self {
+        let status = Arc::new(Status::new(None, Arc::default()));
+        let registry = Arc::new(Registry::new(&Config::default(), status));
+        let seat = |n: u64| {
+            let id = ClientId::new(format!("dev{n}")).expect("not empty");
+            let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+            match registry.seat(id, || SessionId(n + 1), addr, Instant::now().into()) {
+                Seating::Seated(seat, _) => seat,
+                _ => unreachable!("nobody else sits there"),
+            }
+        };
+        let seats = (0..devices).map(seat).collect();
+        Self {
+            registry,
+            seats,
+            next: 0,
+        }
+    }
+
+    /// One downlink to the next device in turn, taken out of its outbox again.
+    pub fn deliver(&mut self, payload: &Bytes) -> bool {
+        self.next = (self.next + 1) % self.seats.len();
+        let seat = &self.seats[self.next];
+        let is_seated = self
+            .registry
+            .deliver(seat.client_id.as_str(), payload.clone());
+        seat.write(|outbox| {
+            let whole = outbox.begin(1, usize::MAX, |_| {});
+            outbox.wrote(whole, false);
+        });
+        is_seated
+    }
+}
+
+/// Lanes before a backend that takes everything at once.
+#[allow(missing_debug_implementations, reason = "for a bench alone")]
+pub struct Uplinks {
+    runtime: Runtime,
+    lanes: Arc<Lanes>,
+    ids: Vec<ClientId>,
+}
+
+impl Uplinks {
+    /// So many devices, on a runtime of one thread.
+    pub fn new(devices: u64) -> Self {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime of one thread starts nothing");
+        let (config, running) = (Config::default(), Arc::<Running>::default());
+        let status = Arc::new(Status::new(None, running.clone()));
+        let registry = Arc::new(Registry::new(&config, status.clone()));
+        let route = Route {
+            cargo: Cargo::Uplinks,
+            forward: Some(Box::new(TakesAll)),
+            spool: None,
+        };
+        let tasks = Tasks::new(runtime.handle().clone());
+        let lanes = Lanes::new(&config, route, registry, status, running, tasks);
+        let ids = (0..devices)
+            .map(|n| ClientId::new(format!("dev{n}")).expect("not empty"))
+            .collect();
+        Self {
+            runtime,
+            lanes,
+            ids,
+        }
+    }
+
+    /// One uplink of each device, from being read to being delivered.
+    pub fn round(&self, text: &Bytes) {
+        self.runtime.block_on(async {
+            for (id, session) in self.ids.iter().zip(1..) {
+                let payload = Payload::checked_text(text.clone());
+                let uplink = Uplink::new(id.clone(), SessionId(session), 1, payload);
+                self.lanes.take(uplink, None);
+            }
+            self.lanes.drained().await;
+        });
+    }
+}
+
+struct TakesAll;
+
+impl Forward for TakesAll {
+    fn attempt<'a>(&'a self, _: &'a Uplink, _: u32) -> BoxFuture<'a, Attempt> {
+        Box::pin(std::future::ready(Attempt::Answered {
+            status: 204,
+            retry_after: None,
+        }))
+    }
+
+    fn headers(&self, _: &Uplink, _: u32) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
