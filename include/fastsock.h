@@ -99,6 +99,10 @@ enum fastsock_status
    * The time was over before it happened.
    */
   FASTSOCK_STATUS_TIMEOUT = 104,
+  /**
+   * There is no dead letter with that id, or none is left to be given.
+   */
+  FASTSOCK_STATUS_NOT_FOUND = 105,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -425,6 +429,11 @@ typedef struct fastsock_clients fastsock_clients;
 typedef struct fastsock_config fastsock_config;
 
 /**
+ * A part of the dead letters as they were in one moment.
+ */
+typedef struct fastsock_dead_letters fastsock_dead_letters;
+
+/**
  * Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` is NULL or not.
  */
 typedef struct fastsock_str {
@@ -463,6 +472,72 @@ typedef struct fastsock_client {
    */
   uint64_t last_seen_ms;
 } fastsock_client;
+
+/**
+ * One dead letter. What it points to is valid until the next call for the same list.
+ */
+typedef struct fastsock_dead_letter {
+  /**
+   * The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
+   */
+  struct fastsock_str id;
+  /**
+   * Who said it.
+   */
+  struct fastsock_str client_id;
+  /**
+   * Why it was given up: "rejected", "poison" or "too_old".
+   */
+  struct fastsock_str reason;
+  /**
+   * What went wrong at last, in words.
+   */
+  struct fastsock_str error;
+  /**
+   * What was said.
+   */
+  struct fastsock_str data;
+  /**
+   * How it was said: a fastsock_kind.
+   */
+  uint32_t kind;
+  /**
+   * The HTTP status that the backend answered last; 0 when it did not answer.
+   */
+  uint32_t status;
+  /**
+   * POSTs made of it since this process took it or found it in the spool.
+   */
+  uint32_t attempts;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * The session it came over.
+   */
+  uint64_t session_id;
+  /**
+   * Its number within the session, from 1.
+   */
+  uint64_t seq;
+  /**
+   * When it was read, in milliseconds since 1970.
+   */
+  uint64_t received_ms;
+  /**
+   * When its first attempt began, in milliseconds since 1970; 0 when there was none.
+   */
+  uint64_t first_attempt_ms;
+  /**
+   * When its last attempt ended, in milliseconds since 1970; 0 when there was none.
+   */
+  uint64_t last_attempt_ms;
+  /**
+   * When it was given up, in milliseconds since 1970.
+   */
+  uint64_t given_up_ms;
+} fastsock_dead_letter;
 
 /**
  * One header of a request.
@@ -971,6 +1046,23 @@ fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, siz
 fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
 
 /**
+ * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
+ */
+fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters,
+                                           struct fastsock_dead_letter *letter,
+                                           size_t letter_size);
+
+/**
+ * Says how many letters are left to be given.
+ */
+fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters, size_t *len);
+
+/**
+ * Frees a list. NULL is nothing to free.
+ */
+fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
+
+/**
  * Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
  * connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
  * fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
@@ -1034,6 +1126,39 @@ fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
  * Lists the devices that are here now, in no order. Freed with fastsock_clients_free.
  */
 fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
+
+/**
+ * Lists dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received:
+ * at most `limit` (1 to 1000) after the letter `after`; (NULL, 0) begins with the first. Blocks, at most 10 s. CONFIG with the
+ * memory spool, which keeps none; IO or BROKER when the spool cannot be read now. Freed with fastsock_dead_letters_free.
+ */
+fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridge,
+                                             const char *after,
+                                             size_t after_len,
+                                             size_t limit,
+                                             struct fastsock_dead_letters **letters);
+
+/**
+ * Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
+ * Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Freed with fastsock_string_free.
+ */
+fastsock_status fastsock_bridge_dead_letter_json(const struct fastsock_bridge *bridge,
+                                                 const char *id,
+                                                 size_t id_len,
+                                                 char **json);
+
+/**
+ * Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. OK once the spool has
+ * it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
+ */
+fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge *bridge,
+                                                   const char *id,
+                                                   size_t id_len);
+
+/**
+ * Drops a dead letter for good. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND.
+ */
+fastsock_status fastsock_bridge_drop_dead_letter(const struct fastsock_bridge *bridge, const char *id, size_t id_len);
 
 /**
  * Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.

@@ -166,6 +166,28 @@ struct client {
   std::uint64_t last_seen_ms;
 };
 
+/** An uplink that was given up and is kept. Times are milliseconds since 1970. */
+struct dead_letter {
+  /** The Idempotency-Key of its attempts; the other calls name it so. */
+  std::string id;
+  std::string client_id;
+  /** "rejected", "poison" or "too_old". */
+  std::string reason;
+  std::string error;
+  std::string data;
+  kind as;
+  /** What the backend answered last; 0 when it did not. */
+  std::uint32_t status;
+  std::uint32_t attempts;
+  std::uint64_t session_id;
+  std::uint64_t seq;
+  std::uint64_t received_ms;
+  /** 0 when there was none; so the next. */
+  std::uint64_t first_attempt_ms;
+  std::uint64_t last_attempt_ms;
+  std::uint64_t given_up_ms;
+};
+
 /** What a try_send came to. */
 struct send_result {
   fastsock_status status;
@@ -218,6 +240,45 @@ public:
                       row.session_id, row.connected_ms, row.last_seen_ms});
     }
     return rows;
+  }
+
+  /**
+   * Dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received: at
+   * most limit (1 to 1000) after the one with that id. Blocks, at most 10 s.
+   */
+  std::vector<dead_letter> dead_letters(std::string_view after = {}, std::size_t limit = 100) const {
+    fastsock_dead_letters *raw = nullptr;
+    const char *const from = after.empty() ? nullptr : after.data();
+    detail::check(fastsock_bridge_dead_letters(raw_, from, after.size(), limit, &raw));
+    const std::unique_ptr<fastsock_dead_letters, fastsock_status (*)(fastsock_dead_letters *)> owned(
+        raw, &fastsock_dead_letters_free);
+    std::vector<dead_letter> rows;
+    fastsock_dead_letter row = {};
+    while (fastsock_dead_letters_next(raw, &row, sizeof row) == FASTSOCK_STATUS_OK) {
+      rows.push_back({std::string(detail::view(row.id)), std::string(detail::view(row.client_id)),
+                      std::string(detail::view(row.reason)), std::string(detail::view(row.error)),
+                      std::string(detail::view(row.data)), static_cast<kind>(row.kind), row.status, row.attempts,
+                      row.session_id, row.seq, row.received_ms, row.first_attempt_ms, row.last_attempt_ms,
+                      row.given_up_ms});
+    }
+    return rows;
+  }
+
+  /** One dead letter as JSON, with the headers of its last POST; empty when there is none with that id. Blocks. */
+  std::string dead_letter_json(std::string_view id) const {
+    char *json = nullptr;
+    const fastsock_status status = fastsock_bridge_dead_letter_json(raw_, id.data(), id.size(), &json);
+    return found(status) ? detail::take(json) : std::string();
+  }
+
+  /** Delivers a dead letter again, under the same Idempotency-Key; false when there is none with that id. Blocks. */
+  bool replay_dead_letter(std::string_view id) const {
+    return found(fastsock_bridge_replay_dead_letter(raw_, id.data(), id.size()));
+  }
+
+  /** Drops a dead letter for good; false when there is none with that id. Blocks. */
+  bool drop_dead_letter(std::string_view id) const {
+    return found(fastsock_bridge_drop_dead_letter(raw_, id.data(), id.size()));
   }
 
   /** The books, true in this moment. */
@@ -295,6 +356,15 @@ public:
 
 protected:
   const fastsock_bridge *raw_;
+
+private:
+  static bool found(fastsock_status status) {
+    if (status == FASTSOCK_STATUS_NOT_FOUND) {
+      return false;
+    }
+    detail::check(status);
+    return true;
+  }
 };
 
 /** Whether a hook has decided, by resolving the ticket or by leaving it to the default, or will do so later. */

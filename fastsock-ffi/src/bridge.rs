@@ -25,6 +25,7 @@ use tracing::{Dispatch, dispatcher::DefaultGuard};
 use crate::{
     clients::{self, fastsock_clients},
     config::fastsock_config,
+    dead_letters::{self, fastsock_dead_letters},
     event::{Batch, fastsock_event, fastsock_state},
     guard::{Inside, c_abi, inside},
     hooks::{self, Gate},
@@ -268,6 +269,88 @@ pub unsafe extern "C" fn fastsock_bridge_clients(
     let out = unsafe { text::out(clients, "clients") }?;
     out.put(clients::boxed(entered.core.clients()));
     Ok(())
+}
+
+/// Lists dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received:
+/// at most `limit` (1 to 1000) after the letter `after`; (NULL, 0) begins with the first. Blocks, at most 10 s. CONFIG with the
+/// memory spool, which keeps none; IO or BROKER when the spool cannot be read now. Freed with fastsock_dead_letters_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_dead_letters(
+    bridge: Option<&fastsock_bridge>,
+    after: *const c_char,
+    after_len: usize,
+    limit: usize,
+    letters: *mut *mut fastsock_dead_letters,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(letters, "letters") }?;
+    let after = match after.is_null() && after_len == 0 {
+        true => None,
+        // SAFETY: by contract.
+        false => Some(unsafe { dead_letters::id(after, after_len, "after") }?),
+    };
+    let limit = dead_letters::limit(limit)?;
+    out.put(dead_letters::boxed(
+        entered.core.dead_letters(after, limit)?,
+    ));
+    Ok(())
+}
+
+/// Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
+/// Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Freed with fastsock_string_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_dead_letter_json(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+    json: *mut *mut c_char,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let (out, id) = unsafe {
+        (
+            text::out(json, "json")?,
+            dead_letters::id(id, id_len, "id")?,
+        )
+    };
+    let letter = entered.core.dead_letter(id)?;
+    dead_letters::found(letter.is_some(), id)?;
+    let letter = serde_json::to_vec(&letter)
+        .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
+    out.put(text::give(letter)?);
+    Ok(())
+}
+
+/// Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. OK once the spool has
+/// it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_replay_dead_letter(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let id = unsafe { dead_letters::id(id, id_len, "id") }?;
+    dead_letters::found(entered.core.replay_dead_letter(id)?, id)
+}
+
+/// Drops a dead letter for good. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_drop_dead_letter(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let id = unsafe { dead_letters::id(id, id_len, "id") }?;
+    dead_letters::found(entered.core.drop_dead_letter(id)?, id)
 }
 
 /// Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.

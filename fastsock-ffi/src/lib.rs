@@ -16,6 +16,7 @@
 mod bridge;
 mod clients;
 mod config;
+mod dead_letters;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -35,6 +36,10 @@ pub use clients::{
     fastsock_clients_next,
 };
 pub use config::*;
+pub use dead_letters::{
+    fastsock_dead_letter, fastsock_dead_letters, fastsock_dead_letters_free,
+    fastsock_dead_letters_len, fastsock_dead_letters_next,
+};
 pub use event::*;
 pub use log::*;
 pub use options::*;

@@ -49,6 +49,8 @@ pub enum fastsock_status {
     HOOK = 103,
     /// The time was over before it happened.
     TIMEOUT = 104,
+    /// There is no dead letter with that id, or none is left to be given.
+    NOT_FOUND = 105,
 }
 
 impl fastsock_status {
@@ -72,6 +74,7 @@ impl fastsock_status {
             Self::NULL => c"null",
             Self::HOOK => c"hook",
             Self::TIMEOUT => c"timeout",
+            Self::NOT_FOUND => c"not_found",
         }
     }
 }

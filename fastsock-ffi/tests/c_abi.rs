@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Backend, Device, TempRedis};
+use support::{Backend, Device, Reply, TempRedis};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
@@ -104,6 +104,36 @@ host_safety! {
     a_failed_hook_is_counted_and_never_forwards = "failed_hook";
     logs_come_to_their_own_bridge = "log";
     a_host_that_does_not_poll_makes_devices_wait = "take";
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_replayed_and_dropped() {
+    let c = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &[]);
+    dead_letters(Command::new(c)).await;
+    let cpp = compile("g++", "c++17", "tests/cpp/behaviour.cpp", Link::Shared, &[]);
+    dead_letters(Command::new(cpp)).await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_clean_under_valgrind() {
+    let program = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &[]);
+    dead_letters(valgrind(program)).await;
+}
+
+/// The case that needs a backend which refuses for good, and a directory.
+async fn dead_letters(mut command: Command) {
+    let backend = Backend::start().await;
+    backend.answer_all(Reply::new(400));
+    let directory = tempfile::tempdir().unwrap();
+    command.args(["dead_letters", &backend.url()]);
+    command.arg(directory.path().join("data"));
+    let run = tokio::process::Command::from(command).output().await;
+    let run = run.unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
 }
 
 #[test]

@@ -5,8 +5,17 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 mod toolchain;
 
 /// In the order a reader wants them.
-const SOURCES: [&str; 9] = [
-    "status", "text", "config", "event", "log", "options", "stats", "clients", "bridge",
+const SOURCES: [&str; 10] = [
+    "status",
+    "text",
+    "config",
+    "event",
+    "log",
+    "options",
+    "stats",
+    "clients",
+    "dead_letters",
+    "bridge",
 ];
 
 #[test]

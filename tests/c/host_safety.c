@@ -16,6 +16,7 @@
 #include <time.h>
 
 #define OK FASTSOCK_STATUS_OK
+#define ID "019ac000-0000-7000-8000-000000000000" /* of no dead letter */
 
 /* What the callbacks of a case share with it. */
 struct host {
@@ -219,6 +220,7 @@ static void signals(void) {
 static void child_of_fork(const fastsock_bridge *bridge) {
   char *text = NULL;
   fastsock_clients *clients = NULL;
+  fastsock_dead_letters *letters = NULL;
   fastsock_stats stats;
   fastsock_state state;
   uint16_t port = 0;
@@ -227,6 +229,10 @@ static void child_of_fork(const fastsock_bridge *bridge) {
   CHECK(fastsock_bridge_send(bridge, "dev1", 4, 0, "x", 1, NULL) == forked);
   CHECK(fastsock_bridge_disconnect(bridge, "dev1", 4, 0, NULL, 0) == forked);
   CHECK(fastsock_bridge_clients(bridge, &clients) == forked && clients == NULL);
+  CHECK(fastsock_bridge_dead_letters(bridge, NULL, 0, 1, &letters) == forked && letters == NULL);
+  CHECK(fastsock_bridge_dead_letter_json(bridge, ID, 36, &text) == forked && text == NULL);
+  CHECK(fastsock_bridge_replay_dead_letter(bridge, ID, 36) == forked);
+  CHECK(fastsock_bridge_drop_dead_letter(bridge, ID, 36) == forked);
   CHECK(fastsock_bridge_stats(bridge, &stats, sizeof stats) == forked);
   CHECK(fastsock_bridge_stats_json(bridge, &text) == forked && text == NULL);
   CHECK(fastsock_bridge_state(bridge, &state) == forked);
@@ -441,6 +447,11 @@ static void arguments(void) {
   CHECK(fastsock_bridge_local_addr(bridge, NULL) == null && fastsock_bridge_port(bridge, NULL) == null);
   CHECK(fastsock_bridge_admin_addr(bridge, NULL) == null && fastsock_bridge_resolve_drop(NULL, 1) == null);
   CHECK(fastsock_clients_next(NULL, NULL, 0) == null && fastsock_clients_len(NULL, NULL) == null);
+  CHECK(fastsock_dead_letters_next(NULL, NULL, 0) == null && fastsock_dead_letters_len(NULL, NULL) == null);
+  CHECK(fastsock_dead_letters_free(NULL) == OK && fastsock_bridge_dead_letters(NULL, NULL, 0, 1, NULL) == null);
+  CHECK(fastsock_bridge_dead_letters(bridge, NULL, 0, 1, NULL) == null);
+  CHECK(fastsock_bridge_dead_letter_json(bridge, ID, 36, NULL) == null);
+  CHECK(fastsock_bridge_replay_dead_letter(NULL, ID, 36) == null && fastsock_bridge_drop_dead_letter(NULL, ID, 36) == null);
   /* (NULL, 0) is empty, (NULL, 7) is a mistake */
   CHECK(fastsock_bridge_send(bridge, NULL, 0, 0, "b", 1, NULL) == argument); /* no name is no name */
   CHECK(fastsock_bridge_send(bridge, NULL, 7, 0, "b", 1, NULL) == null);
@@ -782,6 +793,99 @@ static void take(void) {
   close(device);
 }
 
+/* Lists up to `limit` letters after `after`, which may be NULL, until there are `count`. */
+static fastsock_dead_letters *letters_after(const fastsock_bridge *bridge, const char *after, size_t limit, size_t count) {
+  double until = seconds() + 60;
+  for (;;) {
+    fastsock_dead_letters *letters = NULL;
+    size_t len = 0;
+    CHECK(fastsock_bridge_dead_letters(bridge, after, after ? strlen(after) : 0, limit, &letters) == OK);
+    CHECK(fastsock_dead_letters_len(letters, &len) == OK);
+    if (len == count) {
+      return letters;
+    }
+    CHECK(fastsock_dead_letters_free(letters) == OK && seconds() < until);
+    usleep(10000);
+  }
+}
+
+static int is(fastsock_str text, const char *expected) {
+  return text.len == strlen(expected) && memcmp(text.ptr, expected, text.len) == 0;
+}
+
+/* What a backend refuses for good is listed, shown, replayed and dropped; argv[2] is the backend, argv[3] a directory. */
+static void dead_letters(const char *backend, const char *directory) {
+  struct host host;
+  host_init(&host);
+  fastsock_config *config = settings();
+  CHECK(fastsock_config_set(config, "remote_url", backend) == OK);
+  CHECK(fastsock_config_set(config, "spool", "disk") == OK);
+  CHECK(fastsock_config_set(config, "data_dir", directory) == OK);
+  const fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, NULL, &bridge) == OK);
+  int device = device_open(port_of(bridge), "dev1");
+  device_send(device, "one");
+  device_send(device, "two");
+  device_send(device, "three");
+
+  fastsock_dead_letter letter;
+  char ids[3][37] = {{0}};
+  fastsock_dead_letters *letters = letters_after(bridge, NULL, 1000, 3);
+  const char *said[] = {"one", "two", "three"};
+  CHECK(fastsock_dead_letters_next(letters, &letter, 8) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(fastsock_dead_letters_next(letters, NULL, sizeof letter) == FASTSOCK_STATUS_NULL);
+  CHECK(fastsock_dead_letters_len(letters, NULL) == FASTSOCK_STATUS_NULL);
+  for (size_t i = 0; i < 3; i++) {
+    CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == OK);
+    CHECK(is(letter.client_id, "dev1") && is(letter.reason, "rejected") && is(letter.data, said[i]));
+    CHECK(letter.kind == FASTSOCK_KIND_TEXT && letter.status == 400 && letter.attempts == 1 && letter.error.len > 0);
+    CHECK(letter.session_id > 0 && letter.seq == i + 1 && letter.id.len == 36);
+    CHECK(0 < letter.received_ms && letter.received_ms <= letter.first_attempt_ms);
+    CHECK(letter.first_attempt_ms <= letter.last_attempt_ms && letter.last_attempt_ms <= letter.given_up_ms);
+    memcpy(ids[i], letter.id.ptr, 36);
+  }
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_NOT_FOUND);
+  CHECK(fastsock_dead_letters_free(letters) == OK);
+
+  letters = letters_after(bridge, ids[0], 1, 1); /* a page of one */
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == OK && is(letter.id, ids[1]));
+  CHECK(fastsock_dead_letters_free(letters) == OK); /* in the middle */
+
+  char *json = NULL;
+  CHECK(fastsock_bridge_dead_letter_json(bridge, ids[1], 36, &json) == OK);
+  CHECK(strstr(json, "\"data\":\"two\"") != NULL && strstr(json, "\"idempotency-key\"") != NULL);
+  CHECK(fastsock_string_free(json) == OK);
+  CHECK(fastsock_bridge_drop_dead_letter(bridge, ids[1], 36) == OK);
+  json = NULL;
+  fastsock_status none = FASTSOCK_STATUS_NOT_FOUND;
+  CHECK(fastsock_bridge_dead_letter_json(bridge, ids[1], 36, &json) == none && json == NULL);
+  CHECK(strstr(fastsock_last_error(), ids[1]) != NULL);
+  CHECK(fastsock_bridge_drop_dead_letter(bridge, ids[1], 36) == none);
+  CHECK(fastsock_bridge_replay_dead_letter(bridge, ids[1], 36) == none);
+  CHECK(fastsock_bridge_replay_dead_letter(bridge, ids[2], 36) == OK); /* it is refused again */
+  letters = letters_after(bridge, ids[0], 10, 1);
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == OK && is(letter.id, ids[2]));
+  CHECK(fastsock_dead_letters_free(letters) == OK);
+
+  letters = NULL;
+  fastsock_status argument = FASTSOCK_STATUS_ARGUMENT;
+  CHECK(fastsock_bridge_dead_letters(bridge, NULL, 0, 0, &letters) == argument && letters == NULL);
+  CHECK(fastsock_bridge_dead_letters(bridge, NULL, 0, 1001, &letters) == argument);
+  CHECK(fastsock_bridge_dead_letters(bridge, "dev1", 4, 1, &letters) == argument);
+  CHECK(fastsock_bridge_dead_letters(bridge, NULL, 36, 1, &letters) == FASTSOCK_STATUS_NULL);
+  CHECK(fastsock_bridge_replay_dead_letter(bridge, NULL, 0) == argument);
+  CHECK(fastsock_bridge_drop_dead_letter(bridge, NULL, 36) == FASTSOCK_STATUS_NULL);
+  CHECK(fastsock_bridge_dead_letter_json(bridge, "\xff", 1, &json) == argument);
+  stop(bridge);
+  CHECK(fastsock_bridge_replay_dead_letter(bridge, ids[0], 36) == FASTSOCK_STATUS_STOPPED);
+  CHECK(fastsock_bridge_free(bridge) == OK && fastsock_config_free(config) == OK);
+  close(device);
+  const fastsock_bridge *in_memory = start_echo(&host);
+  CHECK(fastsock_bridge_dead_letters(in_memory, NULL, 0, 1, &letters) == FASTSOCK_STATUS_CONFIG && letters == NULL);
+  CHECK(strstr(fastsock_last_error(), "FASTSOCK_SPOOL") != NULL);
+  CHECK(fastsock_bridge_free(in_memory) == OK);
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -804,6 +908,10 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
+  if (argc == 4 && strcmp(argv[1], "dead_letters") == 0) { /* needs a backend */
+    dead_letters(argv[2], argv[3]);
+    return 0;
+  }
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
     if (argc < 2) {
       puts(CASES[i].name);

@@ -45,6 +45,11 @@ AT(fastsock_options, event_capacity, 104);
 AT(fastsock_options, event_capacity_bytes, 112);
 
 SIZE(fastsock_client, 56);
+SIZE(fastsock_dead_letter, 144);
+AT(fastsock_dead_letter, data, 64);
+AT(fastsock_dead_letter, kind, 80);
+AT(fastsock_dead_letter, session_id, 96);
+AT(fastsock_dead_letter, given_up_ms, 136);
 SIZE(fastsock_leftover, 40);
 SIZE(fastsock_log, 64);
 AT(fastsock_log, target, 16);

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <type_traits>
 
 static_assert(!std::is_copy_constructible_v<fastsock::bridge> && !std::is_copy_assignable_v<fastsock::bridge>);
@@ -166,9 +167,47 @@ void events_are_polled() {
   CHECK(bridge.wait(std::chrono::seconds(30)));
 }
 
+void dead_letters_are_listed_shown_replayed_and_dropped(const char *backend, const char *directory) {
+  fastsock::config config = settings();
+  config.set("remote_url", backend).set("spool", "disk").set("data_dir", directory);
+  fastsock::bridge bridge(config);
+  const int device = device_open(bridge.port(), "dev1");
+  device_send(device, "one");
+  device_send(device, "two");
+  const auto wait_for = [&](std::size_t count) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    std::vector<fastsock::dead_letter> letters;
+    while ((letters = bridge.dead_letters()).size() != count) {
+      CHECK(std::chrono::steady_clock::now() < until);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return letters;
+  };
+  const std::vector<fastsock::dead_letter> letters = wait_for(2);
+  const fastsock::dead_letter &one = letters[0];
+  CHECK(one.client_id == "dev1" && one.data == "one" && one.as == fastsock::kind::text && one.reason == "rejected");
+  CHECK(one.status == 400 && one.attempts == 1 && one.seq == 1 && one.received_ms <= one.given_up_ms);
+  const auto second = bridge.dead_letters(one.id, 1);
+  CHECK(second.size() == 1 && second[0].id == letters[1].id);
+  CHECK(bridge.dead_letter_json(one.id).find("\"data\":\"one\"") != std::string::npos);
+  CHECK(bridge.drop_dead_letter(one.id) && !bridge.drop_dead_letter(one.id) && !bridge.replay_dead_letter(one.id));
+  CHECK(bridge.dead_letter_json(one.id).empty());
+  CHECK(bridge.replay_dead_letter(letters[1].id)); // it is refused again
+  CHECK(wait_for(1)[0].id == letters[1].id);
+  CHECK(status_of([&] { (void)bridge.dead_letters("dev1"); }) == FASTSOCK_STATUS_ARGUMENT);
+  const fastsock::bridge in_memory(settings());
+  CHECK(status_of([&] { (void)in_memory.dead_letters(); }) == FASTSOCK_STATUS_CONFIG);
+  bridge.stop();
+  close(device);
+}
+
 } // namespace
 
-int main() {
+int main(int argc, char **argv) {
+  if (argc == 4 && std::string(argv[1]) == "dead_letters") { // needs a backend
+    dead_letters_are_listed_shown_replayed_and_dropped(argv[2], argv[3]);
+    return 0;
+  }
   hooks_that_throw_are_failed_hooks();
   a_host_decides_who_may_connect();
   failures_are_exceptions_with_a_status();

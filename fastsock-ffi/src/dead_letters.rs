@@ -1,0 +1,180 @@
+//! `fastsock_dead_letters`: uplinks that were given up and kept, as a list to walk through.
+
+use std::ffi::{c_char, c_void};
+
+use fastsock::DeadLetter;
+use macro_rules_attribute::apply;
+use safer_ffi::derive_ReprC;
+use uuid::Uuid;
+
+use crate::{
+    bridge::{whole, write_sized},
+    guard::c_abi,
+    status::{Failure, fastsock_status},
+    text::{self, fastsock_kind, fastsock_str, unix_ms},
+};
+
+/// A part of the dead letters as they were in one moment.
+#[derive_ReprC]
+#[repr(opaque)]
+#[derive(Debug)]
+pub struct fastsock_dead_letters {
+    rows: std::vec::IntoIter<DeadLetter>,
+    current: Option<(DeadLetter, String)>,
+}
+
+/// One dead letter. What it points to is valid until the next call for the same list.
+#[derive_ReprC]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fastsock_dead_letter {
+    /// The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
+    pub id: fastsock_str,
+    /// Who said it.
+    pub client_id: fastsock_str,
+    /// Why it was given up: "rejected", "poison" or "too_old".
+    pub reason: fastsock_str,
+    /// What went wrong at last, in words.
+    pub error: fastsock_str,
+    /// What was said.
+    pub data: fastsock_str,
+    /// How it was said: a fastsock_kind.
+    pub kind: u32,
+    /// The HTTP status that the backend answered last; 0 when it did not answer.
+    pub status: u32,
+    /// POSTs made of it since this process took it or found it in the spool.
+    pub attempts: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The session it came over.
+    pub session_id: u64,
+    /// Its number within the session, from 1.
+    pub seq: u64,
+    /// When it was read, in milliseconds since 1970.
+    pub received_ms: u64,
+    /// When its first attempt began, in milliseconds since 1970; 0 when there was none.
+    pub first_attempt_ms: u64,
+    /// When its last attempt ended, in milliseconds since 1970; 0 when there was none.
+    pub last_attempt_ms: u64,
+    /// When it was given up, in milliseconds since 1970.
+    pub given_up_ms: u64,
+}
+
+/// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_dead_letters_next(
+    letters: Option<&mut fastsock_dead_letters>,
+    letter: *mut fastsock_dead_letter,
+    letter_size: usize,
+) -> fastsock_status {
+    let letters = letters.ok_or_else(|| Failure::null("letters"))?;
+    if letter.is_null() {
+        return Err(Failure::null("letter"));
+    }
+    whole(letter_size, size_of::<fastsock_dead_letter>(), "letter")?;
+    let next = letters.rows.next();
+    let next =
+        next.ok_or_else(|| Failure::new(fastsock_status::NOT_FOUND, "no further dead letter"))?;
+    let id = next.uplink.id.to_string();
+    let (next, id) = letters.current.insert((next, id));
+    let view = fastsock_dead_letter::of(next, id);
+    // SAFETY: by contract `letter_size` bytes can be written.
+    unsafe { write_sized(&view, letter, letter_size) };
+    Ok(())
+}
+
+/// Says how many letters are left to be given.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_dead_letters_len(
+    letters: Option<&fastsock_dead_letters>,
+    len: *mut usize,
+) -> fastsock_status {
+    let letters = letters.ok_or_else(|| Failure::null("letters"))?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(len, "len") }?;
+    out.put(letters.rows.len());
+    Ok(())
+}
+
+/// Frees a list. NULL is nothing to free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_dead_letters_free(
+    letters: *mut fastsock_dead_letters,
+) -> fastsock_status {
+    if !letters.is_null() {
+        // SAFETY: by contract it came from `boxed` and is not used again.
+        drop(unsafe { Box::from_raw(letters) });
+    }
+    Ok(())
+}
+
+impl fastsock_dead_letter {
+    fn of(letter: &DeadLetter, id: &str) -> Self {
+        let uplink = &letter.uplink;
+        let kind = match uplink.payload.is_text() {
+            true => fastsock_kind::TEXT,
+            false => fastsock_kind::BINARY,
+        };
+        Self {
+            id: fastsock_str::of(id),
+            client_id: fastsock_str::of(uplink.client_id.as_str()),
+            reason: fastsock_str::of(letter.reason.as_str()),
+            error: fastsock_str::of(&letter.error),
+            data: fastsock_str::of(uplink.payload.as_bytes()),
+            kind: kind as u32,
+            status: letter.status.unwrap_or_default().into(),
+            attempts: letter.attempts,
+            reserved: 0,
+            session_id: uplink.session_id.0,
+            seq: uplink.seq,
+            received_ms: unix_ms(uplink.received_at),
+            first_attempt_ms: letter.first_attempt_at.map_or(0, unix_ms),
+            last_attempt_ms: letter.last_attempt_at.map_or(0, unix_ms),
+            given_up_ms: unix_ms(letter.given_up_at),
+        }
+    }
+}
+
+pub(crate) fn boxed(letters: Vec<DeadLetter>) -> *mut fastsock_dead_letters {
+    Box::into_raw(Box::new(fastsock_dead_letters {
+        rows: letters.into_iter(),
+        current: None,
+    }))
+}
+
+/// How many letters one list may have.
+pub(crate) fn limit(limit: usize) -> Result<usize, Failure> {
+    match limit {
+        1..=LIMIT_MAX => Ok(limit),
+        _ => Err(Failure::argument(format!(
+            "limit: {limit} is not allowed; give 1 to {LIMIT_MAX}"
+        ))),
+    }
+}
+
+/// The id of a letter.
+///
+/// # Safety
+/// As [`text::bytes`].
+pub(crate) unsafe fn id(ptr: *const c_char, len: usize, what: &str) -> Result<Uuid, Failure> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { text::bytes(ptr.cast::<c_void>(), len, what) }?;
+    Uuid::try_parse_ascii(bytes)
+        .map_err(|_| Failure::argument(format!("{what}: give the UUID of a dead letter")))
+}
+
+/// Success if there was such a letter.
+pub(crate) fn found(was_there: bool, id: Uuid) -> Result<(), Failure> {
+    match was_there {
+        true => Ok(()),
+        false => Err(Failure::new(
+            fastsock_status::NOT_FOUND,
+            format!("there is no dead letter {id}"),
+        )),
+    }
+}
+
+const LIMIT_MAX: usize = 1000;
