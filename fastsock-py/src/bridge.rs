@@ -13,7 +13,7 @@ use crate::{
     dispatcher,
     error::bad_argument,
     hooks::HookSet,
-    objects::{Client, Leftover, Ticket},
+    objects::{Client, DeadLetter, Leftover, Ticket},
     run::Wants,
     settings::Settings,
 };
@@ -178,6 +178,40 @@ impl Bridge {
     /// Everyone who is connected here, in no order.
     fn clients(&self) -> PyResult<Vec<Client>> {
         self.core.clients()
+    }
+
+    /// Dead letters: uplinks that a durable spool keeps although the backend or time gave them up. In the order in which they
+    /// were received; at most limit (1 to 1000), from the first after the id after.
+    ///
+    /// Raises ConfigError with the memory spool, which keeps none; OsError or BrokerError when the spool cannot be read now.
+    /// Blocks at most 10 seconds, with the interpreter let go; so do the next three.
+    #[pyo3(signature = (after=None, limit=100))]
+    fn dead_letters(
+        &self,
+        py: Python<'_>,
+        after: Option<&str>,
+        limit: i64,
+    ) -> PyResult<Vec<DeadLetter>> {
+        self.core.dead_letters(py, after, limit)
+    }
+
+    /// The dead letter with this id; None when there is none. Raises as dead_letters().
+    #[pyo3(signature = (id, /))]
+    fn dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<Option<DeadLetter>> {
+        self.core.dead_letter(py, id)
+    }
+
+    /// Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. True once the spool
+    /// has it as an uplink; False when there is no such letter. Raises as dead_letters(), and StoppedError.
+    #[pyo3(signature = (id, /))]
+    fn replay_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        self.core.replay_dead_letter(py, id)
+    }
+
+    /// Drops a dead letter for good; False when there is no such letter. Raises as dead_letters().
+    #[pyo3(signature = (id, /))]
+    fn drop_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        self.core.drop_dead_letter(py, id)
     }
 
     /// The books: {"uplink": ..., "downlink": ..., "sessions": ..., "counters": ..., "python": ...}.

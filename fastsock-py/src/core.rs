@@ -16,11 +16,12 @@ use pyo3::{
     prelude::*,
     types::PyDict,
 };
+use uuid::Uuid;
 
 use crate::{
     answer::{client_id, payload},
     error::{bad_argument, exception, forked, not_running, raised},
-    objects::{Client, Leftover, Ticket, host_port},
+    objects::{Client, DeadLetter, Leftover, Ticket, host_port},
     run::{Hold, Run, SLACK, STOP_TIME, Wants},
     settings::Settings,
 };
@@ -154,6 +155,40 @@ impl Core {
             .collect())
     }
 
+    /// Dead letters after one. Blocks, with the interpreter let go; so do the next three.
+    pub(crate) fn dead_letters(
+        &self,
+        py: Python<'_>,
+        after: Option<&str>,
+        limit: i64,
+    ) -> PyResult<Vec<DeadLetter>> {
+        let limit = usize::try_from(limit).ok();
+        let limit = limit.filter(|n| (1..=LETTERS_MAX).contains(n));
+        let limit = limit.ok_or_else(|| bad_argument("limit: give 1 to 1000"))?;
+        let (run, after) = (self.run()?, after.map(letter_id).transpose()?);
+        let letters = py.detach(|| run.bridge.dead_letters(after, limit));
+        let letters = letters.map_err(|e| raised(&e))?;
+        Ok(letters.into_iter().map(DeadLetter).collect())
+    }
+
+    pub(crate) fn dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<Option<DeadLetter>> {
+        let (run, id) = (self.run()?, letter_id(id)?);
+        let letter = py.detach(|| run.bridge.dead_letter(id));
+        Ok(letter.map_err(|e| raised(&e))?.map(DeadLetter))
+    }
+
+    pub(crate) fn replay_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let (run, id) = (self.run()?, letter_id(id)?);
+        py.detach(|| run.bridge.replay_dead_letter(id))
+            .map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn drop_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        let (run, id) = (self.run()?, letter_id(id)?);
+        py.detach(|| run.bridge.drop_dead_letter(id))
+            .map_err(|e| raised(&e))
+    }
+
     /// The books of the core, and what this side counts.
     pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let run = self.run()?;
@@ -237,12 +272,20 @@ pub(crate) fn name(sent: Sent) -> &'static str {
     }
 }
 
+/// The id of a dead letter.
+fn letter_id(id: &str) -> PyResult<Uuid> {
+    id.parse()
+        .map_err(|_| bad_argument(format!("{id:?} is not the id of a dead letter, a UUID")))
+}
+
 /// A time from Python.
 pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds.min(MAX_SECONDS))
         .map_err(|_| bad_argument(format!("a timeout is 0 or more seconds, not {seconds}")))
 }
 
+/// How many dead letters one call may give.
+const LETTERS_MAX: usize = 1000;
 const KICKED: u16 = 4510;
 /// More than a century; beyond, adding it to a clock could overflow.
 const MAX_SECONDS: f64 = 4e9;

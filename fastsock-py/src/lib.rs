@@ -37,7 +37,8 @@ mod _fastsock {
         command::run_command,
         loopside::LoopBridge,
         objects::{
-            Client, ConnectRequest, DropAction, Later, Leftover, Replace, Reply, Ticket, Uplink,
+            Client, ConnectRequest, DeadLetter, DropAction, Later, Leftover, Replace, Reply,
+            Ticket, Uplink,
         },
         run::stop_all,
         settings::setting_table,

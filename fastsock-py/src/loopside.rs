@@ -18,7 +18,7 @@ use crate::{
     answer::{Question, client_id, payload},
     core::{Core, name, seconds},
     error::{bad_argument, raised, report},
-    objects::{Client, ConnectRequest, Leftover, Ticket, Uplink},
+    objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
     run::{STOP_TIME, Wants},
     settings::Settings,
     words,
@@ -27,7 +27,7 @@ use crate::{
 /// A send's number, and what came of it.
 type Answered = (u64, fastsock::Result<fastsock::Sent>);
 
-/// The native side of an AsyncBridge. Nothing in it blocks.
+/// The native side of an AsyncBridge. Nothing in it blocks but what says so.
 #[pyclass(frozen, weakref, module = "fastsock._fastsock")]
 pub struct LoopBridge {
     core: Core,
@@ -233,6 +233,29 @@ impl LoopBridge {
 
     fn clients(&self) -> PyResult<Vec<Client>> {
         self.core.clients()
+    }
+
+    /// This and the next three block, with the interpreter let go: for a thread beside the loop.
+    #[pyo3(signature = (after, limit))]
+    fn dead_letters(
+        &self,
+        py: Python<'_>,
+        after: Option<&str>,
+        limit: i64,
+    ) -> PyResult<Vec<DeadLetter>> {
+        self.core.dead_letters(py, after, limit)
+    }
+
+    fn dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<Option<DeadLetter>> {
+        self.core.dead_letter(py, id)
+    }
+
+    fn replay_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        self.core.replay_dead_letter(py, id)
+    }
+
+    fn drop_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
+        self.core.drop_dead_letter(py, id)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

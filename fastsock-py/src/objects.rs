@@ -113,6 +113,109 @@ impl Uplink {
     }
 }
 
+/// An uplink that was given up, kept by a durable spool until it is replayed, dropped, or too old.
+///
+/// Attributes are made when they are read. Times are seconds since 1970.
+#[pyclass(frozen, module = "fastsock")]
+pub struct DeadLetter(pub(crate) fastsock::DeadLetter);
+
+#[pymethods]
+impl DeadLetter {
+    /// The UUID of the uplink, which was the Idempotency-Key of every attempt: what the calls of a bridge take.
+    #[getter]
+    fn id(&self) -> String {
+        self.0.uplink.id.to_string()
+    }
+
+    /// Who said it.
+    #[getter]
+    fn client_id(&self) -> &str {
+        self.0.uplink.client_id.as_str()
+    }
+
+    /// The message itself.
+    #[getter]
+    fn uplink(&self) -> Uplink {
+        Uplink::new(self.0.uplink.clone(), None)
+    }
+
+    /// What was said, as bytes.
+    #[getter]
+    fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.uplink.payload.as_bytes())
+    }
+
+    /// What was said, as text; what is not UTF-8 becomes U+FFFD.
+    #[getter]
+    fn text<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        PyString::new(py, &self.0.uplink.payload.to_text())
+    }
+
+    /// Why it was given up: "rejected", "poison" or "too_old".
+    #[getter]
+    fn reason(&self) -> &'static str {
+        self.0.reason.as_str()
+    }
+
+    /// The HTTP status the backend answered last; None when it did not answer.
+    #[getter]
+    fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// What went wrong at last, in words.
+    #[getter]
+    fn error(&self) -> &str {
+        &self.0.error
+    }
+
+    /// POSTs made of it since this process took it or found it in the spool.
+    #[getter]
+    fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// When it was read.
+    #[getter]
+    fn received_at(&self) -> f64 {
+        unix_seconds(self.0.uplink.received_at)
+    }
+
+    /// When its first attempt began; None when there was none.
+    #[getter]
+    fn first_attempt_at(&self) -> Option<f64> {
+        self.0.first_attempt_at.map(unix_seconds)
+    }
+
+    /// When its last attempt ended; None when there was none.
+    #[getter]
+    fn last_attempt_at(&self) -> Option<f64> {
+        self.0.last_attempt_at.map(unix_seconds)
+    }
+
+    /// When it was given up.
+    #[getter]
+    fn given_up_at(&self) -> f64 {
+        unix_seconds(self.0.given_up_at)
+    }
+
+    /// The headers of its last POST; values that may be secret are ***.
+    #[getter]
+    fn headers(&self) -> Vec<(String, String)> {
+        self.0.headers.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<DeadLetter {} of {:?}: {} after {} attempts>",
+            self.id(),
+            self.client_id(),
+            self.reason(),
+            self.attempts()
+        )
+    }
+}
+
 /// One connected device.
 #[pyclass(frozen, module = "fastsock")]
 pub struct Client(pub(crate) fastsock::Client);

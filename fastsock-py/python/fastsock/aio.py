@@ -23,7 +23,7 @@ from typing import (
     Union,
 )
 
-from fastsock._fastsock import Client, ConnectRequest, Later, Leftover, LoopBridge, Ticket, Uplink
+from fastsock._fastsock import Client, ConnectRequest, DeadLetter, Later, Leftover, LoopBridge, Ticket, Uplink
 from fastsock.errors import Reject, StoppedError, TicketError
 from fastsock.types import Admission, Config, Payload, Sent, UplinkAction
 from fastsock.words import CloseReason, State
@@ -151,6 +151,26 @@ class AsyncBridge:
     def clients(self) -> List[Client]:
         """Everyone who is connected here, in no order."""
         return self._native.clients()
+
+    async def dead_letters(self, after: Optional[str] = None, limit: int = 100) -> List[DeadLetter]:
+        """Dead letters, at most limit after the id after, as Bridge.dead_letters() gives them.
+
+        This and the next three wait for the spool on a thread of the loop's executor, at most 10 seconds. Cancelled, they leave
+        it unsaid whether it was done.
+        """
+        return await asyncio.to_thread(self._native.dead_letters, after, limit)
+
+    async def dead_letter(self, id: str, /) -> Optional[DeadLetter]:
+        """The dead letter with this id; None when there is none."""
+        return await asyncio.to_thread(self._native.dead_letter, id)
+
+    async def replay_dead_letter(self, id: str, /) -> bool:
+        """Delivers a dead letter again, as Bridge.replay_dead_letter() does; False when there is no such letter."""
+        return await asyncio.to_thread(self._native.replay_dead_letter, id)
+
+    async def drop_dead_letter(self, id: str, /) -> bool:
+        """Drops a dead letter for good; False when there is no such letter."""
+        return await asyncio.to_thread(self._native.drop_dead_letter, id)
 
     def stats(self) -> Dict[str, Any]:
         """The books, as Bridge.stats() has them."""
