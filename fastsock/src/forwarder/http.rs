@@ -218,7 +218,7 @@ fn batch_body(batch: &[Member], binary: UplinkBinary) -> (Uuid, Bytes) {
         _ => {
             let digest: [u8; 32] = digest.finalize().into();
             let (id, _) = digest.split_first_chunk().expect("16 of 32 bytes");
-            uuid::Builder::from_custom_bytes(*id).into_uuid()
+            Uuid::new_v8(*id)
         }
     };
     (id, body.into())

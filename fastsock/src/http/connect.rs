@@ -67,7 +67,10 @@ impl Connector {
         )?;
         // A proxy learns nothing of who we are.
         let plain = client_config(files.clone(), None)?;
-        let mut tls = client_config(files, identity)?;
+        let mut tls = match identity {
+            None => plain.clone(),
+            Some(_) => client_config(files, identity)?,
+        };
         let offers_http2 = config.remote_http2 == Http2::Auto;
         if offers_http2 {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

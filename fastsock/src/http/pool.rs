@@ -142,9 +142,15 @@ impl Pool {
         if self.tasks.is_stopping() {
             return Err("the connections are closed".into());
         }
-        if let Some(kept) = origin.take() {
-            return Ok((kept, true));
+        match origin.take() {
+            Some(kept) => Ok((kept, true)),
+            // Boxed, so that a request on a kept connection does not carry the room that connecting takes.
+            None => Box::pin(self.connect(origin)).await,
         }
+    }
+
+    /// Opens a connection, or waits for the one that another opens for all.
+    async fn connect(&self, origin: &Origin) -> Result<(Connection, bool), BoxError> {
         #[cfg(feature = "tls")]
         if self.connector.may_be_http2(&origin.uri) && !origin.kept.lock().is_http1 {
             let opening = origin.opening.lock().await;
