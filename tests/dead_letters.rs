@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use support::{Answer, Backend, Device, Gateway, GatewayBuilder, Reply, call, eventually, get};
+use support::{
+    Answer, Backend, Device, Gateway, GatewayBuilder, Reply, TempRedis, call, eventually, get,
+};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const LETTERS: &str = "/api/v1/dead-letters";
@@ -100,6 +102,40 @@ async fn a_replayed_letter_is_delivered_under_its_key_and_a_dropped_one_never() 
     assert_eq!(replay(admin, &lines[0]).await.status, 200);
     backend.wait_for(7).await;
     assert_eq!(wait_letters(admin, 1).await[0]["id"], lines[0]["id"]);
+}
+
+#[tokio::test]
+async fn letters_in_redis_are_seen_from_every_gateway() {
+    let redis = TempRedis::new().await;
+    let backend = refusing().await;
+    let builder = || {
+        on_disk(&backend)
+            .var("FASTSOCK_BROKER", "redis")
+            .var("REDIS_PORT", redis.port().to_string())
+            .var("FASTSOCK_SPOOL", "redis")
+    };
+    let (one, other) = (builder().start().await, builder().start().await);
+    let mut device = Device::connect(one.addr(), "dev1").await;
+    device.send("one").await;
+    device.send("two").await;
+    let lines = wait_letters(one.admin_addr(), 2).await;
+    let admin = other.admin_addr();
+    assert_eq!(wait_letters(admin, 2).await, lines);
+    let whole = get(admin, &path_of(&lines[0])).await.json();
+    assert_eq!(
+        (&whole["data"], &whole["status"]),
+        (&json!("one"), &json!(400))
+    );
+
+    let dropped = call(admin, "DELETE", &path_of(&lines[0]), &[], "").await;
+    assert_eq!(dropped.status, 200);
+    backend.answer_all(Reply::new(200));
+    assert_eq!(replay(admin, &lines[1]).await.status, 200);
+    assert_eq!(backend.wait_delivered("dev1", 1).await, ["two"]);
+    assert_eq!(
+        letters(one.admin_addr(), "").await["dead_letters"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -336,12 +372,13 @@ async fn letters(admin: SocketAddr, query: &str) -> Value {
     answer.json()
 }
 
-/// Waits until there are so many. Their outlines.
+/// Waits until there are so many. Their outlines. A spool in Redis may be connecting yet.
 async fn wait_letters(admin: SocketAddr, count: usize) -> Vec<Value> {
     eventually(&format!("{count} dead letters"), async || {
-        let list = letters(admin, "?limit=1000").await;
-        let lines = list["dead_letters"].as_array().unwrap().clone();
-        (lines.len() == count).then_some(lines)
+        let answer = get(admin, &format!("{LETTERS}?limit=1000")).await;
+        assert!([200, 503].contains(&answer.status), "{}", answer.text());
+        let lines = answer.json()["dead_letters"].as_array().cloned();
+        lines.filter(|lines| lines.len() == count)
     })
     .await
 }
