@@ -40,7 +40,7 @@ pub(crate) fn read(client_id: ClientId, bytes: &[u8]) -> Option<Uplink> {
     let content = Bytes::copy_from_slice(payload);
     let payload = match head[1] {
         0 => Payload::binary(content),
-        1 => Payload::checked_text(content),
+        1 if std::str::from_utf8(&content).is_ok() => Payload::checked_text(content),
         _ => return None,
     };
     let number = |from: usize| Some(u64::from_be_bytes(head[from..from + 8].try_into().ok()?));
