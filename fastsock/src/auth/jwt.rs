@@ -1,7 +1,7 @@
 //! JSON Web Tokens (RFC 7519, with RFC 8725 in mind): whose key has signed one, for whom it is, and how long it is good.
 
 mod jwks;
-mod key;
+pub(crate) mod key;
 
 use std::{
     sync::Arc,
@@ -82,7 +82,7 @@ impl Jwt {
         }))
     }
 
-    async fn decide(&self, token: &str) -> Result<Admitted, Denied> {
+    pub(crate) async fn decide(&self, token: &str) -> Result<Admitted, Denied> {
         let payload = match self.verify(token) {
             Err(fault @ Fault::UnknownKey { .. }) => match &self.jwks {
                 Some(jwks) => {

@@ -155,7 +155,7 @@ fn read(path: &Path) -> Result<(Known, Stamp), String> {
 }
 
 /// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over.
-fn parse(text: &str) -> Result<Known, String> {
+pub(crate) fn parse(text: &str) -> Result<Known, String> {
     let mut known = Known::new();
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: &str| format!("line {}: {what}", index + 1);

@@ -5,21 +5,29 @@
 //! the same bytes that is written for being obviously right, not fast.
 
 mod answers;
+#[cfg(feature = "jwt")]
+mod auth;
+mod envelope;
 mod frames;
 mod head;
 mod proxy;
 #[cfg(feature = "redis")]
 mod redis;
 mod settings;
+mod spool;
 
+#[cfg(feature = "jwt")]
+pub use self::auth::tokens_and_keys;
 #[cfg(feature = "redis")]
 pub use self::redis::{channel_names, redis_url};
 pub use self::{
     answers::{admin_message, backend_answer},
+    envelope::ack_envelope,
     frames::frames,
     head::{request_head, token},
     proxy::proxy_header,
     settings::config,
+    spool::spool_record,
 };
 
 /// A target: the name of its corpus, and what takes the bytes.
@@ -27,6 +35,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    ("ack_envelope", ack_envelope),
     ("admin_message", admin_message),
     ("backend_answer", backend_answer),
     #[cfg(feature = "redis")]
@@ -37,7 +46,10 @@ pub const TARGETS: &[Target] = &[
     #[cfg(feature = "redis")]
     ("redis_url", redis_url),
     ("request_head", request_head),
+    ("spool_record", spool_record),
     ("token", token),
+    #[cfg(feature = "jwt")]
+    ("tokens_and_keys", tokens_and_keys),
 ];
 
 /// Takes the first byte off: what it chooses is up to the target.
@@ -124,6 +136,9 @@ mod tests {
         b"FASTSOCK_ADMIN_TOKEN=\x01",
         b"Retry-After",
         b"Sun, 06 Nov 1994 08:49:37 GMT",
+        b"{\"sub\":\"dev1\",\"aud\":\"here\",\"exp\":99999999999}",
+        b"{\"alg\":\"HS256\"}",
+        b"{\"id\":\"1\",\"data\":\"aGk=\",\"encoding\":\"base64\"}",
         b"//h:1/p?q#f",
         b"*?[a]\\",
         b"\0",

@@ -15,7 +15,7 @@ use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A key for one algorithm: what a token says of itself only has to match.
-pub(super) struct Key {
+pub(crate) struct Key {
     id: Option<String>,
     algorithm: Algorithm,
     material: Material,
@@ -116,7 +116,7 @@ fn decode(part: &str) -> Result<Vec<u8>, Fault> {
 ///
 /// # Errors
 /// `Config`, naming the variable and not the value.
-pub(super) fn from_text(text: &str) -> Result<Vec<Key>> {
+pub(crate) fn from_text(text: &str) -> Result<Vec<Key>> {
     let bad = |what: &str| {
         let text = format!("FASTSOCK_AUTH_JWT_KEY: {what}");
         Error::new(ErrorKind::Config, text)
@@ -141,7 +141,7 @@ pub(super) fn from_text(text: &str) -> Result<Vec<Key>> {
 }
 
 /// The keys of a JWK set that can be used here; others are passed over (RFC 7517 §5).
-pub(super) fn from_jwks(text: &[u8]) -> Result<Vec<Key>, &'static str> {
+pub(crate) fn from_jwks(text: &[u8]) -> Result<Vec<Key>, &'static str> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
