@@ -71,6 +71,11 @@ deny: ## Licences, bans and sources of all dependencies
 smoke: build ## The release build starts, serves and stops
 	@scripts/smoke $(TARGET)/release/fastsock
 
+.PHONY: attack
+attack: ## A minute of hostile sockets against the release build: latency and memory of the good ones
+	@scripts/setup test
+	FASTSOCK_ATTACK_SECONDS=$(or $(SECONDS),60) $(CARGO) test --release --locked -p fastsock-tests --test attack -- --nocapture
+
 bench: bench-build ## The tables of speed and memory; VS=path/to/other/fastsock adds the ratio
 	$(BENCH) $(ARGS)
 

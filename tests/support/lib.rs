@@ -12,6 +12,7 @@
 //! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
 //! | [`TempCluster`] | a Redis Cluster of the test's own |
 //! | [`Gateway`] | the `fastsock` binary as a process |
+//! | [`Storm`] | hostile sockets of many kinds |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
 //! | [`is_alone`] | a process of its own for one test |
 //! | [`Authority`] | a certificate authority for the TLS variants |
@@ -36,6 +37,7 @@ mod process;
 mod proxy;
 mod raw_device;
 mod redis;
+mod storm;
 mod tls;
 mod wait;
 
@@ -53,6 +55,7 @@ pub use self::{
     proxy::Proxy,
     raw_device::{End, RawDevice},
     redis::{RedisBuilder, TempRedis, TempSentinel},
+    storm::{Fate, Storm, Tally},
     tls::{Authority, Identity},
     wait::{DEADLINE, Settled, eventually, eventually_within, within},
 };

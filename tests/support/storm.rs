@@ -25,15 +25,15 @@ pub struct Storm {
 pub struct Tally {
     /// The kind, in a few words.
     pub kind: &'static str,
-    /// How often each end came.
-    pub ends: BTreeMap<End, u64>,
-    /// The ends it may have.
-    pub allowed: &'static [End],
+    /// How often each fate came.
+    pub fates: BTreeMap<Fate, u64>,
+    /// The fates it may have.
+    pub allowed: &'static [Fate],
 }
 
 /// How a hostile socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
+pub enum Fate {
     /// Answered with an HTTP status other than 101.
     Refused(u16),
     /// Closed with a close code.
@@ -46,7 +46,7 @@ pub enum End {
     Left,
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(f, "{status}"),
@@ -60,9 +60,10 @@ impl fmt::Display for End {
 
 impl Tally {
     /// The ends that it should not have had.
-    pub fn surprises(&self) -> Vec<(End, u64)> {
-        let ends = self.ends.iter().map(|(end, count)| (*end, *count));
-        ends.filter(|(end, _)| *end != End::Left && !self.allowed.contains(end))
+    pub fn surprises(&self) -> Vec<(Fate, u64)> {
+        let fates = self.fates.iter().map(|(end, count)| (*end, *count));
+        fates
+            .filter(|(end, _)| *end != Fate::Left && !self.allowed.contains(end))
             .collect()
     }
 }
@@ -70,7 +71,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:24}", self.kind)?;
-        self.ends
+        self.fates
             .iter()
             .try_for_each(|(end, count)| write!(f, "  {count} {end}"))
     }
@@ -97,7 +98,9 @@ impl Storm {
     pub fn end(self) -> Vec<Tally> {
         self.is_over.store(true, Relaxed);
         let tallies = self.threads.into_iter().map(|thread| thread.join());
-        tallies.map(|tally| tally.expect("a thread that ends")).collect()
+        tallies
+            .map(|tally| tally.expect("a thread that ends"))
+            .collect()
     }
 }
 
@@ -114,7 +117,7 @@ struct Kind {
     /// What it says at its turns, counted from 0; `None`: that was all.
     says: fn(usize) -> Option<Vec<u8>>,
     then: Then,
-    allowed: &'static [End],
+    allowed: &'static [Fate],
 }
 
 /// What it does when all is said.
@@ -128,53 +131,53 @@ enum Then {
     Reset,
 }
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
-
 static KINDS: &[Kind] = &[
     Kind {
         name: "says nothing",
         at_once: 64,
         says: |_| None,
-        allowed: &[End::Dropped, End::Reset],
+        allowed: &[Fate::Dropped, Fate::Reset],
         ..Kind::STRANGER
     },
     Kind {
         name: "slow head",
         at_once: 64,
-        pace: MS(300),
+        pace: Duration::from_millis(300),
         says: |turn| HEAD.as_bytes().get(turn).map(|byte| vec![*byte]),
-        allowed: &[End::Dropped, End::Reset],
+        allowed: &[Fate::Dropped, Fate::Reset],
         ..Kind::STRANGER
     },
     Kind {
         name: "many fields",
         says: |turn| (turn == 0).then(|| format!("{HEAD}{}", "a: b\r\n".repeat(1000)).into_bytes()),
-        allowed: &[End::Refused(431)],
+        allowed: &[Fate::Refused(431)],
         ..Kind::STRANGER
     },
     Kind {
         name: "long field",
         says: |turn| (turn < 8).then(|| [HEAD.as_bytes(), &[b'x'; 8192]].concat()),
-        allowed: &[End::Refused(431), End::Refused(400)],
+        allowed: &[Fate::Refused(431), Fate::Refused(400)],
         ..Kind::STRANGER
     },
     Kind {
         name: "half a head, half closed",
         says: |turn| (turn == 0).then(|| HEAD[..40].into()),
         then: Then::HalfClose,
-        allowed: &[End::Dropped],
+        allowed: &[Fate::Dropped],
         ..Kind::STRANGER
     },
     Kind {
         name: "pipelined GETs",
         says: |turn| (turn == 0).then(|| "GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(50).into()),
-        allowed: &[End::Refused(426)],
+        allowed: &[Fate::Refused(426)],
         ..Kind::STRANGER
     },
     Kind {
         name: "TLS to the plain port",
-        says: |turn| (turn == 0).then(|| [&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 506]].concat()),
-        allowed: &[End::Refused(400)],
+        says: |turn| {
+            (turn == 0).then(|| [&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 506]].concat())
+        },
+        allowed: &[Fate::Refused(400)],
         ..Kind::STRANGER
     },
     Kind {
@@ -198,13 +201,13 @@ static KINDS: &[Kind] = &[
         seat: Some("half"),
         says: |_| None,
         then: Then::HalfClose,
-        allowed: &[End::Dropped],
+        allowed: &[Fate::Dropped],
         ..Kind::STRANGER
     },
     Kind {
         name: "a byte at a time",
         at_once: 64,
-        pace: MS(1000),
+        pace: Duration::from_millis(1000),
         seat: Some("slow"),
         says: |turn| frame(0x81, &[b'x'; 100]).get(turn).map(|byte| vec![*byte]),
         allowed: &[],
@@ -216,31 +219,35 @@ static KINDS: &[Kind] = &[
         seat: Some("pings"),
         reads: false,
         says: |_| Some(frame(0x89, &[b'p'; 125]).repeat(500)),
-        allowed: &[End::Reset],
+        allowed: &[Fate::Reset],
         ..Kind::STRANGER
     },
     Kind {
         name: "a message in crumbs",
         seat: Some("crumbs"),
-        says: |turn| Some(match turn {
-            0 => frame(0x01, b"x"),
-            _ => frame(0x00, b"x").repeat(4000),
-        }),
-        allowed: &[End::Closed(1009)],
+        says: |turn| {
+            Some(match turn {
+                0 => frame(0x01, b"x"),
+                _ => frame(0x00, b"x").repeat(4000),
+            })
+        },
+        allowed: &[Fate::Closed(1009)],
         ..Kind::STRANGER
     },
     Kind {
         name: "claims 2^62 bytes",
         seat: Some("huge"),
         says: |turn| (turn == 0).then(|| [&[0x82, 0xff, 0x40][..], &[0; 11]].concat()),
-        allowed: &[End::Closed(1009)],
+        allowed: &[Fate::Closed(1009)],
         ..Kind::STRANGER
     },
     Kind {
         name: "claims all it may, waits",
         at_once: 64,
         seat: Some("claims"),
-        says: |turn| (turn == 0).then(|| [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0; 5]].concat()),
+        says: |turn| {
+            (turn == 0).then(|| [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0; 5]].concat())
+        },
         allowed: &[],
         ..Kind::STRANGER
     },
@@ -249,36 +256,37 @@ static KINDS: &[Kind] = &[
         at_once: 8,
         seat: Some("greedy"),
         reads: false,
-        says: |_| None,
-        allowed: &[End::Reset],
+        says: |turn| (turn < 150).then(Vec::new),
+        then: Then::Reset,
+        allowed: &[Fate::Reset],
         ..Kind::STRANGER
     },
     Kind {
         name: "bad UTF-8",
         seat: Some("utf8"),
         says: |turn| (turn == 0).then(|| frame(0x81, b"\xc3\x28")),
-        allowed: &[End::Closed(1007)],
+        allowed: &[Fate::Closed(1007)],
         ..Kind::STRANGER
     },
     Kind {
         name: "no mask",
         seat: Some("mask"),
         says: |turn| (turn == 0).then(|| vec![0x81, 1, b'x']),
-        allowed: &[End::Closed(1002)],
+        allowed: &[Fate::Closed(1002)],
         ..Kind::STRANGER
     },
     Kind {
         name: "reserved bits, opcodes",
         seat: Some("bits"),
         says: |turn| (turn == 0).then(|| frame(0xf3, b"x")),
-        allowed: &[End::Closed(1002)],
+        allowed: &[Fate::Closed(1002)],
         ..Kind::STRANGER
     },
     Kind {
         name: "one name for all",
         seat: Some("same"),
         says: |_| None,
-        allowed: &[End::Closed(4509), End::Closed(4429), End::Refused(429)],
+        allowed: &[Fate::Closed(4509), Fate::Closed(4429), Fate::Refused(429)],
         ..Kind::STRANGER
     },
 ];
@@ -287,7 +295,7 @@ impl Kind {
     const STRANGER: Self = Self {
         name: "",
         at_once: 16,
-        pace: MS(40),
+        pace: Duration::from_millis(40),
         seat: None,
         reads: true,
         says: |_| None,
@@ -323,7 +331,7 @@ struct Hostile {
 fn attack(addr: SocketAddr, kind: &Kind, is_over: &AtomicBool) -> Tally {
     let mut tally = Tally {
         kind: kind.name,
-        ends: BTreeMap::new(),
+        fates: BTreeMap::new(),
         allowed: kind.allowed,
     };
     let mut sockets: Vec<Option<Hostile>> = (0..kind.at_once).map(|_| None).collect();
@@ -333,7 +341,7 @@ fn attack(addr: SocketAddr, kind: &Kind, is_over: &AtomicBool) -> Tally {
                 None => *place = Hostile::connect(addr, kind, number).ok(),
                 Some(hostile) => {
                     if let Some(end) = hostile.go_on(kind) {
-                        *tally.ends.entry(end).or_default() += 1;
+                        *tally.fates.entry(end).or_default() += 1;
                         *place = None;
                     }
                 }
@@ -342,7 +350,7 @@ fn attack(addr: SocketAddr, kind: &Kind, is_over: &AtomicBool) -> Tally {
         thread::sleep(TEMPO);
     }
     let open = sockets.into_iter().flatten().count() as u64;
-    *tally.ends.entry(End::Left).or_default() += open;
+    *tally.fates.entry(Fate::Left).or_default() += open;
     tally
 }
 
@@ -363,17 +371,21 @@ impl Hostile {
     }
 
     /// Reads, says what is due, and tells how it ended if it has.
-    fn go_on(&mut self, kind: &Kind) -> Option<End> {
+    fn go_on(&mut self, kind: &Kind) -> Option<Fate> {
         if (kind.reads || !self.greeted)
-            && let Some(end) = self.read()
+            && let Some(fate) = self.read()
         {
-            return Some(end);
+            return Some(fate);
         }
         if !self.greeted && self.unsent.is_empty() && self.received.ends_with(b"\r\n\r\n") {
             self.greeted = true;
             self.received.clear();
         }
-        if self.greeted && self.unsent.is_empty() && !self.has_said_all && Instant::now() >= self.due {
+        if self.greeted
+            && self.unsent.is_empty()
+            && !self.has_said_all
+            && Instant::now() >= self.due
+        {
             self.due = Instant::now() + kind.pace;
             match (kind.says)(self.turn) {
                 Some(bytes) => self.unsent = bytes,
@@ -383,8 +395,9 @@ impl Hostile {
                         Then::Wait => {}
                         Then::HalfClose => drop(self.stream.shutdown(Shutdown::Write)),
                         Then::Reset => {
-                            let linger = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-                            return linger.is_ok().then_some(End::Left);
+                            let linger = socket2::SockRef::from(&self.stream)
+                                .set_linger(Some(Duration::ZERO));
+                            return linger.is_ok().then_some(Fate::Left);
                         }
                     }
                 }
@@ -396,16 +409,16 @@ impl Hostile {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             // What it was told may still be there to be read.
             Err(_) if kind.reads => self.unsent.clear(),
-            Err(_) => return Some(End::Reset),
+            Err(_) => return Some(Fate::Reset),
         }
         None
     }
 
-    fn read(&mut self) -> Option<End> {
+    fn read(&mut self) -> Option<Fate> {
         let mut some = [0; 4096];
         loop {
             match self.stream.read(&mut some) {
-                Ok(0) => return Some(self.told().unwrap_or(End::Dropped)),
+                Ok(0) => return Some(self.told().unwrap_or(Fate::Dropped)),
                 Ok(count) => {
                     // Of a flood of pongs nobody needs more than the end.
                     self.received.extend(&some[..count]);
@@ -415,20 +428,23 @@ impl Hostile {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-                Err(_) => return Some(self.told().unwrap_or(End::Reset)),
+                Err(_) => return Some(self.told().unwrap_or(Fate::Reset)),
             }
         }
     }
 
     /// What it was told: a status, or a close code behind whatever came before.
-    fn told(&self) -> Option<End> {
+    fn told(&self) -> Option<Fate> {
         let received = match self.received.strip_prefix(b"HTTP/1.1 ") {
             Some(rest) => {
                 let status = std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()?;
                 if status != 101 {
-                    return Some(End::Refused(status));
+                    return Some(Fate::Refused(status));
                 }
-                let head = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+                let head = self
+                    .received
+                    .windows(4)
+                    .position(|bytes| bytes == b"\r\n\r\n")?;
                 &self.received[head + 4..]
             }
             None => &self.received,
@@ -437,7 +453,7 @@ impl Hostile {
         while let Some(&[opcode, length]) = received.get(at..at + 2) {
             if opcode == 0x88 {
                 let code = received.get(at + 2..at + 4)?;
-                return Some(End::Closed(u16::from_be_bytes([code[0], code[1]])));
+                return Some(Fate::Closed(u16::from_be_bytes([code[0], code[1]])));
             }
             at += 2 + usize::from(length);
         }
