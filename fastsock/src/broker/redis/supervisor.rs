@@ -31,13 +31,14 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
                 Err(error) => error,
             },
         };
+        // Before the link is down: whoever is refused because of that is told why.
+        shared.trouble.lock()[kind as usize].clone_from(&error.text);
         failures = if shared.link_down(kind) {
             1
         } else {
             failures + 1
         };
         log.record(&shared, kind, &error);
-        shared.trouble.lock()[kind as usize].clone_from(&error.text);
         if shared.stop.is_cancelled() {
             break; // one failure is enough then
         }
