@@ -85,7 +85,11 @@ impl Storm {
             let is_over = Arc::clone(&is_over);
             thread::Builder::new()
                 .name(kind.name.into())
-                .spawn(move || attack(addr, kind, &is_over))
+                .spawn(move || {
+                    // Strangers bring processors of their own; here they take what the others leave.
+                    let _ = rustix::process::nice(19);
+                    attack(addr, kind, &is_over)
+                })
                 .expect("a thread")
         });
         Self {
@@ -210,7 +214,7 @@ static KINDS: &[Kind] = &[
         pace: Duration::from_millis(1000),
         seat: Some("slow"),
         says: |turn| frame(0x81, &[b'x'; 100]).get(turn).map(|byte| vec![*byte]),
-        allowed: &[],
+        allowed: &[Fate::Dropped], // it answers no ping
         ..Kind::STRANGER
     },
     Kind {
@@ -248,7 +252,7 @@ static KINDS: &[Kind] = &[
         says: |turn| {
             (turn == 0).then(|| [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0; 5]].concat())
         },
-        allowed: &[],
+        allowed: &[Fate::Dropped], // it answers no ping
         ..Kind::STRANGER
     },
     Kind {
