@@ -78,6 +78,27 @@ pub(crate) enum Told {
     Left,
 }
 
+impl Told {
+    /// The session that the world must hear of first, if there is one.
+    fn take_before(&mut self) -> Option<Arc<Seat>> {
+        match self {
+            Self::Nothing(before) => before.take(),
+            Self::Came | Self::Left => None,
+        }
+    }
+}
+
+/// Sessions that nobody was told of hold each other: they go one after the other, as the stack is not as deep as such a
+/// chain may be long.
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut before = self.told.get_mut().take_before();
+        while let Some(mut seat) = before.and_then(Arc::into_inner) {
+            before = seat.told.get_mut().take_before();
+        }
+    }
+}
+
 /// How often an id changed hands lately.
 #[derive(Clone, Copy)]
 struct Fight {
@@ -545,6 +566,21 @@ mod tests {
         });
         assert_eq!(delivered, 200_000);
         assert_eq!(balanced(&registry).held, 200_000);
+    }
+
+    #[test]
+    fn a_long_chain_of_takeovers_that_nobody_was_told_of_is_let_go() {
+        let registry = registry(Config::default());
+        for session in 1..=100_000 {
+            let now = Instant::now() + TAKEOVER_SPAN * 2 * session;
+            seated(registry.seat(
+                ClientId::new("dev").unwrap(),
+                || SessionId(session.into()),
+                ([127, 0, 0, 1], 1).into(),
+                now,
+            ));
+        }
+        drop(registry);
     }
 
     #[test]
