@@ -3,7 +3,7 @@
 mod connect;
 mod pool;
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{error::Error as StdError, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -121,8 +121,11 @@ impl Client {
                 }
                 (Method::POST, headers, body.clone())
             };
-            let answer = self.send(to, parts, Wanted::OfOk(wanted));
-            let answer = match timeout_at(deadline, answer).await {
+            let answer = {
+                let sending = pin!(self.send(to, parts, Wanted::OfOk(wanted)));
+                timeout_at(deadline, sending).await
+            };
+            let answer = match answer {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => return Err(to.failure(&one_line(&*error))),
                 Err(_) => return Err(to.failure("no answer in time")),
@@ -154,8 +157,8 @@ impl Client {
         deadline: Instant,
     ) -> Result<(StatusCode, Bytes), String> {
         let parts = || (method.clone(), headers.clone(), body.clone());
-        let answer = self.send(target, parts, Wanted::OfAny(LONGEST_ANSWER_BYTES));
-        let cause = match timeout_at(deadline, answer).await {
+        let sending = pin!(self.send(target, parts, Wanted::OfAny(LONGEST_ANSWER_BYTES)));
+        let cause = match timeout_at(deadline, sending).await {
             Ok(Ok(answer)) => match answer.body {
                 Some(body) => return Ok((answer.status, body)),
                 None => "the answer is too long or broke off".to_owned(),
@@ -178,7 +181,8 @@ impl Client {
         loop {
             let (mut connection, is_kept) = self.pool.connection(&to.origin).await?;
             let request = request(to, parts(), &connection);
-            match connection.exchange(request, wanted).await {
+            let answer = pin!(connection.exchange(request, wanted)).await;
+            match answer {
                 Ok(answer) => {
                     self.pool.keep(&to.origin, connection);
                     return Ok(answer);

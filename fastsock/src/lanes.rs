@@ -6,7 +6,7 @@
 mod durable;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ahash::HashMap;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
@@ -267,12 +268,12 @@ impl Lanes {
             gone: config.remote_gone,
         };
         let state = State {
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             turns: VecDeque::new(),
             due: BTreeMap::new(),
             alarm: None,
-            tickets: HashMap::new(),
-            waiters: HashMap::new(),
+            tickets: HashMap::default(),
+            waiters: HashMap::default(),
             breaker: Breaker::new(limits.concurrency),
             is_breaker_watched: false,
             is_misconfigured: false,

@@ -3,7 +3,9 @@
 //! A change is written by one batch at a time, so two values of one id never overtake each other. What a batch could not
 //! write is given back; a removal is kept until it is confirmed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use ahash::{HashMap, HashSet};
 
 use crate::{
     broker::Seated,
@@ -345,7 +347,7 @@ mod tests {
     }
 
     fn batch(presence: &mut Presence) -> Option<Batch> {
-        presence.batch(512, &HashSet::new())
+        presence.batch(512, &HashSet::default())
     }
 
     /// Takes a batch that must hold exactly these sets and removals, and confirms it.
@@ -537,7 +539,7 @@ mod tests {
             presence.seated(&id(&n.to_string()), S1, 1000);
             presence.seen(&id(&n.to_string()), 1);
         }
-        let lens: Vec<_> = std::iter::from_fn(|| presence.batch(4, &HashSet::new())).collect();
+        let lens: Vec<_> = std::iter::from_fn(|| presence.batch(4, &HashSet::default())).collect();
         assert_eq!(lens.iter().map(Batch::len).collect::<Vec<_>>(), [4, 4, 2]);
         assert_eq!(lens[1].sets[0].client_id.as_str(), "4");
     }

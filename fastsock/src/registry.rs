@@ -1,8 +1,6 @@
 //! Who is connected here: client id to seat, and takeover.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::{
         Arc,
@@ -12,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use ahash::{HashMap, RandomState};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;

@@ -142,7 +142,11 @@ impl Payload {
 
     /// The content as text; what is not UTF-8 becomes U+FFFD.
     pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
-        String::from_utf8_lossy(&self.bytes)
+        // Nearly all of it is valid, and telling that is several times as fast as looking for what is not.
+        match std::str::from_utf8(&self.bytes) {
+            Ok(text) => text.into(),
+            Err(_) => String::from_utf8_lossy(&self.bytes),
+        }
     }
 
     /// What a held message costs against the bounds of a queue, in bytes.

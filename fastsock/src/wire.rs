@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use smallvec::SmallVec;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -171,7 +172,16 @@ impl AsyncWrite for Tcp {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let tcp = self.get_mut();
-        let written = Pin::new(&mut tcp.stream).poll_write_vectored(cx, slices);
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = if length <= SMALL_WRITE_BYTES {
+            let mut whole = SmallVec::<[u8; SMALL_WRITE_BYTES]>::new();
+            slices
+                .iter()
+                .for_each(|slice| whole.extend_from_slice(slice));
+            Pin::new(&mut tcp.stream).poll_write(cx, &whole)
+        } else {
+            Pin::new(&mut tcp.stream).poll_write_vectored(cx, slices)
+        };
         tcp.count(written)
     }
 
@@ -196,3 +206,6 @@ impl Tcp {
         written
     }
 }
+
+/// Up to here it costs less to copy than to let the kernel gather.
+const SMALL_WRITE_BYTES: usize = 1024;

@@ -2,7 +2,10 @@
 
 mod headers;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
@@ -77,7 +80,8 @@ impl HttpForwarder {
             Cargo::Uplinks => body(uplink, self.binary),
             Cargo::Events => uplink.payload.as_bytes().clone(),
         };
-        match self.post(uplink.id, uplink, number, body).await {
+        // Pinned first: awaiting a future by value moves it, and this one is large.
+        match pin!(self.post(uplink.id, uplink, number, body)).await {
             Ok(answer) => {
                 if let Some(replies) = &self.replies
                     && answer.status == StatusCode::OK
@@ -131,9 +135,10 @@ impl HttpForwarder {
         let headers = |secrets| self.headers.of(id, first, number, secrets, signed.as_ref());
         let deadline = Instant::now() + self.timeout;
         let wanted = self.replies.as_ref().map_or(0, |r| r.most_bytes);
-        let answer = self
-            .client
-            .post(&self.target, headers, body, wanted, deadline);
+        let answer = pin!(
+            self.client
+                .post(&self.target, headers, body, wanted, deadline)
+        );
         answer.await
     }
 }
@@ -257,6 +262,13 @@ fn is_base64(payload: &Payload, binary: UplinkBinary) -> bool {
 
 /// serde_json escapes what `JSON.stringify` escapes: quotes, backslashes and control characters, the same way.
 fn write_json(body: &mut Vec<u8>, text: &str) {
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Looks at every byte, so that the compiler can look at many at once.
+    if !text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        body.push(b'"');
+        body.extend_from_slice(text.as_bytes());
+        return body.push(b'"');
+    }
     serde_json::to_writer(body, text).expect("a Vec takes all, and text is always valid JSON");
 }
 

@@ -320,9 +320,9 @@ impl Connection {
         wanted: Wanted,
     ) -> Result<Answer, Failure> {
         match self {
-            Self::Http1(http1) => http1.exchange(request, wanted).await,
+            Self::Http1(http1) => pin!(http1.exchange(request, wanted)).await,
             #[cfg(feature = "tls")]
-            Self::Http2(http2) => http2.exchange(request, wanted).await,
+            Self::Http2(http2) => pin!(http2.exchange(request, wanted)).await,
         }
     }
 }
@@ -353,6 +353,7 @@ impl Http1 {
         };
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(true) // as Node spells them
+            .writev(false) // bodies are small: copying costs less than letting the kernel gather
             .ignore_invalid_headers_in_responses(true) // nothing here reads them
             .max_buf_size(LONGEST_HEAD_BYTES)
             .handshake(TokioIo::new(wire))
@@ -376,7 +377,8 @@ impl Http1 {
         wanted: Wanted,
     ) -> Result<Answer, Failure> {
         self.has_spoken.store(false, Relaxed);
-        let answer = self.sender.try_send_request(request);
+        // Pinned here, like all that a request waits for: a future that is handed on by value takes its room twice.
+        let answer = pin!(self.sender.try_send_request(request));
         let answer = self.driver.until(answer).await.map_err(|error| {
             let is_unsent = error.message().is_some();
             let error = error.into_error().into();
@@ -386,7 +388,7 @@ impl Http1 {
                 true => Failure::Broken(error),
             }
         })?;
-        let answer = self.driver.until(read(answer, wanted)).await;
+        let answer = self.driver.until(pin!(read(answer, wanted))).await;
         if !self.sender.is_ready() {
             // Now it has only to notice that all is done.
             poll_fn(|cx| {
@@ -418,8 +420,7 @@ impl Http1 {
 
 impl Driver {
     /// Runs the connection until what it is to bring is there.
-    async fn until<T>(&mut self, brought: impl Future<Output = T>) -> T {
-        let mut brought = pin!(brought);
+    async fn until<T>(&mut self, mut brought: Pin<&mut impl Future<Output = T>>) -> T {
         poll_fn(|cx| {
             self.poll(cx);
             brought.as_mut().poll(cx)

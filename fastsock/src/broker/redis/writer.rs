@@ -1,11 +1,11 @@
 //! The cmd link: writes presence and who has which seat, in batches, one at a time.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use ahash::{HashMap, HashSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
@@ -285,7 +285,7 @@ async fn release<'a>(
         return Ok(Vec::new());
     }
     let contested: Vec<_> = dels.iter().filter(|del| del.is_contested).collect();
-    let mut found = HashMap::new();
+    let mut found = HashMap::default();
     if !contested.is_empty() {
         // Read while the seat is ours still: whoever takes it later writes a later value.
         let mut hmget = redis::cmd("HMGET");
