@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_hostile_sockets_costs_no_good_device_a_message() {
     let lasts = std::env::var("FASTSOCK_ATTACK_SECONDS").ok();
+    let kept = if lasts.is_some() { 0 } else { KEPT_BYTES };
     let lasts = lasts.map_or(8, |seconds| seconds.parse().expect("seconds"));
     let lasts = Duration::from_secs(lasts);
     let redis = TempRedis::new().await;
@@ -80,7 +81,7 @@ async fn a_storm_of_hostile_sockets_costs_no_good_device_a_message() {
     })
     .await;
     let now = || gateway.process().resident_bytes();
-    let limit = before + before / 10 + KEPT_BYTES;
+    let limit = before + before / 10 + kept;
     let what = format!("no more than {limit} bytes are resident, as before; {at_its_end} were");
     eventually_within(AFTERMATH, &what, async || now() <= limit).await;
     let (calm, stormy) = (p99(&devices, &calm, 0), p99(&devices, &stormy, calm.len()));
@@ -181,5 +182,5 @@ const BETWEEN: Duration = Duration::from_millis(500);
 const SLICES: usize = 20;
 /// For what comes after the storm.
 const AFTERMATH: Duration = Duration::from_secs(60);
-/// What an allocator keeps in pieces that are partly in use: a part of little, and of a build for tests more.
+/// What a build for tests may keep, whose memory a storm as short as that one has not seen the whole of before.
 const KEPT_BYTES: u64 = 8 << 20;

@@ -32,6 +32,7 @@ use crate::{
         outcome::{Floor, Trial, Verdict, judge},
     },
     hooks::UplinkAction,
+    maps::trim,
     receipts::Pledge,
     registry::Registry,
     spool::{Place, Settle, Spool},
@@ -752,6 +753,7 @@ impl Lanes {
         state.held.take(&slot.uplink);
         if lane.is_empty() && !lane.has_turn {
             state.lanes.remove(client_id);
+            trim(&mut state.lanes, ROOM);
         }
         if state.held.messages == 0 {
             self.emptied.notify_waiters();
@@ -1310,6 +1312,8 @@ fn keep(slot: Option<Slot>) {
 
 /// How long a stop waits for answers to POSTs whose messages the spool keeps anyway.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Lanes that there is always room for: they come and go with every message.
+const ROOM: usize = 4096;
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 
 #[cfg(test)]

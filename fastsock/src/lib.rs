@@ -36,6 +36,7 @@ mod lanes;
 mod lifecycle;
 mod limits;
 mod linger;
+mod maps;
 #[cfg(feature = "micro")]
 #[doc(hidden)]
 pub mod micro;

@@ -9,6 +9,7 @@ use ahash::{HashMap, HashSet};
 
 use crate::{
     broker::Seated,
+    maps::trim,
     types::{ClientId, SessionId},
 };
 
@@ -219,6 +220,7 @@ impl Presence {
                 }
                 Wanted::Del if entry.written_ms == 0 => {
                     self.entries.remove(&client_id);
+                    trim(&mut self.entries, ROOM);
                 }
                 Wanted::Del => batch.dels.push(Del {
                     client_id,
@@ -303,6 +305,7 @@ impl Presence {
     fn forget(&mut self, client_id: &ClientId) {
         if let Some(entry) = self.entries.remove(client_id) {
             self.changed.remove(&entry.change);
+            trim(&mut self.entries, ROOM);
         }
     }
 
@@ -326,6 +329,9 @@ impl Batch {
         self.sets.len() + self.dels.len()
     }
 }
+
+/// Entries that there is always room for.
+const ROOM: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use crate::{
     auth::{Admitted, Grant},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy, Full},
+    maps::trim,
     outbox::{Outbox, OutboxLimits, Put},
     stats::DownlinkBooks,
     status::Status,
@@ -204,6 +205,7 @@ impl Registry {
             drop(inner);
             if let Some((client_id, seat)) = shard.seats.remove_entry(&seat.client_id) {
                 shard.leaving.insert(client_id, seat);
+                trim(&mut shard.seats, SHARD_ROOM);
             }
         }
         is_current
@@ -218,6 +220,7 @@ impl Registry {
             .is_some_and(|leaving| leaving.session_id == seat.session_id);
         if is_meant {
             shard.leaving.remove(&seat.client_id);
+            trim(&mut shard.leaving, SHARD_ROOM);
         }
     }
 
@@ -467,6 +470,8 @@ impl Fight {
 }
 
 const SHARDS: usize = 16;
+/// Seats of a shard that there is always room for.
+const SHARD_ROOM: usize = 32;
 const TAKEOVERS_MAX: u32 = 100;
 const TAKEOVER_SPAN: Duration = Duration::from_secs(10);
 
