@@ -514,7 +514,7 @@ impl Handshake {
         if upgrade.speaks_ack() {
             session.acknowledge();
         }
-        self.shared.sessions.spawn(session.run());
+        self.shared.sessions.spawn_inline(session.run());
     }
 
     /// The id changes hands too often: the device gets its 101 and is told so, since a refusal would not reach it as a code.

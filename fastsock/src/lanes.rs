@@ -831,7 +831,7 @@ impl Lanes {
 
     fn hire(self: &Arc<Self>, may: bool) {
         if may {
-            self.tasks.spawn_until_stopped(self.clone().work());
+            self.tasks.spawn_inline_until_stopped(self.clone().work());
         }
     }
 

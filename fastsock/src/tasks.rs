@@ -1,6 +1,6 @@
 //! The only file that spawns tasks and threads: tracking them, and telling them to stop.
 
-use std::{future::Future, io, sync::Arc, thread};
+use std::{future::Future, io, pin::Pin, sync::Arc, thread};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -8,6 +8,8 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
     task::TaskTracker,
 };
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A group of tasks that can be told to stop and waited for.
 #[derive(Clone, Debug)]
@@ -32,15 +34,33 @@ impl Tasks {
     }
 
     /// Starts a task. It ends by itself, or when it heeds [`Tasks::stopping`].
+    ///
+    /// Boxed, so that the code that runs a task is there once and not for each kind of task and runtime: it was a tenth of the
+    /// library.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: Task = Box::pin(task);
+        self.spawn_inline(task);
+    }
+
+    /// The same without the box: for what is started for each device or message.
+    pub(crate) fn spawn_inline(&self, task: impl Future<Output = ()> + Send + 'static) {
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         self.runtime.spawn(self.tracker.track_future(task));
     }
 
     /// Starts a task that is dropped wherever it waits once the group stops.
     pub(crate) fn spawn_until_stopped(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let task: Task = Box::pin(task);
+        self.spawn_inline_until_stopped(task);
+    }
+
+    /// The same without the box.
+    pub(crate) fn spawn_inline_until_stopped(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let stop = self.stop.clone();
-        self.spawn(async move {
+        self.spawn_inline(async move {
             stop.run_until_cancelled_owned(task).await;
         });
     }
