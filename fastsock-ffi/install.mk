@@ -25,7 +25,7 @@ ffi_fill    := sed -e 's,@VERSION@,$(ffi_version),g' -e 's,@ABI@,$(ffi_abi),g' -
 
 ffi-build:
 ifndef FASTSOCK_BUILT
-	$(CARGO) build --release --locked -p fastsock-ffi $(CARGO_FLAGS)
+	CARGO="$(CARGO)" scripts/ffi $(CARGO_FLAGS)
 endif
 
 bench: ffi-bench
@@ -46,4 +46,4 @@ ffi-install: ffi-build
 ffi-bench:
 	$(CARGO) test --release --locked -p fastsock-ffi --lib -- --ignored --nocapture cost_of_an_event | grep '^C event'
 	@scripts/size "default features" 8
-	@scripts/size "--no-default-features --features redis" 3 --no-default-features --features redis
+	@scripts/size "with Redis alone" 3 --no-default-features --features redis
