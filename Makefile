@@ -49,12 +49,16 @@ fix: ## Mend what a machine can: format, lints
 ci: ## All of it, with the time each step took
 	@scripts/timed check test features deny smoke
 
-features: ## The core builds with each feature alone and with none
+features: ## The core builds with each feature alone and with none, and says what is missing
 	$(CARGO) check -p fastsock --locked --no-default-features
+	$(CARGO) check -p fastsock --locked --no-default-features --features admin
 	$(CARGO) check -p fastsock --locked --no-default-features --features jwt
 	$(CARGO) check -p fastsock --locked --no-default-features --features disk
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis
+	$(CARGO) check -p fastsock --locked --no-default-features --features redis-cluster
+	$(CARGO) check -p fastsock --locked --no-default-features --features redis-spool
 	$(CARGO) check -p fastsock --locked --no-default-features --features tls
+	$(CARGO) test -p fastsock --lib --locked --no-default-features --features redis not_built_in
 	$(CARGO) check -p fastsock --locked --features micro --bench micro
 
 .PHONY: platforms emulated

@@ -14,10 +14,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+#[cfg(feature = "admin")]
+use crate::admin;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 use crate::{
-    admin,
     auth::{Auth, Authenticate, tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, BrokerKind, Config},
@@ -329,7 +330,12 @@ impl Builder {
         let (devices, admin) = {
             let _entered = runtime.enter();
             // The device port first: a second gateway on the same machine then names that one.
-            (gateway::bind(&self.config)?, admin::bind(&self.config)?)
+            let devices = gateway::bind(&self.config)?;
+            #[cfg(feature = "admin")]
+            let admin = admin::bind(&self.config)?;
+            #[cfg(not(feature = "admin"))]
+            let admin: Option<TcpListener> = None; // `Config::check` allows nothing else
+            (devices, admin)
         };
         let workers = Tasks::new(runtime.clone());
         let spool = spool(&self.config, &workers).await?;
@@ -360,6 +366,7 @@ impl Builder {
         shared
             .gateway
             .spawn(gateway::accept(shared.clone(), devices));
+        #[cfg(feature = "admin")]
         if let Some(listener) = admin {
             shared
                 .workers
@@ -506,8 +513,12 @@ fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<
     Ok(Arc::new(Embedded)) // `Config::check` allows nothing else
 }
 
-#[cfg_attr(not(any(feature = "disk", feature = "redis")), allow(unused_variables))]
+#[cfg_attr(
+    not(any(feature = "disk", feature = "redis-spool")),
+    allow(unused_variables)
+)]
 async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
+    #[cfg(any(feature = "disk", feature = "redis-spool"))]
     use crate::config::SpoolKind;
     Ok(match config.spool {
         #[cfg(feature = "disk")]
@@ -515,7 +526,7 @@ async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>
             use crate::spool::disk::DiskSpool;
             Some(Arc::new(DiskSpool::open(config, workers).await?))
         }
-        #[cfg(feature = "redis")]
+        #[cfg(feature = "redis-spool")]
         SpoolKind::Redis => {
             use crate::spool::redis::RedisSpool;
             Some(Arc::new(RedisSpool::new(config, workers)?))

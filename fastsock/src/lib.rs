@@ -12,6 +12,7 @@
 )]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
 mod admin;
 mod auth;
 mod backoff;

@@ -22,6 +22,10 @@ pub(crate) trait Broker: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Whether another process could be reached right now.
+    #[cfg_attr(
+        not(feature = "admin"),
+        allow(dead_code, reason = "only `/readyz` asks")
+    )]
     fn link(&self) -> Link;
 
     /// A session has taken its seat; its 101 is not written yet. Resolves once downlinks PUBLISHed from now on
@@ -53,6 +57,10 @@ pub(crate) trait Broker: Send + Sync {
 }
 
 /// Whether the broker can reach other processes.
+#[cfg_attr(
+    not(feature = "admin"),
+    allow(dead_code, reason = "only `/readyz` asks")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     /// All links are up, or there is nothing to link to.

@@ -457,6 +457,12 @@ impl Config {
             }
         }
         self.check_batch()?;
+        if self.admin_addr.is_some() && !cfg!(feature = "admin") {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "FASTSOCK_ADMIN_ADDR: this build has no admin listener (feature \"admin\")",
+            ));
+        }
         if let Some(addr) = self.admin_addr
             && !addr.ip().is_loopback()
             && self.admin_token.is_none()
@@ -484,7 +490,7 @@ impl Config {
             if !cfg!(feature = "disk") {
                 return Err(Error::new(
                     ErrorKind::Config,
-                    "FASTSOCK_SPOOL: this build has no disk spool; only \"memory\" is allowed",
+                    "FASTSOCK_SPOOL: this build has no disk spool (feature \"disk\"); \"disk\" is not allowed",
                 ));
             }
             if self.data_dir.is_none() {
@@ -494,10 +500,10 @@ impl Config {
                 ));
             }
         }
-        if self.spool == SpoolKind::Redis && !cfg!(feature = "redis") {
+        if self.spool == SpoolKind::Redis && !cfg!(feature = "redis-spool") {
             return Err(Error::new(
                 ErrorKind::Config,
-                "FASTSOCK_SPOOL: this build has no Redis; \"redis\" is not allowed",
+                "FASTSOCK_SPOOL: this build has no spool in Redis (feature \"redis-spool\"); \"redis\" is not allowed",
             ));
         }
         #[cfg(not(feature = "tls"))]
@@ -704,6 +710,36 @@ mod tests {
         }
         assert_eq!(config, Config::default());
         config.check().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_built_in_is_answered_with_the_setting_and_the_feature() {
+        for (variable, value, feature, is_there) in [
+            (
+                "FASTSOCK_ADMIN_ADDR",
+                "127.0.0.1:0",
+                "admin",
+                cfg!(feature = "admin"),
+            ),
+            (
+                "FASTSOCK_SPOOL",
+                "redis",
+                "redis-spool",
+                cfg!(feature = "redis-spool"),
+            ),
+            ("FASTSOCK_SPOOL", "disk", "disk", cfg!(feature = "disk")),
+        ] {
+            let mut config = Config::default().data_dir(Some("d".into()));
+            config.set(variable, value).unwrap();
+            match config.check() {
+                Ok(()) => assert!(is_there, "{variable}"),
+                Err(error) => {
+                    let line = error.to_line();
+                    assert!(!is_there && line.starts_with(variable), "{line}");
+                    assert!(line.contains(&format!("(feature \"{feature}\")")), "{line}");
+                }
+            }
+        }
     }
 
     #[test]

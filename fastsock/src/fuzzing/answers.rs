@@ -6,8 +6,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::halves;
+#[cfg(feature = "admin")]
+use crate::admin::{api, guard};
 use crate::{
-    admin::{api, guard},
     config::Config,
     forwarder,
     http::{Answer, Client, Target},
@@ -72,6 +73,7 @@ thread_local! {
 }
 
 /// A message for the admin API is read or refused. A Host that passes as loopback is one to a browser too.
+#[cfg(feature = "admin")]
 pub fn admin_message(bytes: &[u8]) {
     let (host, body) = halves(bytes);
     let _ = api::parse(body);

@@ -16,12 +16,14 @@ mod redis;
 mod settings;
 mod spool;
 
+#[cfg(feature = "admin")]
+pub use self::answers::admin_message;
 #[cfg(feature = "jwt")]
 pub use self::auth::tokens_and_keys;
 #[cfg(feature = "redis")]
 pub use self::redis::{channel_names, redis_url};
 pub use self::{
-    answers::{admin_message, backend_answer},
+    answers::backend_answer,
     envelope::ack_envelope,
     frames::frames,
     head::{request_head, token},
@@ -36,6 +38,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub const TARGETS: &[Target] = &[
     ("ack_envelope", ack_envelope),
+    #[cfg(feature = "admin")]
     ("admin_message", admin_message),
     ("backend_answer", backend_answer),
     #[cfg(feature = "redis")]

@@ -84,6 +84,7 @@ pub fn redis_url(bytes: &[u8]) {
                     .all(|(host, port)| !host.is_empty() && *port > 0)
             );
         }
+        #[cfg(feature = "redis-cluster")]
         Ok(Address::Cluster(nodes)) => {
             let mut seeds = nodes.seeds.iter();
             assert!(!nodes.seeds.is_empty());

@@ -57,6 +57,7 @@ pub(crate) enum Reply {
     /// These bytes, and then nothing for ever.
     SayAndHang(String),
     /// 200 to a CONNECT, and what goes on goes there.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))]
     Tunnel(SocketAddr),
 }
 

@@ -184,6 +184,10 @@ impl Lanes {
     }
 
     /// Whether the spool takes nothing for now.
+    #[cfg_attr(
+        not(feature = "admin"),
+        allow(dead_code, reason = "only `/readyz` asks")
+    )]
     pub(crate) fn is_spool_failing(&self) -> bool {
         self.spool.is_some() && self.state.lock().is_spool_failing
     }

@@ -6,7 +6,7 @@
 #[cfg(feature = "disk")]
 pub(crate) mod disk;
 pub(crate) mod record;
-#[cfg(feature = "redis")]
+#[cfg(feature = "redis-spool")]
 pub(crate) mod redis;
 
 use std::sync::Weak;

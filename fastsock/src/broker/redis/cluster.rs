@@ -20,7 +20,7 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    link::{Connection, LinkError},
+    link::{Connection, LinkError, OnPush, heedless},
     url,
 };
 
@@ -57,7 +57,7 @@ impl Nodes {
     pub(super) async fn any(
         &self,
         patience: Duration,
-        on_push: impl Fn(redis::PushInfo) + Send + Sync + Clone + 'static,
+        on_push: OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let mut error = LinkError::new("the cluster has no server");
         for server in self.servers() {
@@ -73,15 +73,16 @@ impl Nodes {
         Err(error)
     }
 
-    /// Connects to the server that has a slot.
-    pub(super) async fn of_slot(
+    /// Connects to the server that has a key.
+    pub(super) async fn of_key(
         &self,
-        slot: u16,
+        key: &[u8],
         patience: Duration,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let map = self.ask().await?;
+        let slot = slot_of(key);
         let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
-        self.connect(server, patience, |_| {}).await
+        self.connect(server, patience, heedless()).await
     }
 
     /// Connects to all servers that have slots.
@@ -108,7 +109,7 @@ impl Nodes {
         &self,
         (host, port): &Server,
         patience: Duration,
-        on_push: impl Fn(redis::PushInfo) + Send + Sync + 'static,
+        on_push: OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let info = url::master(host.clone(), *port, &self.login);
         Connection::to(info, patience, Arc::default(), on_push).await
@@ -121,7 +122,7 @@ impl Nodes {
         lost: Arc<Notify>,
     ) -> Result<MultiplexedConnection, LinkError> {
         let info = url::master(host.clone(), *port, &self.login);
-        let connection = Connection::to(info, patience, lost, |_| {}).await?;
+        let connection = Connection::to(info, patience, lost, heedless()).await?;
         Ok(connection.redis)
     }
 
@@ -130,7 +131,7 @@ impl Nodes {
         let mut error = LinkError::new("the cluster has no server");
         for server in self.servers() {
             let map = async {
-                let connection = self.connect(&server, ASK_PATIENCE, |_| {}).await?;
+                let connection = self.connect(&server, ASK_PATIENCE, heedless()).await?;
                 self.map(&server, connection.redis).await
             };
             match map.await {
@@ -364,7 +365,7 @@ fn key(command: &Cmd) -> Option<&[u8]> {
 }
 
 /// The hash slot of a key, or of what is between its first braces: CRC-16/XMODEM modulo 16384.
-pub(crate) fn slot_of(key: &[u8]) -> u16 {
+fn slot_of(key: &[u8]) -> u16 {
     let tag = || {
         let open = key.iter().position(|byte| *byte == b'{')? + 1;
         let length = key[open..].iter().position(|byte| *byte == b'}')?;

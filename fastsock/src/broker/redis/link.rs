@@ -15,10 +15,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{
-    cluster::Redis,
-    url::{self, Address},
-};
+#[cfg(feature = "redis-cluster")]
+pub(crate) use super::cluster::Redis;
+use super::url::{self, Address};
 use crate::broker::LinkChange;
 
 /// What a link is for.
@@ -46,26 +45,43 @@ struct Guide {
     named: (String, u16),
 }
 
+/// What takes commands: one server, where no cluster is built in.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) type Redis = MultiplexedConnection;
+
+/// Called with what a connection is pushed, by its reader: must not wait. One type, so that connecting is there once.
+pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
+
+/// For a connection that is pushed nothing.
+pub(crate) fn heedless() -> OnPush {
+    Arc::new(|_| {})
+}
+
 /// Which server of a cluster.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum At {
+#[cfg_attr(not(feature = "redis-cluster"), allow(dead_code))]
+pub(crate) enum At<'a> {
     Any,
-    /// The one that has a slot.
-    Slot(u16),
+    /// The one that has a key.
+    #[cfg_attr(not(feature = "redis-spool"), allow(dead_code))]
+    Key(&'a [u8]),
 }
 
 impl Connection {
     /// Connects to the master, or to all of a cluster. An answer that takes longer than `patience` is an error.
     pub(crate) async fn open(address: &Address, patience: Duration) -> Result<Self, LinkError> {
+        #[cfg(feature = "redis-cluster")]
         if let Address::Cluster(nodes) = address {
             return nodes.all(patience).await;
         }
-        let one = Connection::open_one(address, At::Any, patience, |_| {}).await?;
-        Ok(Self {
+        let one = Connection::open_one(address, At::Any, patience, heedless()).await?;
+        #[cfg(feature = "redis-cluster")]
+        let one = Self {
             redis: Redis::One(one.redis),
             lost: one.lost,
             guide: one.guide,
-        })
+        };
+        Ok(one)
     }
 }
 
@@ -74,9 +90,9 @@ impl Connection<MultiplexedConnection> {
     /// wait.
     pub(crate) async fn open_one(
         address: &Address,
-        at: At,
+        #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] at: At<'_>,
         patience: Duration,
-        on_push: impl Fn(PushInfo) + Send + Sync + Clone + 'static,
+        on_push: OnPush,
     ) -> Result<Self, LinkError> {
         match address {
             Address::Direct(info) => Self::to_master(info.clone(), patience, on_push).await,
@@ -109,9 +125,10 @@ impl Connection<MultiplexedConnection> {
                 }
                 Err(error)
             }
+            #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => match at {
                 At::Any => nodes.any(patience, on_push).await,
-                At::Slot(slot) => nodes.of_slot(slot, patience).await,
+                At::Key(key) => nodes.of_key(key, patience).await,
             },
         }
     }
@@ -119,7 +136,7 @@ impl Connection<MultiplexedConnection> {
     async fn to_master(
         info: redis::ConnectionInfo,
         patience: Duration,
-        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+        on_push: OnPush,
     ) -> Result<Self, LinkError> {
         let address = info.addr().to_string();
         let mut connection = Self::to(info, patience, Arc::default(), on_push).await?;
@@ -134,7 +151,7 @@ impl Connection<MultiplexedConnection> {
         info: redis::ConnectionInfo,
         patience: Duration,
         lost: Arc<Notify>,
-        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+        on_push: OnPush,
     ) -> Result<Self, LinkError> {
         let address = info.addr().to_string();
         let notify = Arc::clone(&lost);

@@ -4,6 +4,7 @@
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
 //! between. Presence is one map written by one task (`crate::presence`).
 
+#[cfg(feature = "redis-cluster")]
 pub(crate) mod cluster;
 pub(crate) mod link;
 pub(crate) mod names;

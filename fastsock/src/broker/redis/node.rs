@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Shared, cluster::Redis, link::LinkError, script};
+use super::{
+    Shared,
+    link::{LinkError, Redis},
+    script,
+};
 use crate::types::{ClientId, SessionId};
 
 /// The lease of this node, and its watch over the others, for as long as one connection lasts.

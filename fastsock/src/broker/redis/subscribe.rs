@@ -33,7 +33,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let ears = Arc::new(Ears::default());
     let on_push = {
         let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
-        move |push| hear(&shared, &ears, push)
+        Arc::new(move |push| hear(&shared, &ears, push))
     };
     let connection = Connection::open_one(
         &shared.address,

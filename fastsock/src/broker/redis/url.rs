@@ -9,6 +9,7 @@ use redis::{
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
+#[cfg(feature = "redis-cluster")]
 use super::cluster::Nodes;
 use crate::{
     config::Config,
@@ -28,6 +29,7 @@ pub(crate) enum Address {
         login: RedisConnectionInfo,
     },
     /// All servers of a cluster, each asked for what it has.
+    #[cfg(feature = "redis-cluster")]
     Cluster(Nodes),
 }
 
@@ -151,6 +153,7 @@ fn sentinel(text: &str) -> Result<Address> {
 }
 
 /// Reads `[user[:password]@]host[:port][,host[:port]]…`.
+#[cfg(feature = "redis-cluster")]
 fn cluster(text: &str, prefix: &str) -> Result<Address> {
     let (user_info, rest) = match text.rsplit_once('@') {
         Some((user_info, rest)) => (Some(user_info), rest),
@@ -169,6 +172,14 @@ fn cluster(text: &str, prefix: &str) -> Result<Address> {
     let login = login(user.as_deref(), password.as_deref(), 0);
     let seeds = seeds.ok_or_else(not_allowed)?;
     Ok(Address::Cluster(Nodes::new(seeds, login)))
+}
+
+#[cfg(not(feature = "redis-cluster"))]
+fn cluster(_: &str, _: &str) -> Result<Address> {
+    Err(Error::new(
+        ErrorKind::Config,
+        "FASTSOCK_REDIS_URL: this build has no Redis Cluster (feature \"redis-cluster\"); redis+cluster:// is not allowed",
+    ))
 }
 
 fn user_and_password(user_info: Option<&str>) -> (Option<String>, Option<String>) {
@@ -311,6 +322,7 @@ fn append_pem(pem: &mut Vec<u8>, der: &[u8]) {
     pem.extend(b"\n-----END CERTIFICATE-----\n");
 }
 
+#[cfg(feature = "redis-cluster")]
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
@@ -370,6 +382,18 @@ mod tests {
         );
     }
 
+    #[cfg(not(feature = "redis-cluster"))]
+    #[test]
+    fn a_cluster_that_is_not_built_in_is_answered_with_the_setting_and_the_feature() {
+        let line = read("redis+cluster://s3cret@a").unwrap_err().to_line();
+        assert!(line.starts_with("FASTSOCK_REDIS_URL: "), "{line}");
+        assert!(
+            line.contains("(feature \"redis-cluster\")") && !line.contains("s3cret"),
+            "{line}"
+        );
+    }
+
+    #[cfg(feature = "redis-cluster")]
     #[test]
     fn a_cluster_has_servers_and_a_prefix_that_keeps_keys_together() {
         let url = "redis+cluster://u:p%40@a:1,b,[::1]:3/";

@@ -10,8 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     Shared,
-    cluster::Redis,
-    link::{Connection, Kind, LinkError},
+    link::{Connection, Kind, LinkError, Redis},
     node::{self, Control, Lease},
     script, unix_ms,
 };

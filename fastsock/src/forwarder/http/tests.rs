@@ -1,3 +1,4 @@
+#[cfg(feature = "tls")]
 use std::net::SocketAddr;
 
 use tokio::{
@@ -7,9 +8,11 @@ use tokio::{
 };
 
 use super::*;
+#[cfg(feature = "tls")]
+use crate::http::tests::Received;
 use crate::{
     config::{Headers, Secret},
-    http::tests::{Backend, Received, Reply, status},
+    http::tests::{Backend, Reply, status},
     types::{ClientId, SessionId},
 };
 

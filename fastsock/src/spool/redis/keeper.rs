@@ -13,8 +13,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        cluster::Redis,
-        link::{Connection, LinkError},
+        link::{Connection, LinkError, Redis},
         node::{LEASE, RENEWAL, ROUNDING, Watch},
         script::RENEW,
     },

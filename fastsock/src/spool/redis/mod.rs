@@ -39,7 +39,7 @@ use super::{Place, Record, Settle, Spool, record};
 use crate::{
     broker::{
         BoxFuture,
-        redis::{cluster::Redis, url::Address},
+        redis::{link::Redis, url::Address},
     },
     config::Config,
     error::Result,

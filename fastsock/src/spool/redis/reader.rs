@@ -13,8 +13,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        cluster::slot_of,
-        link::{At, Connection, LinkError},
+        link::{At, Connection, LinkError, heedless},
         url::Address,
     },
     spool::Record,
@@ -23,6 +22,7 @@ use crate::{
 /// Which shards can be read by one command: all of them, or those of one hash slot in a cluster.
 pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
     match address {
+        #[cfg(feature = "redis-cluster")]
         Address::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
         _ => vec![(0..SHARDS).collect()],
     }
@@ -55,8 +55,8 @@ pub(super) async fn keep(shared: Arc<Shared>, group: Vec<usize>) {
 
 /// Reads over one connection, until nothing of the group is owned here any more.
 async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(), LinkError> {
-    let at = At::Slot(slot_of(shared.names.streams[group[0]].as_bytes()));
-    let connection = Connection::open_one(&shared.address, at, PATIENCE, |_| {}).await?;
+    let at = At::Key(shared.names.streams[group[0]].as_bytes());
+    let connection = Connection::open_one(&shared.address, at, PATIENCE, heedless()).await?;
     let reading = async {
         let mut redis = connection.redis.clone();
         loop {
