@@ -35,7 +35,7 @@ impl Tasks {
 
     /// Starts a task. It ends by itself, or when it heeds [`Tasks::stopping`].
     ///
-    /// Boxed, so that the code that runs a task is there once and not for each kind of task and runtime: it was a tenth of the
+    /// Boxed, so that the code that runs a task is there once and not for each kind of task and runtime: that was 3 % of the
     /// library.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let task: Task = Box::pin(task);
