@@ -17,7 +17,7 @@ from typing import Any, Callable, List, Tuple
 
 import fastsock
 
-DEVICES = 32
+DEVICES = 256
 PAYLOAD = 64
 
 

@@ -3,6 +3,7 @@
 //! ten times what a hook does.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, atomic::Ordering::Relaxed},
     thread::Builder,
     time::{Duration, Instant},
@@ -49,6 +50,8 @@ struct Dispatcher<'a, 'py> {
 impl<'py> Dispatcher<'_, 'py> {
     fn run(run: &Arc<Run>, bridge: &Py<PyWeakrefReference>, busy: Option<Busy>) {
         run.adopt_dispatcher();
+        #[cfg(target_os = "linux")] // so that a pause is as short as it is meant to be
+        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1000));
         Python::attach(|py| {
             run.counts.attaches.fetch_add(1, Relaxed);
             let mut dispatcher = Dispatcher {
@@ -67,7 +70,7 @@ impl<'py> Dispatcher<'_, 'py> {
         loop {
             // Asked before draining: what comes in until then is drained below, and nothing comes after.
             let is_closed = self.run.queue.is_closed();
-            let count = self.run.queue.drain(BATCH, &mut events);
+            let count = self.run.queue.drain_on(BATCH, &mut events);
             let records = self.run.log.deliver(self.py).unwrap_or(0);
             if count > 0 {
                 let Some(bridge) = self.bridge.upgrade() else {
@@ -77,13 +80,28 @@ impl<'py> Dispatcher<'_, 'py> {
                     return;
                 };
                 self.run.counts.events.fetch_add(count as u64, Relaxed);
-                self.call_all(&bridge.get().hooks(self.py), &mut events);
+                let has_decisions = self.call_all(&bridge.get().hooks(self.py), &mut events);
+                if !is_closed {
+                    self.gather(count, has_decisions);
+                }
             } else if records == 0 {
                 if is_closed {
                     return;
                 }
                 self.wait();
             }
+        }
+    }
+
+    /// Lets more come in when much does: a wake-up for every few of them would cost more than what they came for. Who is
+    /// alone is never kept waiting.
+    fn gather(&self, count: usize, has_decisions: bool) {
+        let (busy, pause) = match has_decisions {
+            false => (BUSY, PAUSE),
+            true => (BUSY_DECIDING, PAUSE_DECIDING),
+        };
+        if (busy..BATCH).contains(&count) {
+            self.py.detach(|| std::thread::sleep(pause));
         }
     }
 
@@ -99,7 +117,9 @@ impl<'py> Dispatcher<'_, 'py> {
         self.py.detach(|| self.run.queue.wait(LEVELS_AGE));
     }
 
-    fn call_all(&self, hooks: &HookSet, events: &mut Vec<Event>) {
+    /// Returns whether a device may be waiting for what came of it.
+    fn call_all(&self, hooks: &HookSet, events: &mut Vec<Event>) -> bool {
+        let mut has_decisions = false;
         let mut taken = Vec::new();
         for event in events.drain(..) {
             if self.run.is_shut() {
@@ -112,12 +132,14 @@ impl<'py> Dispatcher<'_, 'py> {
                     uplink,
                 } => taken.push(uplink),
                 event => {
+                    has_decisions = true;
                     self.hand_over(hooks, &mut taken); // before what came later
                     self.call(hooks, event);
                 }
             }
         }
         self.hand_over(hooks, &mut taken);
+        has_decisions
     }
 
     fn call(&self, hooks: &HookSet, event: Event) {
@@ -252,3 +274,9 @@ impl<'py> Dispatcher<'_, 'py> {
 const BATCH: usize = 256;
 /// How long a change of a logger's level may take to be seen.
 const LEVELS_AGE: Duration = Duration::from_secs(1);
+/// So many events at once are a stream, and more of it is worth a pause.
+const BUSY: usize = 4;
+const PAUSE: Duration = Duration::from_micros(150);
+/// The same where each device waits for its answer before it says more.
+const BUSY_DECIDING: usize = 12;
+const PAUSE_DECIDING: Duration = Duration::from_micros(40);

@@ -219,12 +219,23 @@ impl EventQueue {
     /// Moves up to `max` events to the end of `into`, oldest first, and returns how many. Never blocks: 0 means that there
     /// is nothing now. One lock per call, so batches are cheaper than single events.
     pub fn drain(&self, max: usize, into: &mut Vec<Event>) -> usize {
+        self.drain_with(max, into, true)
+    }
+
+    /// As [`EventQueue::drain`], but only one that finds nothing at all makes the descriptor unreadable. For whoever drains
+    /// again soon and unasked, until there is nothing: what comes in meanwhile need not ring.
+    pub fn drain_on(&self, max: usize, into: &mut Vec<Event>) -> usize {
+        self.drain_with(max, into, false)
+    }
+
+    fn drain_with(&self, max: usize, into: &mut Vec<Event>, is_last: bool) -> usize {
         let before = into.len();
         let mut waiting = Vec::new(); // allocates only under overflow
         let resolve = {
             let mut state = self.shared.state.lock();
             state.take(max, into, &mut waiting);
-            if state.is_empty() && !state.is_closed {
+            let is_done = is_last || into.len() == before && waiting.is_empty();
+            if is_done && state.is_empty() && !state.is_closed {
                 // Under the lock: whatever comes in later rings again, after this.
                 state.is_ringing = false;
                 self.shared.bell.clear();
@@ -728,6 +739,20 @@ mod tests {
         assert!(is_readable(&queue));
         assert_eq!(drained(&queue, 1).len(), 0);
         assert!(!is_readable(&queue));
+    }
+
+    #[test]
+    fn to_who_drains_on_it_stays_readable_until_nothing_is_found() {
+        let (hooks, queue) = queue(EventOptions::default());
+        hooks.on_connect(&client(1));
+        let mut events = Vec::new();
+        assert_eq!(queue.drain_on(9, &mut events), 1);
+        assert!(is_readable(&queue));
+        assert_eq!(queue.drain_on(9, &mut events), 0);
+        assert!(!is_readable(&queue));
+        hooks.on_connect(&client(2));
+        assert!(is_readable(&queue), "what comes later rings");
+        assert_eq!(events.len(), 1);
     }
 
     #[test]
