@@ -25,7 +25,7 @@ ffi_fill    := sed -e 's,@VERSION@,$(ffi_version),g' -e 's,@ABI@,$(ffi_abi),g' -
 
 ffi-build:
 ifndef FASTSOCK_BUILT
-	CARGO="$(CARGO)" scripts/ffi $(CARGO_FLAGS)
+	$(CARGO) build --release --locked -p fastsock-ffi $(CARGO_FLAGS)
 endif
 
 bench: ffi-bench

@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
         .into()
 }
 
-/// libfastsock_ffi.so or .a, as cargo built it beside this test.
+/// libfastsock_ffi.so or .a, as cargo builds it.
 pub(crate) fn built(extension: &str) -> PathBuf {
     let path = built_dir()
         .join("libfastsock_ffi")
@@ -25,9 +25,20 @@ pub(crate) fn built(extension: &str) -> PathBuf {
     path
 }
 
-fn built_dir() -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    here.parent().unwrap().into()
+/// Where cargo puts the library, which it does not build for a test by itself: a test cannot link it as Rust does.
+fn built_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--locked", "--quiet", "-p", "fastsock-ffi"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        succeed(build.current_dir(root()));
+        let here = std::env::current_exe().unwrap();
+        here.ancestors().nth(2).unwrap().into() // without `deps`
+    })
 }
 
 /// A place for what a test makes; emptied when the test begins.
