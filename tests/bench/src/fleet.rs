@@ -12,6 +12,7 @@ use rustls::ClientConfig;
 
 use crate::{
     clock::{Clock, nanos},
+    jwt,
     poller::{Conn, Poller, accept_all, listen},
     wire::{
         ACCEPT, CLOSE, Head, KEY, PING, PONG, Stamp, TEXT, head_end, push_command, push_decimal,
@@ -43,6 +44,7 @@ pub(crate) struct Fleet {
     publisher: Option<Publisher>,
     /// What devices connect with under TLS.
     tls: Option<Arc<ClientConfig>>,
+    shows_jwt: bool,
     events: Vec<Event>,
     /// Room to read into and to build frames and payloads in.
     buffer: Vec<u8>,
@@ -106,6 +108,7 @@ impl Fleet {
             },
             publisher: None,
             tls: None,
+            shows_jwt: false,
             events: Vec::new(),
             buffer: Vec::new(),
             frame: Vec::new(),
@@ -127,6 +130,11 @@ impl Fleet {
     /// Has devices connect under TLS from now on, or no longer.
     pub(crate) fn set_tls(&mut self, tls: Option<Arc<ClientConfig>>) {
         self.tls = tls;
+    }
+
+    /// Has devices show a JWT from now on, or only their client id.
+    pub(crate) fn set_jwt(&mut self, shows_jwt: bool) {
+        self.shows_jwt = shows_jwt;
     }
 
     /// Connects the publisher, in place of the one before.
@@ -253,7 +261,10 @@ impl Fleet {
     fn attend_device(&mut self, index: usize, readable: bool, writable: bool) -> io::Result<()> {
         let is_alive = match &mut self.devices.get_mut(index) {
             Some(Some(device)) => {
-                let moved = !writable || device.make_room(index, &self.poller).is_ok();
+                let moved = !writable
+                    || device
+                        .make_room(index, self.shows_jwt, &self.poller)
+                        .is_ok();
                 moved && (!readable || self.read_device(index).is_ok())
             }
             _ => return Ok(()), // closed a moment ago
@@ -445,10 +456,10 @@ impl Fleet {
 
 impl Device {
     /// Sends the request when the connection is there, or what was kept when there is room for it.
-    fn make_room(&mut self, index: usize, poller: &Poller) -> io::Result<()> {
+    fn make_room(&mut self, index: usize, shows_jwt: bool, poller: &Poller) -> io::Result<()> {
         let is_empty = if self.stage == Stage::Dialing {
             self.stage = Stage::Asking;
-            self.conn.send(upgrade(index).as_bytes())?
+            self.conn.send(upgrade(index, shows_jwt).as_bytes())?
         } else {
             self.conn.flush()?
         };
@@ -466,9 +477,13 @@ impl Device {
     }
 }
 
-fn upgrade(index: usize) -> String {
+fn upgrade(index: usize, shows_jwt: bool) -> String {
+    let mut token = format!("dev{index}");
+    if shows_jwt {
+        token = jwt::token(&token);
+    }
     format!(
-        "GET /?token=dev{index} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET /?token={token} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
 }

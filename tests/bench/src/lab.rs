@@ -8,6 +8,7 @@ use std::{
 use crate::{
     clock::{Clock, SECOND, nanos},
     fleet::{Event, Fleet},
+    jwt,
     load::{Load, Outcome, Processes},
     procfs::{self, Memory},
     target::{PREFIX, Redis, Server, Settings, Target},
@@ -78,6 +79,8 @@ impl Lab {
         let settings = &settings;
         self.fleet
             .set_tls(settings.is_tls.then(|| self.tls.devices.clone()));
+        let is_jwt = |(name, value): &(&str, String)| (*name, value.as_str()) == jwt::VARS[0];
+        self.fleet.set_jwt(settings.vars.iter().any(is_jwt));
         let first = target.start(settings)?;
         let port = first.port;
         let mut servers = vec![first];

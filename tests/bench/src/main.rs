@@ -15,6 +15,7 @@
 mod bare;
 mod clock;
 mod fleet;
+mod jwt;
 mod lab;
 mod load;
 mod options;

@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use crate::{
     clock::SECOND,
+    jwt,
     lab::Lab,
     load::{Load, Outcome, Pace, Way},
     report::Metric,
@@ -431,7 +432,21 @@ impl Scenario {
         );
         rows.push(idle.under_tls());
         let storm = Self::new(VARIANTS, "1000 connect, TLS", Kind::Storm { devices: 1000 });
-        rows.push(storm.under_tls());
+        rows.push(storm.clone().under_tls());
+        let mut jwt = Self {
+            name: "1000 connect, JWT".into(),
+            ..storm.clone()
+        };
+        for (name, value) in jwt::VARS {
+            jwt = jwt.with(name, value);
+        }
+        rows.extend([
+            jwt,
+            Self {
+                name: "1000 connect, as above".into(),
+                ..storm
+            },
+        ]);
         rows
     }
 
