@@ -1,11 +1,18 @@
 //! The test support keeps its own promises: what other tests lean on is tried here, without a bridge.
 
-use std::time::Duration;
+use std::{
+    panic,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use support::{
     Authority, Backend, Proxy, RawDevice, Reply, TempRedis, TempSentinel, call, eventually,
     free_port, get,
 };
+use tokio::runtime::Runtime;
 
 const POST: &str = r#"{"client_id":"dev1","data":"t#1"}"#;
 
@@ -193,4 +200,30 @@ fn ports_are_never_handed_out_twice() {
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 100);
+}
+
+/// A child has copies of our listeners until it executes its program, and a copy keeps the port.
+#[test]
+fn a_port_is_ours_again_though_a_child_was_started_meanwhile() {
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                Command::new("true").status().expect("true is run");
+            }
+        });
+        let tried = panic::catch_unwind(|| {
+            let runtime = Runtime::new().unwrap();
+            runtime.block_on(async {
+                for _ in 0..300 {
+                    let backend = Backend::start().await;
+                    backend.go_down().await;
+                    backend.come_back();
+                    assert_eq!(get(backend.addr(), "/").await.status, 200);
+                }
+            });
+        });
+        is_done.store(true, Ordering::Relaxed);
+        tried.expect("the port is ours again");
+    });
 }

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -100,8 +101,12 @@ def run_script(script: str, *args: str) -> Run:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A free port, below those of outgoing connections: nobody takes it by chance before its server does."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as bound:
+            try:
+                bound.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -21,7 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -30,7 +30,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{Authority, DEADLINE, free_port};
+use crate::{
+    Authority, DEADLINE,
+    ports::{bound_again, free_port},
+};
 
 /// An HTTP server on a port of 127.0.0.1. Answers 200 at once until told otherwise.
 #[derive(Debug)]
@@ -194,7 +197,7 @@ impl Backend {
         };
         task.abort();
         let _ = task.await;
-        let reserved = bound(self.addr).expect("the port was ours until now");
+        let reserved = bound_again(self.addr).expect("the port was ours until now");
         *self.serving.lock() = Serving::Down {
             _reserved: Some(reserved),
         };
@@ -204,7 +207,7 @@ impl Backend {
     pub fn come_back(&self) {
         let mut serving = self.serving.lock();
         *serving = Serving::Down { _reserved: None };
-        let listener = bound(self.addr)
+        let listener = bound_again(self.addr)
             .and_then(|socket| {
                 socket.listen(4096)?;
                 TcpListener::from_std(socket.into())
@@ -618,14 +621,6 @@ impl std::fmt::Debug for Shared {
 }
 
 /// A socket that has the port and does not listen.
-fn bound(addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket)
-}
-
 fn head(text: &str) -> String {
     text.chars().take(60).collect()
 }

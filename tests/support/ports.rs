@@ -2,10 +2,16 @@
 
 use std::{
     collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
+
+use crate::DEADLINE;
 
 /// A free TCP port of loopback, never handed out twice by one process.
 ///
@@ -17,12 +23,37 @@ pub fn free_port() -> u16 {
     let taken = taken.get_or_insert_default();
     for _ in 0..1000 {
         let port = fastrand::u16(10_000..32_000);
-        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // Not by listening: a child that is started meanwhile would keep our listener until it executes its program.
+        if !taken.contains(&port) && bound((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
             taken.insert(port);
             return port;
         }
     }
     panic!("no free port from 10000 to 31999");
+}
+
+/// Binds the address of a listener of ours that was just dropped, without listening.
+///
+/// Children that were started while it listened have copies of it until they execute their programs, so that the
+/// address may be in use for a moment.
+pub(crate) fn bound_again(addr: SocketAddr) -> io::Result<Socket> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match bound(addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn bound(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
 }
 
 /// The loopback address that reaches a listener on an unspecified address (`0.0.0.0`, `::`); other addresses as they are.

@@ -4,12 +4,13 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::{Child, ChildStdout, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// `fastsock`, about to be started.
@@ -214,8 +215,17 @@ impl Drop for Redis {
     }
 }
 
-/// A port that was free a moment ago.
+/// A free port, below those of outgoing connections: nobody takes it by chance before its server does, or while that
+/// is away. Not found by listening: a child that is started meanwhile would keep the listener until it executes its
+/// program.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        if socket.bind(&addr.into()).is_ok() {
+            return port;
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! A redis-server of one test's own, ended by its process id when the test ends.
 
 use std::{
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -9,6 +9,7 @@ use std::{
 
 use redis::{Client, Connection, FromRedisValue, ToRedisArgs, Value};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 
 pub(crate) struct TempRedis {
     pub(crate) port: u16,
@@ -224,7 +225,17 @@ impl Drop for TempRedis {
     }
 }
 
+/// A free port, below those of outgoing connections: nobody takes it by chance before its server does, or while that
+/// is away. Not found by listening: a child that is started meanwhile would keep the listener until it executes its
+/// program.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        if socket.bind(&addr.into()).is_ok() {
+            return port;
+        }
+    }
 }
