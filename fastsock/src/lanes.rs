@@ -228,10 +228,32 @@ pub(crate) enum Room {
     NoRemote,
 }
 
-/// What is to be told once the lock is released.
-enum News {
-    Lost(Uplink, LostReason),
-    Gone(Uplink),
+/// To be logged and told once the lock is released: hooks and subscribers are somebody else's code, and may come back here.
+struct Loss(Uplink, LostReason);
+
+/// What an attempt came to.
+struct Outcome {
+    /// The breaker opened.
+    has_opened: bool,
+    fate: Fate,
+}
+
+/// What became of a message by an attempt.
+enum Fate {
+    Delivered,
+    /// Left to its new owner.
+    GivenBack,
+    PutOff {
+        wait: Duration,
+        /// The remote refuses everyone's messages, and that is news.
+        is_misconfigured: bool,
+    },
+    Lost {
+        reason: LostReason,
+        loss: Option<Loss>,
+        /// So its device is to be closed.
+        is_gone: bool,
+    },
 }
 
 impl Lanes {
@@ -346,7 +368,7 @@ impl Lanes {
         ticket: Ticket,
         action: Option<UplinkAction>,
     ) -> Result<Option<(ClientId, Payload)>> {
-        let (news, reply, hire) = {
+        let (loss, reply, hire) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let (client_id, number) = state.tickets.remove(&ticket).ok_or_else(|| {
@@ -401,17 +423,17 @@ impl Lanes {
             state
                 .due
                 .remove(&(taken_at + self.limits.hook_timeout, number));
-            let news = lost.and_then(|reason| self.lose(state, &client_id, number, reason, None));
+            let loss = lost.and_then(|reason| self.lose(state, &client_id, number, reason, None));
             self.promote(state, &client_id);
             self.wake(state, &client_id);
             self.note_quiet(state);
             if let Some(waker) = state.waiters.remove(&client_id) {
                 waker.wake(); // no room yet, but for another reason
             }
-            (news, reply, self.may_hire(state))
+            (loss, reply, self.may_hire(state))
         };
         self.hire(hire);
-        self.tell(news);
+        self.tell(loss);
         Ok(reply)
     }
 
@@ -525,7 +547,7 @@ impl Lanes {
                     kept.add(&slot.uplink);
                 } else {
                     state.books.lost.count(LostReason::Shutdown);
-                    lost.push(slot.uplink);
+                    lost.push(Loss(slot.uplink, LostReason::Shutdown));
                 }
             }
             state.held = kept;
@@ -534,9 +556,7 @@ impl Lanes {
             }
             (lost, kept.messages as u64)
         };
-        for uplink in lost {
-            self.tell(Some(News::Lost(uplink, LostReason::Shutdown)));
-        }
+        self.tell(lost);
         kept
     }
 
@@ -554,7 +574,7 @@ impl Lanes {
             state.books.received += 1;
             if state.is_closed {
                 state.books.lost.count(LostReason::Shutdown);
-                displaced.push(News::Lost(uplink, LostReason::Shutdown));
+                displaced.push(Loss(uplink, LostReason::Shutdown));
                 (Room::More, false)
             } else if self.forward.is_none() && ticket.is_none() {
                 state.books.lost.count(LostReason::NoRemoteUrl);
@@ -564,7 +584,7 @@ impl Lanes {
                 (Room::NoRemote, false)
             } else if self.cargo == Cargo::Events && state.held.bytes >= self.limits.total_bytes {
                 state.books.lost.count(LostReason::Full); // nobody could be told to wait
-                displaced.push(News::Lost(uplink, LostReason::Full));
+                displaced.push(Loss(uplink, LostReason::Full));
                 (Room::More, false)
             } else {
                 let client_id = uplink.client_id.clone();
@@ -578,9 +598,7 @@ impl Lanes {
             }
         };
         self.hire(hire);
-        for news in displaced {
-            self.tell(Some(news));
-        }
+        self.tell(displaced);
         room
     }
 
@@ -616,7 +634,7 @@ impl Lanes {
 
     /// With `drop_oldest`: makes room in a lane, or in the spool, by losing the oldest of the lane that are settled and not in
     /// flight. It cannot make room in memory, which others have filled as well: that is waited for.
-    fn displace(&self, state: &mut State, client_id: &ClientId, displaced: &mut Vec<News>) {
+    fn displace(&self, state: &mut State, client_id: &ClientId, displaced: &mut Vec<Loss>) {
         while self.is_at_bound(state, client_id) || self.is_spool_full(state) {
             let lane = state.lanes.get(client_id);
             let Some(number) = lane.and_then(Lane::displaceable) else {
@@ -768,7 +786,7 @@ impl Lanes {
         number: u64,
         reason: LostReason,
         attempt: Option<&Attempt>,
-    ) -> Option<News> {
+    ) -> Option<Loss> {
         let mut slot = self.remove(state, client_id, number)?;
         if let Some(pledge) = slot.pledge.take() {
             pledge.lost(reason);
@@ -779,7 +797,7 @@ impl Lanes {
         {
             self.give_up(&**spool, &slot, reason, attempt);
         }
-        Some(News::Lost(slot.uplink, reason))
+        Some(Loss(slot.uplink, reason))
     }
 
     /// Whoever is about to read looks at this first. Only [`Lanes::wake`] takes it back.
@@ -863,13 +881,11 @@ impl Lanes {
             (job, hire)
         };
         self.hire(hire);
-        for news in overdue {
-            self.tell(Some(news));
-        }
+        self.tell(overdue);
         job
     }
 
-    fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<News>) -> Option<Job> {
+    fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<Loss>) -> Option<Job> {
         if state.is_ending {
             return None; // what the spool has can wait
         }
@@ -930,15 +946,7 @@ impl Lanes {
     fn done(self: &Arc<Self>, job: Job, attempt: &Attempt) {
         let now = Instant::now();
         self.running.posts.add(1);
-        let Job {
-            uplink,
-            number,
-            pass,
-            begun_at,
-            ..
-        } = job;
-        let client_id = uplink.client_id.clone();
-        let (news, hire) = {
+        let (outcome, hire) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             state.in_flight -= 1;
@@ -946,108 +954,132 @@ impl Lanes {
             if state.is_closed {
                 return; // counted as lost already, or kept
             }
-            let destination = state.breaker.destination(now);
-            let slot = state
-                .lanes
-                .get_mut(&client_id)
-                .and_then(|lane| lane.slot(number))
-                .expect("an uplink in flight stays in its lane");
-            if let Some(begun_at) = begun_at {
-                slot.note(attempt, begun_at);
-            }
-            let is_withdrawn = slot.phase == Phase::Withdrawn;
-            let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
-            let was_closed = state.breaker.is_closed();
-            let has_opened = state.breaker.record(now, pass, signal);
-            if !was_closed && state.breaker.is_closed() {
-                self.hurry(state, false);
-            }
-            if has_opened {
-                self.running.breaker_opened.add(1);
-                match self.cargo {
-                    Cargo::Uplinks => tracing::warn!(
-                        "the remote does not take messages; they are held until it does"
-                    ),
-                    Cargo::Events => tracing::warn!(
-                        "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
-                    ),
-                }
-            }
-            let news = match verdict {
-                Verdict::Delivered => {
-                    if let Some(spool) = &self.spool {
-                        spool.remove(Place::new(&client_id, number));
-                    }
-                    self.remove(state, &client_id, number);
-                    state.books.delivered += 1;
-                    state.is_misconfigured = false;
-                    self.log_delivery(&uplink);
-                    Vec::new()
-                }
-                Verdict::Retry { .. } if is_withdrawn => {
-                    self.give_back(state, &client_id, number);
-                    Vec::new()
-                }
-                Verdict::Retry {
-                    floor,
-                    is_misconfigured,
-                } => {
-                    self.put_off(state, &uplink, number, floor, attempt, now);
-                    if is_misconfigured && !std::mem::replace(&mut state.is_misconfigured, true) {
-                        match self.cargo {
-                            Cargo::Uplinks => {
-                                tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS")
-                            }
-                            Cargo::Events => {
-                                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS")
-                            }
-                        }
-                    }
-                    Vec::new()
-                }
-                Verdict::Final { reason, is_gone } => {
-                    self.running.posts_failed.add(1);
-                    self.log_loss(&uplink, reason, Some(attempt));
-                    let gone =
-                        (is_gone && self.limits.gone == Gone::Close).then(|| News::Gone(uplink));
-                    self.lose(state, &client_id, number, reason, Some(attempt))
-                        .into_iter()
-                        .chain(gone)
-                        .collect()
-                }
-            };
-            self.promote(state, &client_id);
-            self.wake(state, &client_id);
-            (news, self.may_hire(state))
+            let client_id = &job.uplink.client_id;
+            let outcome = self.judge(state, &job, attempt, now);
+            self.promote(state, client_id);
+            self.wake(state, client_id);
+            (outcome, self.may_hire(state))
         };
         self.hire(hire);
-        for news in news {
-            self.tell(Some(news));
+        self.report(job, attempt, outcome);
+    }
+
+    fn judge(
+        self: &Arc<Self>,
+        state: &mut State,
+        job: &Job,
+        attempt: &Attempt,
+        now: Instant,
+    ) -> Outcome {
+        let (client_id, number) = (&job.uplink.client_id, job.number);
+        let destination = state.breaker.destination(now);
+        let slot = state
+            .lanes
+            .get_mut(client_id)
+            .and_then(|lane| lane.slot(number))
+            .expect("an uplink in flight stays in its lane");
+        if let Some(begun_at) = job.begun_at {
+            slot.note(attempt, begun_at);
+        }
+        let is_withdrawn = slot.phase == Phase::Withdrawn;
+        let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
+        let was_closed = state.breaker.is_closed();
+        let has_opened = state.breaker.record(now, job.pass, signal);
+        if !was_closed && state.breaker.is_closed() {
+            self.hurry(state, false);
+        }
+        let fate = match verdict {
+            Verdict::Delivered => {
+                if let Some(spool) = &self.spool {
+                    spool.remove(Place::new(client_id, number));
+                }
+                self.remove(state, client_id, number);
+                state.books.delivered += 1;
+                state.is_misconfigured = false;
+                Fate::Delivered
+            }
+            Verdict::Retry { .. } if is_withdrawn => {
+                self.give_back(state, client_id, number);
+                Fate::GivenBack
+            }
+            Verdict::Retry {
+                floor,
+                is_misconfigured,
+            } => {
+                let wait = self.put_off(state, job, floor, now);
+                let is_news =
+                    is_misconfigured && !std::mem::replace(&mut state.is_misconfigured, true);
+                Fate::PutOff {
+                    wait,
+                    is_misconfigured: is_news,
+                }
+            }
+            Verdict::Final { reason, is_gone } => {
+                let loss = self.lose(state, client_id, number, reason, Some(attempt));
+                Fate::Lost {
+                    reason,
+                    loss,
+                    is_gone: is_gone && self.limits.gone == Gone::Close,
+                }
+            }
+        };
+        Outcome { has_opened, fate }
+    }
+
+    /// Counts, logs and tells what an attempt came to.
+    fn report(&self, job: Job, attempt: &Attempt, Outcome { has_opened, fate }: Outcome) {
+        let uplink = job.uplink;
+        if has_opened {
+            self.running.breaker_opened.add(1);
+            self.log_outage();
+        }
+        match fate {
+            Fate::Delivered => self.log_delivery(&uplink),
+            Fate::GivenBack => {}
+            Fate::PutOff {
+                wait,
+                is_misconfigured,
+            } => {
+                self.running.posts_failed.add(1);
+                self.log_failure(&uplink, job.attempt, attempt, wait);
+                if is_misconfigured {
+                    self.log_misconfigured(attempt);
+                }
+            }
+            Fate::Lost {
+                reason,
+                loss,
+                is_gone,
+            } => {
+                self.running.posts_failed.add(1);
+                self.log_loss(&uplink, reason, Some(attempt));
+                self.tell(loss);
+                if is_gone {
+                    let (id, session_id) = (uplink.client_id.as_str(), uplink.session_id);
+                    self.registry.close(id, Some(session_id), CloseReason::Gone);
+                }
+            }
         }
     }
 
-    /// Keeps a message at the head of its lane for another attempt.
+    /// Keeps a message at the head of its lane for another attempt. Returns how long that is away.
     fn put_off(
         &self,
         state: &mut State,
-        uplink: &Uplink,
-        number: u64,
+        job: &Job,
         floor: Option<Floor>,
-        attempt: &Attempt,
         now: Instant,
-    ) {
-        self.running.posts_failed.add(1);
-        let Some(slot) = state
+    ) -> Duration {
+        let (client_id, number) = (&job.uplink.client_id, job.number);
+        if let Some(slot) = state
             .lanes
-            .get_mut(&uplink.client_id)
+            .get_mut(client_id)
             .and_then(|lane| lane.slot(number))
-        else {
-            return;
-        };
-        slot.phase = Phase::BackingOff;
-        let attempts = slot.attempts;
+        {
+            slot.phase = Phase::BackingOff;
+        }
         let mut wait = match state.is_last_chance {
-            false => RETRY.delay(attempts),
+            false => RETRY.delay(job.attempt),
             true => RETRY.delay(1),
         };
         let is_asked = matches!(floor, Some(Floor::Lane(_)));
@@ -1056,13 +1088,9 @@ impl Lanes {
             Some(Floor::Destination(floor)) => state.breaker.hold(now + floor),
             None => {}
         }
-        self.log_failure(uplink, attempts, attempt, wait);
-        self.remind(
-            state,
-            now + wait,
-            number,
-            Due::Retry(uplink.client_id.clone(), number, is_asked),
-        );
+        let due = Due::Retry(client_id.clone(), number, is_asked);
+        self.remind(state, now + wait, number, due);
+        wait
     }
 
     /// Ends the back-off of a message.
@@ -1137,28 +1165,18 @@ impl Lanes {
         }
     }
 
-    fn tell(&self, news: Option<News>) {
-        match news {
-            None => {}
-            Some(News::Gone(uplink)) => {
-                self.registry.close(
-                    uplink.client_id.as_str(),
-                    Some(uplink.session_id),
-                    CloseReason::Gone,
-                );
+    fn tell(&self, losses: impl IntoIterator<Item = Loss>) {
+        for Loss(uplink, reason) in losses {
+            if !matches!(
+                reason,
+                LostReason::Rejected | LostReason::Poison | LostReason::NoRemoteUrl
+            ) {
+                self.log_loss(&uplink, reason, None);
             }
-            Some(News::Lost(uplink, reason)) => {
-                if !matches!(
-                    reason,
-                    LostReason::Rejected | LostReason::Poison | LostReason::NoRemoteUrl
-                ) {
-                    self.log_loss(&uplink, reason, None);
-                }
-                if reason != LostReason::NoRemoteUrl {
-                    self.status.hook("on_uplink_lost", |hooks| {
-                        hooks.on_uplink_lost(&uplink, reason)
-                    });
-                }
+            if reason != LostReason::NoRemoteUrl {
+                self.status.hook("on_uplink_lost", |hooks| {
+                    hooks.on_uplink_lost(&uplink, reason)
+                });
             }
         }
     }
@@ -1250,6 +1268,28 @@ impl std::fmt::Debug for Lanes {
 }
 
 impl Lanes {
+    fn log_outage(&self) {
+        match self.cargo {
+            Cargo::Uplinks => {
+                tracing::warn!("the remote does not take messages; they are held until it does");
+            }
+            Cargo::Events => tracing::warn!(
+                "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
+            ),
+        }
+    }
+
+    fn log_misconfigured(&self, attempt: &Attempt) {
+        match self.cargo {
+            Cargo::Uplinks => {
+                tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
+            }
+            Cargo::Events => {
+                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
+            }
+        }
+    }
+
     fn log_delivery(&self, uplink: &Uplink) {
         if self.cargo == Cargo::Uplinks {
             tracing::trace!(

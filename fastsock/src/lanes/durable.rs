@@ -138,13 +138,14 @@ impl Settle for Lanes {
 
     fn loaded(&self, client_id: &ClientId, records: Vec<Record>) {
         let now = (Instant::now(), SystemTime::now());
+        let mut missing = 0;
         self.change(|state| {
             let Some(lane) = state.lanes.get_mut(client_id) else {
                 return;
             };
             state.loading_bytes -= std::mem::take(&mut lane.loading_bytes);
             if records.is_empty() && lane.stored.messages > 0 {
-                tracing::error!(%client_id, messages = lane.stored.messages, "the spool has lost messages; the next start looks for them again");
+                missing = lane.stored.messages;
                 return;
             }
             for record in records {
@@ -160,6 +161,9 @@ impl Settle for Lanes {
             self.promote(state, client_id);
             self.wake(state, client_id);
         });
+        if missing > 0 {
+            tracing::error!(%client_id, messages = missing, "the spool has lost messages; the next start looks for them again");
+        }
     }
 
     fn buried(&self, kept: u64, dropped: u64) {
