@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 import fastsock
+
+# Ctrl-C is tried in children. A shell that starts the tests in the background has it ignored in all of them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Backend:
@@ -98,6 +102,25 @@ def run_script(script: str, *args: str) -> Run:
         env=environment(),
     )
     return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def popen() -> Iterator[Any]:
+    """Starts programs with pipes for what they print, and kills those that still run at the end."""
+    started: List["subprocess.Popen[str]"] = []
+
+    def popen(command: List[str], **keywords: Any) -> "subprocess.Popen[str]":
+        pipe = subprocess.PIPE
+        keywords = {"env": environment(), **keywords}
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **keywords)
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 def free_port() -> int:

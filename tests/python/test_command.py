@@ -28,18 +28,22 @@ def command(request: pytest.FixtureRequest) -> Iterator[List[str]]:
     yield command
 
 
-def serve(command: List[str], directory: pathlib.Path, **settings: str) -> "subprocess.Popen[str]":
+@pytest.fixture
+def serve(popen: Any) -> Any:
     """Starts the gateway on a free port."""
-    env = {
-        **environment(),
-        "WEBSOCKET_PORT": "0",
-        "FASTSOCK_LISTEN_ADDR": "127.0.0.1",
-        "FASTSOCK_ADMIN_ADDR": "off",
-        "FASTSOCK_BROKER": "embedded",
-        **settings,
-    }
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=directory)
+
+    def serve(command: List[str], directory: pathlib.Path, **settings: str) -> Any:
+        env = {
+            **environment(),
+            "WEBSOCKET_PORT": "0",
+            "FASTSOCK_LISTEN_ADDR": "127.0.0.1",
+            "FASTSOCK_ADMIN_ADDR": "off",
+            "FASTSOCK_BROKER": "embedded",
+            **settings,
+        }
+        return popen(command, env=env, cwd=directory)
+
+    return serve
 
 
 def ready(process: Any) -> Dict[str, Any]:
@@ -53,7 +57,7 @@ def ready(process: Any) -> Dict[str, Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_a_signal(
-    command: List[str], number: signal.Signals, tmp_path: pathlib.Path, backend: Backend
+    serve: Any, command: List[str], number: signal.Signals, tmp_path: pathlib.Path, backend: Backend
 ) -> None:
     process = serve(command, tmp_path, REMOTE_URL=backend.url)
     port = int(ready(process)["addr"].rsplit(":", 1)[1])

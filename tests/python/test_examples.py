@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 from typing import Any, Iterator, List
 
@@ -17,24 +16,14 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
 
 
 @pytest.fixture
-def spawn() -> Iterator[Any]:
-    """Starts programs, and ends those that still run."""
-    started: List["subprocess.Popen[str]"] = []
+def spawn(popen: Any) -> Any:
+    """Starts Python with an example."""
 
-    def spawn(*args: str, **settings: str) -> "subprocess.Popen[str]":
+    def spawn(*args: str, **settings: str) -> Any:
         env = {**environment(), "FASTSOCK_LISTEN_ADDR": "127.0.0.1", **settings}
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            [sys.executable, *args], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env, cwd=EXAMPLES
-        )
-        started.append(process)
-        return process
+        return popen([sys.executable, *args], env=env, cwd=EXAMPLES)
 
-    yield spawn
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return spawn
 
 
 def port_of(process: Any) -> int:

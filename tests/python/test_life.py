@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import Any, List
 
 import fastsock
 import pytest
-from conftest import environment, run_script
+from conftest import run_script
 from device import DEADLINE, Device, eventually
 
 BRIDGE = 'import fastsock; bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50'
@@ -235,22 +234,20 @@ def test_a_subinterpreter_may_not_import_it() -> None:
     assert (run.code, run.out) == (0, "refused\nfine\n"), run.out + run.err
 
 
-def spawn(script: str) -> "subprocess.Popen[str]":
-    """Starts Python source in a process of its own, with its signals as a shell gives them."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        restore_signals=True,
-    )
-    assert process.stdout and process.stdout.readline() == "ready\n"
-    return process
+@pytest.fixture
+def spawn(popen: Any) -> Any:
+    """Starts Python source in a process of its own, and waits until it says that it is ready."""
+
+    def spawn(script: str) -> Any:
+        process = popen([sys.executable, "-c", script])
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    return spawn
 
 
 @pytest.mark.parametrize("wait", ["bridge.wait()", "bridge.wait(60)", "time.sleep(60)"])
-def test_ctrl_c_ends_the_wait_at_once(wait: str) -> None:
+def test_ctrl_c_ends_the_wait_at_once(spawn: Any, wait: str) -> None:
     process = spawn(
         "import time\n" + BRIDGE + ")\nwith bridge:\n    print('ready')\n    try:\n"
         f"        {wait}\n    except KeyboardInterrupt:\n        print('interrupted')\nprint(bridge.state)"
@@ -263,7 +260,7 @@ def test_ctrl_c_ends_the_wait_at_once(wait: str) -> None:
     assert time.monotonic() - began < 5
 
 
-def test_signals_go_to_the_main_thread_alone() -> None:
+def test_signals_go_to_the_main_thread_alone(spawn: Any) -> None:
     process = spawn(
         "import os, signal, threading, time\nhits = []\n"
         "signal.signal(signal.SIGUSR1, lambda *_: hits.append(threading.current_thread().name))\n"
