@@ -1,18 +1,22 @@
 //! Uplinks on their way: a lane per device that has something to say, kept in order, taken in turn, bounded.
 //!
 //! A lane lives under the client id, not under a session, so that a reconnect continues the same order. It is gone once
-//! everything in it is delivered or given up: an idle device costs nothing here. What a durable spool adds is in `durable`.
+//! everything in it is delivered or given up: an idle device costs nothing here. `lane` is one of them, `work` empties them,
+//! `durable` is what a durable spool adds.
 
 mod durable;
+mod lane;
+mod log;
+mod work;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use ahash::HashMap;
@@ -22,24 +26,20 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::lane::{Lane, Phase, Slot, Stored};
 use crate::{
-    backoff::Backoff,
     config::{Config, Gone, Order, UplinkFull},
     error::{Error, ErrorKind, Result},
-    forwarder::{
-        Attempt, Cargo, Forward,
-        breaker::{Breaker, Pass, Permit},
-        outcome::{Floor, Trial, Verdict, judge},
-    },
+    forwarder::{Attempt, Cargo, Forward, breaker::Breaker},
     hooks::UplinkAction,
     maps::trim,
     receipts::Pledge,
     registry::Registry,
-    spool::{Place, Settle, Spool},
+    spool::{Settle, Spool},
     stats::{Running, UplinkBooks},
     status::Status,
     tasks::Tasks,
-    types::{ClientId, CloseReason, LostReason, Payload, Ticket, Uplink},
+    types::{ClientId, LostReason, Payload, Ticket, Uplink},
 };
 
 /// All lanes of a bridge, and the workers that empty them.
@@ -130,87 +130,11 @@ struct State {
     is_closed: bool,
 }
 
-/// Messages and what they cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stored {
-    messages: usize,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Lane {
-    /// In memory: with a durable spool the oldest of the lane, and those not committed yet.
-    slots: VecDeque<Slot>,
-    bytes: usize,
-    /// Undecided, or on their way into the spool: its sessions read no further.
-    unsettled: usize,
-    /// In the spool alone; all of them behind the committed ones in memory.
-    stored: Stored,
-    /// What was asked of the spool and is not here yet; 0 when nothing was.
-    loading_bytes: usize,
-    /// It is in `starving`.
-    is_starving: bool,
-    /// It is in `held_up`.
-    is_held_up: bool,
-    /// It is in `turns`, and stays for it when it is empty meanwhile.
-    has_turn: bool,
-    /// With order `none`: the numbers of all that are ready.
-    ready: BTreeSet<u64>,
-}
-
-/// One uplink in its lane.
-struct Slot {
-    /// Counts up over all lanes, so that slots of a lane are sorted by it.
-    number: u64,
-    uplink: Uplink,
-    phase: Phase,
-    taken_at: Instant,
-    attempts: u32,
-    trial: Trial,
-    /// What its attempts came to so far. Kept for dead letters only.
-    trail: Option<Box<Trail>>,
-    /// What its device waits for, until it is taken.
-    pledge: Option<Pledge>,
-}
-
-/// What the failed attempts of a message came to.
-struct Trail {
-    first_at: SystemTime,
-    last_at: SystemTime,
-    last: Attempt,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// A hook has not answered yet.
-    Undecided(Ticket),
-    /// The spool does not have it yet.
-    Uncommitted,
-    /// Waits for its lane's turn.
-    Ready,
-    /// With a worker.
-    InFlight,
-    /// With a worker, and not this bridge's to try again.
-    Withdrawn,
-    /// Waits in `due` for its next attempt.
-    BackingOff,
-}
-
 enum Due {
     /// Whether the backend has asked for the delay of this very device.
     Retry(ClientId, u64, bool),
     Ticket(Ticket),
     Breaker,
-}
-
-/// One attempt for a worker to make.
-struct Job {
-    uplink: Uplink,
-    number: u64,
-    attempt: u32,
-    pass: Pass,
-    /// With a durable spool only.
-    begun_at: Option<SystemTime>,
 }
 
 /// What a session learns when its uplink was taken.
@@ -230,31 +154,6 @@ pub(crate) enum Room {
 
 /// To be logged and told once the lock is released: hooks and subscribers are somebody else's code, and may come back here.
 struct Loss(Uplink, LostReason);
-
-/// What an attempt came to.
-struct Outcome {
-    /// The breaker opened.
-    has_opened: bool,
-    fate: Fate,
-}
-
-/// What became of a message by an attempt.
-enum Fate {
-    Delivered,
-    /// Left to its new owner.
-    GivenBack,
-    PutOff {
-        wait: Duration,
-        /// The remote refuses everyone's messages, and that is news.
-        is_misconfigured: bool,
-    },
-    Lost {
-        reason: LostReason,
-        loss: Option<Loss>,
-        /// So its device is to be closed.
-        is_gone: bool,
-    },
-}
 
 impl Lanes {
     pub(crate) fn new(
@@ -837,334 +736,6 @@ impl Lanes {
         }
     }
 
-    /// Whether one more worker has something to do; it is counted as hired.
-    fn may_hire(&self, state: &mut State) -> bool {
-        let may = !state.turns.is_empty()
-            && self.forward.is_some() // a spool may hold messages of a run that had one
-            && state.workers < self.limits.concurrency
-            && !state.is_breaker_watched;
-        state.workers += usize::from(may);
-        may
-    }
-
-    fn hire(self: &Arc<Self>, may: bool) {
-        if may {
-            self.tasks.spawn_inline_until_stopped(self.clone().work());
-        }
-    }
-
-    /// A worker: makes attempts for whoever has the next turn, until nobody has.
-    async fn work(self: Arc<Self>) {
-        let forward = self
-            .forward
-            .as_ref()
-            .expect("without a forwarder no lane is ever ready");
-        while let Some(job) = self.next() {
-            let attempt = forward.attempt(&job.uplink, job.attempt).await;
-            self.done(job, &attempt);
-        }
-    }
-
-    /// The next attempt to make, or `None`: then this worker is dismissed.
-    fn next(self: &Arc<Self>) -> Option<Job> {
-        let mut overdue = Vec::new();
-        let (job, hire) = {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let job = self.next_in(state, Instant::now(), &mut overdue);
-            if job.is_some() {
-                state.in_flight += 1;
-            } else {
-                state.workers -= 1;
-            }
-            let hire = job.is_some() && self.may_hire(state); // the same lane may have more, with order `none`
-            (job, hire)
-        };
-        self.hire(hire);
-        self.tell(overdue);
-        job
-    }
-
-    fn next_in(&self, state: &mut State, now: Instant, overdue: &mut Vec<Loss>) -> Option<Job> {
-        if state.is_ending {
-            return None; // what the spool has can wait
-        }
-        while let Some(client_id) = state.turns.front().cloned() {
-            let lane = state.lanes.get_mut(&client_id);
-            let ready = lane.and_then(|lane| {
-                let number = self.next_of(lane)?;
-                lane.slot(number)
-            });
-            let Some(slot) = ready else {
-                Self::take_turn(state); // what it had was displaced meanwhile
-                continue;
-            };
-            let number = slot.number;
-            if now.duration_since(slot.taken_at) > self.limits.max_age {
-                overdue.extend(self.lose(state, &client_id, number, LostReason::TooOld, None));
-                self.promote(state, &client_id); // which has its turn still, but may read on
-                self.wake(state, &client_id);
-                continue;
-            }
-            if let Some(spool) = &self.spool
-                && !spool.may_deliver(&client_id)
-            {
-                Self::hold_up(state, client_id);
-                continue;
-            }
-            let pass = match state.breaker.allow(now, state.in_flight) {
-                Permit::Go(pass) => pass,
-                Permit::Busy => return None, // whoever is in flight comes back here
-                Permit::Wait(until) => {
-                    state.is_breaker_watched = true;
-                    self.remind(state, until, u64::MAX, Due::Breaker);
-                    return None;
-                }
-            };
-            slot.phase = Phase::InFlight;
-            slot.attempts += 1;
-            let job = Job {
-                uplink: slot.uplink.clone(),
-                number,
-                attempt: slot.attempts,
-                pass,
-                begun_at: self.spool.as_ref().map(|_| SystemTime::now()),
-            };
-            if self.limits.order == Order::None
-                && let Some(lane) = state.lanes.get_mut(&client_id)
-            {
-                lane.ready.remove(&number);
-            }
-            Self::take_turn(state);
-            self.promote(state, &client_id);
-            return Some(job);
-        }
-        None
-    }
-
-    /// Judges an attempt and acts on it.
-    fn done(self: &Arc<Self>, job: Job, attempt: &Attempt) {
-        let now = Instant::now();
-        self.running.posts.add(1);
-        let (outcome, hire) = {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            state.in_flight -= 1;
-            self.note_quiet(state);
-            if state.is_closed {
-                return; // counted as lost already, or kept
-            }
-            let client_id = &job.uplink.client_id;
-            let outcome = self.judge(state, &job, attempt, now);
-            self.promote(state, client_id);
-            self.wake(state, client_id);
-            (outcome, self.may_hire(state))
-        };
-        self.hire(hire);
-        self.report(job, attempt, outcome);
-    }
-
-    fn judge(
-        self: &Arc<Self>,
-        state: &mut State,
-        job: &Job,
-        attempt: &Attempt,
-        now: Instant,
-    ) -> Outcome {
-        let (client_id, number) = (&job.uplink.client_id, job.number);
-        let destination = state.breaker.destination(now);
-        let slot = state
-            .lanes
-            .get_mut(client_id)
-            .and_then(|lane| lane.slot(number))
-            .expect("an uplink in flight stays in its lane");
-        if let Some(begun_at) = job.begun_at {
-            slot.note(attempt, begun_at);
-        }
-        let is_withdrawn = slot.phase == Phase::Withdrawn;
-        let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
-        let was_closed = state.breaker.is_closed();
-        let has_opened = state.breaker.record(now, job.pass, signal);
-        if !was_closed && state.breaker.is_closed() {
-            self.hurry(state, false);
-        }
-        let fate = match verdict {
-            Verdict::Delivered => {
-                if let Some(spool) = &self.spool {
-                    spool.remove(Place::new(client_id, number));
-                }
-                self.remove(state, client_id, number);
-                state.books.delivered += 1;
-                state.is_misconfigured = false;
-                Fate::Delivered
-            }
-            Verdict::Retry { .. } if is_withdrawn => {
-                self.give_back(state, client_id, number);
-                Fate::GivenBack
-            }
-            Verdict::Retry {
-                floor,
-                is_misconfigured,
-            } => {
-                let wait = self.put_off(state, job, floor, now);
-                let is_news =
-                    is_misconfigured && !std::mem::replace(&mut state.is_misconfigured, true);
-                Fate::PutOff {
-                    wait,
-                    is_misconfigured: is_news,
-                }
-            }
-            Verdict::Final { reason, is_gone } => {
-                let loss = self.lose(state, client_id, number, reason, Some(attempt));
-                Fate::Lost {
-                    reason,
-                    loss,
-                    is_gone: is_gone && self.limits.gone == Gone::Close,
-                }
-            }
-        };
-        Outcome { has_opened, fate }
-    }
-
-    /// Counts, logs and tells what an attempt came to.
-    fn report(&self, job: Job, attempt: &Attempt, Outcome { has_opened, fate }: Outcome) {
-        let uplink = job.uplink;
-        if has_opened {
-            self.running.breaker_opened.add(1);
-            self.log_outage();
-        }
-        match fate {
-            Fate::Delivered => self.log_delivery(&uplink),
-            Fate::GivenBack => {}
-            Fate::PutOff {
-                wait,
-                is_misconfigured,
-            } => {
-                self.running.posts_failed.add(1);
-                self.log_failure(&uplink, job.attempt, attempt, wait);
-                if is_misconfigured {
-                    self.log_misconfigured(attempt);
-                }
-            }
-            Fate::Lost {
-                reason,
-                loss,
-                is_gone,
-            } => {
-                self.running.posts_failed.add(1);
-                self.log_loss(&uplink, reason, Some(attempt));
-                self.tell(loss);
-                if is_gone {
-                    let (id, session_id) = (uplink.client_id.as_str(), uplink.session_id);
-                    self.registry.close(id, Some(session_id), CloseReason::Gone);
-                }
-            }
-        }
-    }
-
-    /// Keeps a message at the head of its lane for another attempt. Returns how long that is away.
-    fn put_off(
-        &self,
-        state: &mut State,
-        job: &Job,
-        floor: Option<Floor>,
-        now: Instant,
-    ) -> Duration {
-        let (client_id, number) = (&job.uplink.client_id, job.number);
-        if let Some(slot) = state
-            .lanes
-            .get_mut(client_id)
-            .and_then(|lane| lane.slot(number))
-        {
-            slot.phase = Phase::BackingOff;
-        }
-        let mut wait = match state.is_last_chance {
-            false => RETRY.delay(job.attempt),
-            true => RETRY.delay(1),
-        };
-        let is_asked = matches!(floor, Some(Floor::Lane(_)));
-        match floor {
-            Some(Floor::Lane(floor)) => wait = wait.max(floor),
-            Some(Floor::Destination(floor)) => state.breaker.hold(now + floor),
-            None => {}
-        }
-        let due = Due::Retry(client_id.clone(), number, is_asked);
-        self.remind(state, now + wait, number, due);
-        wait
-    }
-
-    /// Ends the back-off of a message.
-    fn retry(&self, state: &mut State, client_id: &ClientId, number: u64) {
-        if let Some(lane) = state.lanes.get_mut(client_id)
-            && lane.index(number).is_some()
-        {
-            self.make_ready(lane, number);
-            self.promote(state, client_id);
-        }
-    }
-
-    /// Ends all back-offs: what they waited for has come. `are_all`: also those that the backend has asked for.
-    fn hurry(&self, state: &mut State, are_all: bool) {
-        let is_meant =
-            |due: &Due| matches!(due, Due::Retry(_, _, is_asked) if are_all || !is_asked);
-        let waiting = state.due.iter().filter(|(_, due)| is_meant(due));
-        for key in waiting.map(|(key, _)| *key).collect::<Vec<_>>() {
-            if let Some(Due::Retry(client_id, number, _)) = state.due.remove(&key) {
-                self.retry(state, &client_id, number);
-            }
-        }
-    }
-
-    /// Watches over retries, hooks that do not answer, and the breaker.
-    async fn keep_time(self: Arc<Self>) {
-        loop {
-            let first = {
-                let mut state = self.state.lock();
-                state.alarm = state.due.first_key_value().map(|((at, _), _)| *at);
-                state.alarm
-            };
-            match first {
-                Some(at) => tokio::select! {
-                    () = tokio::time::sleep_until(at) => self.ring(Instant::now()),
-                    () = self.due_changed.notified() => {}
-                },
-                None => self.due_changed.notified().await,
-            }
-        }
-    }
-
-    fn ring(self: &Arc<Self>, now: Instant) {
-        let mut late = Vec::new();
-        let mut hires = 0;
-        {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            while let Some(entry) = state.due.first_entry().filter(|entry| entry.key().0 <= now) {
-                match entry.remove() {
-                    Due::Retry(client_id, number, _) => {
-                        self.retry(state, &client_id, number);
-                    }
-                    Due::Ticket(ticket) => {
-                        late.extend(state.tickets.contains_key(&ticket).then_some(ticket))
-                    }
-                    Due::Breaker => state.is_breaker_watched = false,
-                }
-            }
-            while hires < state.turns.len() && self.may_hire(state) {
-                hires += 1;
-            }
-        }
-        for _ in 0..hires {
-            self.hire(true);
-        }
-        for ticket in late {
-            if self.decide(ticket, None).is_ok() {
-                self.running.hooks_failed.add(1);
-                tracing::error!(hook = "on_uplink", "a hook did not answer in time");
-            }
-        }
-    }
-
     fn tell(&self, losses: impl IntoIterator<Item = Loss>) {
         for Loss(uplink, reason) in losses {
             if !matches!(
@@ -1182,77 +753,10 @@ impl Lanes {
     }
 }
 
-impl Lane {
-    fn index(&self, number: u64) -> Option<usize> {
-        self.slots
-            .binary_search_by_key(&number, |slot| slot.number)
-            .ok()
-    }
-
-    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
-        let index = self.index(number)?;
-        self.slots.get_mut(index)
-    }
-
-    /// Nothing in it, and nothing of it elsewhere.
-    fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.stored.messages == 0
-    }
-
-    fn total_bytes(&self) -> usize {
-        self.bytes + self.stored.bytes
-    }
-
-    /// The oldest that `drop_oldest` may lose. With everything in the spool alone, none: that is read back first.
-    fn displaceable(&self) -> Option<u64> {
-        let may_go = |slot: &&Slot| matches!(slot.phase, Phase::Ready | Phase::BackingOff);
-        self.slots.iter().find(may_go).map(|slot| slot.number)
-    }
-}
-
-impl Slot {
-    fn new(number: u64, uplink: Uplink, phase: Phase, taken_at: Instant) -> Self {
-        Self {
-            number,
-            uplink,
-            phase,
-            taken_at,
-            attempts: 0,
-            trial: Trial::default(),
-            trail: None,
-            pledge: None,
-        }
-    }
-
-    /// It is taken: its device may know.
-    fn keep_word(&mut self) {
-        if let Some(pledge) = self.pledge.take() {
-            pledge.taken();
-        }
-    }
-
-    /// It is decided, and a durable spool has it.
-    fn is_settled(&self) -> bool {
-        !matches!(self.phase, Phase::Undecided(_) | Phase::Uncommitted)
-    }
-}
-
 impl State {
     /// What is held in memory, or soon will be.
     fn memory_bytes(&self) -> usize {
         self.held.bytes - self.stored.bytes + self.loading_bytes
-    }
-}
-
-impl Stored {
-    fn add(&mut self, uplink: &Uplink) {
-        self.messages += 1;
-        self.bytes += uplink.payload.cost();
-    }
-
-    fn take(&mut self, uplink: &Uplink) {
-        self.messages -= 1;
-        self.bytes -= uplink.payload.cost();
     }
 }
 
@@ -1267,82 +771,6 @@ impl std::fmt::Debug for Lanes {
     }
 }
 
-impl Lanes {
-    fn log_outage(&self) {
-        match self.cargo {
-            Cargo::Uplinks => {
-                tracing::warn!("the remote does not take messages; they are held until it does");
-            }
-            Cargo::Events => tracing::warn!(
-                "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
-            ),
-        }
-    }
-
-    fn log_misconfigured(&self, attempt: &Attempt) {
-        match self.cargo {
-            Cargo::Uplinks => {
-                tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
-            }
-            Cargo::Events => {
-                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
-            }
-        }
-    }
-
-    fn log_delivery(&self, uplink: &Uplink) {
-        if self.cargo == Cargo::Uplinks {
-            tracing::trace!(
-                name: "message_forwarded", target: "fastsock::messages",
-                client_id = %uplink.client_id, session_id = uplink.session_id.0, data = %uplink.payload.to_text(),
-                "Forwarded message to remote"
-            );
-        }
-    }
-
-    /// The original's error line for the first failure of a message; between that and its loss, at debug.
-    fn log_failure(&self, uplink: &Uplink, attempts: u32, attempt: &Attempt, wait: Duration) {
-        let (client_id, session_id, retry_in_ms) = (
-            &uplink.client_id,
-            uplink.session_id.0,
-            wait.as_millis() as u64,
-        );
-        let data = uplink.payload.to_text();
-        match self.cargo {
-            Cargo::Uplinks if attempts == 1 => {
-                tracing::error!(name: "forward_failed", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, %data, "Failed to forward message to remote");
-            }
-            Cargo::Uplinks => {
-                tracing::debug!(name: "forward_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to forward message to remote");
-            }
-            Cargo::Events => {
-                tracing::debug!(name: "event_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to deliver an event");
-            }
-        }
-    }
-
-    fn log_loss(&self, uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
-        let (client_id, session_id) = (&uplink.client_id, uplink.session_id.0);
-        let (data, lost) = (uplink.payload.to_text(), reason.as_str());
-        let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
-        match (self.cargo, reason) {
-            // `stop` says in one line how many; these are for whoever wants to have them back.
-            (Cargo::Uplinks, LostReason::Shutdown) => {
-                tracing::debug!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %data, "Failed to forward message to remote");
-            }
-            (Cargo::Uplinks, _) => {
-                tracing::error!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %error, %data, "Failed to forward message to remote");
-            }
-            (Cargo::Events, LostReason::Shutdown) => {
-                tracing::debug!(name: "event_lost", %client_id, session_id, reason = lost, %data, "Lost an event");
-            }
-            (Cargo::Events, _) => {
-                tracing::error!(name: "event_lost", %client_id, session_id, reason = lost, %error, %data, "Lost an event");
-            }
-        }
-    }
-}
-
 /// It is somebody else's, the host's or another gateway's: for its device that is as good as any other way of being taken.
 fn keep(slot: Option<Slot>) {
     if let Some(mut slot) = slot {
@@ -1354,85 +782,6 @@ fn keep(slot: Option<Slot>) {
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Lanes that there is always room for: they come and go with every message.
 const ROOM: usize = 4096;
-const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 
 #[cfg(test)]
-mod tests {
-    use tokio::runtime::Handle;
-
-    use super::*;
-    use crate::{broker::BoxFuture, types::SessionId};
-
-    /// A backend that is down until it is told to be up.
-    struct Outage(Arc<AtomicBool>);
-
-    impl Forward for Outage {
-        fn attempt<'a>(&'a self, _: &'a Uplink, _: u32) -> BoxFuture<'a, Attempt> {
-            let status = if self.0.load(Relaxed) { 200 } else { 500 };
-            Box::pin(async move {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                Attempt::Answered {
-                    status,
-                    retry_after: None,
-                }
-            })
-        }
-
-        fn headers(&self, _: &Uplink, _: u32) -> Vec<(String, String)> {
-            Vec::new()
-        }
-    }
-
-    /// So many devices said one thing each, so many seconds ago, to a backend that is down. It comes up with the flag.
-    async fn outage(devices: usize, seconds: u64) -> (Arc<Lanes>, Arc<AtomicBool>) {
-        let config = Config::default();
-        let running = Arc::new(Running::default());
-        let status = Arc::new(Status::new(None, running.clone()));
-        let is_up = Arc::new(AtomicBool::new(false));
-        let lanes = Lanes::new(
-            &config,
-            Route {
-                cargo: Cargo::Uplinks,
-                forward: Some(Box::new(Outage(is_up.clone()))),
-                spool: None,
-            },
-            Arc::new(Registry::new(&config, status.clone())),
-            status,
-            running,
-            Tasks::new(Handle::current()),
-        );
-        for n in 0..devices {
-            let client_id = ClientId::new(format!("dev{n}")).unwrap();
-            lanes.take(Uplink::new(client_id, SessionId(1), 1, "x".into()), None);
-        }
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-        assert_eq!(lanes.books().held, devices as u64);
-        (lanes, is_up)
-    }
-
-    async fn delivered(lanes: &Lanes, count: u64) -> Instant {
-        while lanes.books().delivered < count {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Instant::now()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn when_the_breaker_closes_whoever_backs_off_goes_too() {
-        let (lanes, is_up) = outage(200, 300).await;
-        is_up.store(true, Relaxed);
-        let first = delivered(&lanes, 1).await;
-        let all = delivered(&lanes, 200).await;
-        assert!(all - first < Duration::from_secs(1), "{:?}", all - first);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_waits_for_no_back_off() {
-        let (lanes, is_up) = outage(1, 60).await; // too few failures to open the breaker
-        is_up.store(true, Relaxed);
-        let start = Instant::now();
-        lanes.drained().await;
-        assert!(start.elapsed() < Duration::from_secs(1));
-        assert_eq!(lanes.books().delivered, 1);
-    }
-}
+mod tests;

@@ -7,7 +7,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
-use super::{Lane, Lanes, Phase, Slot, State, Trail, keep};
+use super::{
+    Lanes, State, keep,
+    lane::{Lane, Phase, Slot, Trail},
+};
 use crate::{
     forwarder::Attempt,
     spool::{Backlog, Place, Record, Settle, Spool},

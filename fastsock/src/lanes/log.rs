@@ -1,0 +1,91 @@
+//! What the lanes log.
+
+use std::time::Duration;
+
+use super::Lanes;
+use crate::{
+    forwarder::{Attempt, Cargo},
+    types::{LostReason, Uplink},
+};
+
+impl Lanes {
+    pub(super) fn log_outage(&self) {
+        match self.cargo {
+            Cargo::Uplinks => {
+                tracing::warn!("the remote does not take messages; they are held until it does");
+            }
+            Cargo::Events => tracing::warn!(
+                "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
+            ),
+        }
+    }
+
+    pub(super) fn log_misconfigured(&self, attempt: &Attempt) {
+        match self.cargo {
+            Cargo::Uplinks => {
+                tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
+            }
+            Cargo::Events => {
+                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
+            }
+        }
+    }
+
+    pub(super) fn log_delivery(&self, uplink: &Uplink) {
+        if self.cargo == Cargo::Uplinks {
+            tracing::trace!(
+                name: "message_forwarded", target: "fastsock::messages",
+                client_id = %uplink.client_id, session_id = uplink.session_id.0, data = %uplink.payload.to_text(),
+                "Forwarded message to remote"
+            );
+        }
+    }
+
+    /// The original's error line for the first failure of a message; between that and its loss, at debug.
+    pub(super) fn log_failure(
+        &self,
+        uplink: &Uplink,
+        attempts: u32,
+        attempt: &Attempt,
+        wait: Duration,
+    ) {
+        let (client_id, session_id, retry_in_ms) = (
+            &uplink.client_id,
+            uplink.session_id.0,
+            wait.as_millis() as u64,
+        );
+        let data = uplink.payload.to_text();
+        match self.cargo {
+            Cargo::Uplinks if attempts == 1 => {
+                tracing::error!(name: "forward_failed", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, %data, "Failed to forward message to remote");
+            }
+            Cargo::Uplinks => {
+                tracing::debug!(name: "forward_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to forward message to remote");
+            }
+            Cargo::Events => {
+                tracing::debug!(name: "event_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to deliver an event");
+            }
+        }
+    }
+
+    pub(super) fn log_loss(&self, uplink: &Uplink, reason: LostReason, attempt: Option<&Attempt>) {
+        let (client_id, session_id) = (&uplink.client_id, uplink.session_id.0);
+        let (data, lost) = (uplink.payload.to_text(), reason.as_str());
+        let error = attempt.map_or_else(|| reason.to_string(), ToString::to_string);
+        match (self.cargo, reason) {
+            // `stop` says in one line how many; these are for whoever wants to have them back.
+            (Cargo::Uplinks, LostReason::Shutdown) => {
+                tracing::debug!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %data, "Failed to forward message to remote");
+            }
+            (Cargo::Uplinks, _) => {
+                tracing::error!(name: "forward_failed", %client_id, session_id, reason = lost, is_lost = true, %error, %data, "Failed to forward message to remote");
+            }
+            (Cargo::Events, LostReason::Shutdown) => {
+                tracing::debug!(name: "event_lost", %client_id, session_id, reason = lost, %data, "Lost an event");
+            }
+            (Cargo::Events, _) => {
+                tracing::error!(name: "event_lost", %client_id, session_id, reason = lost, %error, %data, "Lost an event");
+            }
+        }
+    }
+}
