@@ -371,6 +371,29 @@ async fn two_bridges_in_one_process_know_nothing_of_each_other() {
     assert!(b.stop(DEADLINE).await.is_empty());
 }
 
+#[tokio::test]
+async fn a_check_reads_files_and_connects_to_nobody() {
+    let nobody = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    nobody.set_nonblocking(true).unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    let config = Config::default()
+        .broker(BrokerKind::Redis)
+        .redis_port(port)
+        .websocket_port(port) // taken: that is for the start to find
+        .events_url(Some(format!("http://127.0.0.1:{port}/")))
+        .remote_url(Some(format!("http://127.0.0.1:{port}/")));
+    Bridge::builder(config.clone()).check().unwrap();
+    assert!(nobody.accept().is_err(), "it connected");
+
+    let config = config.remote_ca(Some("no/such/file".into()));
+    let error = Bridge::builder(config).check().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().starts_with("FASTSOCK_REMOTE_CA: "),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_bridge_touches_nothing_that_belongs_to_its_host() {
     if !is_alone("a_bridge_touches_nothing_that_belongs_to_its_host") {

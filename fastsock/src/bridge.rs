@@ -317,6 +317,27 @@ impl Builder {
         self
     }
 
+    /// Finds what [`start`](Self::start) would refuse, but for the ports and the directory of the disk spool, which others
+    /// may have: reads every file that the settings name. Connects to nobody, changes nothing, blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// `Config`, naming the setting; `Io` when the process has no descriptor left.
+    pub fn check(self) -> Result<()> {
+        self.config.check()?;
+        // All is built as for a start, on a runtime that never runs: what would connect is a task of it.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot check").with_source(e))?;
+        let handle = runtime.handle().clone();
+        let built = {
+            let _entered = handle.enter();
+            self.assemble(&handle, Tasks::new(handle.clone()), None)
+        };
+        runtime.shutdown_background(); // a plain drop is not allowed where the caller has a runtime of its own
+        built.map(drop)
+    }
+
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
     ///
     /// # Errors

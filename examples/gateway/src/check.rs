@@ -1,4 +1,4 @@
-//! `fastsock --check`: are Redis and the remote there?
+//! `fastsock --check`: would it start, and are Redis and the remote there?
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{BrokerKind, Config};
+use fastsock::{Bridge, BrokerKind, Config};
 use url::Url;
 
 use crate::settings::{Settings, without_secrets};
@@ -28,13 +28,22 @@ pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
         is_ok: true,
     });
     let mut findings: Vec<_> = warnings.collect();
-    findings.push(Finding {
-        line: "settings: ok".into(),
-        is_ok: true,
-    });
+    findings.push(check_settings(config));
     findings.push(check_redis(config));
     findings.push(check_remote(config));
     findings
+}
+
+/// The settings themselves were read already; these are the files they name, and what only these tell.
+fn check_settings(config: &Config) -> Finding {
+    let checked = Bridge::builder(config.clone()).check();
+    Finding {
+        is_ok: checked.is_ok(),
+        line: match checked {
+            Ok(()) => "settings: ok".into(),
+            Err(error) => format!("settings: {}", error.to_line()),
+        },
+    }
 }
 
 fn check_redis(config: &Config) -> Finding {

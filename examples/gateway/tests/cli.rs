@@ -171,6 +171,37 @@ fn check_tells_of_redis_and_the_remote() {
 }
 
 #[test]
+fn check_reads_the_files_that_the_settings_name() {
+    for (variable, others) in [
+        ("FASTSOCK_TLS_CERT", &[("FASTSOCK_TLS_KEY", "none")][..]),
+        (
+            "FASTSOCK_REMOTE_CA",
+            &[("REMOTE_URL", "https://127.0.0.1:1/")],
+        ),
+        (
+            "FASTSOCK_REDIS_CA",
+            &[
+                ("FASTSOCK_REDIS_URL", "rediss://127.0.0.1:1"),
+                ("FASTSOCK_BROKER", "redis"),
+            ],
+        ),
+        ("FASTSOCK_AUTH_TOKENS_FILE", &[("FASTSOCK_AUTH", "tokens")]),
+        ("FASTSOCK_AUTH_JWT_KEY", &[("FASTSOCK_AUTH", "jwt")]),
+    ] {
+        let command = Command::new()
+            .env("FASTSOCK_BROKER", "embedded")
+            .env(variable, "none");
+        let command = others
+            .iter()
+            .fold(command, |command, (name, value)| command.env(name, value));
+        let output = command.args(["--check"]).output();
+        let expected = format!("settings: {variable}: ");
+        assert!(output.stdout.starts_with(&expected), "{}", output.stdout);
+        assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
+    }
+}
+
+#[test]
 fn check_asks_a_real_redis() {
     let redis = support::Redis::start("s3cret");
     let output = Command::new()

@@ -483,7 +483,7 @@ impl Config {
         if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
             return Err(Error::new(
                 ErrorKind::Config,
-                "FASTSOCK_BROKER: this build has no Redis; only \"embedded\" is allowed",
+                "FASTSOCK_BROKER: this build has no Redis (feature \"redis\"); only \"embedded\" is allowed",
             ));
         }
         if self.spool == SpoolKind::Disk {
@@ -512,7 +512,9 @@ impl Config {
             ("FASTSOCK_EVENTS_URL", &self.events_url),
         ] {
             if url.as_deref().is_some_and(|url| url.starts_with("https:")) {
-                let text = format!("{variable}: this build has no TLS; only http:// is allowed");
+                let text = format!(
+                    "{variable}: this build has no TLS (feature \"tls\"); only http:// is allowed"
+                );
                 return Err(Error::new(ErrorKind::Config, text));
             }
         }
@@ -539,7 +541,7 @@ impl Config {
                 "FASTSOCK_TLS_CLIENT_AUTH"
             }
             AuthKind::Jwt if !cfg!(feature = "jwt") => {
-                let text = "FASTSOCK_AUTH: this build has no JWT";
+                let text = "FASTSOCK_AUTH: this build has no JWT (feature \"jwt\")";
                 return Err(Error::new(ErrorKind::Config, text));
             }
             AuthKind::Jwt if self.auth_jwt_key.is_none() && self.auth_jwt_jwks.is_none() => {
@@ -577,7 +579,7 @@ impl Config {
                 "FASTSOCK_TLS_CERT: {certs} certificates need as many keys; FASTSOCK_TLS_KEY has {keys}"
             )
         } else if certs > 0 && !cfg!(feature = "tls") {
-            "FASTSOCK_TLS_CERT: this build has no TLS".into()
+            "FASTSOCK_TLS_CERT: this build has no TLS (feature \"tls\")".into()
         } else if asks && (certs == 0 || self.tls_client_ca.is_none()) {
             "FASTSOCK_TLS_CLIENT_AUTH: needs FASTSOCK_TLS_CERT and FASTSOCK_TLS_CLIENT_CA".into()
         } else if self.tls_client_ca.is_some() && !asks {

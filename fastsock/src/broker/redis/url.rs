@@ -225,7 +225,7 @@ fn with_certificates(info: ConnectionInfo, _: &Config) -> Result<ConnectionInfo>
     match info.addr() {
         ConnectionAddr::TcpTls { .. } => Err(Error::new(
             ErrorKind::Config,
-            "FASTSOCK_REDIS_URL: this build has no TLS; only redis:// is allowed",
+            "FASTSOCK_REDIS_URL: this build has no TLS (feature \"tls\"); only redis:// is allowed",
         )),
         _ => Ok(info),
     }
