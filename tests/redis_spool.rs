@@ -159,6 +159,25 @@ async fn in_a_cluster_a_master_may_die() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_have_outlives_a_master_of_the_cluster() {
+    let (mut cluster, backend) = (TempCluster::replicated().await, Backend::start().await);
+    let config = config(&cluster.url(), &backend, 100_000).spool_replicas(1usize);
+    let bridge = Bridge::builder(config).start().await.unwrap();
+    let mut devices = Vec::new();
+    for n in 0..20 {
+        devices.push(Device::connect(bridge.local_addr(), &format!("d{n}")).await);
+    }
+    say(&mut devices, 0..10).await;
+    cluster.fail_over().await; // whatever is on its way
+    say(&mut devices, 10..20).await;
+    cluster.servers()[0].start().await; // the new master has a replica again, so devices are heard again
+    complete(&backend, 20, 20).await;
+    drop(devices);
+    assert_eq!(bridge.stop(LONG).await.uplinks, 0);
+    assert_eq!(bridge.stats().uplink.lost.total(), 0);
+}
+
 fn gateway(redis: &TempRedis, backend: &Backend) -> GatewayBuilder {
     Gateway::builder()
         .var("REDIS_PORT", redis.port().to_string())
@@ -167,13 +186,17 @@ fn gateway(redis: &TempRedis, backend: &Backend) -> GatewayBuilder {
 }
 
 async fn bridge(redis_url: &str, backend: &Backend, messages: usize) -> Bridge {
-    let config = Config::default()
+    let config = config(redis_url, backend, messages);
+    Bridge::builder(config).start().await.unwrap()
+}
+
+fn config(redis_url: &str, backend: &Backend, messages: usize) -> Config {
+    Config::default()
         .websocket_port(0u16)
         .remote_url(Some(backend.url()))
         .redis_url(Some(Secret::new(redis_url)))
         .spool(SpoolKind::Redis)
-        .spool_max_messages(messages);
-    Bridge::builder(config).start().await.unwrap()
+        .spool_max_messages(messages)
 }
 
 /// Each device says these numbers.

@@ -16,17 +16,27 @@ pub struct TempCluster {
 impl TempCluster {
     /// Starts it and waits until every server knows it whole.
     pub async fn new() -> Self {
+        Self::start(1).await
+    }
+
+    /// The same with a replica for each master.
+    pub async fn replicated() -> Self {
+        Self::start(MASTERS).await
+    }
+
+    async fn start(replicas: usize) -> Self {
         let mut cluster = Self {
             servers: Vec::new(),
         };
         let mut bus_ports = Vec::new();
-        for _ in 0..=MASTERS {
+        for _ in 0..MASTERS + replicas {
             let bus_port = free_port();
             bus_ports.push(bus_port.to_string());
             let server = TempRedis::builder()
                 .args(["--cluster-enabled", "yes"])
                 .args(["--cluster-port", &bus_port.to_string()])
                 .args(["--cluster-node-timeout", "2000"])
+                .args(["--repl-diskless-sync-delay", "0"])
                 .args(["--cluster-replica-validity-factor", "0"]);
             cluster.servers.push(server.start().await);
         }
@@ -50,7 +60,7 @@ impl TempCluster {
         format!("redis+cluster://{}", servers.join(","))
     }
 
-    /// The servers: three masters, and the replica of the first.
+    /// The servers: three masters, then the replica of the first, or of each.
     pub fn servers(&mut self) -> &mut [TempRedis] {
         &mut self.servers
     }
@@ -111,23 +121,25 @@ impl TempCluster {
     }
 
     async fn replicate(&self) {
-        let (first, replica) = (&self.servers[0], &self.servers[MASTERS]);
-        let id: String = first.cmd(&["CLUSTER", "MYID"]).await;
-        eventually("it becomes a replica", async || {
-            let words = ["CLUSTER", "REPLICATE", &id];
-            replica.try_cmd::<()>(&words).await
-        })
-        .await;
-        eventually_within(FAIL_OVER, "the replica is in step", async || {
-            let info: String = replica.cmd(&["INFO", "replication"]).await;
-            info.contains("master_link_status:up")
-        })
-        .await;
+        let (masters, replicas) = self.servers.split_at(MASTERS);
+        for (master, replica) in masters.iter().zip(replicas) {
+            let id: String = master.cmd(&["CLUSTER", "MYID"]).await;
+            eventually("it becomes a replica", async || {
+                let words = ["CLUSTER", "REPLICATE", &id];
+                replica.try_cmd::<()>(&words).await
+            })
+            .await;
+            eventually_within(FAIL_OVER, "the replica is in step", async || {
+                let info: String = replica.cmd(&["INFO", "replication"]).await;
+                info.contains("master_link_status:up")
+            })
+            .await;
+        }
         // Only a replica that the others know of may take its master's place.
         for server in &self.servers {
-            eventually_within(FAIL_OVER, "all know the replica", async || {
+            eventually_within(FAIL_OVER, "all know the replicas", async || {
                 let nodes: String = server.cmd(&["CLUSTER", "NODES"]).await;
-                nodes.contains("slave")
+                nodes.matches("slave").count() == replicas.len()
             })
             .await;
         }

@@ -135,6 +135,8 @@ class Settings(TypedDict, total=False):
     """Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. In Redis each of 16 streams holds a 16th, and at the bound sessions wait. Default 1073741824. Variable FASTSOCK_SPOOL_MAX_BYTES."""
     spool_max_messages: Optional[int]
     """Messages a durable spool holds. Default 1000000. Variable FASTSOCK_SPOOL_MAX_MESSAGES."""
+    spool_replicas: Optional[int]
+    """Replicas of Redis that must have a message before it counts as taken in the spool in Redis. While fewer have it within a second, sessions wait. 0: a failover may lose what was taken in the last moments before it. Default 0. Variable FASTSOCK_SPOOL_REPLICAS."""
     spool_lane_bytes: Optional[int]
     """Bytes one device's lane holds in the disk spool, so that no device fills it alone. Default 67108864. Variable FASTSOCK_SPOOL_LANE_BYTES."""
     data_dir: Optional[Union[str, "os.PathLike[str]"]]

@@ -257,6 +257,8 @@ settings! {
     spool_max_bytes: usize = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
     /// Messages a durable spool holds.
     spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", |n| (1..=1_000_000_000).contains(n);
+    /// Replicas of Redis that must have a message before it counts as taken in the spool in Redis. While fewer have it within a second, sessions wait. 0: a failover may lose what was taken in the last moments before it.
+    spool_replicas: usize = 0, "FASTSOCK_SPOOL_REPLICAS", "an integer from 0 to 16", |n| *n <= 16;
     /// Bytes one device's lane holds in the disk spool, so that no device fills it alone.
     spool_lane_bytes: usize = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
     /// Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time.

@@ -202,6 +202,21 @@ impl ConnectionLike for Redis {
     }
 }
 
+/// The connections that lead to these keys, each once.
+#[cfg(feature = "redis-spool")]
+pub(crate) async fn servers_of(
+    redis: &Redis,
+    keys: impl IntoIterator<Item = &String>,
+) -> RedisResult<Vec<MultiplexedConnection>> {
+    let cluster = match redis {
+        Redis::One(server) => return Ok(vec![server.clone()]),
+        Redis::Cluster(cluster) => cluster,
+    };
+    let servers = keys.into_iter().map(|key| cluster.has(key.as_bytes()));
+    let servers: BTreeSet<_> = servers.collect::<RedisResult<_>>()?;
+    try_join_all(servers.into_iter().map(|server| cluster.server(server))).await
+}
+
 /// Connections to all servers of a cluster that have slots.
 pub(crate) struct Cluster {
     nodes: Nodes,
@@ -214,11 +229,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let slot = key(command).map_or(0, slot_of);
-        let server = self.map.server(slot).ok_or_else(|| {
-            let text = uncovered(slot).text;
-            RedisError::from((ErrorKind::Client, "no server", text))
-        })?;
+        let server = self.has(key(command).unwrap_or_default())?;
         let mut redis = self.server(server).await?;
         for _ in 0..TRIES {
             let error = match command.query_async::<Value>(&mut redis).await {
@@ -248,6 +259,15 @@ impl Cluster {
         }
         let text = "a slot is being moved for too long";
         Err(RedisError::from((ErrorKind::Client, text)))
+    }
+
+    /// The server that has a key.
+    fn has(&self, key: &[u8]) -> RedisResult<&Server> {
+        let slot = slot_of(key);
+        self.map.server(slot).ok_or_else(|| {
+            let text = uncovered(slot).text;
+            RedisError::from((ErrorKind::Client, "no server", text))
+        })
     }
 
     async fn server(&self, server: &Server) -> RedisResult<MultiplexedConnection> {

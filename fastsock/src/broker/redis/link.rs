@@ -17,6 +17,8 @@ use tokio::{
 
 #[cfg(feature = "redis-cluster")]
 pub(crate) use super::cluster::Redis;
+#[cfg(all(feature = "redis-spool", feature = "redis-cluster"))]
+pub(crate) use super::cluster::servers_of;
 use super::url::{self, Address};
 use crate::broker::LinkChange;
 
@@ -48,6 +50,15 @@ struct Guide {
 /// What takes commands: one server, where no cluster is built in.
 #[cfg(not(feature = "redis-cluster"))]
 pub(crate) type Redis = MultiplexedConnection;
+
+/// The connections that lead to these keys: the one.
+#[cfg(all(feature = "redis-spool", not(feature = "redis-cluster")))]
+pub(crate) async fn servers_of(
+    redis: &Redis,
+    _: impl IntoIterator<Item = &String>,
+) -> redis::RedisResult<Vec<MultiplexedConnection>> {
+    Ok(vec![redis.clone()])
+}
 
 /// Called with what a connection is pushed, by its reader: must not wait. One type, so that connecting is there once.
 pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;

@@ -1,4 +1,4 @@
-//! The cmd link of the spool: writes what sessions say, removes what is delivered, keeps the lease and shares out the shards.
+//! The cmd link of the spool: writes what sessions say (and waits for replicas, if told to), removes what is delivered, keeps the lease and shares out the shards.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        link::{Connection, LinkError, Redis},
+        link::{Connection, LinkError, Redis, servers_of},
         node::{LEASE, RENEWAL, ROUNDING, Watch},
         script::RENEW,
     },
@@ -69,6 +69,7 @@ async fn serve(
     let mut lease = Lease::default();
     let tended = async {
         lease.look(shared, &redis).await?;
+        replicate(shared, &redis, &shared.names.streams).await?;
         *shared.cmd.lock() = Some(redis.clone());
         shared.tell(|lanes| lanes.failing(false));
         if last_said.take().is_some() {
@@ -316,6 +317,12 @@ impl<'a> InFlight<'a> {
             async move { add.query_async::<usize>(&mut redis).await }
         });
         let written = join_all(writing).await;
+        if written.iter().any(Result::is_ok) {
+            // What too few replicas have is given back, and written again once there are enough, under the same key.
+            let streams = self.by_shard.iter();
+            let streams = streams.map(|(n, _)| &self.shared.names.streams[*n]);
+            replicate(self.shared, redis, streams).await?;
+        }
         let (mut places, mut error, mut full) = (Vec::new(), None, Vec::new());
         for ((n, records), added) in self.by_shard.iter_mut().zip(written) {
             match added {
@@ -340,6 +347,31 @@ impl Drop for InFlight<'_> {
                 appends[n].push_front(record);
             }
         }
+    }
+}
+
+/// Waits until enough replicas have all that was written over this link, on each server that has one of these keys.
+async fn replicate(
+    shared: &Shared,
+    redis: &Redis,
+    keys: impl IntoIterator<Item = &String>,
+) -> Result<(), LinkError> {
+    let wanted = shared.replicas;
+    if wanted == 0 {
+        return Ok(());
+    }
+    let waiting = servers_of(redis, keys).await?.into_iter();
+    let waiting = waiting.map(async |mut server| {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(wanted).arg(REPLICATION.as_millis() as u64);
+        wait.query_async::<usize>(&mut server).await
+    });
+    let fewest = try_join_all(waiting).await?.into_iter().min();
+    match fewest {
+        Some(fewest) if fewest < wanted => Err(LinkError::new(format!(
+            "FASTSOCK_SPOOL_REPLICAS: {fewest} of {wanted} replicas have what was written"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -409,6 +441,9 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// How long an answer of Redis may take: less than a lease, so that a frozen one is noticed in time.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long replicas may take. Nothing else is answered over the link meanwhile, so it is less than `PATIENCE`.
+const REPLICATION: Duration = Duration::from_secs(1);
 
 /// How long to wait before trying a full stream again.
 const FULL_PACE: Duration = Duration::from_millis(100);

@@ -63,6 +63,8 @@ struct Shared {
     node: String,
     /// Messages, and bytes of them, that one stream may hold.
     most: (u64, u64),
+    /// Replicas that must have a message before it counts as taken.
+    replicas: usize,
     /// Dead letters of one shard, and milliseconds one is kept.
     most_letters: (u64, u64),
     /// Entries of each stream to be read at once.
@@ -140,6 +142,7 @@ impl RedisSpool {
                 a_share(config.spool_max_messages),
                 a_share(config.spool_max_bytes),
             ),
+            replicas: config.spool_replicas,
             most_letters: (
                 a_share(config.dead_letters_max),
                 config.dead_letters_max_age.as_millis() as u64,

@@ -412,6 +412,39 @@ async fn a_redis_that_is_killed_and_comes_back_with_its_log_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_replica_nothing_is_taken_that_it_has_not() {
+    let redis = TempRedis::start_with(&["--repl-diskless-sync-delay", "0"]);
+    let backend = Backend::default();
+    let port = redis.port.to_string();
+    let replica = TempRedis::start_with(&["--replicaof", "127.0.0.1", &port]);
+    let one = Node::start_with(&redis, &backend, |shared| shared.replicas = 1);
+    one.owns(SHARDS).await;
+    one.open(false);
+    for id in 0..20 {
+        one.say(&format!("d{id}"), 0);
+    }
+    one.all_taken().await;
+
+    replica.freeze();
+    for id in 0..20 {
+        one.say(&format!("d{id}"), 1);
+    }
+    eventually("that is noticed", || one.lanes.is_failing.load(SeqCst)).await;
+    assert_eq!(one.state(|state| state.appending.len()), 20);
+    replica.thaw();
+    one.all_taken().await;
+
+    drop(redis); // without a last word to its replica
+    let kept = entries(&replica);
+    assert!(kept >= 40, "{kept}"); // those that were written twice have the same key
+    replica.run(&["REPLICAOF", "NO", "ONE"]);
+    one.kill().await;
+    let two = Node::start(&replica, &backend);
+    eventually("all arrive", || is_complete(&backend, 20, 2)).await;
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_are_killed_all_the_time_lose_and_double_nothing() {
     let (redis, backend) = (TempRedis::start(), Backend::default());
     let one = Node::start(&redis, &backend);
