@@ -1,7 +1,7 @@
 //! Keeps uplinks in a file: one thread writes what has gathered in one transaction, then says so, then takes the next.
 //!
 //! While a batch is on its way to the disk the next one gathers, so the disk is asked as often as it can answer and no more
-//! often. What only removes waits a little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
+//! often. One that comes right behind another and is small waits for half of what that took, for more to come. What only removes waits a little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
 
 mod store;
 #[cfg(test)]
@@ -9,10 +9,11 @@ mod tests;
 
 use std::{
     sync::{Arc, OnceLock, Weak},
+    thread,
     time::{Duration, Instant as StdInstant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
@@ -251,11 +252,17 @@ impl Desk {
     }
 
     /// Waits for work, or until `wake_at`. `None`: all is done, and nothing more comes.
-    fn next(&self, wake_at: Option<StdInstant>) -> Option<Batch> {
+    fn next(&self, wake_at: Option<StdInstant>, mut gathering: Option<Gathering>) -> Option<Batch> {
         let mut tray = self.tray.lock();
         loop {
             if tray.is_urgent {
-                return Some(tray.take());
+                match gathering.take().filter(|gathering| gathering.is_for(&tray)) {
+                    Some(Gathering { time, .. }) => {
+                        MutexGuard::unlocked(&mut tray, || thread::sleep(time));
+                    }
+                    None => return Some(tray.take()),
+                }
+                continue;
             }
             if tray.stop_by.is_some() {
                 let batch = tray.take();
@@ -302,6 +309,11 @@ impl Tray {
 }
 
 impl Batch {
+    fn appends(&self) -> usize {
+        let is_append = |op: &&Op| matches!(op, Op::Append(_));
+        self.ops.iter().filter(is_append).count()
+    }
+
     fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.loads.is_empty() && self.asks.is_empty()
     }
@@ -335,10 +347,27 @@ impl Batch {
     }
 }
 
+/// How a batch that comes right behind another gathers. A sync costs much the same however many messages it is for: where
+/// they come one upon the other, a short wait makes fewer syncs, and all are through sooner.
+struct Gathering {
+    /// Only for one that comes until then.
+    until: StdInstant,
+    time: Duration,
+}
+
+impl Gathering {
+    fn is_for(&self, tray: &Tray) -> bool {
+        tray.stop_by.is_none()
+            && tray.batch.appends() < GATHER_ENOUGH
+            && StdInstant::now() < self.until
+    }
+}
+
 /// The thread that writes.
 struct Writer {
     desk: Arc<Desk>,
     store: Store,
+    gathering: Option<Gathering>,
     is_failing: bool,
     expired_at: StdInstant,
 }
@@ -348,19 +377,28 @@ impl Writer {
         Self {
             desk,
             store,
+            gathering: None,
             is_failing: false,
             expired_at: StdInstant::now(),
         }
     }
 
     fn run(mut self) {
-        while let Some(mut batch) = self.desk.next(self.wake_at()) {
+        while let Some(mut batch) = self.desk.next(self.wake_at(), self.gathering.take()) {
             if self.store.has_letters() && self.expired_at.elapsed() >= EXPIRY_TIME {
                 self.expired_at = StdInstant::now();
                 batch.ops.push(Op::Expire);
             }
+            let (began, is_lone) = (StdInstant::now(), batch.appends() < 2);
             if !self.finish(batch) {
                 break;
+            }
+            if self.store.syncs_each() && !is_lone {
+                let took = began.elapsed();
+                self.gathering = Some(Gathering {
+                    until: began + took * 4,
+                    time: GATHER_MAX.min(took / 2),
+                });
             }
         }
         self.store.close();
@@ -439,7 +477,7 @@ struct Leaving(Arc<Desk>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             tracing::error!("the thread of the spool panicked; nothing is taken any more");
             if let Some(lanes) = self.0.lanes() {
                 lanes.failing(true);
@@ -477,6 +515,10 @@ fn report(ops: Vec<Op>, outcome: Outcome, lanes: Option<&dyn Settle>) {
 
 /// How long what nobody waits for waits for company.
 const LAZY_TIME: Duration = Duration::from_millis(100);
+/// So many messages in a batch need no company.
+const GATHER_ENOUGH: usize = 16;
+/// More would be felt where the disk is slow, and there a batch is large anyway.
+const GATHER_MAX: Duration = Duration::from_micros(100);
 /// Places told under one lock of the lanes.
 const REPORT_MAX: usize = 256;
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));

@@ -378,7 +378,7 @@ impl Scenario {
             spools.push(("disk spool, never", disk("never")));
         }
         let mut rows = Vec::new();
-        for devices in [16, 256] {
+        for devices in [16, 32, 256] {
             for (name, vars) in &spools {
                 let course = Course {
                     devices,

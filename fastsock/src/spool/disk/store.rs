@@ -238,6 +238,11 @@ impl Store {
         Ok(outcome)
     }
 
+    /// Whether each transaction is synced.
+    pub(super) fn syncs_each(&self) -> bool {
+        self.fsync == Fsync::Always
+    }
+
     /// With `interval`: when the next sync is due, if there is something to sync.
     pub(super) fn sync_at(&self) -> Option<Instant> {
         (!self.unsynced.is_empty()).then(|| self.synced_at + self.sync_interval)
