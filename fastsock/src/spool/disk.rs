@@ -1,7 +1,8 @@
 //! Keeps uplinks in a file: one thread writes what has gathered in one transaction, then says so, then takes the next.
 //!
 //! While a batch is on its way to the disk the next one gathers, so the disk is asked as often as it can answer and no more
-//! often. One that comes right behind another and is small waits for half of what that took, for more to come. What only removes waits a little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
+//! often. A small one right behind another waits for half of what that took, for more to come. What only removes waits a
+//! little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
 
 mod store;
 #[cfg(test)]
