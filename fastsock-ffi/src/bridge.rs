@@ -32,6 +32,7 @@ use crate::{
     log::{self, Log},
     options::{Userdata, fastsock_options},
     signals::Blocked,
+    sized::{whole, write_sized},
     stats::fastsock_stats,
     status::{Failure, fastsock_status},
     text,
@@ -812,30 +813,5 @@ impl From<Leftover> for fastsock_leftover {
     }
 }
 
-/// Checks that a struct of the host has at least the fields of the first version.
-pub(crate) fn whole(given: usize, least: usize, what: &str) -> Result<(), Failure> {
-    if (least..=MOST_BYTES).contains(&given) {
-        return Ok(());
-    }
-    Err(Failure::argument(format!(
-        "{what}: the size {given} is not that of any version"
-    )))
-}
-
-/// Writes what the host's version of a struct has room for, and zeros where it is newer than we are.
-///
-/// # Safety
-/// `size` bytes at `to` can be written.
-pub(crate) unsafe fn write_sized<T: Copy>(from: &T, to: *mut T, size: usize) {
-    let known = size.min(size_of::<T>());
-    // SAFETY: by contract, and `known` bytes can be read.
-    unsafe {
-        ptr::copy_nonoverlapping(ptr::from_ref(from).cast::<u8>(), to.cast(), known);
-        ptr::write_bytes(to.cast::<u8>().add(known), 0, size - known);
-    }
-}
-
 /// How long stop waits for hooks beyond its deadline.
 const LAST_NOTICES: Duration = Duration::from_millis(500);
-/// No version of a struct will be longer.
-const MOST_BYTES: usize = 4096;

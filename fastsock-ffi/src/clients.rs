@@ -5,8 +5,8 @@ use macro_rules_attribute::apply;
 use safer_ffi::derive_ReprC;
 
 use crate::{
-    bridge::{whole, write_sized},
     guard::c_abi,
+    sized::{whole, write_sized},
     status::{Failure, fastsock_status},
     text::{fastsock_str, unix_ms},
 };

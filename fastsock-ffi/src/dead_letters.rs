@@ -8,8 +8,8 @@ use safer_ffi::derive_ReprC;
 use uuid::Uuid;
 
 use crate::{
-    bridge::{whole, write_sized},
     guard::c_abi,
+    sized::{whole, write_sized},
     status::{Failure, fastsock_status},
     text::{self, fastsock_kind, fastsock_str, unix_ms},
 };

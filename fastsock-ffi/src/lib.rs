@@ -26,6 +26,7 @@ mod hooks;
 mod log;
 mod options;
 mod signals;
+mod sized;
 mod stats;
 mod status;
 mod text;

@@ -6,12 +6,11 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde::Deserialize;
 
 use super::{
-    Answer, dead_letters,
+    Answer, dead_letters, failure,
     guard::{Guard, MediaType},
     json, method_not_allowed, problem,
 };
 use crate::{
-    error::{Error, ErrorKind},
     outbox::DOWNLINK_MAX_BYTES,
     shared::Shared,
     types::{ClientId, Payload, Sent},
@@ -142,16 +141,6 @@ pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
             format!("\"encoding\" is {other:?}; only \"base64\" is allowed"),
         )),
     }
-}
-
-pub(super) fn failure(error: &Error) -> Answer {
-    let status = match error.kind() {
-        ErrorKind::Config => StatusCode::CONFLICT,
-        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    problem(status, error.to_line())
 }
 
 /// The largest downlink, in base64 and JSON around it.

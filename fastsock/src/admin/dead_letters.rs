@@ -4,7 +4,7 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, api::failure, guard::Guard, json as answer_json, method_not_allowed, problem};
+use super::{Answer, failure, guard::Guard, json as answer_json, method_not_allowed, problem};
 use crate::{dead_letters::Outline, error::Error, shared::Shared, verbs};
 
 /// Where they are; the rest of the path is empty or begins with a slash.

@@ -130,6 +130,17 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Answer {
     json(status, serde_json::json!({ "error": error.into() }))
 }
 
+/// What the bridge refused.
+fn failure(error: &Error) -> Answer {
+    let status = match error.kind() {
+        ErrorKind::Config => StatusCode::CONFLICT,
+        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, error.to_line())
+}
+
 fn method_not_allowed(allowed: &'static str) -> Answer {
     let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
     answer
