@@ -1,5 +1,6 @@
 //! Settings: what each means, its unit, default and effect, and the ways to give it.
 
+mod check;
 mod choices;
 mod value;
 
@@ -448,113 +449,6 @@ impl Config {
             || file_setting(name).is_some()
     }
 
-    /// Checks what one setting alone cannot tell. `start` calls it.
-    ///
-    /// # Errors
-    /// `Config`, naming the settings.
-    pub fn check(&self) -> Result<()> {
-        for setting in SETTINGS {
-            if !(setting.holds)(self) {
-                return Err(not_allowed(setting, setting.variable, &setting.show(self)));
-            }
-        }
-        self.check_batch()?;
-        if self.admin_addr.is_some() && !cfg!(feature = "admin") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_ADMIN_ADDR: this build has no admin listener (feature \"admin\")",
-            ));
-        }
-        if let Some(addr) = self.admin_addr
-            && !addr.ip().is_loopback()
-            && self.admin_token.is_none()
-        {
-            let text = format!(
-                "FASTSOCK_ADMIN_ADDR: {addr} is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required"
-            );
-            return Err(Error::new(ErrorKind::Config, text));
-        }
-        self.check_tls()?;
-        if self.proxy_protocol && self.trusted_proxies.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_PROXY_PROTOCOL: nobody may send a PROXY header; set FASTSOCK_TRUSTED_PROXIES",
-            ));
-        }
-        self.check_auth()?;
-        if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_BROKER: this build has no Redis (feature \"redis\"); only \"embedded\" is allowed",
-            ));
-        }
-        if self.spool == SpoolKind::Disk {
-            if !cfg!(feature = "disk") {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "FASTSOCK_SPOOL: this build has no disk spool (feature \"disk\"); \"disk\" is not allowed",
-                ));
-            }
-            if self.data_dir.is_none() {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "FASTSOCK_SPOOL: \"disk\" needs a directory; set FASTSOCK_DATA_DIR",
-                ));
-            }
-        }
-        if self.spool == SpoolKind::Redis && !cfg!(feature = "redis-spool") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_SPOOL: this build has no spool in Redis (feature \"redis-spool\"); \"redis\" is not allowed",
-            ));
-        }
-        #[cfg(not(feature = "tls"))]
-        for (variable, url) in [
-            ("REMOTE_URL", &self.remote_url),
-            ("FASTSOCK_EVENTS_URL", &self.events_url),
-        ] {
-            if url.as_deref().is_some_and(|url| url.starts_with("https:")) {
-                let text = format!(
-                    "{variable}: this build has no TLS (feature \"tls\"); only http:// is allowed"
-                );
-                return Err(Error::new(ErrorKind::Config, text));
-            }
-        }
-        Ok(())
-    }
-
-    /// Each way to authenticate needs its own settings.
-    /// A batch is of several messages: no reply is for all of them, and they are not one event.
-    fn check_batch(&self) -> Result<()> {
-        let other = match self.remote_batch > 1 {
-            true if self.remote_reply => "FASTSOCK_REMOTE_REPLY",
-            true if self.remote_cloudevents => "FASTSOCK_REMOTE_CLOUDEVENTS",
-            _ => return Ok(()),
-        };
-        let text = format!("FASTSOCK_REMOTE_BATCH: {other} needs it to be 1");
-        Err(Error::new(ErrorKind::Config, text))
-    }
-
-    fn check_auth(&self) -> Result<()> {
-        let needed = match self.auth {
-            AuthKind::Tokens if self.auth_tokens_file.is_none() => "FASTSOCK_AUTH_TOKENS_FILE",
-            AuthKind::Webhook if self.auth_url.is_none() => "FASTSOCK_AUTH_URL",
-            AuthKind::Certificate if self.tls_client_auth == ClientAuth::Off => {
-                "FASTSOCK_TLS_CLIENT_AUTH"
-            }
-            AuthKind::Jwt if !cfg!(feature = "jwt") => {
-                let text = "FASTSOCK_AUTH: this build has no JWT (feature \"jwt\")";
-                return Err(Error::new(ErrorKind::Config, text));
-            }
-            AuthKind::Jwt if self.auth_jwt_key.is_none() && self.auth_jwt_jwks.is_none() => {
-                "FASTSOCK_AUTH_JWT_KEY or FASTSOCK_AUTH_JWT_JWKS"
-            }
-            _ => return Ok(()),
-        };
-        let text = format!("FASTSOCK_AUTH: {} needs {needed}", self.auth.as_str());
-        Err(Error::new(ErrorKind::Config, text))
-    }
-
     /// Whether Redis was configured in any way, so that its absence is an error and not a choice.
     pub(crate) fn names_redis(&self) -> bool {
         let default = Self::default();
@@ -570,26 +464,6 @@ impl Config {
                 default.redis_db,
                 &default.redis_prefix,
             )
-    }
-
-    /// What TLS needs must be there whole: half of it would leave a door open that looks shut.
-    fn check_tls(&self) -> Result<()> {
-        let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
-        let asks = self.tls_client_auth != ClientAuth::Off;
-        let text = if certs != keys {
-            format!(
-                "FASTSOCK_TLS_CERT: {certs} certificates need as many keys; FASTSOCK_TLS_KEY has {keys}"
-            )
-        } else if certs > 0 && !cfg!(feature = "tls") {
-            "FASTSOCK_TLS_CERT: this build has no TLS (feature \"tls\")".into()
-        } else if asks && (certs == 0 || self.tls_client_ca.is_none()) {
-            "FASTSOCK_TLS_CLIENT_AUTH: needs FASTSOCK_TLS_CERT and FASTSOCK_TLS_CLIENT_CA".into()
-        } else if self.tls_client_ca.is_some() && !asks {
-            "FASTSOCK_TLS_CLIENT_CA: nobody is asked for a certificate; set FASTSOCK_TLS_CLIENT_AUTH".into()
-        } else {
-            return Ok(());
-        };
-        Err(Error::new(ErrorKind::Config, text))
     }
 
     /// The networks of [`Config::trusted_proxies`].
@@ -714,36 +588,6 @@ mod tests {
         }
         assert_eq!(config, Config::default());
         config.check().unwrap();
-    }
-
-    #[test]
-    fn what_is_not_built_in_is_answered_with_the_setting_and_the_feature() {
-        for (variable, value, feature, is_there) in [
-            (
-                "FASTSOCK_ADMIN_ADDR",
-                "127.0.0.1:0",
-                "admin",
-                cfg!(feature = "admin"),
-            ),
-            (
-                "FASTSOCK_SPOOL",
-                "redis",
-                "redis-spool",
-                cfg!(feature = "redis-spool"),
-            ),
-            ("FASTSOCK_SPOOL", "disk", "disk", cfg!(feature = "disk")),
-        ] {
-            let mut config = Config::default().data_dir(Some("d".into()));
-            config.set(variable, value).unwrap();
-            match config.check() {
-                Ok(()) => assert!(is_there, "{variable}"),
-                Err(error) => {
-                    let line = error.to_line();
-                    assert!(!is_there && line.starts_with(variable), "{line}");
-                    assert!(line.contains(&format!("(feature \"{feature}\")")), "{line}");
-                }
-            }
-        }
     }
 
     #[test]
