@@ -1,9 +1,11 @@
-//! Who may connect: tokens of a file, JWTs, a webhook; and that no token is told to anyone.
+//! Who may connect: tokens of a file, JWTs, a webhook, client certificates; and that no token is told to anyone.
 #![allow(
     clippy::disallowed_methods,
     reason = "a test is a host, and may start tasks and threads"
 )]
 
+#[path = "auth/certificate.rs"]
+mod certificate;
 #[path = "auth/common.rs"]
 mod common;
 #[path = "auth/hook.rs"]

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    auth::Admitted,
+    auth::{Admitted, CertifiedName},
     config::Config,
     error::{Error, ErrorKind, Result},
     handshake::{self, Extra, Head, HeadLimits, Upgrade},
@@ -262,11 +262,11 @@ impl Handshake {
         }
     }
 
-    /// The TLS handshake, if the port has TLS. Returns the name in the device's certificate, too.
+    /// The TLS handshake, if the port has TLS. Returns what the device's certificate names, too.
     #[cfg(feature = "tls")]
-    async fn secure(&self, stream: TcpStream) -> Option<(Wire, Option<String>)> {
+    async fn secure(&self, stream: TcpStream) -> Option<(Wire, CertifiedName)> {
         let Some(tls) = &self.shared.tls else {
-            return Some((stream.into(), None));
+            return Some((stream.into(), Ok(None)));
         };
         let secured = tls.accept(stream.into()).await.inspect_err(|error| {
             self.shared.running.tls_failed.add(1);
@@ -276,8 +276,8 @@ impl Handshake {
     }
 
     #[cfg(not(feature = "tls"))]
-    async fn secure(&self, stream: TcpStream) -> Option<(Wire, Option<String>)> {
-        Some((stream.into(), None))
+    async fn secure(&self, stream: TcpStream) -> Option<(Wire, CertifiedName)> {
+        Some((stream.into(), Ok(None)))
     }
 
     fn abandon(&self) {
@@ -334,7 +334,7 @@ impl Handshake {
     async fn read_head(
         &self,
         wire: &mut Wire,
-        name: Option<String>,
+        name: CertifiedName,
     ) -> Result<(Box<Upgrade>, Vec<u8>), Broken> {
         let config = &self.shared.config;
         let limits = HeadLimits {
@@ -353,7 +353,11 @@ impl Handshake {
                 Head::Partial => {}
                 Head::Refused(refusal, extra) => return Err(Broken::Refused(refusal, extra)),
                 Head::Upgrade(mut upgrade, length) => {
-                    upgrade.request.credentials.certificate = name;
+                    let credentials = &mut upgrade.request.credentials;
+                    match name {
+                        Ok(name) => credentials.certificate = name,
+                        Err(fault) => credentials.certificate_fault = Some(fault),
+                    }
                     return Ok((upgrade, bytes.split_off(length)));
                 }
             }

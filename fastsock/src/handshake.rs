@@ -96,7 +96,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) 
             .iter()
             .find_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL))
             .map(str::to_owned),
-        certificate: None, // known to who accepted the connection
+        ..Credentials::default() // a certificate is known to who accepted the connection
     };
     let upgrade = Upgrade {
         accept: derive_accept_key(key),

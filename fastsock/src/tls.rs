@@ -1,5 +1,7 @@
-//! TLS for what we connect to: rustls with an explicit ring provider, whom to trust, who we are. [`server`] has the device port's.
+//! TLS for what we connect to: rustls with an explicit ring provider, whom to trust, who we are. [`server`] has the device port's, [`name`] who a
+//! certificate names.
 
+mod name;
 mod server;
 
 use std::{path::Path, sync::Arc};

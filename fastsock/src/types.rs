@@ -296,8 +296,11 @@ pub struct Credentials {
     pub bearer: Option<String>,
     /// The token of a `fastsock-token.<token>` subprotocol.
     pub subprotocol: Option<String>,
-    /// The name in a client certificate that TLS has checked. No secret.
+    /// The name in a client certificate that TLS has checked. No secret. `None` also when the certificate has no name, or one
+    /// that nobody can be sure of.
     pub certificate: Option<String>,
+    /// Why nobody can be sure of it.
+    pub(crate) certificate_fault: Option<&'static str>,
 }
 
 impl fmt::Debug for Credentials {
@@ -625,6 +628,7 @@ mod tests {
                 bearer: secret(),
                 subprotocol: secret(),
                 certificate: Some("dev1".into()),
+                certificate_fault: None,
             },
         };
         let printed = format!("{request:?}");

@@ -44,6 +44,9 @@ pub(crate) enum Auth {
     Provider(Arc<dyn Authenticate>),
 }
 
+/// The name in a client certificate, if it has any, or why nobody can be sure of it.
+pub(crate) type CertifiedName = Result<Option<String>, &'static str>;
+
 /// What one device shows, and from where.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
@@ -100,19 +103,21 @@ impl Auth {
         request: &ConnectRequest,
     ) -> Result<Admitted, (Refusal, Option<&'static str>)> {
         let credentials = &request.credentials;
-        let named = |name: &Option<String>| {
-            let client_id = name.as_deref().and_then(ClientId::new);
-            client_id.map(Admitted::from).ok_or(Denied::Missing)
-        };
         match self {
-            Self::Open => named(&credentials.token).map_err(|denied| (denied.refusal(), None)),
-            Self::Certificate => named(&credentials.certificate).map_err(|_| {
-                let refusal = Refusal::new(401, "a client certificate is required");
-                (refusal, None)
-            }),
+            Self::Open => {
+                let admitted = named(credentials.token.as_deref());
+                admitted.ok_or_else(|| (Denied::Missing.refusal(), None))
+            }
+            Self::Certificate => match certified(credentials) {
+                Ok(name) => named(name).ok_or_else(|| {
+                    let refusal = Refusal::new(401, "a client certificate with a name is required");
+                    (refusal, None)
+                }),
+                Err(denied) => Err((denied.refusal(), None)),
+            },
             Self::Provider(provider) => {
                 let admitted = match shown(credentials) {
-                    Some((place, credential)) => {
+                    Ok(Some((place, credential))) => {
                         let remote_addr = request.remote_addr;
                         let shown = Shown {
                             place,
@@ -121,7 +126,8 @@ impl Auth {
                         };
                         provider.authenticate(shown).await
                     }
-                    None => Err(Denied::Missing),
+                    Ok(None) => Err(Denied::Missing),
+                    Err(denied) => Err(denied),
                 };
                 admitted.map_err(|denied| (denied.refusal(), denied.challenge()))
             }
@@ -138,16 +144,31 @@ impl Auth {
 }
 
 /// The credential that counts: what is meant for it before what is convenient.
-fn shown(credentials: &Credentials) -> Option<(Place, &str)> {
-    [
+///
+/// # Errors
+/// When it is a certificate, and nobody can be sure of its name: the query does not decide in its stead.
+fn shown(credentials: &Credentials) -> Result<Option<(Place, &str)>, Denied> {
+    let in_header = [
         (Place::Bearer, &credentials.bearer),
         (Place::Subprotocol, &credentials.subprotocol),
-        (Place::Certificate, &credentials.certificate),
-        (Place::Query, &credentials.token),
-    ]
-    .into_iter()
-    .find_map(|(place, text)| Some((place, text.as_deref()?)))
-    .filter(|(_, text)| !text.is_empty())
+    ];
+    let mut in_header = in_header.into_iter();
+    if let Some(shown) = in_header.find_map(|(place, text)| Some((place, text.as_deref()?))) {
+        return Ok(Some(shown).filter(|(_, text)| !text.is_empty()));
+    }
+    let certified = certified(credentials)?.map(|name| (Place::Certificate, name));
+    Ok(certified.or_else(|| Some((Place::Query, credentials.token.as_deref()?))))
+}
+
+fn certified(credentials: &Credentials) -> Result<Option<&str>, Denied> {
+    match credentials.certificate_fault {
+        Some(fault) => Err(Denied::Forbidden(fault)),
+        None => Ok(credentials.certificate.as_deref()),
+    }
+}
+
+fn named(name: Option<&str>) -> Option<Admitted> {
+    name.and_then(ClientId::new).map(Admitted::from)
 }
 
 impl Shown<'_> {
@@ -290,16 +311,24 @@ mod tests {
             bearer: text("b"),
             subprotocol: text("s"),
             certificate: text("c"),
+            certificate_fault: None,
         };
-        assert_eq!(shown(&credentials), Some((Place::Bearer, "b")));
+        let is = |credentials: &Credentials, place, text| {
+            assert_eq!(shown(credentials), Ok(Some((place, text))));
+        };
+        is(&credentials, Place::Bearer, "b");
         credentials.bearer = None;
-        assert_eq!(shown(&credentials), Some((Place::Subprotocol, "s")));
+        is(&credentials, Place::Subprotocol, "s");
         credentials.subprotocol = None;
-        assert_eq!(shown(&credentials), Some((Place::Certificate, "c")));
+        is(&credentials, Place::Certificate, "c");
         credentials.certificate = None;
-        assert_eq!(shown(&credentials), Some((Place::Query, "t")));
-        credentials.token = None;
-        assert_eq!(shown(&credentials), None);
+        is(&credentials, Place::Query, "t");
+        credentials.certificate_fault = Some("why");
+        assert_eq!(shown(&credentials), Err(Denied::Forbidden("why")));
+        credentials.bearer = text("b");
+        is(&credentials, Place::Bearer, "b");
+        let nothing = Credentials::default();
+        assert_eq!(shown(&nothing), Ok(None));
     }
 
     #[test]

@@ -15,10 +15,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::certificates;
+use super::{certificates, name::name_of};
 use crate::{
+    auth::CertifiedName,
     config::{ClientAuth, Config},
     error::{Error, ErrorKind, Result},
     wire::{Tcp, Wire},
@@ -48,15 +49,15 @@ impl ServerTls {
         Ok(())
     }
 
-    /// The handshake of one device. Returns its connection, and the name in its certificate if it showed one.
-    pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, Option<String>)> {
+    /// The handshake of one device. Returns its connection, and what the certificate names that it showed, if any.
+    pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, CertifiedName)> {
         let acceptor = TlsAcceptor::from(self.0.lock().clone());
         let tls = acceptor
             .accept_with(tcp, |tls| tls.set_buffer_limit(Some(UNSENT_MAX_BYTES)))
             .await?;
         let name = match tls.get_ref().1.peer_certificates() {
-            Some([certificate, ..]) => name_of(certificate)?,
-            _ => None,
+            Some([certificate, ..]) => read_certificate(certificate)?,
+            _ => Ok(None),
         };
         Ok((Wire::Tls(Box::new(tls)), name))
     }
@@ -160,30 +161,18 @@ fn has_name(certified: &CertifiedKey, name: &str) -> bool {
     parsed.is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
 }
 
-/// The name in a client certificate: its common name, or else the first of its alternative names that is text.
+/// What a client certificate says of its device.
 ///
 /// # Errors
 /// When it is not valid now. TLS checks that too, but not again for a session that is resumed.
-fn name_of(certificate: &CertificateDer<'_>) -> io::Result<Option<String>> {
+fn read_certificate(certificate: &CertificateDer<'_>) -> io::Result<CertifiedName> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let (_, certificate) =
         X509Certificate::from_der(certificate).map_err(|_| invalid("a bad client certificate"))?;
     if !certificate.validity().is_valid() {
         return Err(invalid("the client certificate has expired"));
     }
-    let common_name = certificate.subject().iter_common_name().next();
-    let common_name = common_name.and_then(|name| name.as_str().ok());
-    let alternative = certificate.subject_alternative_name().ok().flatten();
-    let mut alternatives = alternative.iter().flat_map(|a| &a.value.general_names);
-    let name = common_name.or_else(|| {
-        alternatives.find_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
-                Some(*name)
-            }
-            _ => None,
-        })
-    });
-    Ok(name.filter(|name| !name.is_empty()).map(str::to_owned))
+    Ok(name_of(&certificate))
 }
 
 /// Bytes of a device's downlinks that TLS holds beside the outbox while the kernel takes no more: one record.
