@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::common::{from_now, hs256, sha256};
+use crate::common::{from_now, hs256, secret, sha256};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -125,7 +125,7 @@ async fn beside_a_certificate_counts_what_the_documentation_says() {
             let config = port
                 .config(auth, client_auth)
                 .auth_tokens_file(Some(tokens.path().into()))
-                .auth_jwt_key(Some(SECRET.into()))
+                .auth_jwt_key(Some(secret(SECRET).into()))
                 .auth_url(Some(webhook.url().into()));
             if auth == AuthKind::Certificate && client_auth == ClientAuth::Off {
                 assert!(config.check().is_err(), "nobody would be let in");

@@ -94,6 +94,11 @@ pub(crate) fn hs256(secret: &str, claims: &str) -> String {
     format!("{signed}.{}", base64(signature))
 }
 
+/// The setting for such a secret.
+pub(crate) fn secret(text: &str) -> String {
+    format!("hs256:text:{text}")
+}
+
 /// An Ed25519 key with a name.
 pub(crate) struct Signer {
     pair: Ed25519KeyPair,
@@ -109,9 +114,14 @@ impl Signer {
 
     /// Its public half in a JWK set.
     pub(crate) fn set(&self) -> String {
+        format!(r#"{{"keys":[{}]}}"#, self.jwk())
+    }
+
+    /// Its public half.
+    pub(crate) fn jwk(&self) -> String {
         let x = base64(self.pair.public_key());
         let name = self.name;
-        format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{name}","x":"{x}"}}]}}"#)
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{name}","x":"{x}"}}"#)
     }
 
     /// A token for this client id that is good for an hour.

@@ -2,13 +2,13 @@
 
 use fastsock::{Admission, Bridge, ClientId, ConnectRequest, Decision, Hooks, Refusal, Ticket};
 
-use crate::common::{Place, config, from_now, hs256, visit};
+use crate::common::{Place, config, from_now, hs256, secret, visit};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[tokio::test]
 async fn a_hook_without_an_opinion_leaves_it_to_what_is_configured() {
-    let config = config(&[("auth", "jwt"), ("auth_jwt_key", SECRET)]);
+    let config = config(&[("auth", "jwt"), ("auth_jwt_key", &secret(SECRET))]);
     let bridge = Bridge::builder(config)
         .hooks(Doorman)
         .start()

@@ -5,7 +5,9 @@ use std::fs;
 use fastsock::{Bridge, ErrorKind};
 use support::{Backend, Reply, eventually_within};
 
-use crate::common::{PATIENCE, Place, Signer, bridge, config, from_now, hs256, visit, wait_only};
+use crate::common::{
+    PATIENCE, Place, Signer, bridge, config, from_now, hs256, secret, visit, wait_only,
+};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -13,7 +15,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 async fn a_signed_token_lets_in_under_its_claim_wherever_it_is_shown() {
     let bridge = bridge(&[
         ("auth", "jwt"),
-        ("auth_jwt_key", SECRET),
+        ("auth_jwt_key", &secret(SECRET)),
         ("auth_jwt_claim", "device"),
         ("auth_jwt_audience", "fleet,other"),
         ("auth_jwt_issuer", "https://id.example"),
@@ -77,7 +79,7 @@ async fn a_session_ends_with_its_token_whatever_the_heartbeat_does() {
     for heartbeat in ["0", "100"] {
         let bridge = bridge(&[
             ("auth", "jwt"),
-            ("auth_jwt_key", SECRET),
+            ("auth_jwt_key", &secret(SECRET)),
             ("websocket_ping_interval", heartbeat),
         ])
         .await;
@@ -140,6 +142,49 @@ async fn keys_are_rotated_at_their_url_and_strangers_cannot_make_us_fetch() {
         );
     }
     assert_eq!(url.count(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_marked_as_a_secret_is_never_one() {
+    let path = "/run/secrets/the-jwt-key-of-the-fleet";
+    for (key, told) in [
+        (path, "FASTSOCK_AUTH_JWT_KEY_FILE takes one"),
+        (
+            "https://id.example.com/realms/fleet/jwks",
+            "FASTSOCK_AUTH_JWT_JWKS takes",
+        ),
+        (SECRET, "a secret is hs256:text: or hs256:base64:"),
+    ] {
+        let settings = [("auth", "jwt"), ("auth_jwt_key", key)];
+        let started = Bridge::builder(config(&settings)).start().await;
+        let error = started.expect_err(told);
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let line = error.to_line();
+        assert!(
+            line.starts_with("FASTSOCK_AUTH_JWT_KEY: ") && line.contains(told),
+            "{line}"
+        );
+        assert!(!line.contains(key), "{line}");
+    }
+    // Whoever can fetch a set of keys could sign with a secret in it; whoever can read the file is trusted.
+    let k = data_encoding::BASE64URL_NOPAD.encode(SECRET.as_bytes());
+    let set = format!(
+        r#"{{"keys":[{{"kty":"oct","k":"{k}"}},{}]}}"#,
+        Signer::new("one", 1).jwk()
+    );
+    let url = Backend::start().await;
+    url.answer_all(Reply::ok().body(set.clone()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), set).unwrap();
+    let claims = format!(r#"{{"sub":"dev1","exp":{}}}"#, from_now(600.0));
+    for (place, is_let_in) in [(&*url.url(), false), (file.path().to_str().unwrap(), true)] {
+        let bridge = bridge(&[("auth", "jwt"), ("auth_jwt_jwks", place)]).await;
+        let signed = Signer::new("one", 1).token("dev1");
+        assert_eq!(visit(&bridge, Place::Bearer, &signed).await, "dev1");
+        let signed = hs256(SECRET, &claims);
+        let shown = Place::Bearer.show(bridge.local_addr(), &signed).await;
+        assert_eq!(shown.is_ok(), is_let_in, "{place}");
+    }
 }
 
 #[tokio::test]
@@ -255,7 +300,7 @@ async fn a_key_set_can_be_a_file_that_changes() {
 
 #[tokio::test]
 async fn hostile_tokens_are_refused_and_cost_nobody_else_anything() {
-    let bridge = bridge(&[("auth", "jwt"), ("auth_jwt_key", SECRET)]).await;
+    let bridge = bridge(&[("auth", "jwt"), ("auth_jwt_key", &secret(SECRET))]).await;
     let addr = bridge.local_addr();
     let good = hs256(
         SECRET,

@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::common::{Place, Signer, from_now, hs256, sha256};
+use crate::common::{Place, Signer, from_now, hs256, secret, sha256};
 
 /// In every token and secret of these tests. Alphanumeric, so that nothing can hide it by quoting.
 const CANARY: &str = "c4n4ryc4n4ryc4n4ryc4n4ryc4n4ry12";
@@ -38,7 +38,11 @@ async fn jwts_and_their_secret_are_told_to_nobody() {
         r#"{{"sub":"dev1","exp":{},"x":"{CANARY}"}}"#,
         from_now(600.0)
     );
-    let settings = [("FASTSOCK_AUTH", "jwt"), ("FASTSOCK_AUTH_JWT_KEY", CANARY)];
+    let key = secret(CANARY);
+    let settings = [
+        ("FASTSOCK_AUTH", "jwt"),
+        ("FASTSOCK_AUTH_JWT_KEY", &key[..]),
+    ];
     live(&settings, &hs256(CANARY, &claims)).await;
 }
 

@@ -134,7 +134,7 @@ def test_tokens_and_jwts_decide_who_may_connect(start: Any, tmp_path: Any) -> No
     jwt = signed + "." + part(hmac.new(secret.encode(), signed.encode(), "sha256").digest())
     for settings, token in (
         ({"auth": "tokens", "auth_tokens_file": tokens}, "s3cret"),
-        ({"auth": "jwt", "auth_jwt_key": secret}, jwt),
+        ({"auth": "jwt", "auth_jwt_key": f"hs256:text:{secret}"}, jwt),
     ):
         bridge = start(**settings)
         with Device(bridge.port, "ignored", (f"Authorization: Bearer {token}",)):

@@ -186,9 +186,9 @@ class Settings(TypedDict, total=False):
     auth_tokens_file: Optional[Union[str, "os.PathLike[str]"]]
     """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
     auth_jwt_key: Optional[str]
-    """Key that a JWT is signed with: PEM public keys (RS256, ES256, EdDSA), or else the text is an HS256 secret. Variable FASTSOCK_AUTH_JWT_KEY."""
+    """Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such. Variable FASTSOCK_AUTH_JWT_KEY."""
     auth_jwt_jwks: Optional[Union[str, "os.PathLike[str]"]]
-    """Keys that a JWT is signed with, as a JWK set. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay. Variable FASTSOCK_AUTH_JWT_JWKS."""
+    """Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay. Variable FASTSOCK_AUTH_JWT_JWKS."""
     auth_jwt_refresh: Optional[int]
     """Milliseconds after which the JWK set is fetched again. Default 300000. Variable FASTSOCK_AUTH_JWT_REFRESH."""
     auth_jwt_claim: Optional[str]

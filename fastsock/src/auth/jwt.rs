@@ -2,6 +2,8 @@
 
 mod jwks;
 pub(crate) mod key;
+pub(crate) mod setting;
+mod unique;
 
 use std::{
     sync::Arc,
@@ -62,7 +64,7 @@ impl Jwt {
     /// `Config`, naming the variable: a key or a file that cannot be used.
     pub(crate) fn start(config: &Config, tasks: &Tasks) -> Result<Arc<Self>> {
         let keys = match &config.auth_jwt_key {
-            Some(text) => key::from_text(text.expose())?,
+            Some(text) => setting::keys(text.expose())?,
             None => Vec::new(),
         };
         let jwks = match &config.auth_jwt_jwks {
@@ -122,8 +124,8 @@ impl Authenticate for Jwt {
 impl Rules {
     /// Who a verified payload names, and until when.
     fn admit(&self, payload: &[u8], now: SystemTime) -> Result<(ClientId, SystemTime), Denied> {
-        let claims: Claims = serde_json::from_slice(payload)
-            .map_err(|_| Denied::Invalid("the token's claims are malformed"))?;
+        let claims: Claims =
+            unique::parse(payload).ok_or(Denied::Invalid("the token's claims are malformed"))?;
         let time = |seconds: f64| super::unix_time(seconds).ok_or(Denied::Invalid(BAD_TIME));
         let until = time(
             claims

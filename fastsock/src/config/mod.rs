@@ -312,9 +312,9 @@ settings! {
     auth: AuthKind = AuthKind::Open, "FASTSOCK_AUTH", "open, tokens, jwt, webhook or certificate";
     /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503.
     auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file";
-    /// Key that a JWT is signed with: PEM public keys (RS256, ES256, EdDSA), or else the text is an HS256 secret.
-    auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, or a secret of at least 32 bytes";
-    /// Keys that a JWT is signed with, as a JWK set. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay.
+    /// Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such.
+    auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, the Base64 of one, hs256:base64:… or hs256:text:…";
+    /// Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay.
     auth_jwt_jwks: Option<String> = None, "FASTSOCK_AUTH_JWT_JWKS", "an http:// or https:// URL, or the path of a file";
     /// Milliseconds after which the JWK set is fetched again.
     auth_jwt_refresh: Duration = Duration::from_secs(300), "FASTSOCK_AUTH_JWT_REFRESH", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);

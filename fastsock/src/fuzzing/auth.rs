@@ -14,7 +14,11 @@ use ring::hmac;
 use super::choice;
 use crate::{
     auth::{
-        jwt::{Jwt, key},
+        jwt::{
+            Jwt,
+            key::{self, Origin},
+            setting,
+        },
         tokens,
     },
     config::{Config, Secret},
@@ -31,10 +35,16 @@ pub fn tokens_and_keys(bytes: &[u8]) {
         0 => assert!(!is_taken(&text)),
         1 => claims(bytes),
         2 => header(bytes),
-        3 => drop(key::from_jwks(bytes)),
-        4 => drop(key::from_text(&text)),
+        3 => sets(bytes),
+        4 => drop(setting::keys(&text)),
         _ => drop(tokens::parse(&text)),
     }
+}
+
+/// A set holds no more keys when anyone can fetch it.
+fn sets(bytes: &[u8]) {
+    let keys = |origin| key::from_jwks(bytes, origin).map_or(0, |keys| keys.len());
+    assert!(keys(Origin::Url) <= keys(Origin::File));
 }
 
 /// Signed claims.
@@ -114,7 +124,7 @@ thread_local! {
     static JWT: (tokio::runtime::Runtime, Arc<Jwt>) = {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let config = Config::default()
-            .auth_jwt_key(Some(Secret::new(SECRET)))
+            .auth_jwt_key(Some(Secret::new(format!("hs256:text:{SECRET}"))))
             .auth_jwt_audience(vec!["here".to_owned()])
             .auth_jwt_leeway(LEEWAY);
         let jwt = Jwt::start(&config, &Tasks::new(runtime.handle().clone())).expect("a key");

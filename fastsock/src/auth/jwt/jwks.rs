@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{
     super::Denied,
-    key::{self, Fault, Key},
+    key::{self, Fault, Key, Origin},
 };
 use crate::{
     backoff::Backoff,
@@ -209,7 +209,9 @@ impl Source {
                 let deadline = Instant::now() + timeout;
                 let answer = client.ask(Method::GET, target, headers, Bytes::new(), deadline);
                 match answer.await? {
-                    (status, body) if status == 200 => key::from_jwks(&body).map_err(str::to_owned),
+                    (status, body) if status == 200 => {
+                        key::from_jwks(&body, Origin::Url).map_err(str::to_owned)
+                    }
                     (status, _) => Err(format!("it was answered with status {}", status.as_u16())),
                 }
             }
@@ -221,7 +223,7 @@ impl Source {
 fn read(path: &PathBuf) -> Result<Vec<Key>, String> {
     let shown = path.display().to_string();
     let text = std::fs::read(path).map_err(|e| format!("cannot read {shown:?}: {e}"))?;
-    key::from_jwks(&text).map_err(|what| format!("{shown:?}: {what}"))
+    key::from_jwks(&text, Origin::File).map_err(|what| format!("{shown:?}: {what}"))
 }
 
 const VARIABLE: &str = "FASTSOCK_AUTH_JWT_JWKS";

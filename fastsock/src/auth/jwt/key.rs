@@ -8,11 +8,10 @@ use ring::{
     hmac,
     signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm},
 };
-use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, de::IgnoredAny};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::unique;
 
 /// A key for one algorithm: what a token says of itself only has to match.
 pub(crate) struct Key {
@@ -50,7 +49,7 @@ pub(super) enum Fault {
     Signature,
 }
 
-/// The header of a token (RFC 7515 §4.1). A member that comes twice is an error.
+/// The header of a token (RFC 7515 §4.1).
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -83,7 +82,7 @@ pub(super) fn verify<'k>(
 ) -> Result<Vec<u8>, Fault> {
     let (signed, signature) = token.rsplit_once('.').ok_or(Fault::Malformed)?;
     let (header, payload) = signed.split_once('.').ok_or(Fault::Malformed)?;
-    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Fault::Malformed)?;
+    let header = unique::parse::<Header>(&decode(header)?).ok_or(Fault::Malformed)?;
     let (payload, signature) = (decode(payload)?, decode(signature)?);
     if header.crit.is_some() {
         return Err(Fault::Malformed);
@@ -112,36 +111,18 @@ fn decode(part: &str) -> Result<Vec<u8>, Fault> {
         .map_err(|_| Fault::Malformed)
 }
 
-/// The keys of `auth_jwt_key`: those of its PEM blocks, or else the text is a secret.
-///
-/// # Errors
-/// `Config`, naming the variable and not the value.
-pub(crate) fn from_text(text: &str) -> Result<Vec<Key>> {
-    let bad = |what: &str| {
-        let text = format!("FASTSOCK_AUTH_JWT_KEY: {what}");
-        Error::new(ErrorKind::Config, text)
-    };
-    if !text.contains("-----BEGIN ") {
-        let key = Key::secret(text.as_bytes(), None);
-        return Ok(vec![key.ok_or_else(|| bad(SHORT_SECRET))?]);
-    }
-    let keys: Vec<_> = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|_| bad("this PEM cannot be read"))?;
-    if keys.is_empty() {
-        return Err(bad("there is no PEM block PUBLIC KEY"));
-    }
-    keys.iter()
-        .map(|der| {
-            Key::public(der).ok_or_else(|| {
-                bad("a PEM block is no key for RS256 (of 2048 bits or more), ES256 or EdDSA")
-            })
-        })
-        .collect()
+/// Where a JWK set comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Whoever can read it can be trusted.
+    File,
+    /// What is in it is for everyone to read.
+    Url,
 }
 
-/// The keys of a JWK set that can be used here; others are passed over (RFC 7517 §5).
-pub(crate) fn from_jwks(text: &[u8]) -> Result<Vec<Key>, &'static str> {
+/// The keys of a JWK set that can be used here; others are passed over (RFC 7517 §5). Secrets are taken from a file alone: who
+/// can fetch a set could sign with them.
+pub(crate) fn from_jwks(text: &[u8], origin: Origin) -> Result<Vec<Key>, &'static str> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
@@ -153,17 +134,22 @@ pub(crate) fn from_jwks(text: &[u8]) -> Result<Vec<Key>, &'static str> {
     let keys: Vec<_> = set
         .keys
         .into_iter()
-        .filter_map(|key| Key::from_jwk(serde_json::from_value(key).ok()?))
+        .filter_map(|key| Key::from_jwk(serde_json::from_value(key).ok()?, origin))
         .collect();
     if keys.is_empty() {
-        return Err("the JWK set has no key for HS256, RS256, ES256 or EdDSA");
+        return Err(match origin {
+            Origin::File => "the JWK set has no key for HS256, RS256, ES256 or EdDSA",
+            Origin::Url => {
+                "the JWK set has no key for RS256, ES256 or EdDSA; secrets are taken from a file only"
+            }
+        });
     }
     Ok(keys)
 }
 
 impl Key {
     /// For HS256; `None` when it is too short to be safe.
-    fn secret(secret: &[u8], id: Option<String>) -> Option<Self> {
+    pub(super) fn secret(secret: &[u8], id: Option<String>) -> Option<Self> {
         (secret.len() >= LEAST_SECRET_BYTES).then(|| Self {
             id,
             algorithm: Algorithm::Hs256,
@@ -172,7 +158,7 @@ impl Key {
     }
 
     /// From a SubjectPublicKeyInfo (RFC 5280 §4.1).
-    fn public(der: &[u8]) -> Option<Self> {
+    pub(super) fn public(der: &[u8]) -> Option<Self> {
         let info = SubjectPublicKeyInfoRef::try_from(der).ok()?;
         let bytes = info.subject_public_key.as_bytes()?;
         let curve = info.algorithm.parameters_oid().ok();
@@ -212,7 +198,7 @@ impl Key {
         }
     }
 
-    fn from_jwk(jwk: Jwk) -> Option<Self> {
+    fn from_jwk(jwk: Jwk, origin: Origin) -> Option<Self> {
         let is_for_signatures = jwk.usage.as_deref().is_none_or(|usage| usage == "sig")
             && jwk
                 .key_ops
@@ -223,7 +209,7 @@ impl Key {
         }
         let bytes = |text: &Option<String>| decode(text.as_deref()?).ok();
         let mut key = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("oct", _) => Self::secret(&bytes(&jwk.k)?, None)?,
+            ("oct", _) if origin == Origin::File => Self::secret(&bytes(&jwk.k)?, None)?,
             ("RSA", _) => {
                 let (n, e) = (bytes(&jwk.n)?, bytes(&jwk.e)?);
                 if n.len() < LEAST_MODULUS_BYTES {
@@ -296,7 +282,6 @@ const P_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 /// RFC 7518 §3.2: as long as the hash.
 const LEAST_SECRET_BYTES: usize = 32;
-const SHORT_SECRET: &str = "a secret for HS256 has at least 32 bytes";
 /// RFC 7518 §3.3: 2048 bits.
 const LEAST_MODULUS_BYTES: usize = 256;
 const MOST_KEYS: usize = 100;

@@ -2,9 +2,11 @@
 
 use rcgen::{KeyPair, PublicKeyData as _};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
 use super::{
-    key::{Fault, Key, from_jwks, from_text, verify},
+    key::{Fault, Key, Origin, from_jwks, verify},
+    setting::keys as from_text,
     *,
 };
 
@@ -34,7 +36,11 @@ const ED_KEY: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
 
 fn set(keys: &[&str]) -> Vec<Key> {
-    from_jwks(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes()).unwrap()
+    from_jwks(listed(keys).as_bytes(), Origin::File).unwrap()
+}
+
+fn listed(keys: &[&str]) -> String {
+    format!(r#"{{"keys":[{}]}}"#, keys.join(","))
 }
 
 fn check(token: &str, keys: &[Key]) -> Result<Vec<u8>, Fault> {
@@ -108,6 +114,24 @@ fn an_algorithm_cannot_be_confused_with_another() {
             assert_eq!(check(&token, &rsa), Err(Fault::Algorithm), "{algorithm}");
         }
     }
+    // A token that names a key of another type (RFC 8725 §3.1), and one of the "psychic" kind: r = s = 0.
+    let named = |key: &str| key.replacen('{', r#"{"kid":"k","#, 1);
+    let token = hmac_signed(r#"{"alg":"HS256","kid":"k"}"#, A3_KEY.as_bytes());
+    for key in [A2_KEY, A3_KEY, ED_KEY] {
+        assert_eq!(check(&token, &set(&[&named(key)])), Err(Fault::Algorithm));
+    }
+    for (token, keys) in [
+        (A1, [A2_KEY, A3_KEY]),
+        (A2, [A1_KEY, A3_KEY]),
+        (A3, [A1_KEY, ED_KEY]),
+    ] {
+        assert_eq!(check(token, &set(&keys)), Err(Fault::Algorithm));
+    }
+    let (signed, _) = A3.rsplit_once('.').unwrap();
+    for bytes in [vec![0; 64], vec![0; 63], vec![], vec![0xff; 64]] {
+        let token = format!("{signed}.{}", base64(&bytes));
+        assert_eq!(check(&token, &set(&[A3_KEY])), Err(Fault::Signature));
+    }
     // A key in the token's own header is nobody's key (RFC 7515 §4.1.3).
     let secret = b"a secret that the sender has chosen himself";
     let head = format!(
@@ -123,12 +147,18 @@ fn an_algorithm_cannot_be_confused_with_another() {
 #[test]
 fn a_header_that_must_be_understood_is_not() {
     let secret = b"0123456789abcdef0123456789abcdef";
-    let keys = from_text(std::str::from_utf8(secret).unwrap()).unwrap();
+    let keys = from_text("hs256:text:0123456789abcdef0123456789abcdef").unwrap();
     assert!(check(&hmac_signed(r#"{"alg":"HS256"}"#, secret), &keys).is_ok());
     for header in [
         r#"{"alg":"HS256","crit":["b64"],"b64":false}"#,
         r#"{"alg":"HS256","crit":[]}"#,
+        r#"{"alg":"HS256","crit":["exp"]}"#,
         r#"{"alg":"none","alg":"HS256"}"#,
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":"HS256","typ":"JWT","typ":"JWT"}"#,
+        r#"{"alg":"HS256","x":1,"\u0078":2}"#,
+        r#"{"alg":"HS256"}{}"#,
+        r#"{"alg":["HS256"]}"#,
         r#"{"alg":"HS256","kid":7}"#,
         r#"{"kid":"a"}"#,
         r#"["HS256"]"#,
@@ -185,24 +215,129 @@ fn keys_of_all_kinds_come_as_pem() {
 }
 
 #[test]
-fn a_bad_key_is_told_without_being_shown() {
+fn a_public_key_may_come_as_the_base64_alone() {
+    let der = SubjectPublicKeyInfoDer::from_pem_slice(A2_PEM.as_bytes()).unwrap();
+    let padded = data_encoding::BASE64.encode(&der);
+    let lines: Vec<_> = A2_PEM
+        .lines()
+        .filter(|line| !line.starts_with('-'))
+        .collect();
+    for text in [
+        padded.clone(),
+        padded.trim_end_matches('=').to_owned(),
+        format!(" {}\n", lines.join("\r\n")),
+        base64(&der),
+        format!("\u{feff}{A2_PEM}"),
+    ] {
+        let keys = from_text(&text).unwrap();
+        assert!(check(A2, &keys).is_ok(), "{text}");
+        // It is the public key that it is, and no secret.
+        for secret in [text.as_bytes(), text.trim().as_bytes(), &der] {
+            let token = hmac_signed(r#"{"alg":"HS256"}"#, secret);
+            assert_eq!(check(&token, &keys), Err(Fault::Algorithm));
+        }
+    }
+}
+
+#[test]
+fn a_secret_says_that_it_is_one() {
+    let secret = "0123456789abcdef0123456789abcdef"; // as Base64, 24 bytes
+    let bytes = [7; 32];
+    let padded = data_encoding::BASE64.encode(&bytes);
+    for (text, secret) in [
+        (format!("hs256:text:{secret}"), secret.as_bytes()),
+        (format!("\nhs256:text:{secret}\r\n"), secret.as_bytes()),
+        (format!("hs256:text:{padded}"), padded.as_bytes()),
+        (format!("hs256:base64:{padded}"), &bytes),
+        (format!("hs256:base64:{}", base64(bytes)), &bytes),
+    ] {
+        let token = hmac_signed(r#"{"alg":"HS256"}"#, secret);
+        assert!(check(&token, &from_text(&text).unwrap()).is_ok(), "{text}");
+    }
+    for (text, told) in [
+        ("hs256:text:s3cret", "at least 32 bytes"),
+        ("hs256:text:", "at least 32 bytes"),
+        (&format!("hs256:base64:{secret}"), "at least 32 bytes"),
+        ("hs256:base64:no Base64!", "no Base64"),
+        (&format!("hs256:{secret}"), "followed by text: or base64:"),
+        (&format!("hs256:text:{A2_PEM}"), "is no secret"),
+        (&format!("hs256:base64:{}", bare(A2_PEM)), "is no secret"),
+        (&format!("hs256:text:{}", bare(A2_PEM)), "is no secret"),
+        (&format!("hs256:text:{A1_KEY}"), "is no secret"),
+        (
+            "hs256:text:https://id.example.com/jwks.json",
+            "is no secret",
+        ),
+    ] {
+        is_refused(text, told);
+    }
+}
+
+#[test]
+fn what_is_neither_is_refused_with_what_it_is_and_never_shown() {
     let small = "-----BEGIN PUBLIC KEY-----\nMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDAHgZPqGFfGgVTf3sh+QVGY2X8\nf0CdAnKF9p275LSKQTEn2SKwZ3Ba8iy4ScHtTNA8nqSwebj1s4FzQCQ5Jv8SaXKP\nJ6kXK11KhWfDE4LdpHEeb8fnFNw9RDJgD/upVbnY+4xWEq8GsCs1lJrfSn1IQTFM\nxflVV6f0SdaUS1gKmwIDAQAB\n-----END PUBLIC KEY-----\n";
     let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
     let private = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let public = private.public_key_pem();
+    let certificate = rcgen::CertificateParams::default();
+    let certificate = certificate.self_signed(&private).unwrap().pem();
+    let pkcs1 = "-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n";
+    let secret = "0123456789abcdef0123456789abcdef";
     for (text, told) in [
-        ("s3cret", "at least 32 bytes"),
-        (small, "no key for RS256"),
-        (p384.public_key_pem().as_str(), "no key for RS256"),
-        (private.serialize_pem().as_str(), "no PEM block PUBLIC KEY"),
+        (small, "none for RS256"),
+        (&bare(small), "none for RS256"),
+        (&p384.public_key_pem(), "none for RS256"),
+        (&private.serialize_pem(), "give its PUBLIC KEY"),
+        (
+            &format!("{public}{}", private.serialize_pem()),
+            "give its PUBLIC KEY",
+        ),
+        (&certificate, "no PUBLIC KEY"),
+        (&format!("{public}{certificate}"), "no PUBLIC KEY"),
+        (&bare(&certificate), "no public key (of a certificate"),
+        (pkcs1, "no PUBLIC KEY"),
         ("-----BEGIN PUBLIC KEY-----\ns3cret\n", "cannot be read"),
+        (&public.replace('\n', "\\n"), "cannot be read"),
+        ("/run/secrets/jwt-key-of-the-fleet", "takes one"),
+        ("./keys/s3cret-of-the-whole-fleet", "takes one"),
+        ("keys/s3cret-of-the-whole-fleet.pem", "takes one"),
+        ("C:\\keys\\s3cret-of-the-whole-fleet", "takes one"),
+        (
+            "https://id.example.com/s3cret/jwks.json",
+            "FASTSOCK_AUTH_JWT_JWKS takes",
+        ),
+        (A1_KEY, "this is JSON"),
+        (&listed(&[A1_KEY]), "this is JSON"),
+        (secret, "a secret is hs256:text:"),
+        (
+            "a s3cret of more than 32 bytes, as it was",
+            "a secret is hs256:text:",
+        ),
+        (
+            &data_encoding::BASE64.encode(&[7; 32]),
+            "a secret is hs256:text:",
+        ),
+        ("", "a secret is hs256:text:"),
     ] {
-        let error = from_text(text).err().expect(told).to_line();
-        assert!(
-            error.starts_with("FASTSOCK_AUTH_JWT_KEY: ") && error.contains(told),
-            "{error}"
-        );
-        assert!(!error.contains("s3cret"), "{error}");
+        is_refused(text, told);
     }
+}
+
+fn is_refused(text: &str, told: &str) {
+    let error = from_text(text).err().expect(text).to_line();
+    assert!(
+        error.starts_with("FASTSOCK_AUTH_JWT_KEY: ") && error.contains(told),
+        "{text}: {error}"
+    );
+    assert!(
+        !error.contains("s3cret") && !error.contains("0123"),
+        "{error}"
+    );
+}
+
+/// The Base64 in a PEM block.
+fn bare(pem: &str) -> String {
+    pem.lines().filter(|line| !line.starts_with('-')).collect()
 }
 
 #[test]
@@ -221,7 +356,7 @@ fn keys_that_cannot_be_used_are_passed_over() {
         with(A2_KEY, r#""key_ops":["sign"]"#),
     ] {
         assert_eq!(set(&[&unusable, ED_KEY]).len(), 1, "{unusable}");
-        assert!(from_jwks(format!(r#"{{"keys":[{unusable}]}}"#).as_bytes()).is_err());
+        assert!(from_jwks(listed(&[&unusable]).as_bytes(), Origin::File).is_err());
     }
     let good = with(
         A2_KEY,
@@ -229,10 +364,22 @@ fn keys_that_cannot_be_used_are_passed_over() {
     );
     assert!(check(A2, &set(&[&good])).is_ok());
     for bad in ["", "[]", "{}", r#"{"keys":{}}"#] {
-        assert!(from_jwks(bad.as_bytes()).is_err(), "{bad}");
+        assert!(from_jwks(bad.as_bytes(), Origin::File).is_err(), "{bad}");
     }
-    let many = format!(r#"{{"keys":[{}]}}"#, [ED_KEY; 101].join(","));
-    assert!(from_jwks(many.as_bytes()).is_err());
+    let many = listed(&[ED_KEY; 101]);
+    assert!(from_jwks(many.as_bytes(), Origin::File).is_err());
+}
+
+#[test]
+fn a_secret_that_anyone_can_fetch_is_none() {
+    let count = |keys: &[&str], origin| {
+        from_jwks(listed(keys).as_bytes(), origin).map_or(0, |keys| keys.len())
+    };
+    assert_eq!(count(&[A1_KEY, ED_KEY], Origin::File), 2);
+    assert_eq!(count(&[A1_KEY, ED_KEY], Origin::Url), 1);
+    assert_eq!(count(&[A1_KEY], Origin::Url), 0);
+    let told = from_jwks(listed(&[A1_KEY]).as_bytes(), Origin::Url).err();
+    assert!(told.unwrap().contains("from a file only"));
 }
 
 #[test]
@@ -253,7 +400,7 @@ fn garbage_of_any_length_is_refused_and_never_panics() {
         assert!(check(&text, &keys).is_err(), "{text:?}");
         let token = format!("{}.{text}", &A1[..A1.find('.').unwrap()]);
         assert!(check(&token, &keys).is_err(), "{token:?}");
-        let _ = from_jwks(text.as_bytes());
+        let _ = from_jwks(text.as_bytes(), Origin::File);
         let _ = from_text(&text);
     }
     for huge in [
@@ -309,6 +456,14 @@ fn claims_decide_who_and_until_when() {
         (
             r#""exp":2000,"nbf":1011"#,
             Err("the token is not valid yet"),
+        ),
+        (
+            r#""exp":2000,"exp":3000"#,
+            Err("the token's claims are malformed"),
+        ),
+        (
+            r#""exp":2000,"sub":"dev2""#,
+            Err("the token's claims are malformed"),
         ),
         (
             r#""exp":2000,"nbf":"soon""#,
