@@ -8,6 +8,8 @@ mod closing;
 mod crowd;
 #[path = "sessions/limits.rs"]
 mod limits;
+#[path = "sessions/probes.rs"]
+mod probes;
 #[path = "sessions/slow.rs"]
 mod slow;
 #[path = "sessions/takeover.rs"]

@@ -4,8 +4,7 @@
 use std::sync::{Arc, atomic::AtomicUsize};
 
 use tokio::{
-    io::AsyncReadExt,
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt},
     time::{Instant, timeout_at},
 };
 
@@ -14,7 +13,7 @@ use crate::shared::Place;
 /// Discards input until the peer closes, the deadline, or 64 MiB; not at all when `at_most` others wait already.
 /// The stream's writing side is shut down already.
 pub(crate) async fn linger(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + Unpin,
     deadline: Instant,
     lingering: &Arc<AtomicUsize>,
     at_most: usize,

@@ -262,6 +262,140 @@ async fn a_page_that_asks_first_is_not_answered_and_one_by_another_name_sees_not
 }
 
 #[tokio::test]
+async fn what_can_be_read_in_two_ways_is_refused() {
+    let open = alone().start().await;
+    let closed = alone()
+        .var("FASTSOCK_ADMIN_TOKEN", "s3cret s3cret s3cret")
+        .start()
+        .await;
+    let good = "Authorization: Bearer s3cret s3cret s3cret";
+    let (many, long) = ("A: b\r\n".repeat(70), "x".repeat(64 << 10));
+    let json = "Content-Type: application/json";
+    for (gateway, request, lines, status) in [
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost"][..],
+            200,
+        ),
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost", "Host: localhost"],
+            400,
+        ),
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost", "host: evil.example"],
+            400,
+        ),
+        (
+            &closed,
+            "GET /healthz HTTP/1.0",
+            &["Host: a", "Host: b"],
+            400,
+        ),
+        (
+            &open,
+            "GET http://localhost:1/healthz HTTP/1.1",
+            &["Host: localhost"],
+            200,
+        ),
+        (
+            &open,
+            "GET http://evil.example/healthz HTTP/1.1",
+            &["Host: localhost"],
+            403,
+        ),
+        (
+            &open,
+            "GET http://localhost/healthz HTTP/1.1",
+            &["Host: evil.example"],
+            403,
+        ),
+        (
+            &open,
+            "GET http://localhost:1@evil.example/healthz HTTP/1.1",
+            &["Host: localhost"],
+            403,
+        ),
+        (&open, "GET /healthz HTTP/1.0", &["Host: localhost"], 200),
+        (&open, "HEAD /healthz HTTP/1.0", &["Host: localhost"], 200),
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost", &many],
+            431,
+        ),
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost", &format!("A: {long}")],
+            431,
+        ),
+        (
+            &open,
+            &format!("GET /healthz?{long} HTTP/1.1"),
+            &["Host: localhost"],
+            431,
+        ),
+        (&open, "GET /healthz HTTP/1.1", &["Host : localhost"], 400),
+        (
+            &open,
+            "GET /healthz HTTP/1.1",
+            &["Host: localhost", " folded"],
+            400,
+        ),
+        (&open, "GET /healthz HTTP/9.9", &["Host: localhost"], 400),
+        (
+            &closed,
+            "GET /api/v1/stats HTTP/1.1",
+            &["Host: localhost", good],
+            200,
+        ),
+        (
+            &closed,
+            "GET /api/v1/stats HTTP/1.1",
+            &["Host: localhost", good, good],
+            400,
+        ),
+        (
+            &closed,
+            "GET /api/v1/stats HTTP/1.1",
+            &["Host: localhost", "Authorization: Basic x", good],
+            400,
+        ),
+        (
+            &open,
+            "POST /api/v1/reload HTTP/1.1",
+            &["Host: localhost", json],
+            200,
+        ),
+        (
+            &open,
+            "POST /api/v1/reload HTTP/1.1",
+            &["Host: localhost", json, "Content-Type: text/plain"],
+            415,
+        ),
+    ] {
+        let mut device = RawDevice::connect(gateway.admin_addr()).await;
+        let _ = device
+            .try_write(format!("{request}\r\n{}\r\n\r\n", lines.join("\r\n")))
+            .await; // what is too long is not read to its end
+        let head = device.read_head().await;
+        assert_eq!(
+            &head[9..12],
+            status.to_string(),
+            "{request} {lines:?}: {head}"
+        );
+        if request.starts_with("HEAD") {
+            assert_eq!(device.read_to_end().await, b"");
+        }
+    }
+}
+
+#[tokio::test]
 async fn it_tells_its_books_and_reads_its_files_again() {
     let gateway = alone().start().await;
     let admin = gateway.admin_addr();

@@ -1,14 +1,18 @@
 //! `/api/v1`: what an operator or a backend without Redis can do.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
-use hyper::{Method, Request, StatusCode, body::Incoming};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Body, Incoming},
+};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Answer, dead_letters, failure,
+    Admin, Answer, dead_letters, failure,
     guard::{Guard, MediaType},
-    json, method_not_allowed, problem,
+    json, method_not_allowed, problem, too_many,
 };
 use crate::{
     outbox::DOWNLINK_MAX_BYTES,
@@ -26,12 +30,8 @@ struct MessageBody {
     encoding: Option<String>,
 }
 
-pub(super) async fn answer(
-    shared: &Shared,
-    guard: &Guard,
-    request: Request<Incoming>,
-    path: &str,
-) -> Answer {
+pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, path: &str) -> Answer {
+    let (shared, guard) = (&admin.shared, &admin.guard);
     match path {
         "/api/v1/reload" if request.method() != Method::POST => return method_not_allowed("POST"),
         "/api/v1/reload" => {
@@ -49,7 +49,7 @@ pub(super) async fn answer(
         .and_then(|rest| rest.strip_suffix("/messages"));
     match client {
         Some(_) if request.method() != Method::POST => method_not_allowed("POST"),
-        Some(client) => match message(shared, guard, request, client).await {
+        Some(client) => match message(admin, request, client).await {
             Ok(answer) | Err(answer) => answer,
         },
         None => problem(StatusCode::NOT_FOUND, "there is nothing here"),
@@ -70,8 +70,7 @@ fn reload(shared: &Shared, guard: &Guard, request: &Request<Incoming>) -> Result
 
 /// `POST /api/v1/clients/<id>/messages`: 200 taken here, 202 passed on, 410 offline.
 async fn message(
-    shared: &Shared,
-    guard: &Guard,
+    admin: &Admin,
     request: Request<Incoming>,
     client: &str,
 ) -> Result<Answer, Answer> {
@@ -81,13 +80,13 @@ async fn message(
             "the client id is empty, too long or not UTF-8",
         )
     })?;
-    let media_type = guard.media_type(&request)?;
-    let body = body(request).await?;
+    let media_type = admin.guard.media_type(&request)?;
+    let (body, _room) = body(admin, request.into_body()).await?;
     let payload = match media_type {
         MediaType::Raw => Payload::text_or_binary(body),
         MediaType::Json => parse(&body)?,
     };
-    let sent = verbs::send(shared, &client_id, payload)
+    let sent = verbs::send(&admin.shared, &client_id, payload)
         .await
         .map_err(|error| failure(&error))?;
     let (status, word) = match sent {
@@ -105,23 +104,49 @@ fn client_id(segment: &str) -> Option<ClientId> {
     ClientId::new(decoded).filter(|_| !segment.contains('/'))
 }
 
-async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
-    let read = Limited::new(request.into_body(), BODY_MAX_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(problem(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is over {BODY_MAX_BYTES} bytes"),
-        )),
-        Ok(Err(_)) => Err(problem(
-            StatusCode::BAD_REQUEST,
-            "the body could not be read",
-        )),
+/// A whole body, and the room it takes.
+async fn body(
+    admin: &Admin,
+    body: Incoming,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Answer> {
+    match tokio::time::timeout(BODY_TIMEOUT, read(admin, body)).await {
+        Ok(read) => read,
         Err(_) => Err(problem(
             StatusCode::REQUEST_TIMEOUT,
             "the body did not come in time",
         )),
     }
+}
+
+async fn read(
+    admin: &Admin,
+    mut body: Incoming,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Answer> {
+    let too_large = || {
+        let text = format!("the body is over {BODY_MAX_BYTES} bytes");
+        problem(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let (mut read, mut room) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
+    while let Some(frame) = body.frame().await {
+        let broken = |_| problem(StatusCode::BAD_REQUEST, "the body could not be read");
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
+            continue; // a trailer
+        };
+        if read.len() + data.len() > BODY_MAX_BYTES {
+            return Err(too_large());
+        }
+        let more = admin.connections.body_room(data.len());
+        let more = more.ok_or_else(too_many)?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            None => room = Some(more),
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok((read.freeze(), room))
 }
 
 pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
@@ -144,5 +169,5 @@ pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
 }
 
 /// The largest downlink, in base64 and JSON around it.
-const BODY_MAX_BYTES: usize = DOWNLINK_MAX_BYTES / 3 * 4 + 4096;
+pub(super) const BODY_MAX_BYTES: usize = DOWNLINK_MAX_BYTES / 3 * 4 + 4096;
 const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

@@ -1,6 +1,12 @@
 //! Who may use the admin listener: no page in a browser, and beyond loopback nobody without the token.
 
+use http::{
+    HeaderName, HeaderValue,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
+};
 use hyper::{Request, StatusCode};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use super::{Answer, problem};
 use crate::config::Secret;
@@ -18,12 +24,13 @@ impl Guard {
 
     /// On loopback the Host must be loopback too, or a page could reach us by a name that it makes resolve here.
     pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Answer> {
-        let host = request
-            .headers()
-            .get(http::header::HOST)
-            .and_then(|h| h.to_str().ok())
-            .unwrap_or_default();
-        if self.is_loopback && !is_loopback_host(host) {
+        let Ok(host) = only(request, HOST) else {
+            return Err(problem(StatusCode::BAD_REQUEST, "one Host is allowed"));
+        };
+        // Of a target such as `http://name/healthz` the name counts, and no Host makes it good (RFC 9112 §3.2.2).
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        let names = [Some(host.unwrap_or_default()), authority];
+        if self.is_loopback && !names.into_iter().flatten().all(is_loopback_host) {
             return Err(problem(
                 StatusCode::FORBIDDEN,
                 "the Host must be a loopback address or localhost",
@@ -34,30 +41,41 @@ impl Guard {
 
     /// A configured token is required, whoever asks.
     pub(super) fn check_token<B>(&self, request: &Request<B>) -> Result<(), Answer> {
-        match &self.token {
-            Some(token) if !is_bearer(request, token.expose()) => {
-                let mut refused = problem(
-                    StatusCode::UNAUTHORIZED,
-                    "the bearer token of FASTSOCK_ADMIN_TOKEN is required",
-                );
-                refused.headers_mut().insert(
-                    http::header::WWW_AUTHENTICATE,
-                    http::HeaderValue::from_static("Bearer"),
-                );
-                Err(refused)
-            }
-            _ => Ok(()),
+        if only(request, AUTHORIZATION).is_err() {
+            let text = "one Authorization is allowed";
+            return Err(problem(StatusCode::BAD_REQUEST, text));
         }
+        if self.token.is_none() || self.has_token(request) {
+            return Ok(());
+        }
+        let mut refused = problem(
+            StatusCode::UNAUTHORIZED,
+            "the bearer token of FASTSOCK_ADMIN_TOKEN is required",
+        );
+        refused
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Err(refused)
+    }
+
+    /// Whether there is a token and it is shown.
+    pub(super) fn has_token<B>(&self, request: &Request<B>) -> bool {
+        let Some(token) = &self.token else {
+            return false;
+        };
+        let shown = only(request, AUTHORIZATION).ok().flatten();
+        shown
+            .and_then(|value| value.split_once(' '))
+            .is_some_and(|(scheme, shown)| {
+                scheme.eq_ignore_ascii_case("bearer") && is_equal(shown.trim(), token.expose())
+            })
     }
 
     /// The media type of a state-changing call. The types a page can send without asking first get 415: no form forges one.
     pub(super) fn media_type<B>(&self, request: &Request<B>) -> Result<MediaType, Answer> {
-        let value = request
-            .headers()
-            .get(http::header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default();
+        let value = only(request, CONTENT_TYPE).ok().flatten();
         match value
+            .unwrap_or_default()
             .split(';')
             .next()
             .unwrap_or_default()
@@ -82,21 +100,22 @@ pub(super) enum MediaType {
     Raw,
 }
 
-fn is_bearer<B>(request: &Request<B>, token: &str) -> bool {
-    let shown = request
-        .headers()
-        .get(http::header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let Some((scheme, shown)) = shown.and_then(|value| value.split_once(' ')) else {
-        return false;
-    };
-    scheme.eq_ignore_ascii_case("bearer") && is_equal(shown.trim().as_bytes(), token.as_bytes())
+/// The value of a header, if it is there once; what is no text counts as empty.
+///
+/// # Errors
+/// It is there more than once.
+fn only<B>(request: &Request<B>, name: HeaderName) -> Result<Option<&str>, ()> {
+    let mut values = request.headers().get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(()),
+        (value, None) => Ok(value.map(|value| value.to_str().unwrap_or_default())),
+    }
 }
 
-/// Compares without telling by its time where the difference is.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    use subtle::ConstantTimeEq;
-    a.ct_eq(b).into()
+/// Compares without telling by its time where the difference is, or how long the token is.
+fn is_equal(a: &str, b: &str) -> bool {
+    let [a, b] = [a, b].map(Sha256::digest);
+    a.ct_eq(&b).into()
 }
 
 pub(crate) fn is_loopback_host(host: &str) -> bool {
@@ -111,7 +130,7 @@ pub(crate) fn is_loopback_host(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
         || name
             .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            .is_ok_and(|ip: std::net::IpAddr| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -127,6 +146,8 @@ mod tests {
             "127.9.9.9:1",
             "[::1]",
             "[::1]:3001",
+            "[::ffff:127.0.0.1]:3001",
+            "[::ffff:7f00:1]",
         ] {
             assert!(is_loopback_host(host), "{host}");
         }
@@ -140,6 +161,10 @@ mod tests {
             "localhost.evil.example:3001",
             "10.0.0.1",
             "[::2]",
+            "[::ffff:10.0.0.1]",
+            "localhost:80@evil.example",
+            "localhost, evil.example",
+            "localhost:8a",
         ] {
             assert!(!is_loopback_host(host), "{host}");
         }

@@ -1,25 +1,37 @@
 //! The admin listener, apart from the device port: health, readiness, and sending to a device.
 
 pub(crate) mod api;
+mod connections;
 mod dead_letters;
 pub(crate) mod guard;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use parking_lot::Mutex;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::Instant,
+};
+use tokio_io_timeout::TimeoutStream;
 
-use self::guard::Guard;
+use self::{
+    connections::{Connections, LINGERING_MAX, Newcomer},
+    guard::Guard,
+};
 use crate::{
     broker::Link,
     config::Config,
     error::{Error, ErrorKind, Result},
     gateway::listen,
+    linger::linger,
     shared::{Place, Shared},
-    types::State,
+    types::{ClientId, State},
 };
 
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -44,58 +56,124 @@ pub(crate) fn bind(config: &Config) -> Result<Option<TcpListener>> {
 
 /// Serves until the workers stop.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let is_loopback = listener
-        .local_addr()
-        .is_ok_and(|addr| addr.ip().is_loopback());
-    let guard = Arc::new(Guard::new(is_loopback, shared.config.admin_token.clone()));
-    let connections = Arc::default();
+    let local_addr = listener.local_addr();
+    let is_loopback = local_addr.is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+    let admin = Arc::new(Admin {
+        guard: Guard::new(is_loopback, shared.config.admin_token.clone()),
+        connections: Connections::new(),
+        shared: shared.clone(),
+    });
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await; // out of descriptors: the device port logs it
             continue;
         };
-        if let Some(place) = Place::take(&connections, CONNECTIONS_MAX) {
-            shared.workers.spawn_until_stopped(converse(
-                shared.clone(),
-                guard.clone(),
-                stream,
-                place,
-            ));
-        }
+        let (newcomer, has_to_go) = admin.connections.enter().await;
+        let visit = Visit {
+            admin: admin.clone(),
+            newcomer: Mutex::new(Some(newcomer)),
+            call: Mutex::default(),
+        };
+        shared
+            .workers
+            .spawn_until_stopped(visit.run(stream, has_to_go));
     }
 }
 
-async fn converse(shared: Arc<Shared>, guard: Arc<Guard>, stream: TcpStream, _place: Place) {
-    let service = service_fn(|request| {
-        let (shared, guard) = (shared.clone(), guard.clone());
-        async move { Ok::<_, Infallible>(answer(&shared, &guard, request).await) }
-    });
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(64)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
-        tracing::debug!(%error, "an admin connection broke");
-    }
+/// What all connections of one admin listener share.
+struct Admin {
+    shared: Arc<Shared>,
+    guard: Guard,
+    connections: Arc<Connections>,
 }
 
-async fn answer(shared: &Shared, guard: &Guard, request: Request<Incoming>) -> Answer {
-    if let Err(refused) = guard.check_host(&request) {
-        return refused;
-    }
-    let path = request.uri().path().to_owned();
-    match (request.method(), path.as_str()) {
-        (&Method::GET | &Method::HEAD, "/healthz") => {
-            json(StatusCode::OK, serde_json::json!({ "status": "ok" }))
+/// One connection.
+struct Visit {
+    admin: Arc<Admin>,
+    /// Its place until its first head is whole.
+    newcomer: Mutex<Option<Newcomer>>,
+    /// Its place among the calls from its first one on.
+    call: Mutex<Option<Place>>,
+}
+
+impl Visit {
+    async fn run(self, stream: TcpStream, has_to_go: oneshot::Receiver<()>) {
+        let admin = self.admin.clone();
+        let config = &admin.shared.config;
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        let write_timeout = Some(config.write_timeout);
+        stream.as_mut().set_write_timeout_pinned(write_timeout);
+        let visit = Arc::new(self);
+        let service = service_fn(move |request| {
+            let visit = visit.clone();
+            Box::pin(async move { Ok::<_, Infallible>(visit.answer(request).await) })
+        });
+        let mut connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_MAX_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        // What has come is heard first: whose head is here already is answered, even if it is told to give way.
+        let served = tokio::select! {
+            biased;
+            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
+            Ok(()) = has_to_go => return,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "an admin connection broke");
         }
-        (&Method::GET | &Method::HEAD, "/readyz") => readiness(shared),
-        (_, "/healthz" | "/readyz") => method_not_allowed("GET, HEAD"),
-        (_, path) if path.starts_with("/api/") => match guard.check_token(&request) {
-            Ok(()) => api::answer(shared, guard, request, path).await,
-            Err(refused) => refused,
-        },
-        _ => problem(StatusCode::NOT_FOUND, "there is nothing here"),
+        let mut stream = connection.into_parts().io.into_inner();
+        let deadline = Instant::now() + config.close_timeout;
+        if stream.shutdown().await.is_ok() {
+            let lingering = &admin.connections.lingering;
+            linger(stream, deadline, lingering, LINGERING_MAX).await;
+        }
+    }
+
+    /// Who shows the token may ask again on the same connection; anybody else has one answer.
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let newcomer = self.newcomer.lock().take();
+        let has_to_go = newcomer.is_some_and(|newcomer| !newcomer.leave());
+        let is_kept = self.admin.guard.has_token(&request);
+        let mut answer = match self.decide(request, has_to_go).await {
+            Ok(answer) | Err(answer) => answer,
+        };
+        if !is_kept {
+            let close = http::HeaderValue::from_static("close");
+            answer.headers_mut().insert(http::header::CONNECTION, close);
+        }
+        answer
+    }
+
+    async fn decide(&self, request: Request<Incoming>, has_to_go: bool) -> Result<Answer, Answer> {
+        let Admin { shared, guard, .. } = &*self.admin;
+        guard.check_host(&request)?;
+        let path = request.uri().path().to_owned();
+        match (request.method(), path.as_str()) {
+            (&Method::GET | &Method::HEAD, "/healthz") => {
+                Ok(json(StatusCode::OK, serde_json::json!({ "status": "ok" })))
+            }
+            (&Method::GET | &Method::HEAD, "/readyz") => Ok(readiness(shared)),
+            (_, "/healthz" | "/readyz") => Err(method_not_allowed("GET, HEAD")),
+            (_, path) if path.starts_with("/api/") => {
+                guard.check_token(&request)?;
+                if has_to_go || !self.begin_call() {
+                    return Err(too_many());
+                }
+                Ok(api::answer(&self.admin, request, path).await)
+            }
+            _ => Err(problem(StatusCode::NOT_FOUND, "there is nothing here")),
+        }
+    }
+
+    /// Takes a place among the calls, if the connection has none yet.
+    fn begin_call(&self) -> bool {
+        let mut call = self.call.lock();
+        if call.is_none() {
+            *call = self.admin.connections.begin_call();
+        }
+        call.is_some()
     }
 }
 
@@ -149,5 +227,21 @@ fn method_not_allowed(allowed: &'static str) -> Answer {
     answer
 }
 
-const CONNECTIONS_MAX: usize = 256;
+/// There is more to do than is good; not the caller's doing.
+fn too_many() -> Answer {
+    let mut answer = problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many calls of the admin listener at once",
+    );
+    let retry_after = http::HeaderValue::from_static("1");
+    answer
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, retry_after);
+    answer
+}
+
+/// For a whole head, and for the next one on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest client id, each of its bytes as three, and as much for the rest.
+const HEAD_MAX_BYTES: usize = 2 * 3 * ClientId::MAX_BYTES;
+const HEADERS_MAX: usize = 64;

@@ -301,7 +301,8 @@ settings! {
     limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
     /// Bytes of messages and pings a device may send a second, in the same way. 0: any number.
     limit_uplink_bytes: u64 = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", |n| *n <= 1 << 30;
-    /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413.
+    /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413. The same for a client of
+    /// the admin listener.
     write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
     /// Milliseconds a device has to answer a close frame.
     close_timeout: Duration = Duration::from_secs(2), "FASTSOCK_CLOSE_TIMEOUT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
