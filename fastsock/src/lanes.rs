@@ -30,7 +30,7 @@ use self::lane::{Lane, Phase, Slot, Stored};
 use crate::{
     config::{Config, Gone, Order, UplinkFull},
     error::{Error, ErrorKind, Result},
-    forwarder::{Attempt, Cargo, Forward, breaker::Breaker},
+    forwarder::{Attempt, Cargo, Forward, breaker::Breaker, destination::Destination},
     hooks::UplinkAction,
     maps::trim,
     receipts::Pledge,
@@ -102,6 +102,7 @@ struct State {
     /// Sessions that read no further until there is room.
     waiters: HashMap<ClientId, Waker>,
     breaker: Breaker,
+    destination: Destination,
     is_breaker_watched: bool,
     /// The remote refuses everyone's messages, and that was said.
     is_misconfigured: bool,
@@ -197,6 +198,7 @@ impl Lanes {
             tickets: HashMap::default(),
             waiters: HashMap::default(),
             breaker: Breaker::new(limits.concurrency),
+            destination: Destination::default(),
             is_breaker_watched: false,
             is_misconfigured: false,
             workers: 0,

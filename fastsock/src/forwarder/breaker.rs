@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outcome::{Destination, Signal};
+use super::outcome::Signal;
 
 /// The breaker of one destination. Call it under the lanes' lock; every [`Permit::Go`] is followed by exactly one
 /// [`Breaker::record`].
 #[derive(Debug)]
 pub(crate) struct Breaker {
     phase: Phase,
-    /// Counts openings; a pass of an earlier one no longer changes the phase.
+    /// Counts openings and closings; a pass of an earlier era no longer changes the phase.
     era: u64,
     /// How long the next opening lasts.
     open_for: Duration,
@@ -23,11 +23,11 @@ pub(crate) struct Breaker {
     slow_start: Option<SlowStart>,
     /// The most attempts at once that the lanes make.
     concurrency: usize,
-    last_success: Option<Instant>,
+    /// Whether it has ever taken a message.
+    has_succeeded: bool,
     /// The last sign that it was up, and the last that it was down: failures in a row, or an open breaker.
     last_answer: Option<Instant>,
     last_outage: Option<Instant>,
-    deliveries: u64,
 }
 
 /// Whether an attempt may be made now.
@@ -45,7 +45,6 @@ pub(crate) enum Permit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
     era: u64,
-    is_probe: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +53,8 @@ enum Phase {
     Closed,
     /// It is down; a probe may go at this time.
     Open(Instant),
-    /// One attempt at a time finds out.
-    HalfOpen { is_probing: bool },
+    /// A round of a few attempts finds out: so many may begin yet, and so many are in flight.
+    HalfOpen { left: u32, in_flight: u32 },
 }
 
 /// Attempts at once after the breaker closed: few, then twice as many whenever as many have succeeded.
@@ -77,10 +76,9 @@ impl Breaker {
             floor: None,
             slow_start: None,
             concurrency,
-            last_success: None,
+            has_succeeded: false,
             last_answer: None,
             last_outage: None,
-            deliveries: 0,
         }
     }
 
@@ -93,35 +91,42 @@ impl Breaker {
             if until > now {
                 return Permit::Wait(until);
             }
-            self.phase = Phase::HalfOpen { is_probing: false };
+            self.phase = Phase::HalfOpen {
+                left: PROBES as u32,
+                in_flight: 0,
+            };
         }
-        match self.phase {
-            Phase::HalfOpen { is_probing: true } => Permit::Busy,
-            Phase::HalfOpen { is_probing: false } => {
-                self.phase = Phase::HalfOpen { is_probing: true };
-                self.go(true)
+        let allowed = self.allowed();
+        match &mut self.phase {
+            Phase::HalfOpen { left: 0, .. } => Permit::Busy,
+            Phase::HalfOpen { left, in_flight } => {
+                *left -= 1;
+                *in_flight += 1;
+                Permit::Go(Pass { era: self.era })
             }
-            _ if in_flight >= self.allowed() => Permit::Busy,
-            _ => self.go(false),
+            _ if in_flight >= allowed => Permit::Busy,
+            _ => Permit::Go(Pass { era: self.era }),
         }
     }
 
     /// Takes back a pass with what came of it. `true` when this opened the breaker.
     pub(crate) fn record(&mut self, now: Instant, pass: Pass, signal: Signal) -> bool {
-        if signal == Signal::Success {
-            self.last_success = Some(now);
-            self.deliveries += 1;
-        }
+        self.has_succeeded |= signal == Signal::Success;
         self.note(now, signal);
         if pass.era != self.era {
-            return false; // an attempt from before the breaker opened says nothing new
+            return false; // an attempt from before the breaker opened or closed says nothing new
+        }
+        if let Phase::HalfOpen { left, in_flight } = &mut self.phase {
+            *in_flight -= 1;
+            match signal {
+                Signal::Success | Signal::Alive => self.close(),
+                Signal::Failure if *left == 0 && *in_flight == 0 => return self.open(now),
+                Signal::Failure => {}
+                Signal::Neutral => *left += 1,
+            }
+            return false;
         }
         match signal {
-            Signal::Success | Signal::Alive if pass.is_probe => self.close(),
-            Signal::Failure if pass.is_probe => return self.open(now),
-            Signal::Neutral if pass.is_probe => {
-                self.phase = Phase::HalfOpen { is_probing: false };
-            }
             Signal::Success | Signal::Alive => {
                 self.streak = 0;
                 self.window.count(now, true);
@@ -158,15 +163,6 @@ impl Breaker {
             && self.last_outage.is_none_or(|at| at < since)
     }
 
-    /// What [`judge`](super::outcome::judge) needs to know.
-    pub(crate) fn destination(&self, now: Instant) -> Destination {
-        let is_recent = |at: Instant| now.saturating_duration_since(at) <= RECENT;
-        Destination {
-            has_recent_success: self.last_success.is_some_and(is_recent),
-            deliveries: self.deliveries,
-        }
-    }
-
     fn note(&mut self, now: Instant, signal: Signal) {
         match signal {
             Signal::Success | Signal::Alive => self.last_answer = Some(now),
@@ -177,13 +173,6 @@ impl Breaker {
         }
     }
 
-    fn go(&self, is_probe: bool) -> Permit {
-        Permit::Go(Pass {
-            era: self.era,
-            is_probe,
-        })
-    }
-
     fn allowed(&self) -> usize {
         self.slow_start
             .map_or(self.concurrency, |s| s.allowed.min(self.concurrency))
@@ -191,7 +180,11 @@ impl Breaker {
 
     fn open(&mut self, now: Instant) -> bool {
         self.phase = Phase::Open(now + self.open_for);
-        self.open_for = (self.open_for * 2).min(LONGEST_OPEN);
+        let longest = match self.has_succeeded {
+            true => LONGEST_OPEN,
+            false => LONGEST_OPEN_AT_FIRST,
+        };
+        self.open_for = (self.open_for * 2).min(longest);
         self.era += 1;
         self.slow_start = None;
         true
@@ -200,6 +193,7 @@ impl Breaker {
     /// The past is forgotten: what failed before must not open it again.
     fn close(&mut self) {
         self.phase = Phase::Closed;
+        self.era += 1; // what the other probes come to says nothing new
         self.open_for = FIRST_OPEN;
         self.streak = 0;
         self.window = Window::default();
@@ -278,10 +272,12 @@ const WINDOW_LEAST: u32 = 20;
 const WINDOW_SECONDS: u64 = 10;
 const FIRST_OPEN: Duration = Duration::from_secs(1);
 const LONGEST_OPEN: Duration = Duration::from_secs(15);
+/// The same before the destination has taken anything: then one lane is as good as another, and all of them get their turn.
+const LONGEST_OPEN_AT_FIRST: Duration = Duration::from_secs(5);
+/// Attempts in a round that finds out whether it is up again.
+pub(crate) const PROBES: usize = 4;
 /// Attempts at once right after closing.
 const SLOW_START: usize = 8;
-/// How long a success vouches for the set-up of the destination.
-const RECENT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -368,32 +364,80 @@ mod tests {
         for _ in 0..100 {
             assert!(!record(&mut breaker, now, Signal::Neutral));
         }
-        assert!(!breaker.destination(now).has_recent_success);
+        assert!(!breaker.has_succeeded);
+    }
+
+    /// A round of probes that all come to this. Whether it opened the breaker again.
+    fn round(breaker: &mut Breaker, now: Instant, signal: Signal) -> bool {
+        let probes: Vec<_> = (0..PROBES).map(|_| pass(breaker, now)).collect();
+        assert_eq!(breaker.allow(now, PROBES), Permit::Busy);
+        let outcomes = probes
+            .into_iter()
+            .map(|probe| breaker.record(now, probe, signal));
+        let outcomes: Vec<_> = outcomes.collect();
+        let (last, others) = outcomes.split_last().unwrap();
+        assert!(others.iter().all(|has_opened| !has_opened));
+        *last
     }
 
     #[test]
-    fn it_probes_one_at_a_time_and_waits_twice_as_long_up_to_fifteen_seconds() {
+    fn a_round_probes_a_few_and_waits_twice_as_long_up_to_fifteen_seconds() {
         let mut now = Instant::now();
-        let mut breaker = opened(now);
+        let mut breaker = Breaker::new(256);
+        record(&mut breaker, now, Signal::Success);
+        while !record(&mut breaker, now, Signal::Failure) {}
         for seconds in [1, 2, 4, 8, 15, 15] {
             let until = now + Duration::from_secs(seconds);
             assert_eq!(breaker.allow(until - MS, 0), Permit::Wait(until));
             now = until;
-            let probe = pass(&mut breaker, now);
-            assert_eq!(breaker.allow(now, 1), Permit::Busy);
-            assert!(breaker.record(now, probe, Signal::Failure));
+            assert!(round(&mut breaker, now, Signal::Failure));
         }
-        assert_eq!(breaker.era, 7);
+    }
+
+    #[test]
+    fn before_anyone_has_ever_succeeded_the_next_round_is_at_most_five_seconds_away() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for seconds in [1, 2, 4, 5, 5] {
+            let until = now + Duration::from_secs(seconds);
+            assert_eq!(breaker.allow(until - MS, 0), Permit::Wait(until));
+            now = until;
+            assert!(round(&mut breaker, now, Signal::Failure));
+        }
+    }
+
+    #[test]
+    fn a_round_goes_on_until_one_succeeds_or_all_have_failed() {
+        let now = Instant::now() + Duration::from_secs(1);
+        for successes_at in 0..PROBES {
+            let mut breaker = opened(now - Duration::from_secs(1));
+            for _ in 0..successes_at {
+                assert!(!record(&mut breaker, now, Signal::Failure));
+                assert!(!breaker.is_closed());
+            }
+            let late = (successes_at + 1 < PROBES).then(|| pass(&mut breaker, now));
+            record(&mut breaker, now, Signal::Success);
+            assert!(breaker.is_closed());
+            if let Some(late) = late {
+                assert!(
+                    !breaker.record(now, late, Signal::Failure),
+                    "it came too late"
+                );
+                assert_eq!(breaker.streak, 0);
+            }
+        }
     }
 
     #[test]
     fn a_probe_that_says_nothing_lets_the_next_one_go() {
         let now = Instant::now() + Duration::from_secs(1);
         let mut breaker = opened(now - Duration::from_secs(1));
-        assert!(!record(&mut breaker, now, Signal::Neutral));
-        assert!(breaker.phase != Phase::Closed);
+        for _ in 0..100 {
+            assert!(!record(&mut breaker, now, Signal::Neutral));
+            assert!(!breaker.is_closed());
+        }
         assert!(!record(&mut breaker, now, Signal::Success));
-        assert!(breaker.phase == Phase::Closed);
+        assert!(breaker.is_closed());
     }
 
     #[test]
@@ -417,7 +461,7 @@ mod tests {
         let mut now = Instant::now();
         let mut breaker = opened(now);
         now += Duration::from_secs(1);
-        record(&mut breaker, now, Signal::Failure);
+        assert!(round(&mut breaker, now, Signal::Failure));
         now += Duration::from_secs(2);
         record(&mut breaker, now, Signal::Success);
         for _ in 0..20 {
@@ -439,7 +483,7 @@ mod tests {
         let probe = pass(&mut breaker, now + Duration::from_secs(1));
         assert!(!breaker.record(now, late[1], Signal::Failure));
         assert!(!breaker.record(now, late[2], Signal::Success));
-        assert!(breaker.phase != Phase::Closed && breaker.destination(now).has_recent_success);
+        assert!(breaker.phase != Phase::Closed && breaker.has_succeeded);
         breaker.record(now, probe, Signal::Success);
         assert!(breaker.phase == Phase::Closed);
     }
@@ -475,18 +519,5 @@ mod tests {
         record(&mut breaker, at(6), Signal::Success);
         assert!(!breaker.was_up_since(at(5)) && breaker.was_up_since(at(5) + MS));
         assert!(!breaker.was_up_since(at(6)), "no answer since");
-    }
-
-    #[test]
-    fn a_success_vouches_for_sixty_seconds() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(256);
-        assert!(!breaker.destination(now).has_recent_success);
-        record(&mut breaker, now, Signal::Success);
-        for (seconds, is_recent) in [(0, true), (60, true), (61, false)] {
-            let destination = breaker.destination(now + Duration::from_secs(seconds));
-            assert_eq!(destination.has_recent_success, is_recent, "{seconds}");
-            assert_eq!(destination.deliveries, 1);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod breaker;
+pub(crate) mod destination;
 pub(crate) mod http;
 pub(crate) mod outcome;
 pub(crate) mod reply;

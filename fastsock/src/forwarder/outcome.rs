@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::Attempt;
+use tokio::time::Instant;
+
+use super::{
+    Attempt,
+    destination::{Destination, Device},
+};
 use crate::types::LostReason;
 
 /// What is to be done with a message after an attempt.
@@ -13,7 +18,7 @@ pub(crate) enum Verdict {
     /// Try again after the back-off, and not before `floor`.
     Retry {
         floor: Option<Floor>,
-        /// The backend seems to be set up wrongly for everyone (401, 403, 404, …): an operator must act.
+        /// The backend refuses everyone (401, 403, 404, …): an operator must act.
         is_misconfigured: bool,
     },
     /// Given up. `is_gone`: the backend says that the device no longer exists (410).
@@ -36,47 +41,60 @@ pub(crate) enum Signal {
     Success,
     /// It works, and did not want this message.
     Alive,
-    /// Nothing: not answered by the destination as such, or never made.
+    /// Nothing: it is about one device.
     Neutral,
     /// It does not work.
     Failure,
 }
 
-/// What is known of the destination when an attempt is judged.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Destination {
-    /// Whether it answered 2xx to anyone in the last 60 s.
-    pub(crate) has_recent_success: bool,
-    /// How often it has answered 2xx, to anyone. Only ever grows.
-    pub(crate) deliveries: u64,
-}
+/// What one message has met so far. Kept with the message from its first attempt to its last; boxed, since most are
+/// delivered by their first.
+#[derive(Debug, Default)]
+pub(crate) struct Trial(Option<Box<Failures>>);
 
-/// What one message has met so far. Kept with the message from its first attempt to its last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trial {
-    /// Answers of 5xx.
-    server_errors: u32,
-    /// `deliveries` at the first of them.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Answers of 500 and the like, and the number of the newest delivery at the first of them.
+    errors: u32,
     deliveries_before: u64,
+    /// Answers that are about the device, or about everyone.
+    refusals: Tally,
+    /// No answer, or one that says nothing about the message; and since when others are known to get through meanwhile.
+    outages: Tally,
+    alone_since: Option<Instant>,
 }
 
-/// Judges one attempt: what becomes of the message, and what the breaker is to be told.
+/// Failures of a message with a delivery to another device between each two of them: the destination was well meanwhile.
+#[derive(Debug, Default)]
+struct Tally {
+    count: u32,
+    /// The number of the newest delivery when the last of them was counted.
+    deliveries: u64,
+}
+
+/// Judges one attempt: what becomes of the message of this device, and what the breaker is to be told.
 pub(crate) fn judge(
     attempt: &Attempt,
     trial: &mut Trial,
-    destination: Destination,
+    destination: &mut Destination,
+    device: Device,
+    now: Instant,
 ) -> (Verdict, Signal) {
+    if attempt.is_delivered() {
+        destination.deliver(device);
+        return (Verdict::Delivered, Signal::Success);
+    }
+    let failures = trial.0.get_or_insert_default();
     let (status, retry_after) = match *attempt {
-        Attempt::Failed { .. } => return retry(None),
-        Attempt::Redirected { .. } => return refused(destination),
+        Attempt::Failed { .. } => return failures.out(None, destination, device, now),
+        Attempt::Redirected { .. } => return failures.refused(destination, device),
         Attempt::Answered {
             status,
             retry_after,
         } => (status, retry_after),
     };
     match status {
-        200..=299 => (Verdict::Delivered, Signal::Success),
-        401 | 403 | 404 | 407 | 300..=399 => refused(destination),
+        401 | 403 | 404 | 407 | 300..=399 => failures.refused(destination, device),
         410 => give_up(LostReason::Rejected, true),
         429 => {
             let floor = retry_after.map(Floor::Lane);
@@ -85,35 +103,75 @@ pub(crate) fn judge(
         }
         408 | 425 => retry(None),
         501 | 505 | 400..=499 => give_up(LostReason::Rejected, false),
-        500..=599 if trial.is_poisonous(destination) => give_up(LostReason::Poison, false),
-        503 => retry(retry_after.map(Floor::Destination)),
+        502 | 504 => failures.out(None, destination, device, now),
+        503 => {
+            let floor = retry_after.map(Floor::Destination);
+            failures.out(floor, destination, device, now)
+        }
+        500..=599 if failures.is_poisonous(destination, device) => {
+            give_up(LostReason::Poison, false)
+        }
         // Other 5xx, and what HTTP does not know (1xx as an answer, 600 and up).
         _ => retry(None),
     }
 }
 
-impl Trial {
-    /// Counts one more 5xx; whether that makes it the message's own fault.
-    fn is_poisonous(&mut self, destination: Destination) -> bool {
-        if self.server_errors == 0 {
-            self.deliveries_before = destination.deliveries;
+impl Failures {
+    /// It is about this device or about everyone: deliveries to others tell which.
+    fn refused(&mut self, destination: &mut Destination, device: Device) -> (Verdict, Signal) {
+        let is_about_everyone = destination.refuse(device);
+        if self.refusals.count(destination, device) && self.refusals.count >= REFUSALS {
+            return (give_up(LostReason::Rejected, false).0, Signal::Neutral);
         }
-        self.server_errors = self.server_errors.saturating_add(1);
-        // This message was not delivered, so every delivery since was another's.
-        self.server_errors >= POISON_ANSWERS && destination.deliveries > self.deliveries_before
+        let verdict = Verdict::Retry {
+            floor: None,
+            is_misconfigured: destination.refuses_everyone(),
+        };
+        let signal = match is_about_everyone {
+            true => Signal::Failure,
+            false => Signal::Neutral,
+        };
+        (verdict, signal)
+    }
+
+    /// It says nothing about the message, unless it goes on and on while others get through.
+    fn out(
+        &mut self,
+        floor: Option<Floor>,
+        destination: &Destination,
+        device: Device,
+        now: Instant,
+    ) -> (Verdict, Signal) {
+        if self.outages.count(destination, device) && self.outages.count > 1 {
+            let since = *self.alone_since.get_or_insert(now);
+            if self.outages.count >= POISON_OUTAGES && now - since >= POISON_OUTAGE {
+                return give_up(LostReason::Poison, false);
+            }
+        }
+        retry(floor)
+    }
+
+    /// Counts one more 5xx that is about a message or about everyone; whether that makes it the message's own fault.
+    fn is_poisonous(&mut self, destination: &Destination, device: Device) -> bool {
+        if self.errors == 0 {
+            self.deliveries_before = destination.deliveries();
+        }
+        self.errors = self.errors.saturating_add(1);
+        self.errors >= POISON_ERRORS
+            && destination.newest_of_others(device) > self.deliveries_before
     }
 }
 
-/// An answer that is either about this message or about the whole set-up: deliveries to others tell which.
-fn refused(destination: Destination) -> (Verdict, Signal) {
-    if destination.has_recent_success {
-        return give_up(LostReason::Rejected, false);
+impl Tally {
+    /// Counts one more, unless nobody else got through since the last that was counted. Whether it did count.
+    fn count(&mut self, destination: &Destination, device: Device) -> bool {
+        let counts = self.count == 0 || destination.newest_of_others(device) > self.deliveries;
+        if counts {
+            self.count = self.count.saturating_add(1);
+            self.deliveries = destination.deliveries();
+        }
+        counts
     }
-    let verdict = Verdict::Retry {
-        floor: None,
-        is_misconfigured: true,
-    };
-    (verdict, Signal::Failure)
 }
 
 fn retry(floor: Option<Floor>) -> (Verdict, Signal) {
@@ -133,21 +191,55 @@ fn give_up(reason: LostReason, is_gone: bool) -> (Verdict, Signal) {
     (Verdict::Final { reason, is_gone }, signal)
 }
 
+/// So many refusals of one message, with a delivery to another device between each two, and it is given up.
+const REFUSALS: u32 = 3;
 /// So many 5xx to one message, with deliveries to others in between, and it is given up.
-const POISON_ANSWERS: u32 = 8;
+const POISON_ERRORS: u32 = 8;
+/// So many failures that say nothing about it, with deliveries to others between each two, for so long.
+const POISON_OUTAGES: u32 = 20;
+const POISON_OUTAGE: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUIET: Destination = Destination {
-        has_recent_success: false,
-        deliveries: 0,
-    };
-    const BUSY: Destination = Destination {
-        has_recent_success: true,
-        deliveries: 9,
-    };
+    /// A destination, one device, and what its message has met so far.
+    struct Case {
+        destination: Destination,
+        device: Device,
+        trial: Trial,
+        now: Instant,
+    }
+
+    impl Case {
+        /// A destination that has taken a message of each of so many other devices.
+        fn new(known: usize) -> Self {
+            let mut case = Self {
+                destination: Destination::default(),
+                device: Destination::default().device(""),
+                trial: Trial::default(),
+                now: Instant::now(),
+            };
+            case.device = case.destination.device("dev");
+            (0..known).for_each(|n| case.deliver(&format!("other{n}")));
+            case
+        }
+
+        fn deliver(&mut self, client_id: &str) {
+            let device = self.destination.device(client_id);
+            self.destination.deliver(device);
+        }
+
+        fn judge(&mut self, attempt: &Attempt) -> (Verdict, Signal) {
+            let Self {
+                destination,
+                device,
+                trial,
+                now,
+            } = self;
+            judge(attempt, trial, destination, *device, *now)
+        }
+    }
 
     fn answered(status: u16) -> Attempt {
         Attempt::Answered {
@@ -163,8 +255,16 @@ mod tests {
         }
     }
 
-    fn once(attempt: &Attempt, destination: Destination) -> (Verdict, Signal) {
-        judge(attempt, &mut Trial::default(), destination)
+    fn failed() -> Attempt {
+        let error = "connection refused".to_owned();
+        Attempt::Failed { error }
+    }
+
+    /// Answers that are about one device or about everyone.
+    fn refusals() -> Vec<Attempt> {
+        let statuses = [401, 403, 404, 407, 300, 304, 305].map(answered);
+        let redirects = [301, 302, 303, 307, 308].map(|status| Attempt::Redirected { status });
+        statuses.into_iter().chain(redirects).collect()
     }
 
     const AGAIN: Verdict = Verdict::Retry {
@@ -177,6 +277,10 @@ mod tests {
     };
     const REJECTED: Verdict = Verdict::Final {
         reason: LostReason::Rejected,
+        is_gone: false,
+    };
+    const POISON: Verdict = Verdict::Final {
+        reason: LostReason::Poison,
         is_gone: false,
     };
 
@@ -203,44 +307,65 @@ mod tests {
             (&[100, 101, 199, 600, 999], AGAIN, Signal::Failure),
         ] {
             for &status in statuses {
-                for destination in [QUIET, BUSY] {
-                    let (got, told) = once(&answered(status), destination);
-                    assert_eq!((got, told), (verdict, signal), "{status}");
+                for known in [0, 9] {
+                    let mut case = Case::new(known);
+                    let judged = case.judge(&answered(status));
+                    assert_eq!(judged, (verdict, signal), "{status}");
                 }
+            }
+        }
+        assert_eq!(Case::new(9).judge(&failed()), (AGAIN, Signal::Failure));
+    }
+
+    #[test]
+    fn a_refusal_is_final_after_three_attempts_with_deliveries_to_others_in_between() {
+        for attempt in &refusals() {
+            let mut case = Case::new(9);
+            for _ in 0..2 {
+                for _ in 0..5 {
+                    assert_eq!(case.judge(attempt), (AGAIN, Signal::Neutral), "{attempt:?}");
+                    case.deliver("dev"); // with order `none`, another message of its own
+                }
+                case.deliver("other0");
+            }
+            assert_eq!(case.judge(attempt), (REJECTED, Signal::Neutral));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_about_everyone_once_three_known_devices_got_it_and_nobody_a_delivery() {
+        for attempt in &refusals() {
+            let mut case = Case::new(4);
+            let of = |case: &mut Case, client_id: &str| {
+                case.device = case.destination.device(client_id);
+                case.trial = Trial::default();
+                case.judge(attempt)
+            };
+            assert_eq!(of(&mut case, "other0"), (AGAIN, Signal::Neutral));
+            assert_eq!(of(&mut case, "stranger0"), (AGAIN, Signal::Neutral));
+            assert_eq!(of(&mut case, "stranger1"), (AGAIN, Signal::Neutral));
+            assert_eq!(of(&mut case, "other1"), (AGAIN, Signal::Neutral));
+            assert_eq!(of(&mut case, "other2"), (MISCONFIGURED, Signal::Failure));
+            assert_eq!(of(&mut case, "other0"), (MISCONFIGURED, Signal::Failure));
+            assert_eq!(of(&mut case, "stranger0"), (MISCONFIGURED, Signal::Neutral));
+            case.deliver("other3");
+            assert_eq!(of(&mut case, "other0"), (AGAIN, Signal::Neutral));
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_known_a_refusal_is_told_and_neither_final_nor_a_failure() {
+        for attempt in &refusals() {
+            let mut case = Case::new(0);
+            for _ in 0..100 {
+                assert_eq!(case.judge(attempt), (MISCONFIGURED, Signal::Neutral));
             }
         }
     }
 
     #[test]
-    fn a_refusal_is_final_only_while_others_get_through() {
-        let attempts = [401, 403, 404, 407, 300, 304, 305].map(answered);
-        let redirects = [301, 302, 303, 307, 308].map(|status| Attempt::Redirected { status });
-        for attempt in attempts.iter().chain(&redirects) {
-            assert_eq!(
-                once(attempt, BUSY),
-                (REJECTED, Signal::Alive),
-                "{attempt:?}"
-            );
-            assert_eq!(
-                once(attempt, QUIET),
-                (MISCONFIGURED, Signal::Failure),
-                "{attempt:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn no_answer_is_a_failure_of_the_destination() {
-        let error = "connection refused".to_owned();
-        assert_eq!(
-            once(&Attempt::Failed { error }, BUSY),
-            (AGAIN, Signal::Failure)
-        );
-    }
-
-    #[test]
     fn retry_after_is_for_the_destination_or_the_lane() {
-        let floor = |attempt: &Attempt| match once(attempt, QUIET).0 {
+        let floor = |attempt: &Attempt| match Case::new(0).judge(attempt).0 {
             Verdict::Retry { floor, .. } => floor,
             verdict => panic!("{verdict:?}"),
         };
@@ -253,23 +378,53 @@ mod tests {
 
     #[test]
     fn a_message_is_poison_when_it_fails_eight_times_while_others_get_through() {
-        let at = |deliveries| Destination { deliveries, ..BUSY };
-        let mut trial = Trial::default();
+        let mut case = Case::new(5);
         for _ in 1..8 {
-            assert_eq!(judge(&answered(500), &mut trial, at(5)).0, AGAIN);
+            assert_eq!(case.judge(&answered(500)).0, AGAIN);
         }
-        // Nobody got through since: the destination is ill, not the message.
-        assert_eq!(judge(&answered(502), &mut trial, at(5)).0, AGAIN);
-        // A time-out is no answer; it neither counts nor forgives.
-        let failed = Attempt::Failed { error: "t".into() };
-        assert_eq!(judge(&failed, &mut trial, at(6)).0, AGAIN);
-        let poison = Verdict::Final {
-            reason: LostReason::Poison,
-            is_gone: false,
-        };
-        assert_eq!(
-            judge(&answered(500), &mut trial, at(6)),
-            (poison, Signal::Neutral)
-        );
+        // Nobody else got through since: the destination is ill, not the message.
+        case.deliver("dev");
+        assert_eq!(case.judge(&answered(599)).0, AGAIN);
+        case.deliver("other0");
+        // What says nothing about the message neither counts nor forgives.
+        for attempt in [failed(), answered(502), answered(503), answered(504)] {
+            assert_eq!(case.judge(&attempt).0, AGAIN);
+        }
+        assert_eq!(case.judge(&answered(500)), (POISON, Signal::Neutral));
+    }
+
+    #[test]
+    fn what_says_nothing_about_a_message_makes_it_poison_after_an_hour_and_twenty_attempts() {
+        for attempt in [failed(), answered(502), later(503, 0), answered(504)] {
+            let is_poison = |attempts: u32, over: Duration, others: bool| {
+                let mut case = Case::new(5);
+                let mut last = case.judge(&attempt);
+                for _ in 1..attempts {
+                    case.now += over / (attempts - 2);
+                    if others {
+                        case.deliver("other0");
+                    }
+                    case.deliver("dev");
+                    last = case.judge(&attempt);
+                }
+                last == (POISON, Signal::Neutral)
+            };
+            let (hour, second) = (Duration::from_secs(3600), Duration::from_secs(1));
+            assert!(is_poison(20, hour + second, true), "{attempt:?}");
+            assert!(!is_poison(19, 2 * hour, true), "too few");
+            assert!(!is_poison(1000, hour - second, true), "too soon");
+            assert!(!is_poison(1000, 10 * hour, false), "nobody got through");
+        }
+    }
+
+    #[test]
+    fn an_hour_in_which_nobody_got_through_does_not_count() {
+        let mut case = Case::new(5);
+        case.judge(&answered(503));
+        case.now += Duration::from_secs(5 * 3600);
+        for _ in 0..100 {
+            case.deliver("other0");
+            assert_eq!(case.judge(&answered(503)).0, AGAIN);
+        }
     }
 }

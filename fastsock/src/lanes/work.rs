@@ -1,6 +1,7 @@
 //! The workers: whose turn it is, an attempt, what it came to, and when there is another.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,7 +14,7 @@ use crate::{
     config::{Gone, Order},
     forwarder::{
         Attempt,
-        breaker::{Pass, Permit},
+        breaker::{PROBES, Pass, Permit},
         outcome::{Floor, Verdict, judge},
     },
     spool::Place,
@@ -191,7 +192,7 @@ impl Lanes {
         now: Instant,
     ) -> Outcome {
         let (client_id, number) = (&job.uplink.client_id, job.number);
-        let destination = state.breaker.destination(now);
+        let device = state.destination.device(client_id.as_str());
         let slot = state
             .lanes
             .get_mut(client_id)
@@ -201,7 +202,8 @@ impl Lanes {
             slot.note(attempt, begun_at);
         }
         let is_withdrawn = slot.phase == Phase::Withdrawn;
-        let (verdict, signal) = judge(attempt, &mut slot.trial, destination);
+        let destination = &mut state.destination;
+        let (verdict, signal) = judge(attempt, &mut slot.trial, destination, device, now);
         let was_closed = state.breaker.is_closed();
         let has_opened = state.breaker.record(now, job.pass, signal);
         if !was_closed && state.breaker.is_closed() {
@@ -214,7 +216,9 @@ impl Lanes {
                 }
                 self.remove(state, client_id, number);
                 state.books.delivered += 1;
-                state.is_misconfigured = false;
+                if std::mem::take(&mut state.is_misconfigured) {
+                    self.hurry(state, false); // it was refused to all who wait
+                }
                 Fate::Delivered
             }
             Verdict::Retry { .. } if is_withdrawn => {
@@ -334,6 +338,48 @@ impl Lanes {
         }
     }
 
+    /// Sees to it that the next round of probes has lanes to probe: those whose messages were taken before come first, and
+    /// back-offs end for it if need be.
+    fn line_up_probes(&self, state: &mut State) {
+        let is_known = |state: &State, client_id: &ClientId| {
+            let device = state.destination.device(client_id.as_str());
+            state.destination.knows(device)
+        };
+        let turns = std::mem::take(&mut state.turns);
+        let (mut first, mut others) = (VecDeque::new(), VecDeque::new());
+        for client_id in turns {
+            match first.len() < PROBES && is_known(state, &client_id) {
+                true => first.push_back(client_id),
+                false => others.push_back(client_id),
+            }
+        }
+        state.turns = first;
+        self.end_back_offs(state, PROBES, is_known);
+        state.turns.append(&mut others);
+        self.end_back_offs(state, PROBES, |_, _| true);
+    }
+
+    /// Ends back-offs, the first due first, until so many lanes have a turn.
+    fn end_back_offs(
+        &self,
+        state: &mut State,
+        turns: usize,
+        is_meant: impl Fn(&State, &ClientId) -> bool,
+    ) {
+        let missing = turns.saturating_sub(state.turns.len());
+        if missing == 0 {
+            return;
+        }
+        let is_meant = |due: &Due| matches!(due, Due::Retry(id, _, false) if is_meant(state, id));
+        let due = state.due.iter().filter(|(_, due)| is_meant(due));
+        let keys: Vec<_> = due.map(|(key, _)| *key).take(missing).collect();
+        for key in keys {
+            if let Some(Due::Retry(client_id, number, _)) = state.due.remove(&key) {
+                self.retry(state, &client_id, number);
+            }
+        }
+    }
+
     /// Watches over retries, hooks that do not answer, and the breaker.
     pub(super) async fn keep_time(self: Arc<Self>) {
         loop {
@@ -366,7 +412,12 @@ impl Lanes {
                     Due::Ticket(ticket) => {
                         late.extend(state.tickets.contains_key(&ticket).then_some(ticket))
                     }
-                    Due::Breaker => state.is_breaker_watched = false,
+                    Due::Breaker => {
+                        state.is_breaker_watched = false;
+                        if !state.breaker.is_closed() {
+                            self.line_up_probes(state);
+                        }
+                    }
                 }
             }
             while hires < state.turns.len() && self.may_hire(state) {
