@@ -1,7 +1,7 @@
 //! The README's settings table says what the code has. `FASTSOCK_BLESS=1` writes it anew. And what docs/security.md
 //! recommends can be had.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use fastsock::Config;
 use support::{Authority, Gateway};
@@ -97,6 +97,8 @@ async fn a_gateway_starts_with_the_hardened_configuration() {
         .filter(|line| line["level"] == "warn");
     let unknown: Vec<_> = warnings.filter(|line| !line["about"].is_null()).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+    let log = gateway.dir().join("logs/fastsock.log").metadata().unwrap();
+    assert_eq!(log.permissions().mode() & 0o777, 0o640);
     let answer = support::get(gateway.admin_addr(), "/healthz").await;
     assert_eq!(answer.status, 200);
 }

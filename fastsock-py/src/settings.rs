@@ -94,7 +94,7 @@ impl Settings {
                 Ok(())
             }
             // Those of the gateway's own log: a file for the gateway works here too, and `logging` is Python's matter.
-            "log_level" | "log_payloads" | "log_file" => Ok(()),
+            "log_level" | "log_payloads" | "log_file" | "log_file_mode" => Ok(()),
             _ => self.config.set(key, text).map_err(|e| raised(&e)),
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Program {
     pub(crate) log_payloads: Payloads,
     /// Where lines are appended beside stdout.
     pub(crate) log_file: Option<PathBuf>,
+    /// Who may read that file, as permission bits. `None` leaves it to the umask.
+    pub(crate) log_file_mode: Option<u32>,
     /// Threads that run the bridge. 0: the number of cores, at most 4.
     pub(crate) runtime_workers: usize,
 }
@@ -281,6 +283,7 @@ impl Default for Settings {
                 log_level: Level::Debug,
                 log_payloads: Payloads::Capped,
                 log_file: Some("logs/fastsock.log".into()),
+                log_file_mode: None,
                 runtime_workers: 0,
             },
             warnings: Vec::new(),
@@ -503,6 +506,15 @@ fn quote(value: &str) -> String {
     }
 }
 
+/// What its owner may not read and write is no log, and more than permissions is no mode.
+fn parse_mode(text: &str) -> Option<u32> {
+    let digits = text.trim();
+    let is_octal =
+        (3..=4).contains(&digits.len()) && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let mode = u32::from_str_radix(digits, 8).ok()?;
+    (is_octal && mode <= 0o777 && mode & 0o600 == 0o600).then_some(mode)
+}
+
 fn parse_workers(text: &str) -> Option<usize> {
     text.trim().parse().ok().filter(|workers| *workers <= 64)
 }
@@ -518,7 +530,7 @@ const REDIS_VARIABLES: [&str; 5] = [
     "FASTSOCK_REDIS_URL",
 ];
 
-static PROGRAM_SETTINGS: [ProgramSetting; 4] = [
+static PROGRAM_SETTINGS: [ProgramSetting; 5] = [
     ProgramSetting {
         name: "log_level",
         variable: "LOG_LEVEL",
@@ -547,6 +559,20 @@ static PROGRAM_SETTINGS: [ProgramSetting; 4] = [
         show: |program| {
             let path = program.log_file.as_ref();
             path.map_or_else(|| "off".into(), |path| path.display().to_string())
+        },
+    },
+    ProgramSetting {
+        name: "log_file_mode",
+        variable: "FASTSOCK_LOG_FILE_MODE",
+        allowed: "an octal number from 0600 to 0777",
+        about: "Permissions of that file. Empty: as the umask has it for a new file.",
+        set: |program, text| {
+            program.log_file_mode = Some(parse_mode(text)?);
+            Some(())
+        },
+        show: |program| {
+            let mode = program.log_file_mode;
+            mode.map_or_else(String::new, |mode| format!("{mode:04o}"))
         },
     },
     ProgramSetting {
@@ -584,6 +610,38 @@ mod tests {
         };
         let environment = environment.iter().map(|(k, v)| (k.into(), v.into()));
         Settings::gather(&flags, environment, directory.path())
+    }
+
+    #[test]
+    fn a_mode_is_octal_and_lets_its_owner_read_and_write() {
+        for (text, mode) in [
+            ("0640", Some(0o640)),
+            ("640", Some(0o640)),
+            ("0777", Some(0o777)),
+            ("0600", Some(0o600)),
+            ("0440", None),
+            ("0644x", None),
+            ("4640", None),
+            ("0o640", None),
+            ("0680", None),
+            ("rw-r-----", None),
+            ("6", None),
+            ("-640", None),
+        ] {
+            assert_eq!(parse_mode(text), mode, "{text}");
+        }
+        let gathered = gather("", "FASTSOCK_LOG_FILE_MODE=0640", &[], &[]).unwrap();
+        assert!(
+            gathered
+                .print()
+                .contains("FASTSOCK_LOG_FILE_MODE=0640 # from .env\n")
+        );
+        let gathered = gather("", "", &[], &[]).unwrap();
+        assert!(
+            gathered
+                .print()
+                .contains("FASTSOCK_LOG_FILE_MODE= # default\n")
+        );
     }
 
     #[test]

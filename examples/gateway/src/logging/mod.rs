@@ -141,7 +141,7 @@ pub(crate) struct Logging {
 impl Logging {
     /// Starts the log: opens the file, starts the writer, takes the place of tracing's global subscriber if it is free.
     pub(crate) fn start(program: &Program) -> std::io::Result<Self> {
-        let (sinks, trouble) = Sinks::open(program.log_file.as_deref(), program.log_level);
+        let (sinks, trouble) = Sinks::open(program);
         let writer = Writer::start(sinks, program.log_level)?;
         if let Some((path, error)) = trouble {
             writer.queue().push(&sinks::file_trouble(&path, &error));
@@ -290,6 +290,7 @@ mod tests {
             log_level: level,
             log_payloads: payloads,
             log_file: Some(directory.join("a/b/fastsock.log")),
+            log_file_mode: None,
             runtime_workers: 1,
         }
     }
@@ -298,7 +299,7 @@ mod tests {
     fn logged(level: Level, payloads: Payloads, log: impl FnOnce()) -> Vec<serde_json::Value> {
         let directory = tempfile::tempdir().unwrap();
         let program = program(directory.path(), level, payloads);
-        let (sinks, trouble) = Sinks::file_only(program.log_file.as_deref(), level);
+        let (sinks, trouble) = Sinks::file_only(&program);
         assert!(trouble.is_none());
         let mut writer = Writer::start(sinks, level).unwrap();
         let queue = writer.queue().clone();

@@ -1,9 +1,12 @@
 //! Where lines end up: the console, which may stall, and the file, which may fail. Neither hinders the other.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, ErrorKind, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,6 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Level, line::Line};
+use crate::settings::Program;
 
 /// Both of them.
 pub(super) struct Sinks {
@@ -21,18 +25,16 @@ pub(super) struct Sinks {
 
 impl Sinks {
     /// Stdout and a file. A file that cannot be opened is told, and done without.
-    pub(super) fn open(path: Option<&Path>, level: Level) -> (Self, Option<(PathBuf, io::Error)>) {
-        let (mut sinks, trouble) = Self::file_only(path, level);
+    pub(super) fn open(program: &Program) -> (Self, Option<(PathBuf, io::Error)>) {
+        let (mut sinks, trouble) = Self::file_only(program);
         sinks.console = Console::stdout().ok(); // it may be closed
         (sinks, trouble)
     }
 
     /// No stdout.
-    pub(super) fn file_only(
-        path: Option<&Path>,
-        level: Level,
-    ) -> (Self, Option<(PathBuf, io::Error)>) {
-        let (file, trouble) = match path.map(|path| (path, LogFile::open(path))) {
+    pub(super) fn file_only(program: &Program) -> (Self, Option<(PathBuf, io::Error)>) {
+        let open = |path: &Path| LogFile::open(path, program.log_file_mode);
+        let (file, trouble) = match program.log_file.as_deref().map(|path| (path, open(path))) {
             None => (None, None),
             Some((_, Ok(file))) => (Some(file), None),
             Some((path, Err(error))) => (None, Some((path.to_owned(), error))),
@@ -40,7 +42,7 @@ impl Sinks {
         let sinks = Self {
             console: None,
             file,
-            level,
+            level: program.log_level,
         };
         (sinks, trouble)
     }
@@ -168,12 +170,24 @@ struct LogFile {
 }
 
 impl LogFile {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// With a mode, a file that is there already gets it too; but nothing that is no file, such as `/dev/null`.
+    fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        if let Some(mode) = mode {
+            options.mode(mode);
+        }
+        let file = options.open(path)?;
+        if let Some(mode) = mode
+            && file.metadata()?.is_file()
+        {
+            file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask is
+        }
         Ok(Self {
-            file: OpenOptions::new().create(true).append(true).open(path)?,
+            file,
             path: path.to_owned(),
             is_torn: false,
             dropped: 0,
@@ -290,7 +304,11 @@ mod tests {
     #[test]
     fn a_console_that_nobody_reads_any_more_is_given_up() {
         let (reader, writer) = io::pipe().unwrap();
-        let mut sinks = Sinks::file_only(None, Level::Info).0;
+        let mut sinks = Sinks {
+            console: None,
+            file: None,
+            level: Level::Info,
+        };
         sinks.console = Some(Console::new(writer.into()).unwrap());
         drop(reader);
         sinks.write(b"line\n");
@@ -298,10 +316,33 @@ mod tests {
     }
 
     #[test]
+    fn a_mode_is_that_of_a_new_file_and_of_an_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mode = |mode| {
+            LogFile::open(&path, mode).unwrap();
+            path.metadata().unwrap().permissions().mode() & 0o7777
+        };
+        assert_eq!(mode(Some(0o666)), 0o666, "whatever the umask is");
+        assert_eq!(mode(Some(0o640)), 0o640);
+        assert_eq!(mode(None), 0o640);
+        std::fs::remove_file(&path).unwrap();
+        File::create(directory.path().join("other")).unwrap();
+        let other = directory.path().join("other").metadata().unwrap();
+        assert_eq!(mode(None), other.permissions().mode() & 0o7777);
+        let before = Path::new("/dev/null").metadata().unwrap().permissions();
+        LogFile::open(Path::new("/dev/null"), Some(0o600)).unwrap();
+        assert_eq!(
+            Path::new("/dev/null").metadata().unwrap().permissions(),
+            before
+        );
+    }
+
+    #[test]
     fn a_full_disk_is_told_once_and_lines_are_counted_until_it_has_room() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut file = LogFile::open(&path).unwrap();
+        let mut file = LogFile::open(&path, None).unwrap();
         let good = std::mem::replace(
             &mut file.file,
             OpenOptions::new().write(true).open("/dev/full").unwrap(),
