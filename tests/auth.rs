@@ -12,6 +12,8 @@ mod common;
 mod hook;
 #[path = "auth/jwt.rs"]
 mod jwt;
+#[path = "auth/places.rs"]
+mod places;
 #[path = "auth/privacy.rs"]
 mod privacy;
 #[path = "auth/tokens.rs"]

@@ -379,7 +379,14 @@ impl Builder {
             && !shared.status.has_hooks()
             && !local_addr.ip().is_loopback()
         {
-            tracing::warn!(addr = %local_addr, "anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may");
+            match shared.config.listen_origins.is_empty() {
+                true => {
+                    tracing::warn!(addr = %local_addr, "anyone who can reach this port, and any web page in a browser that can, may connect under any client id; FASTSOCK_AUTH says who may, FASTSOCK_LISTEN_ORIGINS which pages")
+                }
+                false => {
+                    tracing::warn!(addr = %local_addr, "anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may")
+                }
+            }
         }
         shared
             .status

@@ -356,7 +356,7 @@ impl Handshake {
                     let credentials = &mut upgrade.request.credentials;
                     match name {
                         Ok(name) => credentials.certificate = name,
-                        Err(fault) => credentials.certificate_fault = Some(fault),
+                        Err(fault) => credentials.faults.certificate = Some(fault),
                     }
                     return Ok((upgrade, bytes.split_off(length)));
                 }
@@ -411,22 +411,36 @@ impl Handshake {
         Ok(Some(seat))
     }
 
+    /// Refuses a page that is not listed; where a certificate decides and none is listed, one of another host than this.
     fn check_origin(&self, upgrade: &Upgrade) -> Result<(), Broken> {
         let allowed = &self.shared.config.listen_origins;
-        match upgrade.request.header("origin") {
-            Some(origin)
-                if !allowed.is_empty()
-                    && !allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)) =>
-            {
-                Err(Refusal::new(403, "this origin is not allowed").into())
-            }
-            _ => Ok(()),
+        let credentials = &upgrade.request.credentials;
+        if allowed.is_empty() && !self.shared.auth.is_by_certificate(credentials) {
+            return Ok(());
+        }
+        let mut origins = upgrade.fields("origin");
+        let Some(origin) = origins.next() else {
+            return Ok(());
+        };
+        if origins.next().is_some() {
+            return Err(Refusal::new(400, "there are two Origin headers").into());
+        }
+        let is_allowed = match allowed.is_empty() {
+            true => upgrade.is_own_origin(origin),
+            false => allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)),
+        };
+        match is_allowed {
+            true => Ok(()),
+            false => Err(Refusal::new(403, "this origin is not allowed").into()),
         }
     }
 
     /// The host's hook decides, or else what is configured.
     async fn authenticate(&self, upgrade: &Upgrade) -> Result<Admitted, Broken> {
         let admission = if self.shared.status.has_hooks() {
+            if let Some(fault) = upgrade.request.credentials.faults.headers {
+                return Err(Refusal::new(400, fault).into()); // a hook would take it for none
+            }
             self.ask(upgrade).await
         } else {
             Some(Admission::AsConfigured)

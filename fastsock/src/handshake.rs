@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     envelope,
-    types::{ConnectRequest, Credentials, Refusal},
+    types::{ConnectRequest, Credentials, Faults, Refusal},
 };
 
 /// Bounds of a request head.
@@ -89,15 +89,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) 
         return refused(400, "bad Sec-WebSocket-Protocol");
     };
     let key = fields.only("sec-websocket-key").expect("checked above");
-    let credentials = Credentials {
-        token: token_of(&target),
-        bearer: fields.bearer(),
-        subprotocol: offered
-            .iter()
-            .find_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL))
-            .map(str::to_owned),
-        ..Credentials::default() // a certificate is known to who accepted the connection
-    };
+    let credentials = credentials(&fields, &offered, &target);
     let upgrade = Upgrade {
         accept: derive_accept_key(key),
         subprotocol: offered
@@ -116,6 +108,42 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) 
     Head::Upgrade(Box::new(upgrade), length)
 }
 
+/// What the device shows in its request. A certificate is known to who accepted the connection.
+fn credentials(fields: &Fields<'_>, offered: &[&str], target: &str) -> Credentials {
+    let mut faults = Faults::default();
+    let bearer = match fields.authorization() {
+        Authorization::Missing => None,
+        Authorization::Bearer(token) => Some(token.to_owned()),
+        Authorization::Other => {
+            faults.is_other_scheme = true;
+            None
+        }
+        Authorization::Bad(fault) => {
+            faults.headers = Some(fault);
+            None
+        }
+    };
+    let mut tokens = offered
+        .iter()
+        .filter_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL));
+    let subprotocol = tokens.next();
+    if tokens.next().is_some() {
+        faults.headers = Some("there are two tokens in Sec-WebSocket-Protocol");
+    } else if subprotocol.is_some_and(str::is_empty) {
+        faults.headers = Some("there is an empty token in Sec-WebSocket-Protocol");
+    }
+    if tokens_in(target) > 1 {
+        faults.target = Some("there are two tokens in the request target");
+    }
+    Credentials {
+        token: token_of(target),
+        bearer,
+        subprotocol: subprotocol.map(str::to_owned),
+        certificate: None,
+        faults,
+    }
+}
+
 impl Upgrade {
     /// The values of a header, in the order sent.
     pub(crate) fn fields(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
@@ -123,6 +151,15 @@ impl Upgrade {
         headers
             .filter(move |(n, _)| n == name)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Whether an Origin is a page of the host that the request is for.
+    pub(crate) fn is_own_origin(&self, origin: &str) -> bool {
+        let host = self.fields("host").next().unwrap_or_default();
+        let of_origin = origin.split_once("://").map(|(_, host)| host);
+        of_origin.is_some_and(|o| {
+            !o.is_empty() && without_port(o).eq_ignore_ascii_case(without_port(host))
+        })
     }
 
     /// Chooses `fastsock.v1.ack` if it is offered.
@@ -183,14 +220,43 @@ pub(crate) fn token_of(target: &str) -> Option<String> {
         .filter(|token| !token.is_empty())
 }
 
+/// How many tokens there are in a request target: the first one counts where the token is a name, and none where it is a secret,
+/// since something on the way may look at another.
+fn tokens_in(target: &str) -> usize {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let count = |form: &str| {
+        form_urlencoded::parse(form.as_bytes())
+            .filter(|(name, _)| name == "token")
+            .count()
+    };
+    let path = target.split('?').next().unwrap_or_default();
+    count(path.strip_prefix('/').unwrap_or(path)) + count(query)
+}
+
 fn first_token(form: &str) -> Option<String> {
     form_urlencoded::parse(form.as_bytes())
         .find(|(name, _)| name == "token")
         .map(|(_, value)| value.into_owned())
 }
 
+/// A host without the port that a browser leaves out.
+fn without_port(host: &str) -> &str {
+    let bare = host.strip_suffix(":443").or(host.strip_suffix(":80"));
+    bare.unwrap_or(host)
+}
+
 /// The header fields of a request.
 struct Fields<'a>(&'a [httparse::Header<'a>]);
+
+/// What `Authorization` holds (RFC 9110 §11.6.2).
+enum Authorization<'a> {
+    Missing,
+    /// A token.
+    Bearer(&'a str),
+    /// Something of another scheme.
+    Other,
+    Bad(&'static str),
+}
 
 enum Mistake {
     Version,
@@ -255,11 +321,27 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    fn bearer(&self) -> Option<String> {
-        let value = std::str::from_utf8(self.only("authorization")?).ok()?;
-        let (scheme, token) = value.split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+    fn authorization(&self) -> Authorization<'a> {
+        let mut values = self.all("authorization");
+        let Some(value) = values.next() else {
+            return Authorization::Missing;
+        };
+        if values.next().is_some() {
+            return Authorization::Bad("there are two Authorization headers");
+        }
+        let Ok(value) = std::str::from_utf8(value) else {
+            return Authorization::Bad("Authorization is no text");
+        };
+        let white = [' ', '\t'];
+        let value = value.trim_matches(white);
+        let (scheme, token) = value.split_once(white).unwrap_or((value, ""));
+        let token = token.trim_matches(white);
+        match scheme.eq_ignore_ascii_case("bearer") {
+            _ if scheme.is_empty() => Authorization::Bad("Authorization is empty"),
+            false => Authorization::Other,
+            true if token.is_empty() => Authorization::Bad("the bearer token is empty"),
+            true => Authorization::Bearer(token),
+        }
     }
 
     fn owned(&self) -> Vec<(String, String)> {
@@ -412,6 +494,110 @@ mod tests {
             Some("s3cret")
         );
         assert_eq!(offer("fastsock-token.s3cret").subprotocol, None);
+    }
+
+    #[test]
+    fn a_page_is_of_the_host_that_it_connects_to_or_foreign() {
+        for (origin, host, is_own) in [
+            ("https://gateway.example", "gateway.example", true),
+            ("https://Gateway.example", "gateway.EXAMPLE:443", true),
+            ("https://gateway.example:443", "gateway.example", true),
+            ("https://gateway.example:8443", "gateway.example:8443", true),
+            ("https://[::1]:8443", "[::1]:8443", true),
+            ("https://gateway.example:8443", "gateway.example", false),
+            ("https://gateway.example", "gateway.example:8443", false),
+            ("https://evil.example", "gateway.example", false),
+            (
+                "https://gateway.example.evil.example",
+                "gateway.example",
+                false,
+            ),
+            (
+                "https://evil.example/gateway.example",
+                "gateway.example",
+                false,
+            ),
+            (
+                "https://gateway.example@evil.example",
+                "gateway.example",
+                false,
+            ),
+            ("https://evilgateway.example", "gateway.example", false),
+            ("null", "null", false),
+            ("gateway.example", "gateway.example", false),
+            ("https://", "", false),
+            ("", "gateway.example", false),
+        ] {
+            let upgrade = upgrade(&GOOD.replace("Host: h", &format!("Host: {host}")));
+            assert_eq!(upgrade.is_own_origin(origin), is_own, "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn one_credential_is_shown_in_one_way_or_there_is_a_fault() {
+        let shown = |line: &str| {
+            let head = GOOD.replace("Host: h", &format!("Host: h\r\n{line}"));
+            upgrade(&head).request.credentials
+        };
+        for (line, bearer) in [
+            ("Authorization: Bearer a.b", Some("a.b")),
+            ("authorization:bEARER \t a b\t ", Some("a b")),
+            ("Authorization: Bearer\tx", Some("x")),
+            ("Authorization: Bearer a, Bearer b", Some("a, Bearer b")), // which no file and no key knows
+            ("X: y", None),
+        ] {
+            let shown = shown(line);
+            assert_eq!(shown.bearer.as_deref(), bearer, "{line}");
+            assert!(shown.faults == Faults::default(), "{line}");
+        }
+        for line in [
+            "Authorization: Basic ZGV2MTp4",
+            "Authorization: x",
+            "Authorization: Bearer,x y",
+        ] {
+            let shown = shown(line);
+            assert!(
+                shown.bearer.is_none() && shown.faults.is_other_scheme,
+                "{line}"
+            );
+        }
+        for line in [
+            "Authorization: Bearer a\r\nAuthorization: Bearer a",
+            "Authorization: Bearer a\r\nX: y\r\nauthorization: Basic b",
+            "Authorization: Bearer",
+            "Authorization: Bearer \t ",
+            "Authorization: ",
+            "Authorization: \r\nAuthorization: Bearer a",
+            "Sec-WebSocket-Protocol: fastsock-token.a, fastsock-token.a",
+            "Sec-WebSocket-Protocol: fastsock-token.a\r\nSec-WebSocket-Protocol: fastsock-token.b",
+            "Sec-WebSocket-Protocol: fastsock-token., chat",
+        ] {
+            assert!(shown(line).faults.headers.is_some(), "{line}");
+            assert_eq!(shown(line).bearer, None, "{line}");
+        }
+        let head = GOOD.replace("Host: h", "Host: h\r\nAuthorization: Bearer \u{1}");
+        let head: Vec<u8> = head
+            .bytes()
+            .map(|b| if b == 1 { 0xe9 } else { b })
+            .collect();
+        let Head::Upgrade(upgrade, _) = super::parse(&head, &LIMITS, ([127, 0, 0, 1], 1).into())
+        else {
+            panic!("it is a head");
+        };
+        assert!(upgrade.request.credentials.faults.headers.is_some());
+        for (target, is_one) in [
+            ("/", true),
+            ("/?token=a", true),
+            ("/token=a", true),
+            ("/x?token=a&tokens=b", true),
+            ("/?token=a&token=a", false),
+            ("/?token=a&%74oken=b", false),
+            ("/?token=&token=b", false),
+            ("/token=a?token=b", false),
+            ("/token=a&token=b", false),
+        ] {
+            assert_eq!(tokens_in(target) < 2, is_one, "{target}");
+        }
     }
 
     #[test]

@@ -299,8 +299,20 @@ pub struct Credentials {
     /// The name in a client certificate that TLS has checked. No secret. `None` also when the certificate has no name, or one
     /// that nobody can be sure of.
     pub certificate: Option<String>,
-    /// Why nobody can be sure of it.
-    pub(crate) certificate_fault: Option<&'static str>,
+    pub(crate) faults: Faults,
+}
+
+/// What is wrong with a credential that is shown: it counts as shown, so that nothing in a later place decides in its stead.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    /// `Authorization` or the subprotocols hold two where one counts, an empty one, or what is no text.
+    pub(crate) headers: Option<&'static str>,
+    /// `Authorization` has another scheme than Bearer.
+    pub(crate) is_other_scheme: bool,
+    /// Nobody can be sure of the name in the certificate.
+    pub(crate) certificate: Option<&'static str>,
+    /// There are several tokens in the request target.
+    pub(crate) target: Option<&'static str>,
 }
 
 impl fmt::Debug for Credentials {
@@ -628,7 +640,7 @@ mod tests {
                 bearer: secret(),
                 subprotocol: secret(),
                 certificate: Some("dev1".into()),
-                certificate_fault: None,
+                faults: Faults::default(),
             },
         };
         let printed = format!("{request:?}");

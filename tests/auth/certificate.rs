@@ -153,6 +153,55 @@ async fn beside_a_certificate_counts_what_the_documentation_says() {
     }
 }
 
+/// A browser shows its certificate whichever page asks it to.
+#[tokio::test]
+async fn a_page_of_another_host_does_not_connect_in_the_name_of_a_certificate() {
+    let port = Port::new();
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    fs::write(tokens.path(), format!("dev2 {}\n", sha256("s3cret"))).unwrap();
+    let start = async |auth, origins: &[&str]| {
+        let config = port
+            .config(auth, ClientAuth::Required)
+            .auth_tokens_file(Some(tokens.path().into()))
+            .listen_origins(origins.iter().map(|o| (*o).into()).collect::<Vec<_>>());
+        Bridge::builder(config).start().await.unwrap()
+    };
+    let device = port.device(&["dev1".into()]);
+    let by_certificate = start(AuthKind::Certificate, &[]).await;
+    let listed = start(AuthKind::Certificate, &["https://app.example.com"]).await;
+    let by_token = start(AuthKind::Tokens, &[]).await;
+    let open = start(AuthKind::Open, &[]).await;
+    for (origin, expected) in [
+        ("https://localhost", ["dev1", "403", "dev1", "dev3"]),
+        ("https://app.example.com", ["403", "dev1", "403", "dev3"]),
+        (
+            "https://localhost.example.com",
+            ["403", "403", "403", "dev3"],
+        ),
+        ("null", ["403", "403", "403", "dev3"]),
+    ] {
+        let bridges = [&by_certificate, &listed, &by_token, &open];
+        for (bridge, expected) in bridges.into_iter().zip(expected) {
+            let from = [("origin", origin.to_owned())];
+            let seen = visit(bridge, &device, from, "/?token=dev3").await;
+            assert_eq!(seen, expected, "{origin}");
+        }
+    }
+    // Without an Origin it is no browser, and with a token the page must have that.
+    assert_eq!(visit(&by_certificate, &device, None, "/").await, "dev1");
+    let offer = "fastsock-token.s3cret, chat".to_owned();
+    let shown = [
+        ("origin", "https://app.example.com".to_owned()),
+        ("sec-websocket-protocol", offer),
+    ];
+    assert_eq!(visit(&by_token, &device, shown, "/").await, "dev2");
+    // Two are none of a browser's.
+    let twice = || ["https://localhost"; 2].map(|origin| ("origin", origin.to_owned()));
+    assert_eq!(visit(&by_certificate, &device, twice(), "/").await, "400");
+    assert_eq!(visit(&listed, &device, twice(), "/").await, "400");
+    assert_eq!(visit(&open, &device, twice(), "/?token=dev3").await, "dev3");
+}
+
 /// A header and a target in which nothing, a bearer token, a subprotocol, a query, or a query and a wrong bearer token is.
 fn show(auth: AuthKind, index: usize) -> (Option<(&'static str, String)>, String) {
     let token = |id: &str| match auth {
@@ -240,7 +289,7 @@ impl Port {
 async fn visit(
     bridge: &Bridge,
     client: &Arc<ClientConfig>,
-    header: Option<(&'static str, String)>,
+    headers: impl IntoIterator<Item = (&'static str, String)>,
     target: &str,
 ) -> String {
     let stream = TcpStream::connect(bridge.local_addr()).await.unwrap();
@@ -252,9 +301,9 @@ async fn visit(
     let mut request = format!("ws://localhost{target}")
         .into_client_request()
         .unwrap();
-    if let Some((name, value)) = header {
+    for (name, value) in headers {
         let (name, value) = (HeaderName::from_static(name), HeaderValue::try_from(value));
-        request.headers_mut().insert(name, value.unwrap());
+        request.headers_mut().append(name, value.unwrap());
     }
     match within("an answer", client_async(request, tls)).await {
         Ok((device, _)) => {

@@ -178,9 +178,13 @@ async fn a_bad_file_at_the_start_is_an_error_that_names_its_line() {
 
 #[tokio::test]
 async fn open_to_the_world_is_told_aloud() {
-    let told = "anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may";
+    let told = "anyone who can reach this port, and any web page in a browser that can, may connect under any client id; FASTSOCK_AUTH says who may, FASTSOCK_LISTEN_ORIGINS which pages";
     let open = Gateway::builder().start().await;
     assert_eq!(open.wait_line(told).await["level"], "warn");
+    let pages = Gateway::builder().var("FASTSOCK_LISTEN_ORIGINS", "https://app.example.com");
+    let pages = pages.start().await;
+    pages.wait_line("anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may").await;
+    assert!(pages.lines_with(told).is_empty());
     for settings in [
         &[("FASTSOCK_LISTEN_ADDR", "127.0.0.1")][..],
         &[

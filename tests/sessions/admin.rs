@@ -484,7 +484,7 @@ async fn a_token_is_asked_for_once_one_is_set() {
 async fn beyond_loopback_any_host_will_do_and_the_token_is_needed() {
     let builder = alone()
         .var("FASTSOCK_ADMIN_ADDR", "0.0.0.0:0")
-        .var("FASTSOCK_ADMIN_TOKEN", "s3cret");
+        .var("FASTSOCK_ADMIN_TOKEN", "0123456789abcdef");
     let gateway = builder.start().await;
     let admin = gateway.admin_addr();
     let path = "/api/v1/clients/dev1/messages";
@@ -495,7 +495,7 @@ async fn beyond_loopback_any_host_will_do_and_the_token_is_needed() {
             .status,
         401
     );
-    let headers = [JSON, host, ("authorization", "Bearer s3cret")];
+    let headers = [JSON, host, ("authorization", "Bearer 0123456789abcdef")];
     assert_eq!(
         call(admin, "POST", path, &headers, r#"{"data":"x"}"#)
             .await

@@ -43,7 +43,7 @@ fn it_says_where_it_runs_and_stops_on_a_signal() {
             last.starts_with(r#"{"level":"warn","message":"Shutdown complete.","timestamp":""#),
             "{last}"
         );
-        assert!(messages.contains(&"anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may"));
+        assert!(messages.contains(&"anyone who can reach this port, and any web page in a browser that can, may connect under any client id; FASTSOCK_AUTH says who may, FASTSOCK_LISTEN_ORIGINS which pages"));
         assert!(messages.contains(&"Shutdown initiated... Exit code: 0"));
         assert_eq!(
             file.last().unwrap(),

@@ -20,7 +20,7 @@ class Settings(TypedDict, total=False):
     listen_reuseport: Optional[bool]
     """Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error. Default off. Variable FASTSOCK_LISTEN_REUSEPORT."""
     listen_origins: Optional[Union[str, List[str]]]
-    """Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
+    """Origins that browsers may connect from, separated by commas. Empty allows any, or, where a client certificate decides who a device is, pages of the same host; a request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
     tls_cert: Optional[Union[str, List[str]]]
     """PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that has the name a device asks for (SNI) is shown, else the first. Read again by `reload`. Variable FASTSOCK_TLS_CERT."""
     tls_key: Optional[Union[str, List[str]]]
@@ -198,7 +198,7 @@ class Settings(TypedDict, total=False):
     auth_jwt_issuer: Optional[Union[str, List[str]]]
     """Issuers that a JWT may be of (`iss`). Empty allows any. Variable FASTSOCK_AUTH_JWT_ISSUER."""
     auth_jwt_leeway: Optional[int]
-    """Milliseconds by which clocks may differ: a JWT is good so much before `nbf` and after `exp`, when its session is closed with 4501. Default 0. Variable FASTSOCK_AUTH_JWT_LEEWAY."""
+    """Milliseconds by which clocks may differ: a JWT is good so much before `nbf` (at least 5 s) and after `exp`, when its session is closed with 4501. Default 0. Variable FASTSOCK_AUTH_JWT_LEEWAY."""
     auth_url: Optional[str]
     """Where the webhook is asked who may connect. Variable FASTSOCK_AUTH_URL."""
     auth_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
@@ -212,6 +212,6 @@ class Settings(TypedDict, total=False):
     admin_addr: Optional[str]
     """Address and port of the admin listener (health and publish). Empty or `off`: none. Variable FASTSOCK_ADMIN_ADDR."""
     admin_token: Optional[str]
-    """Bearer token of the admin API; required when it listens beyond loopback. Variable FASTSOCK_ADMIN_TOKEN."""
+    """Bearer token of the admin API; required when it listens beyond loopback, and then of at least 16 characters. Variable FASTSOCK_ADMIN_TOKEN."""
     ready_requires_broker: Optional[bool]
     """Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`. Default off. Variable FASTSOCK_READY_REQUIRES_BROKER."""

@@ -137,7 +137,7 @@ impl Rules {
             return Err(Denied::Invalid("the token has expired"));
         }
         if let Some(from) = claims.nbf
-            && time(from)? > now + self.leeway
+            && time(from)? > now + self.leeway.max(NBF_LEEWAY)
         {
             return Err(Denied::Invalid("the token is not valid yet"));
         }
@@ -164,6 +164,8 @@ impl Rules {
     }
 }
 
+/// A token that was made this moment is good, though the clock of its maker is a little ahead.
+const NBF_LEEWAY: Duration = Duration::from_secs(5);
 const BAD_TIME: &str = "the token has a bad time";
 
 #[cfg(test)]

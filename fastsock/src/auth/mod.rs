@@ -83,8 +83,10 @@ pub(crate) struct Grant {
 /// Why a device is not let in. The words go to the device and to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// It shows nothing.
-    Missing,
+    /// It shows nothing, or not as it should.
+    Missing(&'static str),
+    /// What it shows is not one credential.
+    Malformed(&'static str),
     /// What it shows is no credential, or none any more.
     Invalid(&'static str),
     /// What it shows is known, and not allowed.
@@ -106,7 +108,7 @@ impl Auth {
         match self {
             Self::Open => {
                 let admitted = named(credentials.token.as_deref());
-                admitted.ok_or_else(|| (Denied::Missing.refusal(), None))
+                admitted.ok_or_else(|| (Denied::Missing(NO_TOKEN).refusal(), None))
             }
             Self::Certificate => match certified(credentials) {
                 Ok(name) => named(name).ok_or_else(|| {
@@ -126,11 +128,20 @@ impl Auth {
                         };
                         provider.authenticate(shown).await
                     }
-                    Ok(None) => Err(Denied::Missing),
+                    Ok(None) => Err(Denied::Missing(NO_TOKEN)),
                     Err(denied) => Err(denied),
                 };
                 admitted.map_err(|denied| (denied.refusal(), denied.challenge()))
             }
+        }
+    }
+
+    /// Whether it is the certificate that decides. A browser shows that one whichever page asks it to, so the page matters.
+    pub(crate) fn is_by_certificate(&self, credentials: &Credentials) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Certificate => true,
+            Self::Provider(_) => matches!(shown(credentials), Ok(Some((Place::Certificate, _)))),
         }
     }
 
@@ -146,22 +157,34 @@ impl Auth {
 /// The credential that counts: what is meant for it before what is convenient.
 ///
 /// # Errors
-/// When it is a certificate, and nobody can be sure of its name: the query does not decide in its stead.
+/// When something is wrong with the first one: no other decides in its stead.
 fn shown(credentials: &Credentials) -> Result<Option<(Place, &str)>, Denied> {
-    let in_header = [
-        (Place::Bearer, &credentials.bearer),
-        (Place::Subprotocol, &credentials.subprotocol),
-    ];
-    let mut in_header = in_header.into_iter();
-    if let Some(shown) = in_header.find_map(|(place, text)| Some((place, text.as_deref()?))) {
-        return Ok(Some(shown).filter(|(_, text)| !text.is_empty()));
+    if let Some(fault) = credentials.faults.headers {
+        return Err(Denied::Malformed(fault));
     }
-    let certified = certified(credentials)?.map(|name| (Place::Certificate, name));
-    Ok(certified.or_else(|| Some((Place::Query, credentials.token.as_deref()?))))
+    if let Some(token) = &credentials.bearer {
+        return Ok(Some((Place::Bearer, token)));
+    }
+    if credentials.faults.is_other_scheme {
+        return Err(Denied::Missing("Authorization is read as Bearer only"));
+    }
+    if let Some(token) = &credentials.subprotocol {
+        return Ok(Some((Place::Subprotocol, token)));
+    }
+    if let Some(name) = certified(credentials)? {
+        return Ok(Some((Place::Certificate, name)));
+    }
+    match credentials.faults.target {
+        Some(fault) => Err(Denied::Malformed(fault)),
+        None => Ok(credentials
+            .token
+            .as_deref()
+            .map(|token| (Place::Query, token))),
+    }
 }
 
 fn certified(credentials: &Credentials) -> Result<Option<&str>, Denied> {
-    match credentials.certificate_fault {
+    match credentials.faults.certificate {
         Some(fault) => Err(Denied::Forbidden(fault)),
         None => Ok(credentials.certificate.as_deref()),
     }
@@ -176,7 +199,9 @@ impl Shown<'_> {
     pub(crate) fn certified(&self) -> Option<Result<Admitted, Denied>> {
         (self.place == Place::Certificate).then(|| {
             let client_id = ClientId::new(self.credential);
-            client_id.map(Admitted::from).ok_or(Denied::Missing)
+            client_id
+                .map(Admitted::from)
+                .ok_or(Denied::Missing(NO_TOKEN))
         })
     }
 }
@@ -216,8 +241,8 @@ impl Grant {
 impl Denied {
     fn refusal(self) -> Refusal {
         match self {
-            Self::Missing => Refusal::new(401, "a token is required"),
-            Self::Invalid(why) => Refusal::new(401, why),
+            Self::Missing(why) | Self::Invalid(why) => Refusal::new(401, why),
+            Self::Malformed(why) => Refusal::new(400, why),
             Self::Forbidden(why) => Refusal::new(403, why),
             Self::Unavailable(why) => Refusal::new(503, why).with_retry_after(RETRY_AFTER_S),
         }
@@ -226,9 +251,9 @@ impl Denied {
     /// RFC 9110 §11.6.1 and RFC 6750 §3: a 401 says how to do better.
     fn challenge(self) -> Option<&'static str> {
         match self {
-            Self::Missing => Some("WWW-Authenticate: Bearer"),
+            Self::Missing(_) => Some("WWW-Authenticate: Bearer"),
             Self::Invalid(_) => Some("WWW-Authenticate: Bearer error=\"invalid_token\""),
-            Self::Forbidden(_) | Self::Unavailable(_) => None,
+            Self::Malformed(_) | Self::Forbidden(_) | Self::Unavailable(_) => None,
         }
     }
 }
@@ -296,12 +321,14 @@ impl fmt::Debug for Digest {
     }
 }
 
+const NO_TOKEN: &str = "a token is required";
 /// When to come back to a provider that cannot be asked.
 const RETRY_AFTER_S: u32 = 5;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Faults;
 
     #[test]
     fn what_is_meant_for_it_comes_before_what_is_convenient() {
@@ -311,7 +338,7 @@ mod tests {
             bearer: text("b"),
             subprotocol: text("s"),
             certificate: text("c"),
-            certificate_fault: None,
+            faults: Faults::default(),
         };
         let is = |credentials: &Credentials, place, text| {
             assert_eq!(shown(credentials), Ok(Some((place, text))));
@@ -323,12 +350,39 @@ mod tests {
         is(&credentials, Place::Certificate, "c");
         credentials.certificate = None;
         is(&credentials, Place::Query, "t");
-        credentials.certificate_fault = Some("why");
-        assert_eq!(shown(&credentials), Err(Denied::Forbidden("why")));
+        assert_eq!(shown(&Credentials::default()), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_is_not_made_good_by_a_later_one() {
+        let text = |text: &str| Some(text.to_owned());
+        let mut credentials = Credentials {
+            token: text("t"),
+            ..Credentials::default()
+        };
+        let mut is = |faults, expected| {
+            credentials.faults = faults;
+            assert_eq!(shown(&credentials), Err(expected));
+        };
+        let mut faults = Faults {
+            target: Some("target"),
+            ..Faults::default()
+        };
+        is(faults, Denied::Malformed("target"));
+        faults.certificate = Some("certificate");
+        is(faults, Denied::Forbidden("certificate"));
+        faults.is_other_scheme = true;
+        is(
+            faults,
+            Denied::Missing("Authorization is read as Bearer only"),
+        );
+        faults.headers = Some("headers");
+        is(faults, Denied::Malformed("headers"));
+        // But what comes before it counts.
+        faults.headers = None;
         credentials.bearer = text("b");
-        is(&credentials, Place::Bearer, "b");
-        let nothing = Credentials::default();
-        assert_eq!(shown(&nothing), Ok(None));
+        credentials.faults = faults;
+        assert_eq!(shown(&credentials), Ok(Some((Place::Bearer, "b"))));
     }
 
     #[test]

@@ -154,9 +154,11 @@ fn read(path: &Path) -> Result<(Known, Stamp), String> {
     Ok((known, stamp))
 }
 
-/// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over.
+/// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over, and so is a
+/// byte order mark before the first.
 pub(crate) fn parse(text: &str) -> Result<Known, String> {
     let mut known = Known::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: &str| format!("line {}: {what}", index + 1);
         let line = line.trim();
@@ -213,7 +215,12 @@ mod tests {
 
     #[test]
     fn a_line_is_a_client_id_and_a_digest() {
-        let text = format!("# fleet\n\ndev1 {ABC}\r\n  dev 1\t {EMPTY}  \ndev1 {ABC}\n");
+        for before in ["", "\u{feff}"] {
+            let known = parse(&format!("{before}dev1 {ABC}\n")).unwrap();
+            let (_, client_id) = known.iter().next().unwrap();
+            assert_eq!(client_id.as_str(), "dev1");
+        }
+        let text = format!("\u{feff}# fleet\n\ndev1 {ABC}\r\n  dev 1\t {EMPTY}  \ndev1 {ABC}\n");
         let known = parse(&text).unwrap();
         let name = |digest| known[&Digest::from_hex(digest).unwrap()].to_string();
         assert_eq!(

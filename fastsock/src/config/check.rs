@@ -21,15 +21,7 @@ impl Config {
                 "FASTSOCK_ADMIN_ADDR: this build has no admin listener (feature \"admin\")",
             ));
         }
-        if let Some(addr) = self.admin_addr
-            && !addr.ip().is_loopback()
-            && self.admin_token.is_none()
-        {
-            let text = format!(
-                "FASTSOCK_ADMIN_ADDR: {addr} is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required"
-            );
-            return Err(Error::new(ErrorKind::Config, text));
-        }
+        self.check_admin_token()?;
         self.check_tls()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(Error::new(
@@ -77,6 +69,27 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Beyond loopback whoever guesses the token can speak for every device.
+    fn check_admin_token(&self) -> Result<()> {
+        let Some(addr) = self.admin_addr.filter(|addr| !addr.ip().is_loopback()) else {
+            return Ok(());
+        };
+        let length = self
+            .admin_token
+            .as_ref()
+            .map(|token| token.expose().chars().count());
+        let text = match length {
+            None => format!(
+                "FASTSOCK_ADMIN_ADDR: {addr} is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required"
+            ),
+            Some(length @ ..LEAST_TOKEN_CHARACTERS) => format!(
+                "FASTSOCK_ADMIN_TOKEN: it has {length} characters, and needs {LEAST_TOKEN_CHARACTERS} since {addr} is beyond loopback"
+            ),
+            Some(_) => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Config, text))
     }
 
     /// A batch is of several messages: no reply is for all of them, and they are not one event.
@@ -132,9 +145,45 @@ impl Config {
     }
 }
 
+/// As many of an openssl rand -hex are 64 bits.
+const LEAST_TOKEN_CHARACTERS: usize = 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beyond_loopback_a_token_is_long_enough_not_to_be_guessed() {
+        let check = |addr: &str, token: Option<&str>| {
+            let config = Config::default().admin_token(token.map(Into::into));
+            let addr: std::net::SocketAddr = addr.parse().unwrap();
+            config.admin_addr(Some(addr)).check()
+        };
+        let (short, long) = (Some("0123456789abcdé"), Some("0123456789abcdeé"));
+        for (addr, token, told) in [
+            ("127.0.0.1:1", None, None),
+            ("127.0.0.1:1", Some("x"), None),
+            ("[::1]:1", Some("x"), None),
+            ("0.0.0.0:1", None, Some("FASTSOCK_ADMIN_TOKEN is required")),
+            (
+                "0.0.0.0:1",
+                short,
+                Some("FASTSOCK_ADMIN_TOKEN: it has 15 characters, and needs 16 since 0.0.0.0:1 is"),
+            ),
+            ("192.0.2.1:1", short, Some("it has 15 characters")),
+            ("[::]:1", short, Some("it has 15 characters")),
+            ("[::]:1", long, None),
+        ] {
+            let line = check(addr, token).err().map(|error| error.to_line());
+            match (line, told) {
+                (None, None) => {}
+                (Some(line), Some(told)) => {
+                    assert!(line.contains(told) && !line.contains("0123456"), "{line}");
+                }
+                (line, _) => panic!("{addr} {token:?}: {line:?}"),
+            }
+        }
+    }
 
     #[test]
     fn what_is_not_built_in_is_answered_with_the_setting_and_the_feature() {

@@ -136,7 +136,7 @@ settings! {
     listen_addr: Option<IpAddr> = None, "FASTSOCK_LISTEN_ADDR", "an IP address, or empty for all";
     /// Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error.
     listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
-    /// Origins that browsers may connect from, separated by commas. Empty allows any; a request without an Origin is always allowed.
+    /// Origins that browsers may connect from, separated by commas. Empty allows any, or, where a client certificate decides who a device is, pages of the same host; a request without an Origin is always allowed.
     listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com, separated by commas";
     /// PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that
     /// has the name a device asks for (SNI) is shown, else the first. Read again by `reload`.
@@ -325,7 +325,7 @@ settings! {
     auth_jwt_audience: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_AUDIENCE", "names separated by commas";
     /// Issuers that a JWT may be of (`iss`). Empty allows any.
     auth_jwt_issuer: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_ISSUER", "names separated by commas";
-    /// Milliseconds by which clocks may differ: a JWT is good so much before `nbf` and after `exp`, when its session is closed with 4501.
+    /// Milliseconds by which clocks may differ: a JWT is good so much before `nbf` (at least 5 s) and after `exp`, when its session is closed with 4501.
     auth_jwt_leeway: Duration = Duration::ZERO, "FASTSOCK_AUTH_JWT_LEEWAY", "milliseconds from 0 to 600000", |d| is_within(d, 0, 600_000);
     /// Where the webhook is asked who may connect.
     auth_url: Option<Secret> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", |url| url.as_ref().is_none_or(|url| is_http_url(url.expose()));
@@ -340,7 +340,7 @@ settings! {
 
     /// Address and port of the admin listener (health and publish). Empty or `off`: none.
     admin_addr: Option<SocketAddr> = None, "FASTSOCK_ADMIN_ADDR", "an address and port such as 127.0.0.1:3001, or off";
-    /// Bearer token of the admin API; required when it listens beyond loopback.
+    /// Bearer token of the admin API; required when it listens beyond loopback, and then of at least 16 characters.
     admin_token: Option<Secret> = None, "FASTSOCK_ADMIN_TOKEN", "any text";
     /// Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`.
     ready_requires_broker: bool = false, "FASTSOCK_READY_REQUIRES_BROKER", "on or off";

@@ -127,6 +127,7 @@ pub(crate) fn from_jwks(text: &[u8], origin: Origin) -> Result<Vec<Key>, &'stati
     struct Set {
         keys: Vec<serde_json::Value>,
     }
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     let set: Set = serde_json::from_slice(text).map_err(|_| "not a JWK set")?;
     if set.keys.len() > MOST_KEYS {
         return Err("the JWK set has more than 100 keys");

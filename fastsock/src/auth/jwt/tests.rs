@@ -366,6 +366,8 @@ fn keys_that_cannot_be_used_are_passed_over() {
     for bad in ["", "[]", "{}", r#"{"keys":{}}"#] {
         assert!(from_jwks(bad.as_bytes(), Origin::File).is_err(), "{bad}");
     }
+    let marked = format!("\u{feff}{}", listed(&[ED_KEY]));
+    assert!(from_jwks(marked.as_bytes(), Origin::File).is_ok());
     let many = listed(&[ED_KEY; 101]);
     assert!(from_jwks(many.as_bytes(), Origin::File).is_err());
 }
@@ -478,6 +480,28 @@ fn claims_decide_who_and_until_when() {
         });
         assert_eq!(admitted, expected, "{claims}");
     }
+}
+
+#[test]
+fn a_token_made_by_a_clock_that_is_a_little_ahead_is_good() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+    let strict = Rules {
+        leeway: Duration::ZERO,
+        ..rules()
+    };
+    for (nbf, is_good) in [(1000, true), (1005, true), (1006, false)] {
+        let claims = format!(r#"{{"sub":"dev1","iss":"us","aud":"here","exp":2000,"nbf":{nbf}}}"#);
+        assert_eq!(
+            strict.admit(claims.as_bytes(), now).is_ok(),
+            is_good,
+            "{nbf}"
+        );
+    }
+    let claims = r#"{"sub":"dev1","iss":"us","aud":"here","exp":1000}"#;
+    assert!(
+        strict.admit(claims.as_bytes(), now).is_err(),
+        "exp has none"
+    );
 }
 
 #[test]
