@@ -20,7 +20,8 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    link::{Connection, LinkError, OnPush, heedless},
+    connect::{Connection, OnPush, heedless},
+    link::LinkError,
     url,
 };
 

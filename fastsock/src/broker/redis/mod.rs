@@ -6,6 +6,7 @@
 
 #[cfg(feature = "redis-cluster")]
 pub(crate) mod cluster;
+pub(crate) mod connect;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod node;
@@ -36,7 +37,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    link::{Connection, Kind, Links},
+    connect::Connection,
+    link::{Kind, Links},
     names::Names,
     node::Clock,
     subscribe::Subscriptions,

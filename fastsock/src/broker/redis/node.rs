@@ -8,11 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{
-    Shared,
-    link::{LinkError, Redis},
-    script,
-};
+use super::{Shared, connect::Redis, link::LinkError, script};
 use crate::types::{ClientId, SessionId};
 
 /// The lease of this node, and its watch over the others, for as long as one connection lasts.

@@ -19,7 +19,8 @@ use tokio::{
 
 use super::{
     Shared,
-    link::{At, Connection, Kind, LinkError},
+    connect::{At, Connection},
+    link::{Kind, LinkError},
     node,
 };
 use crate::types::ClientId;

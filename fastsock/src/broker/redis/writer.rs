@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     Shared,
-    link::{Connection, Kind, LinkError, Redis},
+    connect::{Connection, Redis},
+    link::{Kind, LinkError},
     node::{self, Control, Lease},
     script, unix_ms,
 };

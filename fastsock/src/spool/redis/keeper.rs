@@ -13,7 +13,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        link::{Connection, LinkError, Redis, servers_of},
+        connect::{Connection, Redis, servers_of},
+        link::LinkError,
         node::{LEASE, RENEWAL, ROUNDING, Watch},
         script::RENEW,
     },

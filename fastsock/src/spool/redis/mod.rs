@@ -39,7 +39,7 @@ use super::{Place, Record, Settle, Spool, record};
 use crate::{
     broker::{
         BoxFuture,
-        redis::{link::Redis, url::Address},
+        redis::{connect::Redis, url::Address},
     },
     config::Config,
     error::Result,

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     backoff::Backoff,
     broker::redis::{
-        link::{At, Connection, LinkError, heedless},
+        connect::{At, Connection, heedless},
+        link::LinkError,
         url::Address,
     },
     spool::Record,
