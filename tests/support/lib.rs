@@ -11,6 +11,7 @@
 //! | [`Proxy`] | an HTTP proxy on the way there |
 //! | [`TempRedis`], [`TempSentinel`] | servers of the test's own, to be stopped, frozen and restarted |
 //! | [`TempCluster`] | a Redis Cluster of the test's own |
+//! | [`Relay`] | a long way to a server |
 //! | [`Gateway`] | the `fastsock` binary as a process |
 //! | [`Storm`] | hostile sockets of many kinds |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
@@ -37,6 +38,7 @@ mod process;
 mod proxy;
 mod raw_device;
 mod redis;
+mod relay;
 mod storm;
 mod tls;
 mod wait;
@@ -55,6 +57,7 @@ pub use self::{
     proxy::Proxy,
     raw_device::{End, RawDevice},
     redis::{RedisBuilder, TempRedis, TempSentinel},
+    relay::Relay,
     storm::{Fate, Storm, Tally},
     tls::{Authority, Identity},
     wait::{DEADLINE, Settled, eventually, eventually_within, within},

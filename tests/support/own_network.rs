@@ -32,14 +32,24 @@ impl OwnNetwork {
     /// Runs the body there, with `/etc/hosts` a file of its own, which it gets. Where the system does not allow that, it is
     /// not run.
     pub fn run_with_hosts(self, body: impl FnOnce(&Path)) {
+        self.run_with("/etc/hosts", body);
+    }
+
+    /// The same with `/etc/resolv.conf`, which says who is asked for addresses.
+    pub fn run_with_resolver(self, body: impl FnOnce(&Path)) {
+        self.run_with("/etc/resolv.conf", body);
+    }
+
+    fn run_with(self, file: &str, body: impl FnOnce(&Path)) {
         if env::var_os(INSIDE).is_some() {
-            let hosts = env::var_os(HOSTS).map(PathBuf::from);
-            return body(&hosts.expect("set below"));
+            let own = env::var_os(OWN_FILE).map(PathBuf::from);
+            return body(&own.expect("set below"));
         }
-        let hosts = NamedTempFile::new().expect("a temporary file");
+        let own = NamedTempFile::new().expect("a temporary file");
+        let bind = format!(r#"mount --bind "$FASTSOCK_TEST_FILE" {file} &&"#);
         let command = || {
-            let mut command = in_namespaces(&["--net", "--mount"], BIND_HOSTS);
-            command.env(HOSTS, hosts.path());
+            let mut command = in_namespaces(&["--net", "--mount"], &bind);
+            command.env(OWN_FILE, own.path());
             command
         };
         if is_allowed(&mut command()) {
@@ -95,7 +105,7 @@ fn in_namespaces(namespaces: &[&str], step: &str) -> Command {
     command
 }
 
-const BIND_HOSTS: &str = r#"mount --bind "$FASTSOCK_TEST_HOSTS" /etc/hosts &&"#;
-const HOSTS: &str = "FASTSOCK_TEST_HOSTS";
+/// The file of the test's own.
+const OWN_FILE: &str = "FASTSOCK_TEST_FILE";
 /// Tells the process inside that it is.
 const INSIDE: &str = "FASTSOCK_TEST_OWN_NETWORK";

@@ -1,6 +1,13 @@
 //! Redis servers of the test's own.
 
-use std::{fs, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, RedisResult, Value,
@@ -10,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{Authority, DEADLINE, Identity, Process, eventually, free_port, within};
 
-/// A `redis-server` on a free port of 127.0.0.1 that saves nothing, with an empty data set.
+/// A `redis-server` on a free port of loopback that saves nothing, with an empty data set.
 ///
 /// It keeps its port over [`stop`](Self::stop), [`kill`](Self::kill) and [`start`](Self::start).
 #[derive(Debug)]
@@ -29,6 +36,7 @@ pub struct RedisBuilder {
     args: Vec<String>,
     password: Option<String>,
     port: Option<u16>,
+    host: Option<IpAddr>,
     identity: Option<(Arc<Identity>, PathBuf)>,
 }
 
@@ -204,8 +212,8 @@ impl TempRedis {
 
     /// Makes it a replica of another, and waits until it is in step.
     pub async fn follow(&self, master: &Self) {
-        let port = master.port.to_string();
-        self.cmd::<()>(&["REPLICAOF", "127.0.0.1", &port]).await;
+        let (host, port) = (master.setup.host().to_string(), master.port.to_string());
+        self.cmd::<()>(&["REPLICAOF", &host, &port]).await;
         eventually("the replica is in step", async || {
             let info: String = self.cmd(&["INFO", "replication"]).await;
             info.contains("master_link_status:up")
@@ -227,7 +235,8 @@ impl TempRedis {
         Process::start("redis-server", |command| {
             command
                 .current_dir(self.dir.path())
-                .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+                .args(["--bind", &self.setup.host().to_string()])
+                .args(["--port", &self.port.to_string()])
                 .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
                 .args(["--logfile", "redis.log", "--dir", "."])
                 .args(["--repl-diskless-sync-delay", "0"])
@@ -277,6 +286,12 @@ impl RedisBuilder {
         self
     }
 
+    /// Listens on this IPv4 address rather than 127.0.0.1.
+    pub fn listen(mut self, host: impl Into<IpAddr>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
     /// Listens with TLS too, on a port of its own, with a certificate for loopback.
     pub fn tls(mut self, authority: &Authority) -> Self {
         let identity = Arc::new(authority.issue_for_loopback());
@@ -302,10 +317,15 @@ impl RedisBuilder {
         }
     }
 
+    fn host(&self) -> IpAddr {
+        self.host.unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
+
     fn client(&self, port: u16) -> Client {
         let password = self.password.as_deref();
         let auth = password.map_or(String::new(), |password| format!(":{password}@"));
-        let info: ConnectionInfo = format!("redis://{auth}127.0.0.1:{port}")
+        let host = self.host();
+        let info: ConnectionInfo = format!("redis://{auth}{host}:{port}")
             .parse()
             .expect("a URL of our making");
         Client::open(info).expect("opening does not connect")

@@ -51,6 +51,8 @@ class Settings(TypedDict, total=False):
     """PEM file of a certificate, with its chain, for a `rediss` server that asks who we are. Variable FASTSOCK_REDIS_CERT."""
     redis_key: Optional[Union[str, "os.PathLike[str]"]]
     """PEM file of the private key of that certificate. Variable FASTSOCK_REDIS_KEY."""
+    redis_connect_timeout: Optional[int]
+    """Milliseconds to connect to Redis: DNS, TCP, TLS and login together. Every address of its name is tried. Default 5000. Variable FASTSOCK_REDIS_CONNECT_TIMEOUT."""
     redis_subscribe: Optional[Literal["pattern", "exact"]]
     """`pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up. Default pattern. Variable FASTSOCK_REDIS_SUBSCRIBE."""
     remote_url: Optional[str]

@@ -171,6 +171,8 @@ settings! {
     redis_cert: Option<PathBuf> = None, "FASTSOCK_REDIS_CERT", "the path of a PEM file";
     /// PEM file of the private key of that certificate.
     redis_key: Option<PathBuf> = None, "FASTSOCK_REDIS_KEY", "the path of a PEM file";
+    /// Milliseconds to connect to Redis: DNS, TCP, TLS and login together. Every address of its name is tried.
+    redis_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REDIS_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
     /// `pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up.
     redis_subscribe: Subscribe = Subscribe::Pattern, "FASTSOCK_REDIS_SUBSCRIBE", "pattern or exact";
 

@@ -2,7 +2,7 @@
 
 use super::{CANARY, choice, halves, text_with_canary};
 use crate::{
-    broker::redis::{names::Names, url::Address},
+    broker::redis::{names::Names, url::Topology},
     config::{Config, Secret},
     error::ErrorKind,
 };
@@ -72,9 +72,9 @@ pub fn redis_url(bytes: &[u8]) {
         return; // reads the system's certificates each time
     }
     let config = Config::default().redis_url(Some(Secret::new(url)));
-    match Address::from_config(&config) {
-        Ok(Address::Direct(_)) => {}
-        Ok(Address::Sentinel {
+    match Topology::from_config(&config) {
+        Ok(Topology::Direct(_)) => {}
+        Ok(Topology::Sentinel {
             sentinels, service, ..
         }) => {
             assert!(!sentinels.is_empty() && !service.is_empty());
@@ -85,7 +85,7 @@ pub fn redis_url(bytes: &[u8]) {
             );
         }
         #[cfg(feature = "redis-cluster")]
-        Ok(Address::Cluster(nodes)) => {
+        Ok(Topology::Cluster(nodes)) => {
             let mut seeds = nodes.seeds.iter();
             assert!(!nodes.seeds.is_empty());
             assert!(seeds.all(|(host, port)| !host.is_empty() && *port > 0));

@@ -20,7 +20,7 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    connect::{Connection, OnPush, heedless},
+    connect::{Attempt, Connection, OnPush, Patience, SERVER_HEAD_START, first_of, heedless},
     link::LinkError,
     url,
 };
@@ -34,14 +34,20 @@ pub(crate) struct Nodes {
     pub(crate) seeds: Vec<Server>,
     known: Arc<Mutex<BTreeSet<Server>>>,
     pub(super) login: RedisConnectionInfo,
+    connect_timeout: Duration,
 }
 
 impl Nodes {
-    pub(super) fn new(seeds: Vec<Server>, login: RedisConnectionInfo) -> Self {
+    pub(super) fn new(
+        seeds: Vec<Server>,
+        login: RedisConnectionInfo,
+        connect_timeout: Duration,
+    ) -> Self {
         Self {
             seeds,
             known: Arc::default(),
             login,
+            connect_timeout,
         }
     }
 
@@ -60,18 +66,16 @@ impl Nodes {
         patience: Duration,
         on_push: OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-        let mut error = LinkError::new("the cluster has no server");
+        let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for server in self.servers() {
-            let connection = self.connect(&server, patience, on_push.clone()).await;
-            let Ok(connection) = connection.map_err(|e| error = e) else {
-                continue;
-            };
-            match self.map(&server, connection.redis.clone()).await {
-                Ok(_) => return Ok(connection),
-                Err(e) => error = e,
-            }
+            let on_push = &on_push;
+            attempts.push(Box::pin(async move {
+                let connection = self.connect(&server, patience, on_push).await?;
+                self.map(&server, connection.redis.clone()).await?;
+                Ok(connection)
+            }));
         }
-        Err(error)
+        first_of(attempts, SERVER_HEAD_START).await
     }
 
     /// Connects to the server that has a key.
@@ -83,7 +87,7 @@ impl Nodes {
         let map = self.ask().await?;
         let slot = slot_of(key);
         let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
-        self.connect(server, patience, heedless()).await
+        self.connect(server, patience, &heedless()).await
     }
 
     /// Connects to all servers that have slots.
@@ -108,39 +112,46 @@ impl Nodes {
 
     async fn connect(
         &self,
-        (host, port): &Server,
-        patience: Duration,
-        on_push: OnPush,
+        server: &Server,
+        answer: Duration,
+        on_push: &OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-        let info = url::master(host.clone(), *port, &self.login);
-        Connection::to(info, patience, Arc::default(), on_push).await
+        self.connect_to(server, answer, Arc::default(), on_push)
+            .await
     }
 
     async fn connect_telling(
         &self,
-        (host, port): &Server,
-        patience: Duration,
+        server: &Server,
+        answer: Duration,
         lost: Arc<Notify>,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let info = url::master(host.clone(), *port, &self.login);
-        let connection = Connection::to(info, patience, lost, heedless()).await?;
+        let connection = self.connect_to(server, answer, lost, &heedless()).await?;
         Ok(connection.redis)
+    }
+
+    async fn connect_to(
+        &self,
+        (host, port): &Server,
+        answer: Duration,
+        lost: Arc<Notify>,
+        on_push: &OnPush,
+    ) -> Result<Connection<MultiplexedConnection>, LinkError> {
+        let info = url::master(host.clone(), *port, &self.login);
+        let connect = self.connect_timeout;
+        Connection::to(&info, Patience { connect, answer }, lost, on_push).await
     }
 
     /// Who has which slots, says the first server that answers.
     async fn ask(&self) -> Result<Map, LinkError> {
-        let mut error = LinkError::new("the cluster has no server");
+        let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for server in self.servers() {
-            let map = async {
-                let connection = self.connect(&server, ASK_PATIENCE, heedless()).await?;
+            attempts.push(Box::pin(async move {
+                let connection = self.connect(&server, ASK_PATIENCE, &heedless()).await?;
                 self.map(&server, connection.redis).await
-            };
-            match map.await {
-                Ok(map) => return Ok(map),
-                Err(e) => error = e,
-            }
+            }));
         }
-        Err(error)
+        first_of(attempts, SERVER_HEAD_START).await
     }
 
     async fn map(
@@ -405,7 +416,7 @@ fn uncovered(slot: u16) -> LinkError {
 }
 
 /// How long a server may take to say who has which slots.
-const ASK_PATIENCE: Duration = Duration::from_secs(1);
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a command is sent whose keys are just being moved.
 const TRIES: usize = 20;

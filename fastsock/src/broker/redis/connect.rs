@@ -1,15 +1,21 @@
 //! Connecting to Redis: to the master, to what a sentinel names as such, or to a server of a cluster.
+//!
+//! A name may have several addresses, there may be several sentinels, and a cluster has several servers. One that is dead
+//! often says nothing at all, so the next is tried beside it after a moment ([`first_of`]).
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, PushKind, RedisFuture,
+    Value, aio::MultiplexedConnection, io::AsyncDNSResolver,
 };
 use tokio::{
+    net::lookup_host,
     sync::Notify,
     time::{sleep, timeout},
 };
@@ -19,8 +25,9 @@ pub(crate) use super::cluster::Redis;
 #[cfg(all(feature = "redis-spool", feature = "redis-cluster"))]
 pub(crate) use super::cluster::servers_of;
 use super::{
-    link::LinkError,
-    url::{self, Address},
+    super::BoxFuture,
+    link::{Failure, LinkError},
+    url::{self, Address, Topology},
 };
 
 /// A connection, and how to learn that it is no good any more.
@@ -29,6 +36,8 @@ pub(crate) struct Connection<R = Redis> {
     pub(crate) redis: R,
     /// Notified when it is lost, or when someone found it useless.
     pub(crate) lost: Arc<Notify>,
+    /// Whether it leads to a master. Only a name without a master leads to a replica.
+    pub(crate) is_master: bool,
     guide: Option<Guide>,
 }
 
@@ -70,18 +79,28 @@ pub(crate) enum At<'a> {
     Key(&'a [u8]),
 }
 
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For DNS, TCP, TLS and login together.
+    pub(crate) connect: Duration,
+    /// For an answer.
+    pub(crate) answer: Duration,
+}
+
 impl Connection {
-    /// Connects to the master, or to all of a cluster. An answer that takes longer than `patience` is an error.
-    pub(crate) async fn open(address: &Address, patience: Duration) -> Result<Self, LinkError> {
+    /// Connects to the master, or to all of a cluster. An answer that takes longer than `answer` is an error.
+    pub(crate) async fn open(address: &Address, answer: Duration) -> Result<Self, LinkError> {
         #[cfg(feature = "redis-cluster")]
-        if let Address::Cluster(nodes) = address {
-            return nodes.all(patience).await;
+        if let Topology::Cluster(nodes) = &address.topology {
+            return nodes.all(answer).await;
         }
-        let one = Connection::open_one(address, At::Any, patience, heedless()).await?;
+        let one = Connection::open_one(address, At::Any, answer, heedless()).await?;
         #[cfg(feature = "redis-cluster")]
         let one = Self {
             redis: Redis::One(one.redis),
             lost: one.lost,
+            is_master: one.is_master,
             guide: one.guide,
         };
         Ok(one)
@@ -94,88 +113,144 @@ impl Connection<MultiplexedConnection> {
     pub(crate) async fn open_one(
         address: &Address,
         #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] at: At<'_>,
-        patience: Duration,
+        answer: Duration,
         on_push: OnPush,
     ) -> Result<Self, LinkError> {
-        match address {
-            Address::Direct(info) => Self::to_master(info.clone(), patience, on_push).await,
-            Address::Sentinel {
+        let patience = address.patience(answer);
+        match &address.topology {
+            Topology::Direct(info) => Self::to_master(info, patience, &on_push).await,
+            Topology::Sentinel {
                 sentinels,
                 service,
                 login,
             } => {
-                let mut error = LinkError::new("no sentinel answered");
+                let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
                 for (sentinel, (host, port)) in sentinels.iter().enumerate() {
-                    // A sentinel that was cut off may still name the old master, so the next one is asked then.
-                    let named = match ask_sentinel(host, *port, service, login).await {
-                        Ok(named) => named,
-                        Err(e) => {
-                            error = e;
-                            continue;
-                        }
-                    };
-                    let info = url::master(named.0.clone(), named.1, login);
-                    match Self::to_master(info, patience, on_push.clone()).await {
-                        Ok(connection) => {
-                            let guide = Some(Guide { sentinel, named });
-                            return Ok(Self {
-                                guide,
-                                ..connection
-                            });
-                        }
-                        Err(e) => error = e,
-                    }
+                    let on_push = &on_push;
+                    attempts.push(Box::pin(async move {
+                        let connect = patience.connect;
+                        let named = ask_sentinel(host, *port, service, login, connect).await?;
+                        let info = url::master(named.0.clone(), named.1, login);
+                        // A sentinel that was cut off may still name the old master, so the next one is asked then.
+                        let connection = Self::to_master(&info, patience, on_push).await?;
+                        let guide = Some(Guide { sentinel, named });
+                        Ok(Self {
+                            guide,
+                            ..connection
+                        })
+                    }));
                 }
-                Err(error)
+                first_of(attempts, SERVER_HEAD_START).await
             }
             #[cfg(feature = "redis-cluster")]
-            Address::Cluster(nodes) => match at {
-                At::Any => nodes.any(patience, on_push).await,
-                At::Key(key) => nodes.of_key(key, patience).await,
+            Topology::Cluster(nodes) => match at {
+                At::Any => nodes.any(answer, on_push).await,
+                At::Key(key) => nodes.of_key(key, answer).await,
             },
         }
     }
 
     async fn to_master(
-        info: redis::ConnectionInfo,
-        patience: Duration,
-        on_push: OnPush,
+        info: &ConnectionInfo,
+        patience: Patience,
+        on_push: &OnPush,
     ) -> Result<Self, LinkError> {
-        let address = info.addr().to_string();
-        let mut connection = Self::to(info, patience, Arc::default(), on_push).await?;
-        let checked = timeout(CONNECT_TIMEOUT, check_master(&mut connection.redis)).await;
-        let checked = checked.unwrap_or_else(|_| Err(LinkError::new("no answer in time")));
-        checked.map_err(|e| e.about(&address))?;
-        Ok(connection)
+        let best = Self::to_best(info, patience, on_push).await?;
+        if best.is_master {
+            return Ok(best);
+        }
+        Err(LinkError::new("it is a replica, not the master").about(&info.addr().to_string()))
+    }
+
+    /// Connects to the master among the addresses of a name, or else to a replica.
+    async fn to_best(
+        info: &ConnectionInfo,
+        patience: Patience,
+        on_push: &OnPush,
+    ) -> Result<Self, LinkError> {
+        let name = info.addr().to_string();
+        let mut addresses = timeout(patience.connect, addresses_of(info))
+            .await
+            .unwrap_or_else(|_| Err(too_slow(patience)))
+            .map_err(|e| e.about(&name))?;
+        let mut replica = None;
+        while !addresses.is_empty() {
+            let found = Self::to_any(info, &addresses, patience, Arc::default(), on_push).await;
+            let (mut connection, address) = match (found, replica) {
+                (Ok(found), _) => found,
+                (Err(_), Some(replica)) => return Ok(replica),
+                (Err(error), None) => return Err(error),
+            };
+            let is_master = is_master(&mut connection.redis).await;
+            connection.is_master = is_master.map_err(|e| e.about(&name))?;
+            if connection.is_master {
+                return Ok(connection);
+            }
+            replica = Some(connection);
+            addresses.retain(|other| *other != address);
+        }
+        replica.ok_or_else(|| LinkError::new("the name has no address").about(&name))
     }
 
     /// Connects to a server, whatever its role. `lost` is notified when it is lost.
+    #[cfg(feature = "redis-cluster")]
     pub(super) async fn to(
-        info: redis::ConnectionInfo,
-        patience: Duration,
+        info: &ConnectionInfo,
+        patience: Patience,
         lost: Arc<Notify>,
-        on_push: OnPush,
+        on_push: &OnPush,
     ) -> Result<Self, LinkError> {
-        let address = info.addr().to_string();
-        let notify = Arc::clone(&lost);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(patience))
-            .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
-                if push.kind == PushKind::Disconnection {
-                    notify.notify_one();
-                } else {
-                    on_push(push);
-                }
-                Ok(())
-            });
         let connecting = async {
-            let client = Client::open(info)?;
-            let redis = client.get_multiplexed_async_connection_with_config(&config);
-            Ok::<_, LinkError>(redis.await?)
+            let addresses = addresses_of(info).await?;
+            let (connection, _) = Self::to_any(info, &addresses, patience, lost, on_push).await?;
+            Ok(connection)
         };
-        let redis = connecting.await.map_err(|e| e.about(&address))?;
-        Ok(Self::new(redis, lost))
+        timeout(patience.connect, connecting)
+            .await
+            .unwrap_or_else(|_| Err(too_slow(patience).about(&info.addr().to_string())))
+    }
+
+    /// Logs in at the first of these addresses that lets us.
+    async fn to_any(
+        info: &ConnectionInfo,
+        addresses: &[SocketAddr],
+        patience: Patience,
+        lost: Arc<Notify>,
+        on_push: &OnPush,
+    ) -> Result<(Self, SocketAddr), LinkError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(Some(patience.answer));
+        let client = Client::open(info.clone())?;
+        let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
+        for address in addresses {
+            let (on_push, notify) = (Arc::clone(on_push), Arc::clone(&lost));
+            let config = config
+                .clone()
+                .set_dns_resolver(Only(*address))
+                .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
+                    if push.kind == PushKind::Disconnection {
+                        notify.notify_one();
+                    } else {
+                        on_push(push);
+                    }
+                    Ok(())
+                });
+            let client = &client;
+            attempts.push(Box::pin(async move {
+                let redis = client.get_multiplexed_async_connection_with_config(&config);
+                match redis.await.map_err(LinkError::from) {
+                    Ok(redis) => Ok((redis, *address)),
+                    Err(error) if addresses.len() == 1 => Err(error),
+                    Err(error) => Err(error.about(&address.to_string())),
+                }
+            }));
+        }
+        let first = timeout(patience.connect, first_of(attempts, ADDRESS_HEAD_START)).await;
+        let (redis, address) = first
+            .unwrap_or_else(|_| Err(too_slow(patience)))
+            .map_err(|e| e.about(&info.addr().to_string()))?;
+        Ok((Self::new(redis, lost), address))
     }
 }
 
@@ -184,6 +259,7 @@ impl<R> Connection<R> {
         Self {
             redis,
             lost,
+            is_master: true,
             guide: None,
         }
     }
@@ -193,12 +269,12 @@ impl<R> Connection<R> {
     pub(crate) async fn moved(&self, address: &Address) -> (LinkError, SystemTime) {
         let (
             Some(guide),
-            Address::Sentinel {
+            Topology::Sentinel {
                 sentinels,
                 service,
                 login,
             },
-        ) = (&self.guide, address)
+        ) = (&self.guide, &address.topology)
         else {
             return std::future::pending().await;
         };
@@ -207,7 +283,7 @@ impl<R> Connection<R> {
         loop {
             sleep(ASK_EVERY).await;
             let asked = SystemTime::now();
-            match ask_sentinel(host, *port, service, login).await {
+            match ask_sentinel(host, *port, service, login, address.connect_timeout).await {
                 Ok(named) if named != guide.named => {
                     let (host, port) = named;
                     let error = LinkError::new(format!("the master is {host}:{port} now"));
@@ -220,21 +296,80 @@ impl<R> Connection<R> {
     }
 }
 
+/// An attempt to connect somewhere.
+pub(super) type Attempt<'a, T> = BoxFuture<'a, Result<T, LinkError>>;
+
+/// Makes attempts in their order, each when the one before has failed, or beside it when that takes longer than `head_start`.
+/// Returns the first success, or all that was wrong.
+pub(super) async fn first_of<T>(
+    attempts: Vec<Attempt<'_, T>>,
+    head_start: Duration,
+) -> Result<T, LinkError> {
+    let mut attempts = attempts.into_iter().enumerate();
+    let (mut running, mut errors) = (FuturesUnordered::new(), Vec::new());
+    loop {
+        if let Some((n, attempt)) = attempts.next() {
+            running.push(async move { (n, attempt.await) });
+        }
+        tokio::select! {
+            ended = running.next() => match ended {
+                Some((_, Ok(success))) => return Ok(success),
+                Some((n, Err(error))) => errors.push((n, error)),
+                None => break,
+            },
+            () = sleep(head_start), if attempts.len() > 0 => {}
+        }
+    }
+    errors.sort_by_key(|(n, _)| *n); // so that the same trouble has the same words
+    let errors = errors.into_iter().map(|(_, error)| error);
+    Err(errors
+        .reduce(LinkError::and)
+        .unwrap_or_else(|| LinkError::new("there is no address")))
+}
+
+/// The addresses of a server, each once.
+async fn addresses_of(info: &ConnectionInfo) -> Result<Vec<SocketAddr>, LinkError> {
+    let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) = info.addr()
+    else {
+        return Err(LinkError::new("only TCP is supported"));
+    };
+    let found = lookup_host((host.as_str(), *port))
+        .await
+        .map_err(|e| LinkError::new(e.to_string()))?;
+    let mut addresses = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    match addresses.is_empty() {
+        true => Err(LinkError::new("the name has no address")),
+        false => Ok(addresses),
+    }
+}
+
+/// A name that was looked up already.
+struct Only(SocketAddr);
+
+impl AsyncDNSResolver for Only {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        _: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        let only: Box<dyn Iterator<Item = SocketAddr> + Send> = Box::new(std::iter::once(self.0));
+        Box::pin(std::future::ready(Ok(only)))
+    }
+}
+
 /// A replica takes no writes, and its subscribers hear the master only while it is linked to it.
-async fn check_master(redis: &mut MultiplexedConnection) -> Result<(), LinkError> {
+async fn is_master(redis: &mut MultiplexedConnection) -> Result<bool, LinkError> {
     let role: Result<Vec<Value>, _> = redis::cmd("ROLE").query_async(redis).await;
-    match role {
-        Ok(role) => match role.first() {
-            Some(Value::BulkString(word)) if word != b"master" => {
-                Err(LinkError::new("it is a replica, not the master"))
-            }
-            _ => Ok(()),
-        },
+    match role.map_err(Failure::from) {
+        Ok(role) => Ok(!matches!(role.first(), Some(Value::BulkString(word)) if word != b"master")),
         // Some hosted ones forbid to ask; a replica then shows itself by its READONLY.
-        Err(error) => match error.kind() {
-            ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => Ok(()),
-            _ => Err(error.into()),
-        },
+        Err(Failure::Refused(_)) => Ok(true),
+        Err(Failure::Lost(error)) => Err(error),
     }
 }
 
@@ -244,12 +379,13 @@ async fn ask_sentinel(
     port: u16,
     service: &str,
     login: &redis::RedisConnectionInfo,
+    connect: Duration,
 ) -> Result<(String, u16), LinkError> {
     let ask = async |login| {
         let client = Client::open(url::sentinel_info(host, port, login))?;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONNECT_TIMEOUT));
+            .set_connection_timeout(Some(connect))
+            .set_response_timeout(Some(SENTINEL_ANSWER));
         let mut sentinel = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
@@ -266,8 +402,59 @@ async fn ask_sentinel(
     found.map_err(|e| e.about(&format!("sentinel {host}:{port}")))
 }
 
-/// DNS, TCP, TLS and login together; and once more for the role.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+fn too_slow(patience: Patience) -> LinkError {
+    LinkError::new(format!(
+        "not connected within {} ms (FASTSOCK_REDIS_CONNECT_TIMEOUT)",
+        patience.connect.as_millis()
+    ))
+}
+
+/// How long an address is tried before the next is tried beside it (RFC 8305 §5).
+const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long a sentinel, or a server of a cluster, may take before the next is asked beside it.
+pub(super) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
+
+/// How long a sentinel may take to answer, once it is connected.
+const SENTINEL_ANSWER: Duration = Duration::from_secs(2);
 
 /// How often a sentinel is asked whether the master is the same.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these takes so long and ends so.
+    async fn race(attempts: &[(u64, Result<u8, &str>)]) -> (Result<u8, String>, Duration) {
+        let mut boxed: Vec<Attempt<'_, u8>> = Vec::new();
+        for (ms, end) in attempts {
+            boxed.push(Box::pin(async move {
+                sleep(Duration::from_millis(*ms)).await;
+                end.map_err(LinkError::new)
+            }));
+        }
+        let start = tokio::time::Instant::now();
+        let first = first_of(boxed, Duration::from_millis(250)).await;
+        (first.map_err(|e| e.text), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_is_tried_when_one_fails_or_takes_long() {
+        let ms = Duration::from_millis;
+        let (never, no) = (1_000_000, Err("no"));
+        assert_eq!(race(&[(10, Ok(1)), (0, Ok(2))]).await, (Ok(1), ms(10)));
+        assert_eq!(race(&[(10, no), (5, Ok(2))]).await, (Ok(2), ms(15)));
+        let slow = [(never, Ok(1)), (never, Ok(2)), (100, Ok(3))];
+        assert_eq!(race(&slow).await, (Ok(3), ms(600)));
+        let first_after_all = [(400, Ok(1)), (never, Ok(2))];
+        assert_eq!(race(&first_after_all).await, (Ok(1), ms(400)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_is_wrong_is_told_in_the_order_of_the_addresses() {
+        let (errors, _) = race(&[(400, Err("one")), (10, Err("two")), (0, Err("two"))]).await;
+        assert_eq!(errors.unwrap_err(), "one; two");
+        assert_eq!(race(&[]).await.0.unwrap_err(), "there is no address");
+    }
+}

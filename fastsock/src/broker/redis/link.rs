@@ -52,6 +52,17 @@ impl LinkError {
         }
     }
 
+    /// All that is wrong, where several were tried.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            text: match self.text.contains(&other.text) {
+                true => self.text,
+                false => format!("{}; {}", self.text, other.text),
+            },
+            is_denied: self.is_denied && other.is_denied,
+        }
+    }
+
     pub(super) fn about(mut self, address: &str) -> Self {
         self.text = format!("{address}: {}", self.text);
         self
@@ -78,6 +89,69 @@ impl From<RedisError> for LinkError {
             || error.code().is_some_and(|code| denials.contains(&code))
             || denials.iter().any(|word| text.contains(word));
         Self { text, is_denied }
+    }
+}
+
+/// What the error of a command says of its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It is no good any more.
+    Lost(LinkError),
+    /// It lives: Redis has answered, with a refusal.
+    Refused(Refusal),
+}
+
+/// An error that Redis answers a command with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Its first word, such as `OOM`.
+    pub(crate) code: String,
+    /// All of it, on one line.
+    pub(crate) text: String,
+}
+
+impl From<LinkError> for Failure {
+    fn from(error: LinkError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(error.into()),
+            _ => Self::Lost(error.into()),
+        }
+    }
+}
+
+impl From<RedisError> for Refusal {
+    fn from(error: RedisError) -> Self {
+        let general = error.to_string();
+        let mut refusal = match error.into_server_errors().as_deref() {
+            Some([(_, first), ..]) => {
+                let (code, details) = (first.code(), first.details().unwrap_or_default());
+                Self {
+                    code: code.to_owned(),
+                    text: format!("{code} {details}"),
+                }
+            }
+            _ => Self {
+                code: String::new(),
+                text: general,
+            },
+        };
+        // Before Redis 7 what a command of a script was refused with stands within an ERR of the script.
+        if refusal.code == "ERR" {
+            let words = refusal.text.split([' ', ':']);
+            let mut inner = words.filter_map(|word| word.strip_prefix('-'));
+            let is_code =
+                |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+            if let Some(code) = inner.find(is_code) {
+                refusal.code = code.to_owned();
+            }
+        }
+        refusal
     }
 }
 
@@ -146,6 +220,8 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use redis::Value;
+
     use super::*;
 
     fn at(second: u64) -> SystemTime {
@@ -204,5 +280,33 @@ mod tests {
         assert!(LinkError::from(denied).is_denied);
         let refused = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert!(!LinkError::from(refused).is_denied);
+    }
+    #[test]
+    fn a_refusal_is_told_from_a_link_that_is_lost() {
+        let server = |line: &str| {
+            let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+            let error = value.and_then(Value::extract_error).unwrap_err();
+            Failure::from(error)
+        };
+        let oom = "OOM command not allowed when used memory > 'maxmemory'.";
+        // As Redis 6 words it: what was refused is within.
+        let within = "ERR Error running script (call to f_1): @user_script:5: @user_script: 5: -MISCONF Redis is set up to save";
+        for (line, code) in [
+            (oom, "OOM"),
+            (
+                "READONLY You can't write against a read only replica.",
+                "READONLY",
+            ),
+            ("LOADING Redis is loading the dataset in memory", "LOADING"),
+            ("ERR unknown command 'x-Y', with args", "ERR"),
+            (within, "MISCONF"),
+        ] {
+            let Failure::Refused(refusal) = server(line) else {
+                panic!("{line}");
+            };
+            assert_eq!((refusal.code.as_str(), refusal.text.as_str()), (code, line));
+        }
+        let closed = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(matches!(Failure::from(closed), Failure::Lost(_)));
     }
 }

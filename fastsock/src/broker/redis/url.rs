@@ -11,14 +11,23 @@ use redis::{
 
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Nodes;
+use super::connect::Patience;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
 };
 
+/// Where Redis is, and how long it may take to get there.
+#[derive(Clone, Debug)]
+pub(crate) struct Address {
+    pub(crate) topology: Topology,
+    /// For DNS, TCP, TLS and login together.
+    pub(crate) connect_timeout: Duration,
+}
+
 /// Where the master is, or who knows it.
 #[derive(Clone, Debug)]
-pub(crate) enum Address {
+pub(crate) enum Topology {
     /// One server.
     Direct(ConnectionInfo),
     /// Asked of sentinels at each connect.
@@ -39,6 +48,21 @@ impl Address {
     /// # Errors
     /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of the certificate file.
     pub(crate) fn from_config(config: &Config) -> Result<Self> {
+        Ok(Self {
+            topology: Topology::from_config(config)?,
+            connect_timeout: config.redis_connect_timeout,
+        })
+    }
+
+    /// The time a server has to let us in, and that for an answer.
+    pub(super) fn patience(&self, answer: Duration) -> Patience {
+        let connect = self.connect_timeout;
+        Patience { connect, answer }
+    }
+}
+
+impl Topology {
+    pub(crate) fn from_config(config: &Config) -> Result<Self> {
         let Some(url) = &config.redis_url else {
             let host = config.redis_host.trim_matches(['[', ']']);
             let info = (host, config.redis_port)
@@ -54,7 +78,7 @@ impl Address {
             return sentinel(rest);
         }
         if let Some(rest) = url.strip_prefix("redis+cluster://") {
-            return cluster(rest, &config.redis_prefix);
+            return cluster(rest, config);
         }
         if !url.starts_with("redis://") && !url.starts_with("rediss://") {
             return Err(not_allowed());
@@ -128,7 +152,7 @@ fn tcp() -> TcpSettings {
 }
 
 /// Reads `[user[:password]@]host[:port][,host[:port]]…/service[/db]`.
-fn sentinel(text: &str) -> Result<Address> {
+fn sentinel(text: &str) -> Result<Topology> {
     let (user_info, rest) = match text.rsplit_once('@') {
         Some((user_info, rest)) => (Some(user_info), rest),
         None => (None, text),
@@ -145,7 +169,7 @@ fn sentinel(text: &str) -> Result<Address> {
         .map(|host| host_and_port(host, SENTINEL_PORT))
         .collect();
     let (user, password) = user_and_password(user_info);
-    Ok(Address::Sentinel {
+    Ok(Topology::Sentinel {
         sentinels: sentinels.ok_or_else(not_allowed)?,
         service: decoded(service).ok_or_else(not_allowed)?,
         login: login(user.as_deref(), password.as_deref(), db),
@@ -154,7 +178,8 @@ fn sentinel(text: &str) -> Result<Address> {
 
 /// Reads `[user[:password]@]host[:port][,host[:port]]…`.
 #[cfg(feature = "redis-cluster")]
-fn cluster(text: &str, prefix: &str) -> Result<Address> {
+fn cluster(text: &str, config: &Config) -> Result<Topology> {
+    let prefix = &config.redis_prefix;
     let (user_info, rest) = match text.rsplit_once('@') {
         Some((user_info, rest)) => (Some(user_info), rest),
         None => (None, text),
@@ -171,11 +196,12 @@ fn cluster(text: &str, prefix: &str) -> Result<Address> {
     let (user, password) = user_and_password(user_info);
     let login = login(user.as_deref(), password.as_deref(), 0);
     let seeds = seeds.ok_or_else(not_allowed)?;
-    Ok(Address::Cluster(Nodes::new(seeds, login)))
+    let nodes = Nodes::new(seeds, login, config.redis_connect_timeout);
+    Ok(Topology::Cluster(nodes))
 }
 
 #[cfg(not(feature = "redis-cluster"))]
-fn cluster(_: &str, _: &str) -> Result<Address> {
+fn cluster(_: &str, _: &Config) -> Result<Topology> {
     Err(Error::new(
         ErrorKind::Config,
         "FASTSOCK_REDIS_URL: this build has no Redis Cluster (feature \"redis-cluster\"); redis+cluster:// is not allowed",
@@ -335,14 +361,14 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn read(url: &str) -> Result<Address> {
-        Address::from_config(&Config::default().redis_url(Some(Secret::new(url))))
+    fn read(url: &str) -> Result<Topology> {
+        Topology::from_config(&Config::default().redis_url(Some(Secret::new(url))))
     }
 
     #[test]
     fn host_port_and_database_are_read() {
         let config = Config::default().redis_port(7u16).redis_db(3);
-        let Ok(Address::Direct(info)) = Address::from_config(&config) else {
+        let Ok(Topology::Direct(info)) = Topology::from_config(&config) else {
             panic!("one server");
         };
         assert_eq!(info.addr().to_string(), "127.0.0.1:7");
@@ -352,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_url_overrides_them_and_its_password_is_decoded() {
-        let Ok(Address::Direct(info)) = read("redis://u:p%40+s@h:9/2") else {
+        let Ok(Topology::Direct(info)) = read("redis://u:p%40+s@h:9/2") else {
             panic!("one server");
         };
         assert_eq!(info.addr().to_string(), "h:9");
@@ -365,7 +391,7 @@ mod tests {
 
     #[test]
     fn sentinels_have_a_service_and_perhaps_a_database() {
-        let Ok(Address::Sentinel {
+        let Ok(Topology::Sentinel {
             sentinels,
             service,
             login,
@@ -397,7 +423,7 @@ mod tests {
     #[test]
     fn a_cluster_has_servers_and_a_prefix_that_keeps_keys_together() {
         let url = "redis+cluster://u:p%40@a:1,b,[::1]:3/";
-        let Ok(Address::Cluster(nodes)) = read(url) else {
+        let Ok(Topology::Cluster(nodes)) = read(url) else {
             panic!("a cluster");
         };
         assert_eq!(nodes.login.username(), Some("u"));

@@ -15,16 +15,16 @@ use crate::{
     broker::redis::{
         connect::{At, Connection, heedless},
         link::LinkError,
-        url::Address,
+        url::{Address, Topology},
     },
     spool::Record,
 };
 
 /// Which shards can be read by one command: all of them, or those of one hash slot in a cluster.
 pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
-    match address {
+    match &address.topology {
         #[cfg(feature = "redis-cluster")]
-        Address::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
+        Topology::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
         _ => vec![(0..SHARDS).collect()],
     }
 }
