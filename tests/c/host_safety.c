@@ -653,9 +653,16 @@ static void auth(void) {
   fastsock_options options = options_of(&host);
   options.on_connect = connected;
   fastsock_config *config = settings();
-  CHECK(fastsock_config_set(config, "auth", "tokens") == OK);
   CHECK(fastsock_config_set(config, "auth_tokens_file", path) == OK);
   const fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, NULL, &bridge) == FASTSOCK_STATUS_CONFIG); /* nobody would be asked for a token */
+  CHECK(strstr(fastsock_last_error(), "FASTSOCK_AUTH_TOKENS_FILE: it has no effect while FASTSOCK_AUTH is open") != NULL);
+  CHECK(setenv("FASTSOCK_AUTH_TOKEN_FILE", path, 1) == 0); /* mistyped */
+  fastsock_config *mistyped = NULL;
+  CHECK(fastsock_config_from_env(&mistyped) == FASTSOCK_STATUS_CONFIG && mistyped == NULL);
+  CHECK(strstr(fastsock_last_error(), "did you mean FASTSOCK_AUTH_TOKENS_FILE?") != NULL);
+  CHECK(unsetenv("FASTSOCK_AUTH_TOKEN_FILE") == 0);
+  CHECK(fastsock_config_set(config, "auth", "tokens") == OK);
   CHECK(fastsock_bridge_start(config, &options, &bridge) == OK);
   CHECK(fastsock_config_free(config) == OK);
   int device = device_open(port_of(bridge), "s3cret");

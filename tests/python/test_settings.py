@@ -49,6 +49,7 @@ def test_every_kind_of_value_is_taken() -> None:
         ({"broker": "rabbit"}, "broker: \"rabbit\" is not allowed; give embedded, redis or auto"),
         ({"runtime_workers": 0}, "runtime_workers"),
         ({"admin_addr": "0.0.0.0:1"}, "FASTSOCK_ADMIN_TOKEN is required"),
+        ({"auth_url": "http://h/"}, "FASTSOCK_AUTH_URL: it has no effect while FASTSOCK_AUTH is open"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_is_allowed(settings: Any, text: str) -> None:
@@ -100,6 +101,10 @@ def test_keywords_win_over_the_environment_and_that_over_config(monkeypatch: pyt
     assert fastsock.Bridge().setting("websocket_port") == "3000", "only from_env reads the environment"
     monkeypatch.setenv("WEBSOCKET_PORT", "many")
     with pytest.raises(fastsock.ConfigError, match='WEBSOCKET_PORT: "many"'):
+        fastsock.Bridge.from_env()
+    monkeypatch.setenv("WEBSOCKET_PORT", "4002")
+    monkeypatch.setenv("FASTSOCK_AUTHS", "jwt")
+    with pytest.raises(fastsock.ConfigError, match="did you mean FASTSOCK_AUTH?"):
         fastsock.Bridge.from_env()
 
 

@@ -125,7 +125,7 @@ impl Settings {
         if let Some(path) = &flags.config_file {
             given.extend(from_toml(path)?);
         }
-        given.extend(settings.read_vars(environment, &directory.join(".env")));
+        given.extend(settings.read_vars(environment, &directory.join(".env"))?);
         for (key, value) in &flags.given {
             given.push(Given::named(key, value, Source::Flag)?);
         }
@@ -179,14 +179,17 @@ impl Settings {
         &mut self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         dotenv: &Path,
-    ) -> Vec<Given> {
+    ) -> Result<Vec<Given>, String> {
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        let dotenv = self.read_dotenv(dotenv).into_iter();
+        let dotenv = dotenv.map(|(name, value)| (name, value, Source::DotEnv));
+        let environment = environment.into_iter();
+        let environment = environment.map(|(n, v)| (lossy(n), lossy(v), Source::Environment));
         let mut vars: BTreeMap<String, (String, Source)> = BTreeMap::new();
-        for (name, value) in self.read_dotenv(dotenv) {
-            vars.insert(name, (value, Source::DotEnv));
-        }
-        for (name, value) in environment {
-            let lossy = |text: OsString| text.to_string_lossy().into_owned();
-            vars.insert(lossy(name), (lossy(value), Source::Environment));
+        for (name, value, source) in dotenv.chain(environment) {
+            if !Config::is_service_link(&name, &value) {
+                vars.insert(name, (value, source));
+            }
         }
         let mut given = Vec::new();
         for (key, (value, source)) in vars {
@@ -199,6 +202,8 @@ impl Settings {
                     form,
                 });
             } else if key.starts_with("FASTSOCK_") {
+                // The core knows of which names a mistake is dangerous.
+                Config::from_vars([(&key, &value)]).map_err(|e| e.to_line())?;
                 self.warnings.push(Warning {
                     message: "Unknown setting is ignored",
                     hint: nearest_variable(&key),
@@ -206,7 +211,7 @@ impl Settings {
                 });
             }
         }
-        given
+        Ok(given)
     }
 
     fn read_dotenv(&mut self, path: &Path) -> Vec<(String, String)> {
@@ -742,6 +747,21 @@ mod tests {
         let about: Vec<_> = warnings.iter().map(|w| w.about.as_str()).collect();
         assert_eq!(about, ["FASTSOCK_DRAIN_WINDOW", "FASTSOCK_REDIS_URI"]);
         assert_eq!(warnings[1].hint, "did you mean FASTSOCK_REDIS_URL?");
+    }
+
+    #[test]
+    fn what_kubernetes_sets_for_services_is_passed_over() {
+        let environment = [
+            ("FASTSOCK_PORT", "tcp://10.0.0.1:80"),
+            ("FASTSOCK_SERVICE_HOST", "10.0.0.1"),
+            ("FASTSOCK_AUTH_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("REDIS_PORT", "tcp://10.0.0.2:6379"),
+        ];
+        let settings = gather("", "REDIS_PORT=7", &environment, &[]).unwrap();
+        assert_eq!(settings.warnings, []);
+        assert_eq!(settings.config.redis_port, 7);
+        let settings = gather("", "", &environment, &[]).unwrap();
+        assert_eq!(settings.config, Settings::default().config);
     }
 
     #[test]

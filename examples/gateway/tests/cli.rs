@@ -75,6 +75,58 @@ fn settings_that_contradict_each_other_are_one_line() {
 }
 
 #[test]
+fn credentials_without_a_way_to_authenticate_are_refused_wherever_they_are_given() {
+    for (variable, value, auth) in [
+        ("FASTSOCK_AUTH_TOKENS_FILE", "tokens", "tokens"),
+        ("FASTSOCK_AUTH_JWT_KEY", "a key", "jwt"),
+        ("FASTSOCK_AUTH_JWT_JWKS", "https://h/", "jwt"),
+        ("FASTSOCK_AUTH_URL", "https://h/", "webhook"),
+    ] {
+        let assignment = format!("{variable}={value}");
+        let name = variable.strip_prefix("FASTSOCK_").unwrap().to_lowercase();
+        let toml = format!("{name} = '{value}'");
+        for command in [
+            Command::new().env(variable, value),
+            Command::new()
+                .env(variable, value)
+                .env("FASTSOCK_AUTH", "open"),
+            Command::new().file(".env", &assignment),
+            Command::new().args(["--set", &assignment]),
+            Command::new()
+                .file("a.toml", &toml)
+                .args(["--config", "a.toml"]),
+        ] {
+            let output = command.args(["--check"]).output(); // it would run for ever
+            let line = format!(
+                "fastsock: {variable}: it has no effect while FASTSOCK_AUTH is open; set FASTSOCK_AUTH to {auth}, or remove {variable}\n"
+            );
+            assert_eq!((output.code, output.stderr), (Some(1), line));
+            assert_eq!(output.stdout, "");
+        }
+    }
+}
+
+#[test]
+fn a_mistyped_name_that_would_leave_the_door_open_is_refused() {
+    for (name, hint) in [
+        (
+            "FASTSOCK_AUTH_TOKEN_FILE",
+            "; did you mean FASTSOCK_AUTH_TOKENS_FILE?",
+        ),
+        ("FASTSOCK_AUTHENTICATE_ALL_DEVICES", ""),
+    ] {
+        for command in [
+            Command::new().env(name, "x"),
+            Command::new().file(".env", &format!("{name}=x")),
+        ] {
+            let output = command.args(["--check"]).output();
+            let line = format!("fastsock: {name}: there is no such setting{hint}\n");
+            assert_eq!((output.code, output.stderr), (Some(1), line));
+        }
+    }
+}
+
+#[test]
 fn nothing_is_left_behind_by_a_bad_start() {
     let command = Command::new().env("REDIS_PORT", "x");
     let directory = command.directory();

@@ -1,6 +1,8 @@
 //! What one setting alone cannot tell.
 
-use super::{AuthKind, BrokerKind, ClientAuth, Config, SETTINGS, SpoolKind, not_allowed};
+use super::{
+    AuthKind, BrokerKind, ClientAuth, Config, SETTINGS, Secret, Setting, SpoolKind, not_allowed,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 impl Config {
@@ -30,6 +32,7 @@ impl Config {
             ));
         }
         self.check_auth()?;
+        self.check_unused_certificates()?;
         if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -118,10 +121,83 @@ impl Config {
             AuthKind::Jwt if self.auth_jwt_key.is_none() && self.auth_jwt_jwks.is_none() => {
                 "FASTSOCK_AUTH_JWT_KEY or FASTSOCK_AUTH_JWT_JWKS"
             }
-            _ => return Ok(()),
+            _ => return self.check_unused_auth(),
         };
         let text = format!("FASTSOCK_AUTH: {} needs {needed}", self.auth.as_str());
         Err(Error::new(ErrorKind::Config, text))
+    }
+
+    /// Whoever sets up a way to authenticate believes that it is on: with another way, a door would stand open that looks shut.
+    fn check_unused_auth(&self) -> Result<()> {
+        let default = Self::default();
+        let is_set = |setting: &Setting| (setting.show)(self) != (setting.show)(&default);
+        for setting in SETTINGS {
+            let users = match setting.name {
+                "auth_tokens_file" => &[AuthKind::Tokens][..],
+                "auth_timeout" => &[AuthKind::Webhook, AuthKind::Jwt],
+                name if name.starts_with("auth_jwt_") => &[AuthKind::Jwt],
+                name if name.starts_with("auth_") => &[AuthKind::Webhook],
+                _ => continue,
+            };
+            if is_set(setting) && !users.contains(&self.auth) {
+                let (variable, auth) = (setting.variable, self.auth.as_str());
+                let users: Vec<_> = users.iter().map(|user| user.as_str()).collect();
+                let users = users.join(" or ");
+                let text = format!(
+                    "{variable}: it has no effect while FASTSOCK_AUTH is {auth}; set FASTSOCK_AUTH to {users}, or remove {variable}"
+                );
+                return Err(Error::new(ErrorKind::Config, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for certificates where nothing is said over TLS. (Beside `http://`, `FASTSOCK_REMOTE_CA` is for redirects and proxies.)
+    fn check_unused_certificates(&self) -> Result<()> {
+        let uses_redis = self.broker != BrokerKind::Embedded || self.spool == SpoolKind::Redis;
+        let redis_url = self.redis_url.as_ref().map_or("", Secret::expose);
+        let urls = [
+            self.remote_url.as_deref(),
+            self.events_url.as_deref(),
+            self.auth_url.as_ref().map(Secret::expose),
+            self.auth_jwt_jwks.as_deref(),
+        ];
+        let is_any = |name| urls.iter().flatten().any(|url| scheme(url) == name);
+        let (redis, remote) = (
+            "Redis is not spoken to over TLS; FASTSOCK_REDIS_URL takes a rediss:// URL",
+            "nothing is sent over TLS; give an https:// URL",
+        );
+        let is_plain_redis = uses_redis && scheme(redis_url) != "rediss";
+        let is_plain_remote = is_any("http") && !is_any("https");
+        for (variable, path, is_unused, why) in [
+            ("FASTSOCK_REDIS_CA", &self.redis_ca, is_plain_redis, redis),
+            (
+                "FASTSOCK_REDIS_CERT",
+                &self.redis_cert,
+                is_plain_redis,
+                redis,
+            ),
+            ("FASTSOCK_REDIS_KEY", &self.redis_key, is_plain_redis, redis),
+            (
+                "FASTSOCK_REMOTE_CERT",
+                &self.remote_cert,
+                is_plain_remote,
+                remote,
+            ),
+            (
+                "FASTSOCK_REMOTE_KEY",
+                &self.remote_key,
+                is_plain_remote,
+                remote,
+            ),
+        ] {
+            if is_unused && path.is_some() {
+                let text =
+                    format!("{variable}: it has no effect, since {why}, or remove {variable}");
+                return Err(Error::new(ErrorKind::Config, text));
+            }
+        }
+        Ok(())
     }
 
     /// What TLS needs must be there whole: half of it would leave a door open that looks shut.
@@ -148,9 +224,142 @@ impl Config {
 /// As many of an openssl rand -hex are 64 bits.
 const LEAST_TOKEN_CHARACTERS: usize = 16;
 
+/// What stands before `://`, in lower case.
+fn scheme(url: &str) -> String {
+    let (scheme, _) = url.split_once("://").unwrap_or_default();
+    scheme.to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn line(vars: &[(&str, &str)]) -> Option<String> {
+        let config = Config::from_vars(vars.iter().copied()).unwrap();
+        config.check().err().map(|error| error.to_line())
+    }
+
+    #[test]
+    fn what_authenticates_nobody_is_refused() {
+        const NEEDED: [(&str, &[(&str, &str)]); 5] = [
+            ("open", &[]),
+            ("tokens", &[("FASTSOCK_AUTH_TOKENS_FILE", "f")]),
+            ("jwt", &[("FASTSOCK_AUTH_JWT_JWKS", "f")]),
+            ("webhook", &[("FASTSOCK_AUTH_URL", "http://h/")]),
+            (
+                "certificate",
+                &[
+                    ("FASTSOCK_TLS_CERT", "f"),
+                    ("FASTSOCK_TLS_KEY", "f"),
+                    ("FASTSOCK_TLS_CLIENT_CA", "f"),
+                    ("FASTSOCK_TLS_CLIENT_AUTH", "required"),
+                ],
+            ),
+        ];
+        for (variable, value, users) in [
+            ("FASTSOCK_AUTH_TOKENS_FILE", "f", &["tokens"][..]),
+            ("FASTSOCK_AUTH_JWT_KEY", "k", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_JWKS", "f", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_REFRESH", "1000", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_CLAIM", "c", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_AUDIENCE", "a", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_ISSUER", "i", &["jwt"]),
+            ("FASTSOCK_AUTH_JWT_LEEWAY", "1", &["jwt"]),
+            ("FASTSOCK_AUTH_URL", "http://h/", &["webhook"]),
+            ("FASTSOCK_AUTH_HEADERS", r#"{"A":"1"}"#, &["webhook"]),
+            ("FASTSOCK_AUTH_TIMEOUT", "1", &["webhook", "jwt"]),
+            ("FASTSOCK_AUTH_CONCURRENCY", "1", &["webhook"]),
+            ("FASTSOCK_AUTH_CACHE", "1", &["webhook"]),
+        ] {
+            for (auth, needed) in NEEDED {
+                let vars = [needed, &[("FASTSOCK_AUTH", auth), (variable, value)]].concat();
+                let expected = (!users.contains(&auth)).then(|| {
+                    let users = users.join(" or ");
+                    format!("{variable}: it has no effect while FASTSOCK_AUTH is {auth}; set FASTSOCK_AUTH to {users}, or remove {variable}")
+                });
+                assert_eq!(line(&vars), expected, "{vars:?}");
+            }
+        }
+        let with_users = SETTINGS.iter().filter(|s| s.name.starts_with("auth_"));
+        assert_eq!(with_users.count(), 13, "a new one belongs into this test");
+    }
+
+    #[test]
+    fn certificates_that_nobody_looks_at_are_refused() {
+        let redis = "Redis is not spoken to over TLS; FASTSOCK_REDIS_URL takes a rediss:// URL";
+        let remote = "nothing is sent over TLS; give an https:// URL";
+        for (variable, vars, why) in [
+            (
+                "FASTSOCK_REDIS_CA",
+                &[("FASTSOCK_BROKER", "redis")][..],
+                Some(redis),
+            ),
+            (
+                "FASTSOCK_REDIS_CERT",
+                &[
+                    ("FASTSOCK_BROKER", "auto"),
+                    ("FASTSOCK_REDIS_URL", "redis://h"),
+                ],
+                Some(redis),
+            ),
+            (
+                "FASTSOCK_REDIS_KEY",
+                &[
+                    ("FASTSOCK_SPOOL", "redis"),
+                    ("FASTSOCK_REDIS_URL", "redis+cluster://h"),
+                ],
+                Some(redis),
+            ),
+            (
+                "FASTSOCK_REDIS_CA",
+                &[
+                    ("FASTSOCK_BROKER", "redis"),
+                    ("FASTSOCK_REDIS_URL", "rediss://h"),
+                ],
+                None,
+            ),
+            ("FASTSOCK_REDIS_CA", &[], None), // no Redis at all
+            (
+                "FASTSOCK_REMOTE_CERT",
+                &[("REMOTE_URL", "http://h/")],
+                Some(remote),
+            ),
+            (
+                "FASTSOCK_REMOTE_CERT",
+                &[("FASTSOCK_EVENTS_URL", "http://h/")],
+                Some(remote),
+            ),
+            (
+                "FASTSOCK_REMOTE_KEY",
+                &[
+                    ("FASTSOCK_AUTH_URL", "http://h/"),
+                    ("FASTSOCK_AUTH", "webhook"),
+                ],
+                Some(remote),
+            ),
+            ("FASTSOCK_REMOTE_CERT", &[], None),
+            (
+                "FASTSOCK_REMOTE_CERT",
+                &[("REMOTE_URL", "HTTPS://h/")],
+                None,
+            ),
+            (
+                "FASTSOCK_REMOTE_CERT",
+                &[
+                    ("REMOTE_URL", "http://h/"),
+                    ("FASTSOCK_EVENTS_URL", "https://h/"),
+                ],
+                None,
+            ),
+            ("FASTSOCK_REMOTE_CA", &[("REMOTE_URL", "http://h/")], None),
+        ] {
+            let vars = [vars, &[(variable, "f")]].concat();
+            let expected = why.map(|why| {
+                format!("{variable}: it has no effect, since {why}, or remove {variable}")
+            });
+            assert_eq!(line(&vars), expected, "{vars:?}");
+        }
+    }
 
     #[test]
     fn beyond_loopback_a_token_is_long_enough_not_to_be_guessed() {

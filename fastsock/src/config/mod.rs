@@ -2,6 +2,7 @@
 
 mod check;
 mod choices;
+mod service_links;
 mod value;
 
 use std::{collections::HashSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
@@ -369,7 +370,7 @@ impl Config {
     }
 
     /// The defaults overlaid with environment variables, in the names of the README. Other variables are ignored.
-    /// `<variable>_FILE` reads a secret from a file.
+    /// `<variable>_FILE` reads a secret from a file. What Kubernetes sets for services (`FASTSOCK_PORT=tcp://…`) is passed over.
     ///
     /// ```
     /// let config = fastsock::Config::from_vars([("WEBSOCKET_PORT", "4000"), ("HOME", "/root")])?;
@@ -378,7 +379,8 @@ impl Config {
     /// ```
     ///
     /// # Errors
-    /// `Config`, naming the variable, its value and what is allowed.
+    /// `Config`, naming the variable, its value and what is allowed. Also for a name that begins with `FASTSOCK_AUTH` and is none
+    /// of ours: whoever mistypes it would leave a door open.
     pub fn from_vars<K: AsRef<str>, V: AsRef<str>>(
         vars: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
@@ -399,6 +401,9 @@ impl Config {
         let mut lower = HashSet::new();
         for (key, value) in vars {
             let (key, value) = (key.as_ref(), value.as_ref());
+            if Self::is_service_link(key, value) {
+                continue;
+            }
             let is_lower_proxy = matches!(key, "http_proxy" | "https_proxy" | "no_proxy");
             let variable = if is_lower_proxy {
                 key.to_ascii_uppercase()
@@ -422,6 +427,8 @@ impl Config {
                         .with_source(e)
                 })?;
                 self.apply(setting, key, text.trim_end_matches(['\r', '\n']))?;
+            } else if key.starts_with("FASTSOCK_AUTH") && file_setting(key).is_none() {
+                return Err(unknown_variable(key));
             }
         }
         Ok(())
@@ -443,6 +450,12 @@ impl Config {
             ));
         };
         self.merge_section("", map)
+    }
+
+    /// Whether a variable is none of ours but of Kubernetes, which gives each container some for each service of its namespace.
+    /// One of a service called `fastsock` or `redis` looks like a setting: `REDIS_PORT=tcp://10.0.0.1:6379`.
+    pub fn is_service_link(name: &str, value: &str) -> bool {
+        service_links::is_service_link(name, value)
     }
 
     /// Whether a name is the variable of a setting, or the `_FILE` form of a secret one.
@@ -516,11 +529,16 @@ impl Config {
     }
 }
 
-/// The known name nearest to a mistyped one, if any is near.
+/// The known name nearest to a mistyped one, if any is near. `FASTSOCK_` counts for nothing: some have it and some do not.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bare = |name: &'_ str| name.strip_prefix("FASTSOCK_").unwrap_or(name).to_owned();
+    let name = bare(name);
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| {
+            let distance = strsim::damerau_levenshtein(&name, &bare(candidate));
+            (distance, candidate)
+        })
         .filter(|(distance, _)| *distance <= name.len().div_ceil(3))
         .min()
         .map(|(_, candidate)| candidate)
@@ -544,6 +562,13 @@ fn unknown(key: &str) -> Error {
         ErrorKind::Config,
         format!("there is no setting {key:?}{hint}"),
     )
+}
+
+fn unknown_variable(key: &str) -> Error {
+    let hint = nearest(key, SETTINGS.iter().map(|s| s.variable))
+        .map_or(String::new(), |name| format!("; did you mean {name}?"));
+    let text = format!("{key}: there is no such setting{hint}");
+    Error::new(ErrorKind::Config, text)
 }
 
 fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
@@ -624,6 +649,34 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_mistyped_variable_that_would_close_a_door_is_refused() {
+        for (name, hint) in [
+            ("FASTSOCK_AUTHENTICATION", ""),
+            ("FASTSOCK_AUTHS", "; did you mean FASTSOCK_AUTH?"),
+            (
+                "FASTSOCK_AUTH_TOKEN_FILE",
+                "; did you mean FASTSOCK_AUTH_TOKENS_FILE?",
+            ),
+            (
+                "FASTSOCK_AUTH_TOKENS_FILE_FILE",
+                "; did you mean FASTSOCK_AUTH_TOKENS_FILE?",
+            ),
+        ] {
+            let error = Config::from_vars([(name, "x")]).unwrap_err();
+            let line = format!("{name}: there is no such setting{hint}");
+            assert_eq!(error.to_string(), line);
+        }
+        let others = [
+            ("FASTSOCK_AUTH_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("FASTSOCK_AUTH_SERVICE_HOST", "10.0.0.1"),
+            ("REDIS_PORT", "tcp://10.0.0.1:6379"),
+            ("FASTSOCK_AUTH_URL_FILE", ""),
+            ("FASTSOCK_NEW", "x"),
+        ];
+        assert_eq!(Config::from_vars(others).unwrap(), Config::default());
     }
 
     #[test]
