@@ -12,20 +12,39 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 
-/// A token bucket that holds what a second brings, kept as the one moment at which it is full.
+/// A token bucket, kept as the one moment at which it is full.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     per_second: f64,
+    /// How long it takes to fill an empty one.
+    depth: Duration,
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full one; `None` when the rate is 0, which means no limit.
+    /// A full one that holds what a second brings; `None` when the rate is 0, which means no limit.
     pub(crate) fn new(per_second: u64, now: Instant) -> Option<Self> {
         (per_second > 0).then_some(Self {
             per_second: per_second as f64,
+            depth: Duration::from_secs(1),
             full_at: now,
         })
+    }
+
+    /// A full one that holds so many tokens, and gets one every so often.
+    pub(crate) fn of(tokens: u32, every: Duration, now: Instant) -> Self {
+        Self {
+            per_second: every.as_secs_f64().recip(),
+            depth: every * tokens,
+            full_at: now,
+        }
+    }
+
+    /// How long it takes until there is a token.
+    pub(crate) fn wait(mut self, now: Instant) -> Duration {
+        self.spend(1, now);
+        let there_at = self.in_credit_at(now);
+        there_at.map_or(Duration::ZERO, |at| at.duration_since(now))
     }
 
     /// Takes one token if there is one.
@@ -47,7 +66,7 @@ impl Bucket {
 
     /// When nothing is owed any more; `None` when nothing is.
     fn in_credit_at(&self, now: Instant) -> Option<Instant> {
-        let owed = self.full_at.saturating_duration_since(now + DEPTH);
+        let owed = self.full_at.saturating_duration_since(now + self.depth);
         (!owed.is_zero()).then(|| now + owed)
     }
 }
@@ -178,8 +197,6 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What a bucket holds.
-const DEPTH: Duration = Duration::from_secs(1);
 /// How long a device may have more to say than it may before it is closed.
 const OVER_MAX: Duration = Duration::from_secs(30);
 
@@ -189,6 +206,20 @@ mod tests {
 
     fn seconds(s: f64) -> Duration {
         Duration::from_secs_f64(s)
+    }
+
+    #[test]
+    fn a_bucket_of_few_tokens_gives_them_at_once_and_then_one_by_one() {
+        let start = Instant::now();
+        let mut bucket = Bucket::of(3, seconds(10.0), start);
+        let taken = |bucket: &mut Bucket, now| (0..9).filter(|_| bucket.try_take(now)).count();
+        assert_eq!(bucket.wait(start), Duration::ZERO);
+        assert_eq!(taken(&mut bucket, start), 3);
+        let wait = bucket.wait(start + seconds(4.0));
+        assert!(wait > seconds(5.9) && wait < seconds(6.1), "{wait:?}");
+        assert_eq!(taken(&mut bucket, start + seconds(9.9)), 0);
+        assert_eq!(taken(&mut bucket, start + seconds(10.1)), 1);
+        assert_eq!(taken(&mut bucket, start + seconds(1000.0)), 3);
     }
 
     #[test]

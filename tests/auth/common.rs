@@ -127,6 +127,15 @@ impl Signer {
     /// A token for this client id that is good for an hour.
     pub(crate) fn token(&self, client_id: &str) -> String {
         let header = format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, self.name);
+        self.sign(&header, client_id)
+    }
+
+    /// The same, which does not say whose key it is of.
+    pub(crate) fn token_without_name(&self, client_id: &str) -> String {
+        self.sign(r#"{"alg":"EdDSA"}"#, client_id)
+    }
+
+    fn sign(&self, header: &str, client_id: &str) -> String {
         let claims = format!(r#"{{"sub":"{client_id}","exp":{}}}"#, from_now(3600.0));
         let signed = format!("{}.{}", base64(header), base64(claims));
         format!("{signed}.{}", base64(self.pair.sign(signed.as_bytes())))

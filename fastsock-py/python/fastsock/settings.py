@@ -178,7 +178,7 @@ class Settings(TypedDict, total=False):
     limit_uplink_bytes: Optional[int]
     """Bytes of messages and pings a device may send a second, in the same way. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINK_BYTES."""
     write_timeout: Optional[int]
-    """Milliseconds a device may take no byte of what is written to it before it is closed with 4413. Default 10000. Variable FASTSOCK_WRITE_TIMEOUT."""
+    """Milliseconds a device may take no byte of what is written to it before it is closed with 4413. The same for a client of the admin listener. Default 10000. Variable FASTSOCK_WRITE_TIMEOUT."""
     close_timeout: Optional[int]
     """Milliseconds a device has to answer a close frame. Default 2000. Variable FASTSOCK_CLOSE_TIMEOUT."""
     hook_timeout: Optional[int]
@@ -190,7 +190,7 @@ class Settings(TypedDict, total=False):
     auth_jwt_key: Optional[str]
     """Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such. Variable FASTSOCK_AUTH_JWT_KEY."""
     auth_jwt_jwks: Optional[Union[str, "os.PathLike[str]"]]
-    """Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay. Variable FASTSOCK_AUTH_JWT_JWKS."""
+    """Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid`: five times at once, and then once in 10 s; while it cannot be, the keys before stay. Variable FASTSOCK_AUTH_JWT_JWKS."""
     auth_jwt_refresh: Optional[int]
     """Milliseconds after which the JWK set is fetched again. Default 300000. Variable FASTSOCK_AUTH_JWT_REFRESH."""
     auth_jwt_claim: Optional[str]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use self::{
-    jwks::Jwks,
+    jwks::{Jwks, More},
     key::{Fault, Key, verify},
 };
 use super::{Admitted, Authenticate, Denied, Grant, Shown};
@@ -85,21 +85,31 @@ impl Jwt {
     }
 
     pub(crate) async fn decide(&self, token: &str) -> Result<Admitted, Denied> {
-        let payload = match self.verify(token) {
-            Err(fault @ Fault::UnknownKey { .. }) => match &self.jwks {
-                Some(jwks) => {
-                    let deadline = Instant::now() + self.timeout;
-                    jwks.look_for(fault, deadline).await?;
-                    self.verify(token)
-                }
-                None => Err(fault),
-            },
-            verified => verified,
-        };
-        let payload = payload.map_err(|fault| Denied::Invalid(fault.as_str()))?;
+        let payload = self.verified(token).await?;
         let (client_id, until) = self.rules.admit(&payload, SystemTime::now())?;
         let grant = Some(Box::new(Grant::until(until)));
         Ok(Admitted { client_id, grant })
+    }
+
+    /// The payload of a token that a key has signed, one perhaps that the set gets meanwhile.
+    async fn verified(&self, token: &str) -> Result<Vec<u8>, Denied> {
+        let deadline = Instant::now() + self.timeout;
+        let so_far = self.jwks.as_ref().map_or(0, |jwks| jwks.looks_begun());
+        loop {
+            let fault = match self.verify(token) {
+                Ok(payload) => return Ok(payload),
+                Err(fault) => fault,
+            };
+            let is_hopeless = match &self.jwks {
+                Some(jwks) if jwks.may_help(fault) => {
+                    jwks.look_for_more(so_far, deadline).await? == More::None
+                }
+                _ => true,
+            };
+            if is_hopeless {
+                return Err(Denied::Invalid(fault.as_str()));
+            }
+        }
     }
 
     fn verify(&self, token: &str) -> Result<Vec<u8>, Fault> {

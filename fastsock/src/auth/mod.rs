@@ -91,8 +91,8 @@ pub(crate) enum Denied {
     Invalid(&'static str),
     /// What it shows is known, and not allowed.
     Forbidden(&'static str),
-    /// Who would know cannot be asked now.
-    Unavailable(&'static str),
+    /// Who would know cannot be asked now; in so many seconds, perhaps.
+    Unavailable(&'static str, u32),
 }
 
 impl Auth {
@@ -244,7 +244,7 @@ impl Denied {
             Self::Missing(why) | Self::Invalid(why) => Refusal::new(401, why),
             Self::Malformed(why) => Refusal::new(400, why),
             Self::Forbidden(why) => Refusal::new(403, why),
-            Self::Unavailable(why) => Refusal::new(503, why).with_retry_after(RETRY_AFTER_S),
+            Self::Unavailable(why, seconds) => Refusal::new(503, why).with_retry_after(seconds),
         }
     }
 
@@ -253,7 +253,7 @@ impl Denied {
         match self {
             Self::Missing(_) => Some("WWW-Authenticate: Bearer"),
             Self::Invalid(_) => Some("WWW-Authenticate: Bearer error=\"invalid_token\""),
-            Self::Malformed(_) | Self::Forbidden(_) | Self::Unavailable(_) => None,
+            Self::Malformed(_) | Self::Forbidden(_) | Self::Unavailable(..) => None,
         }
     }
 }

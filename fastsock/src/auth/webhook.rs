@@ -116,7 +116,7 @@ impl Webhook {
         let deadline = Instant::now() + self.timeout;
         let asked = pending.get_or_init(|| self.ask(shown, deadline));
         let Ok(answer) = timeout_at(deadline, asked).await else {
-            return Err(Denied::Unavailable(UNAVAILABLE));
+            return Err(UNAVAILABLE);
         };
         if Instant::now() >= answer.fresh_until {
             self.answers.lock().forget(key, &pending);
@@ -146,7 +146,7 @@ impl Webhook {
                 } else {
                     tracing::debug!(%error, "the authentication webhook does not answer");
                 }
-                Err(Denied::Unavailable(UNAVAILABLE))
+                Err(UNAVAILABLE)
             }
         };
         let now = Instant::now();
@@ -284,7 +284,8 @@ fn headers(config: &Config, url: &Url, target: &Target) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-const UNAVAILABLE: &str = "authentication is not available";
+const UNAVAILABLE: Denied =
+    Denied::Unavailable("authentication is not available", super::RETRY_AFTER_S);
 const NOT_ALLOWED: &str = "not allowed";
 /// Answers kept at most, some 200 bytes each.
 const REMEMBERED: usize = 10_000;

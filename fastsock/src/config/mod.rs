@@ -318,7 +318,7 @@ settings! {
     auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file";
     /// Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such.
     auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, the Base64 of one, hs256:base64:… or hs256:text:…";
-    /// Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid` at most once a minute; while it cannot be, the keys before stay.
+    /// Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid`: five times at once, and then once in 10 s; while it cannot be, the keys before stay.
     auth_jwt_jwks: Option<String> = None, "FASTSOCK_AUTH_JWT_JWKS", "an http:// or https:// URL, or the path of a file";
     /// Milliseconds after which the JWK set is fetched again.
     auth_jwt_refresh: Duration = Duration::from_secs(300), "FASTSOCK_AUTH_JWT_REFRESH", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);

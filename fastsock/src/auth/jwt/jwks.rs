@@ -12,7 +12,7 @@ use tokio::{
 use url::Url;
 
 use super::{
-    super::Denied,
+    super::{Denied, RETRY_AFTER_S},
     key::{self, Fault, Key, Origin},
 };
 use crate::{
@@ -20,18 +20,18 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     http::{Client, Target, basic_auth},
+    limits::Bucket,
     tasks::Tasks,
 };
 
 /// A JWK set. The last good one stays until there is a better.
 pub(super) struct Jwks {
-    source: Source,
     refresh: Duration,
     timeout: Duration,
     known: watch::Sender<Known>,
     /// Wakes the task that looks.
     wanted: Notify,
-    asked: Mutex<Option<Asked>>,
+    asked: Mutex<Asked>,
 }
 
 enum Source {
@@ -45,18 +45,33 @@ struct Remote {
     headers: HeaderMap,
 }
 
+/// What is known, and by how many looks, good or bad.
 #[derive(Default)]
 struct Known {
     keys: Vec<Key>,
-    /// Looks so far, good or bad.
-    looks: u64,
+    begun: u64,
+    done: u64,
+    /// Whether there was a good one.
+    is_loaded: bool,
+    /// Whether the last one was bad.
+    has_failed: bool,
 }
 
-/// When an unknown key last was a reason to look, and which look will tell.
-#[derive(Clone, Copy)]
+/// Looks that unknown keys ask for. A stranger can name any key, and must not make us fetch at will; nor may he use up what the
+/// first device with a new key needs.
 struct Asked {
-    at: Instant,
+    budget: Bucket,
+    /// The last look that was asked for.
     look: u64,
+}
+
+/// What came of waiting for a look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum More {
+    /// There may be other keys now.
+    Perhaps,
+    /// The set was looked at since, and the key is not in it.
+    None,
 }
 
 impl Jwks {
@@ -70,17 +85,26 @@ impl Jwks {
         if let Source::File(path) = &source {
             let keys = read(path)
                 .map_err(|what| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}")))?;
-            known = Known { keys, looks: 1 };
+            known = Known {
+                keys,
+                begun: 1,
+                done: 1,
+                is_loaded: true,
+                has_failed: false,
+            };
         }
+        let asked = Asked {
+            budget: Bucket::of(LOOKS_AT_ONCE, LOOK_AGAIN_AFTER, Instant::now()),
+            look: 0,
+        };
         let jwks = Arc::new(Self {
-            source,
             refresh: config.auth_jwt_refresh,
             timeout: config.auth_timeout,
             known: watch::Sender::new(known),
             wanted: Notify::new(),
-            asked: Mutex::new(None),
+            asked: Mutex::new(asked),
         });
-        tasks.spawn_until_stopped(jwks.clone().keep());
+        tasks.spawn_until_stopped(jwks.clone().keep(source));
         Ok(jwks)
     }
 
@@ -89,46 +113,85 @@ impl Jwks {
         look(&self.known.borrow().keys)
     }
 
-    /// A token is of no known key: waits for a look that may find it. Only once a minute is that a reason to look.
-    ///
-    /// # Errors
-    /// `Unavailable` when no key is known at all by the deadline.
-    pub(super) async fn look_for(&self, fault: Fault, deadline: Instant) -> Result<(), Denied> {
-        let mut known = self.known.subscribe();
-        if known.borrow().keys.is_empty() {
-            let found = known.wait_for(|known| !known.keys.is_empty());
-            return match timeout_at(deadline, found).await {
-                Ok(Ok(_)) => Ok(()),
-                _ => Err(Denied::Unavailable("the keys are not known yet")),
-            };
-        }
-        if fault == (Fault::UnknownKey { is_named: true }) {
-            let asked = self.ask(known.borrow().looks);
-            let _ = timeout_at(deadline, known.wait_for(|known| known.looks >= asked.look)).await;
-        }
-        Ok(())
+    /// How many looks have begun.
+    pub(super) fn looks_begun(&self) -> u64 {
+        self.known.borrow().begun
     }
 
-    /// Asks for a look, unless one was asked for within the last minute: that one has to do.
-    fn ask(&self, looks: u64) -> Asked {
-        let mut asked = self.asked.lock();
-        let now = Instant::now();
-        match *asked {
-            Some(recent) if now < recent.at + ASK_AGAIN_AFTER => recent,
-            _ => {
-                self.wanted.notify_one();
-                let look = looks + 1;
-                *asked.insert(Asked { at: now, look })
-            }
+    /// Whether a token with this fault may be signed by a key that is to come. Before the set was there any may be.
+    pub(super) fn may_help(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::UnknownKey => true,
+            Fault::Algorithm | Fault::Signature => !self.known.borrow().is_loaded,
+            Fault::Malformed | Fault::UnknownAlgorithm => false,
         }
+    }
+
+    /// A token is of no known key: waits for a look that may find it. `so_far` are the looks that had begun when the token came.
+    ///
+    /// # Errors
+    /// `Unavailable` when nobody can say that there is no such key: there are no keys yet, the look fails or takes too long, or none
+    /// may be made now.
+    pub(super) async fn look_for_more(
+        &self,
+        so_far: u64,
+        deadline: Instant,
+    ) -> Result<More, Denied> {
+        let mut known = self.known.subscribe();
+        let (begun, done, is_loaded, has_failed) = {
+            let known = known.borrow();
+            (known.begun, known.done, known.is_loaded, known.has_failed)
+        };
+        if !is_loaded {
+            let found = known.wait_for(|known| known.is_loaded);
+            return match timeout_at(deadline, found).await {
+                Ok(Ok(_)) => Ok(More::Perhaps),
+                _ => Err(Denied::Unavailable(
+                    "the keys are not known yet",
+                    RETRY_AFTER_S,
+                )),
+            };
+        }
+        if done > so_far {
+            return match has_failed {
+                true => Err(CANNOT_ASK),
+                false => Ok(More::None),
+            };
+        }
+        let look = match begun > done {
+            true => begun, // one is on its way
+            false => self.ask(begun)?,
+        };
+        match timeout_at(deadline, known.wait_for(|known| known.done >= look)).await {
+            Ok(Ok(_)) => Ok(More::Perhaps),
+            _ => Err(CANNOT_ASK),
+        }
+    }
+
+    /// Asks for the look after those that have begun, and says which that is. Many may ask for one.
+    fn ask(&self, begun: u64) -> Result<u64, Denied> {
+        let mut asked = self.asked.lock();
+        if asked.look <= begun {
+            let now = Instant::now();
+            if !asked.budget.try_take(now) {
+                let wait = asked.budget.wait(now).as_secs_f64().ceil();
+                return Err(Denied::Unavailable(
+                    "the keys were looked at a moment ago",
+                    wait as u32,
+                ));
+            }
+            asked.look = begun + 1;
+            self.wanted.notify_one();
+        }
+        Ok(asked.look)
     }
 
     /// Looks again and again, for ever.
-    async fn keep(self: Arc<Self>) {
+    async fn keep(self: Arc<Self>, source: Source) {
         let backoff = Backoff::new(RETRY_FIRST, RETRY_LAST.min(self.refresh));
         let mut failures = 0;
         let mut trouble: Option<String> = None;
-        let mut pause = match self.source {
+        let mut pause = match source {
             Source::File(_) => self.refresh, // it was read at the start
             Source::Url(_) => Duration::ZERO,
         };
@@ -137,7 +200,11 @@ impl Jwks {
                 () = sleep(pause) => {}
                 () = self.wanted.notified() => {}
             }
-            let loaded = self.source.load(self.timeout).await;
+            self.known.send_if_modified(|known| {
+                known.begun += 1;
+                false // nobody waits for that
+            });
+            let loaded = source.load(self.timeout).await;
             pause = match &loaded {
                 Ok(_) => {
                     failures = 0;
@@ -160,9 +227,11 @@ impl Jwks {
             }
             trouble = told;
             self.known.send_modify(|known| {
-                known.looks += 1;
+                known.done = known.begun;
+                known.has_failed = loaded.is_err();
                 if let Ok(keys) = loaded {
                     known.keys = keys;
+                    known.is_loaded = true;
                 }
             });
         }
@@ -227,7 +296,8 @@ fn read(path: &PathBuf) -> Result<Vec<Key>, String> {
 }
 
 const VARIABLE: &str = "FASTSOCK_AUTH_JWT_JWKS";
-/// A stranger can name any key: it must not make us fetch at will.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+const CANNOT_ASK: Denied = Denied::Unavailable("the keys cannot be asked for", RETRY_AFTER_S);
+const LOOKS_AT_ONCE: u32 = 5;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(60);

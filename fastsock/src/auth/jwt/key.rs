@@ -40,12 +40,12 @@ enum Material {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Malformed,
-    /// Not one that is known here, or not that of its key.
+    /// None that is known here.
+    UnknownAlgorithm,
+    /// Not that of its key.
     Algorithm,
-    /// Whether the token names its key.
-    UnknownKey {
-        is_named: bool,
-    },
+    /// It names a key that is not among these.
+    UnknownKey,
     Signature,
 }
 
@@ -76,6 +76,8 @@ struct Jwk {
 }
 
 /// The payload of a token that one of these keys has signed.
+///
+/// A key without a name may be any that a token names; but when it has not signed the token, that one is still unknown.
 pub(super) fn verify<'k>(
     token: &str,
     keys: impl Iterator<Item = &'k Key>,
@@ -87,18 +89,20 @@ pub(super) fn verify<'k>(
     if header.crit.is_some() {
         return Err(Fault::Malformed);
     }
-    let algorithm = Algorithm::of(&header.alg).ok_or(Fault::Algorithm)?;
-    let is_named = header.kid.is_some();
-    let mut fault = Fault::UnknownKey { is_named };
-    for key in keys.filter(|key| key.is_called(header.kid.as_deref())) {
-        if key.algorithm != algorithm {
-            if fault != Fault::Signature {
-                fault = Fault::Algorithm;
-            }
+    let algorithm = Algorithm::of(&header.alg).ok_or(Fault::UnknownAlgorithm)?;
+    let name = header.kid.as_deref();
+    let mut fault = Fault::UnknownKey;
+    for key in keys.filter(|key| key.is_called(name)) {
+        let found = if key.algorithm != algorithm {
+            Fault::Algorithm
         } else if key.has_signed(signed.as_bytes(), &signature) {
             return Ok(payload);
         } else {
-            fault = Fault::Signature;
+            Fault::Signature
+        };
+        let is_meant = name.is_none() || key.id.as_deref() == name;
+        if is_meant && fault != Fault::Signature {
+            fault = found;
         }
     }
     Err(fault)
@@ -270,8 +274,9 @@ impl Fault {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "the token is malformed",
+            Self::UnknownAlgorithm => "the token's algorithm is unknown",
             Self::Algorithm => "the token's algorithm is not its key's",
-            Self::UnknownKey { .. } => "the token's key is unknown",
+            Self::UnknownKey => "the token's key is unknown",
             Self::Signature => "the token's signature is wrong",
         }
     }
