@@ -456,7 +456,7 @@ typedef struct fastsock_client {
    */
   struct fastsock_str client_id;
   /**
-   * Address and port it connects from.
+   * Address and port it connects from; the address alone where a proxy told no port.
    */
   struct fastsock_str remote_addr;
   /**
@@ -629,7 +629,8 @@ typedef struct fastsock_event {
    */
   struct fastsock_str reason;
   /**
-   * Address and port of the device, such as "127.0.0.1:50000" or "[::1]:50000".
+   * Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". Where a proxy told no port there is
+   * none: "192.0.2.1", "2001:db8::1".
    */
   struct fastsock_str remote_addr;
   /**

@@ -1,14 +1,16 @@
 //! Devices behind proxies: the PROXY protocol and `X-Forwarded-For`, and whose word is taken.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
 
-use fastsock::{Admission, Bridge, Config, ConnectRequest, Decision, ErrorKind, Hooks, Ticket};
+use fastsock::{
+    Admission, Bridge, Config, ConnectRequest, Decision, ErrorKind, Hooks, RemoteAddr, Ticket,
+};
 use parking_lot::Mutex;
-use support::{Frame, RawDevice, eventually, opcode};
+use support::{Frame, Gateway, RawDevice, eventually, opcode};
 
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -31,7 +33,7 @@ async fn a_proxy_says_where_the_device_is_in_either_version_and_in_any_pieces() 
                 device.write(bytes).await;
             }
             assert!(device.read_head().await.starts_with("HTTP/1.1 101 "));
-            assert_eq!(place(&bridge), "192.0.2.1:4660".parse().unwrap());
+            assert_eq!(place(&bridge).to_string(), "192.0.2.1:4660");
             device.send(&Frame::ping("")).await; // nothing of the header is left in the way
             assert_eq!(device.frame().await.opcode, opcode::PONG);
         }
@@ -39,7 +41,42 @@ async fn a_proxy_says_where_the_device_is_in_either_version_and_in_any_pieces() 
     let mut device = connect(PROXY, &bridge).await;
     device.write(V2_LOCAL).await;
     assert_eq!(upgrade(&mut device, &[]).await, 101);
-    assert_eq!(place(&bridge), device.local_addr());
+    assert_eq!(place(&bridge), device.local_addr().into());
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_say_who_is_there_vouches_for_nothing_that_was_sent() {
+    let config = behind_proxy().limit_connections_per_ip(1usize);
+    let bridge = start(config).await;
+    let said = ["X-Forwarded-For: 192.0.2.66"];
+    let mut victim = connect(PROXY, &bridge).await;
+    victim
+        .write("PROXY TCP4 192.0.2.66 192.0.2.2 1 80\r\n")
+        .await;
+    assert_eq!(upgrade(&mut victim, &[]).await, 101);
+    for (what, header) in [
+        ("unknown", &b"PROXY UNKNOWN\r\n"[..]),
+        (
+            "unknown with addresses",
+            b"PROXY UNKNOWN 192.0.2.1 192.0.2.2 1 80\r\n",
+        ),
+        ("local", V2_LOCAL),
+        (
+            "local with addresses",
+            b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x12\x34\0\x50",
+        ),
+        ("of an unspecified kind", b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"),
+        (
+            "of an unspecified kind, with bytes",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x04\x01\x02\x03\x04",
+        ),
+    ] {
+        let mut device = connect(PROXY, &bridge).await;
+        device.write(header).await;
+        // Neither is it taken for the one it names, nor does it use up what that one may have.
+        assert_eq!(upgrade(&mut device, &said).await, 101, "{what}");
+        assert_eq!(place(&bridge), device.local_addr().into(), "{what}");
+    }
 }
 
 #[tokio::test]
@@ -56,7 +93,7 @@ async fn only_a_trusted_proxy_may_say_so_and_it_must() {
 
     let mut direct = connect(OTHER, &bridge).await;
     assert_eq!(upgrade(&mut direct, &[]).await, 101);
-    assert_eq!(place(&bridge), direct.local_addr());
+    assert_eq!(place(&bridge), direct.local_addr().into());
 
     let off = start(config().trusted_proxies(vec![PROXY.to_string()])).await;
     let mut device = connect(PROXY, &off).await;
@@ -114,6 +151,119 @@ async fn of_forwarded_addresses_the_last_that_is_no_proxy_of_ours_counts() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_trusted_however_its_address_is_written() {
+    for (network, is_trusted) in [
+        ("127.0.0.2", true),
+        ("127.0.0.2/32", true),
+        ("127.0.0.3/8", true),
+        ("::ffff:127.0.0.2", true),
+        ("::ffff:127.0.0.2/128", true),
+        ("::ffff:7f00:2/128", true),
+        ("::ffff:127.0.0.0/104", true),
+        ("::ffff:0:0/96", true),
+        ("0.0.0.0/0", true),
+        ("::ffff:127.0.0.3/128", false),
+        ("::ffff:10.0.0.0/104", false),
+        ("::127.0.0.2/128", false),
+        ("::/0", false), // all of IPv6, and an IPv4 address is none
+    ] {
+        let bridge = start(config().trusted_proxies(vec![network.into()])).await;
+        let mut device = connect(PROXY, &bridge).await;
+        let line = "X-Forwarded-For: 192.0.2.1";
+        assert_eq!(upgrade(&mut device, &[line]).await, 101);
+        let expected = if is_trusted { "192.0.2.1" } else { "127.0.0.2" };
+        assert_eq!(place(&bridge).ip().to_string(), expected, "{network}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_plain_address_moves_nothing() {
+    let trusted = vec!["127.0.0.2".into(), "10.0.0.0/8".into()];
+    let bridge = start(config().trusted_proxies(trusted)).await;
+    for (lines, expected) in [
+        (&["X-Forwarded-For: 192.0.2.1:8080"][..], "192.0.2.1:8080"),
+        (&["X-Forwarded-For: 192.0.2.1:0"], "192.0.2.1"),
+        (&["X-Forwarded-For: [2001:db8::1]:80"], "[2001:db8::1]:80"),
+        (&["X-Forwarded-For: [2001:db8::1]"], "2001:db8::1"),
+        (&["X-Forwarded-For: ::ffff:192.0.2.1"], "192.0.2.1"),
+        (&["X-Forwarded-For: [::ffff:192.0.2.1]:80"], "192.0.2.1:80"),
+        (
+            &["X-Forwarded-For:   192.0.2.1\t ,  10.0.0.9 "],
+            "192.0.2.1",
+        ),
+        (
+            &["X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 192.0.2.1"],
+            "192.0.2.1",
+        ),
+        (
+            &["X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: "],
+            "127.0.0.2",
+        ),
+        (&["X-Forwarded-For: 192.0.2.1,"], "127.0.0.2"),
+        (&["X-Forwarded-For: 192.0.2.1, unknown"], "127.0.0.2"),
+        (
+            &["X-Forwarded-For: 192.0.2.1, _hidden, 10.0.0.9"],
+            "10.0.0.9",
+        ),
+        (&["X-Forwarded-For: \"192.0.2.1\""], "127.0.0.2"),
+        (&["X-Forwarded-For: 192.0.2.1:99999"], "127.0.0.2"),
+        (&["X-Forwarded-For: 192.0.2.01"], "127.0.0.2"),
+        (&["X-Forwarded-For: 3221225985"], "127.0.0.2"),
+        (&["X-Forwarded-For: [192.0.2.1"], "127.0.0.2"),
+        (&["X-Forwarded-For: fe80::1%eth0"], "127.0.0.2"),
+        // Only one header is read; who trusts two is told the other one by devices.
+        (&["Forwarded: for=192.0.2.1"], "127.0.0.2"),
+        (&["X-Real-IP: 192.0.2.1"], "127.0.0.2"),
+        (&["X-Forwarded-For : 192.0.2.1"], "400"),
+    ] {
+        let mut device = connect(PROXY, &bridge).await;
+        let status = upgrade(&mut device, lines).await;
+        if expected == "400" {
+            assert_eq!(status, 400, "{lines:?}");
+            continue;
+        }
+        let own = device.local_addr().to_string();
+        let expected = if expected == "127.0.0.2" {
+            &own
+        } else {
+            expected
+        };
+        assert_eq!(place(&bridge).to_string(), expected, "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_told_is_in_no_line_of_the_log() {
+    let gateway = Gateway::builder()
+        .var("FASTSOCK_BROKER", "embedded")
+        .var("FASTSOCK_TRUSTED_PROXIES", "127.0.0.1")
+        .start()
+        .await;
+    for (token, address) in [("dev4", "192.0.2.1"), ("dev6", "2001:db8::1")] {
+        let mut device = RawDevice::connect(gateway.addr()).await;
+        let line = format!("X-Forwarded-For: {address}");
+        let request = RawDevice::upgrade_request(&format!("/?token={token}"), &[&line]);
+        device.write(request).await;
+        device.read_head().await;
+        let is_it = |line: &serde_json::Value| {
+            line["message"] == "Client connected" && line["client_id"] == token
+        };
+        let line = gateway.wait_line_where("it came", is_it).await;
+        assert_eq!(line["remote_addr"], address);
+        let mut nobody = RawDevice::connect(gateway.addr()).await;
+        let line = format!("X-Forwarded-For: {address}");
+        nobody
+            .write(RawDevice::upgrade_request("/", &[&line]))
+            .await;
+        nobody.read_head().await;
+        let is_it = |line: &serde_json::Value| {
+            line["message"] == "Handshake refused" && line["remote_addr"] == address
+        };
+        gateway.wait_line_where("it was refused", is_it).await;
+    }
+}
+
+#[tokio::test]
 async fn a_limit_by_address_counts_devices_and_not_their_proxies() {
     let config = behind_proxy().limit_connections_per_ip(1usize);
     let bridge = start(config).await;
@@ -159,10 +309,10 @@ async fn a_limit_by_address_counts_devices_and_not_their_proxies() {
 #[tokio::test]
 async fn hooks_see_the_device_and_not_its_proxy() {
     #[derive(Default)]
-    struct Seen(Arc<Mutex<Vec<SocketAddr>>>);
+    struct Seen(Arc<Mutex<Vec<String>>>);
     impl Hooks for Seen {
         fn authenticate(&self, request: &ConnectRequest, _: Ticket) -> Decision<Admission> {
-            self.0.lock().push(request.remote_addr);
+            self.0.lock().push(request.remote_addr.to_string());
             Decision::Now(Admission::AsConfigured)
         }
     }
@@ -179,8 +329,7 @@ async fn hooks_see_the_device_and_not_its_proxy() {
         upgrade(&mut device, &["X-Forwarded-For: 192.0.2.3"]).await,
         101
     );
-    let expected = ["192.0.2.1:4660", "192.0.2.3:0"].map(|addr| addr.parse().unwrap());
-    assert_eq!(*seen.lock(), expected);
+    assert_eq!(*seen.lock(), ["192.0.2.1:4660", "192.0.2.3"]);
 }
 
 #[tokio::test]
@@ -268,6 +417,6 @@ async fn upgrade(device: &mut RawDevice, lines: &[&str]) -> u16 {
 }
 
 /// Where the one device is.
-fn place(bridge: &Bridge) -> SocketAddr {
+fn place(bridge: &Bridge) -> RemoteAddr {
     bridge.clients()[0].remote_addr
 }

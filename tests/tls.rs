@@ -544,7 +544,7 @@ async fn a_proxy_header_comes_before_tls() {
         .await
         .unwrap();
     let seen = bridge.clients()[0].remote_addr;
-    assert_eq!(seen, "192.0.2.1:4660".parse::<SocketAddr>().unwrap());
+    assert_eq!(seen.to_string(), "192.0.2.1:4660");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

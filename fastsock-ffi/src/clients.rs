@@ -27,7 +27,7 @@ pub struct fastsock_clients {
 pub struct fastsock_client {
     /// Its name.
     pub client_id: fastsock_str,
-    /// Address and port it connects from.
+    /// Address and port it connects from; the address alone where a proxy told no port.
     pub remote_addr: fastsock_str,
     /// Its session.
     pub session_id: u64,

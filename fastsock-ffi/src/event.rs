@@ -125,7 +125,8 @@ pub struct fastsock_event {
     pub payload: fastsock_str,
     /// The word for what happened; static.
     pub reason: fastsock_str,
-    /// Address and port of the device, such as "127.0.0.1:50000" or "[::1]:50000".
+    /// Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". Where a proxy told no port there is
+    /// none: "192.0.2.1", "2001:db8::1".
     pub remote_addr: fastsock_str,
     /// A number that goes with the reason.
     pub code: u32,

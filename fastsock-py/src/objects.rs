@@ -234,10 +234,11 @@ impl Client {
         self.0.session_id.0
     }
 
-    /// Where it connects from: (host, port).
+    /// Where it connects from: (host, port). The port is None where a proxy did not tell it.
     #[getter]
-    fn remote_addr(&self) -> (String, u16) {
-        host_port(self.0.remote_addr)
+    fn remote_addr(&self) -> (String, Option<u16>) {
+        let addr = self.0.remote_addr;
+        (addr.ip().to_string(), addr.port())
     }
 
     /// When it connected, in seconds since 1970.
@@ -294,10 +295,11 @@ impl ConnectRequest {
         self.request.header(&name.to_ascii_lowercase())
     }
 
-    /// Where the connection comes from: (host, port).
+    /// Where the connection comes from: (host, port). The port is None where a proxy did not tell it.
     #[getter]
-    fn remote_addr(&self) -> (String, u16) {
-        host_port(self.request.remote_addr)
+    fn remote_addr(&self) -> (String, Option<u16>) {
+        let addr = self.request.remote_addr;
+        (addr.ip().to_string(), addr.port())
     }
 
     /// The token of the request target.

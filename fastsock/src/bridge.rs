@@ -377,7 +377,7 @@ impl Builder {
         let bridge = Bridge(Arc::new(inner));
         if matches!(shared.auth, Auth::Open)
             && !shared.status.has_hooks()
-            && !local_addr.ip().is_loopback()
+            && !local_addr.ip().to_canonical().is_loopback()
         {
             match shared.config.listen_origins.is_empty() {
                 true => {

@@ -680,7 +680,7 @@ mod tests {
         Client {
             client_id: ClientId::new(format!("dev{session}")).unwrap(),
             session_id: SessionId(session),
-            remote_addr: SocketAddr::from(([127, 0, 0, 1], 9)),
+            remote_addr: SocketAddr::from(([127, 0, 0, 1], 9)).into(),
             connected_at: SystemTime::UNIX_EPOCH,
             last_seen: SystemTime::UNIX_EPOCH,
         }

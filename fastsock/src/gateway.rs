@@ -25,6 +25,7 @@ use crate::{
     linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
     proxy,
     registry::{Seat, Seating},
+    remote_addr::RemoteAddr,
     session::Session,
     shared::{Place, Places, Shared},
     socket::Socket,
@@ -128,10 +129,11 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 /// a head from everybody is what there is no room for.
 fn admit(shared: &Arc<Shared>, stream: TcpStream, addr: SocketAddr, door: &mut Door) {
     let _ = stream.set_nodelay(true);
-    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    let addr = RemoteAddr::from(addr);
     let handshake = Handshake {
         shared: shared.clone(),
         addr,
+        is_told: true,
     };
     match door.enter(shared, addr.ip(), Instant::now()) {
         Ok((places, turn)) => {
@@ -205,7 +207,11 @@ fn too_many_of_address() -> Refusal {
 /// One handshake.
 struct Handshake {
     shared: Arc<Shared>,
-    addr: SocketAddr,
+    /// Where the device is, or the last that can be trusted on the way to it.
+    addr: RemoteAddr,
+    /// Whether that one told us who is behind it. A proxy that says of a connection only that it is there (`PROXY UNKNOWN`,
+    /// `LOCAL`) has read nothing of it: what else it holds is the device's own word.
+    is_told: bool,
 }
 
 /// A handshake that ends without a session.
@@ -309,13 +315,14 @@ impl Handshake {
                 }
             }
         };
+        self.is_told = device.is_some();
         self.addr = device.unwrap_or(self.addr);
         self.take_place(places)
     }
 
     /// Takes the word of trusted HTTP proxies on where the device is.
     fn find_device(&mut self, upgrade: &mut Upgrade, places: &mut Places) -> Result<(), Broken> {
-        if !self.shared.trusted.is_empty() {
+        if self.is_told && !self.shared.trusted.is_empty() {
             let forwarded = upgrade.fields("x-forwarded-for");
             self.addr = proxy::forwarded_for(forwarded, self.addr, &self.shared.trusted);
             upgrade.request.remote_addr = self.addr;

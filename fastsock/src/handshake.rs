@@ -1,12 +1,11 @@
 //! From the bytes of a request head to what the device shows, or to the refusal it gets; and the bytes of both answers.
 //! RFC 6455 §4.2, RFC 9112. No I/O.
 
-use std::net::SocketAddr;
-
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     envelope,
+    remote_addr::RemoteAddr,
     types::{ConnectRequest, Credentials, Faults, Refusal},
 };
 
@@ -48,7 +47,7 @@ pub(crate) struct Extra {
 }
 
 /// Reads what came so far. Checks in the order in which refusals are promised: size and syntax, method, upgrade, fields.
-pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: SocketAddr) -> Head {
+pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: RemoteAddr) -> Head {
     let mut headers = vec![httparse::EMPTY_HEADER; limits.headers];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
@@ -399,7 +398,11 @@ mod tests {
     const GOOD: &str = "GET /?token=dev1 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
     fn parse(head: &str) -> Head {
-        super::parse(head.as_bytes(), &LIMITS, ([127, 0, 0, 1], 1).into())
+        super::parse(
+            head.as_bytes(),
+            &LIMITS,
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        )
     }
 
     fn upgrade(head: &str) -> Upgrade {
@@ -580,8 +583,11 @@ mod tests {
             .bytes()
             .map(|b| if b == 1 { 0xe9 } else { b })
             .collect();
-        let Head::Upgrade(upgrade, _) = super::parse(&head, &LIMITS, ([127, 0, 0, 1], 1).into())
-        else {
+        let Head::Upgrade(upgrade, _) = super::parse(
+            &head,
+            &LIMITS,
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        ) else {
             panic!("it is a head");
         };
         assert!(upgrade.request.credentials.faults.headers.is_some());

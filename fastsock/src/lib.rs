@@ -47,6 +47,7 @@ mod presence;
 mod proxy;
 mod receipts;
 mod registry;
+mod remote_addr;
 mod session;
 mod shared;
 mod socket;
@@ -68,6 +69,7 @@ pub use bridge::{Bridge, Builder};
 pub use config::*;
 pub use error::*;
 pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
+pub use remote_addr::RemoteAddr;
 pub use stats::{
     Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, SessionBooks, Stats,
     UplinkBooks, UplinkLost,

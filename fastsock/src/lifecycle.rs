@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,6 +24,7 @@ use crate::{
     forwarder::{Cargo, http::HttpForwarder},
     lanes::{Lanes, Route},
     registry::Registry,
+    remote_addr::RemoteAddr,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
     status::Status,
     tasks::Tasks,
@@ -284,7 +284,7 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    remote_addr: Option<SocketAddr>,
+    remote_addr: Option<RemoteAddr>,
     node: &'a str,
     epoch: u64,
     seq: u64,
@@ -339,7 +339,7 @@ struct Known {
 #[derive(Clone, Copy)]
 struct Stay {
     session_id: SessionId,
-    remote_addr: SocketAddr,
+    remote_addr: RemoteAddr,
     /// When it took its seat, by the clock all gateways share.
     epoch: u64,
 }
@@ -454,7 +454,7 @@ mod tests {
     fn stay(session: u64) -> Stay {
         Stay {
             session_id: SessionId(session),
-            remote_addr: ([127, 0, 0, 1], 1).into(),
+            remote_addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             epoch: session,
         }
     }

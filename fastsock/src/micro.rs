@@ -26,7 +26,7 @@ pub fn request_head(bytes: &[u8]) -> bool {
         bytes: 8192,
         headers: 64,
     };
-    let head = handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 9)));
+    let head = handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 9)).into());
     matches!(head, Head::Upgrade(..))
 }
 
@@ -56,7 +56,7 @@ impl Dispatch {
         let registry = Arc::new(Registry::new(&Config::default(), status));
         let seat = |n: u64| {
             let id = ClientId::new(format!("dev{n}")).expect("not empty");
-            let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+            let addr = SocketAddr::from(([127, 0, 0, 1], 9)).into();
             match registry.seat(id, || SessionId(n + 1), addr, Instant::now().into()) {
                 Seating::Seated(seat, _) => seat,
                 _ => unreachable!("nobody else sits there"),

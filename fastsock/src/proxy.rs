@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 
+use crate::remote_addr::RemoteAddr;
+
 /// What the bytes so far are.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Header {
     /// Not all of a header yet: at least so many bytes are missing, and all of those belong to it.
     Partial(usize),
     /// A header, and the device's address; `None` when the proxy speaks for itself, as in a health check.
-    Whole(Option<SocketAddr>),
+    Whole(Option<RemoteAddr>),
     /// No header.
     Bad,
 }
@@ -26,7 +28,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Header {
     match ProxyHeader::parse(bytes, config) {
         Ok((header, _)) => {
             let source = header.proxied_address().map(|address| address.source);
-            Header::Whole(source.map(|a| SocketAddr::new(a.ip().to_canonical(), a.port())))
+            Header::Whole(source.map(RemoteAddr::from))
         }
         Err(Error::BufferTooShort) => missing(bytes).map_or(Header::Bad, Header::Partial),
         Err(_) => Header::Bad,
@@ -59,9 +61,9 @@ pub(crate) fn is_trusted(trusted: &[IpNet], ip: IpAddr) -> bool {
 /// `fields` are the values of the header, in the order sent.
 pub(crate) fn forwarded_for<'a>(
     fields: impl DoubleEndedIterator<Item = &'a str>,
-    sender: SocketAddr,
+    sender: RemoteAddr,
     trusted: &[IpNet],
-) -> SocketAddr {
+) -> RemoteAddr {
     let mut addr = sender;
     for member in fields.rev().flat_map(|field| field.rsplit(',')) {
         if !is_trusted(trusted, addr.ip()) {
@@ -75,13 +77,14 @@ pub(crate) fn forwarded_for<'a>(
     addr
 }
 
-/// An address with or without a port; without one, the port is 0.
-fn address(text: &str) -> Option<SocketAddr> {
-    let addr = text.parse().ok().or_else(|| {
-        let ip = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
-        Some(SocketAddr::new(ip.unwrap_or(text).parse().ok()?, 0))
-    })?;
-    Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+/// An address with or without a port, in brackets or not.
+fn address(text: &str) -> Option<RemoteAddr> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Some(addr.into());
+    }
+    let ip = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let ip: IpAddr = ip.unwrap_or(text).parse().ok()?;
+    Some(ip.into())
 }
 
 /// `PROXY UNKNOWN` and its end of line.
@@ -127,7 +130,7 @@ mod tests {
                 assert!(read <= header.len(), "{header:?}");
             };
             assert_eq!(read, header.len(), "{header:?}");
-            let device = device.map(|addr| addr.parse().unwrap());
+            let device = device.map(|addr| address(addr).unwrap());
             assert_eq!(whole, Header::Whole(device), "{header:?}");
         }
     }
@@ -159,36 +162,32 @@ mod tests {
             .map(|network| network.parse().unwrap())
             .to_vec();
         for (fields, sender, device) in [
-            (&["192.0.2.1"][..], "10.0.0.1:5", "192.0.2.1:0"),
+            (&["192.0.2.1"][..], "10.0.0.1:5", "192.0.2.1"),
             (&["192.0.2.1"], "192.0.2.9:5", "192.0.2.9:5"),
             (
                 &["192.0.2.7, 192.0.2.1, 10.0.0.2"],
                 "10.0.0.1:5",
-                "192.0.2.1:0",
+                "192.0.2.1",
             ),
             (
                 &["192.0.2.7", "192.0.2.1 ,10.0.0.2"],
                 "10.0.0.1:5",
-                "192.0.2.1:0",
+                "192.0.2.1",
             ),
-            (&["10.0.0.3, 10.0.0.2"], "10.0.0.1:5", "10.0.0.3:0"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.1:5", "10.0.0.3"),
             (&["192.0.2.7, nonsense"], "10.0.0.1:5", "10.0.0.1:5"),
-            (
-                &["192.0.2.7, unknown, 10.0.0.2"],
-                "10.0.0.1:5",
-                "10.0.0.2:0",
-            ),
+            (&["192.0.2.7, unknown, 10.0.0.2"], "10.0.0.1:5", "10.0.0.2"),
             (&[""], "10.0.0.1:5", "10.0.0.1:5"),
             (&[], "10.0.0.1:5", "10.0.0.1:5"),
             (&["192.0.2.1:80"], "10.0.0.1:5", "192.0.2.1:80"),
-            (&["2001:db8::1"], "[2001:db8:1::9]:5", "[2001:db8::1]:0"),
+            (&["2001:db8::1"], "[2001:db8:1::9]:5", "2001:db8::1"),
             (&["[2001:db8::1]:80"], "10.0.0.1:5", "[2001:db8::1]:80"),
-            (&["[2001:db8::1]"], "10.0.0.1:5", "[2001:db8::1]:0"),
-            (&["::ffff:192.0.2.1"], "10.0.0.1:5", "192.0.2.1:0"),
+            (&["[2001:db8::1]"], "10.0.0.1:5", "2001:db8::1"),
+            (&["::ffff:192.0.2.1"], "10.0.0.1:5", "192.0.2.1"),
         ] {
-            let sender = sender.parse().unwrap();
+            let sender = address(sender).unwrap();
             let found = forwarded_for(fields.iter().copied(), sender, &trusted);
-            assert_eq!(found, device.parse().unwrap(), "{fields:?} from {sender}");
+            assert_eq!(found.to_string(), device, "{fields:?} from {sender}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Who is connected here: client id to seat, and takeover.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,6 +20,7 @@ use crate::{
     config::{Config, DownlinkBinary, DuplicatePolicy, Full},
     maps::trim,
     outbox::{Outbox, OutboxLimits, Put},
+    remote_addr::RemoteAddr,
     stats::DownlinkBooks,
     status::Status,
     types::{Client, ClientId, CloseReason, Payload, SessionId, unix_ms},
@@ -50,7 +50,7 @@ struct Shard {
 pub(crate) struct Seat {
     pub(crate) client_id: ClientId,
     pub(crate) session_id: SessionId,
-    pub(crate) remote_addr: SocketAddr,
+    pub(crate) remote_addr: RemoteAddr,
     connected_at: SystemTime,
     seen_ms: AtomicU64,
     told: Mutex<Told>,
@@ -141,7 +141,7 @@ impl Registry {
         &self,
         admitted: impl Into<Admitted>,
         session_id: impl FnOnce() -> SessionId,
-        remote_addr: SocketAddr,
+        remote_addr: RemoteAddr,
         now: Instant,
     ) -> Seating {
         let Admitted { client_id, grant } = admitted.into();
@@ -487,7 +487,7 @@ mod tests {
         registry.seat(
             ClientId::new("dev").unwrap(),
             || SessionId(session),
-            ([127, 0, 0, 1], 1).into(),
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             Instant::now(),
         )
     }
@@ -558,7 +558,7 @@ mod tests {
                 let next = registry.seat(
                     ClientId::new("dev").unwrap(),
                     || SessionId(session.into()),
-                    ([127, 0, 0, 1], 1).into(),
+                    std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                     now,
                 );
                 seated(next);
@@ -580,7 +580,7 @@ mod tests {
             seated(registry.seat(
                 ClientId::new("dev").unwrap(),
                 || SessionId(session.into()),
-                ([127, 0, 0, 1], 1).into(),
+                std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 now,
             ));
         }

@@ -1,10 +1,13 @@
 //! The nouns that every other file uses: who is connected, what is said, and how it ends.
 
-use std::{borrow::Borrow, fmt, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{borrow::Borrow, fmt, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
-use crate::error::{Error, ErrorKind};
+use crate::{
+    error::{Error, ErrorKind},
+    remote_addr::RemoteAddr,
+};
 
 /// The name of a device, stable across reconnects.
 ///
@@ -259,8 +262,8 @@ pub struct ConnectRequest {
     pub target: String,
     /// Header names (lower case) and values in the order sent; values that are not UTF-8 are lossy.
     pub headers: Vec<(String, String)>,
-    /// Where the connection comes from.
-    pub remote_addr: SocketAddr,
+    /// Where the device is; by the word of trusted proxies, if there are any.
+    pub remote_addr: RemoteAddr,
     /// What it shows to be let in.
     pub credentials: Credentials,
 }
@@ -517,7 +520,7 @@ pub struct Client {
     /// Its connection.
     pub session_id: SessionId,
     /// Where it connects from.
-    pub remote_addr: SocketAddr,
+    pub remote_addr: RemoteAddr,
     /// When it was seated.
     pub connected_at: SystemTime,
     /// When it last said something; the connect counts.
@@ -634,7 +637,7 @@ mod tests {
         let request = ConnectRequest {
             target: "/?token=s3cret".into(),
             headers: vec![("authorization".into(), "Bearer s3cret".into())],
-            remote_addr: ([127, 0, 0, 1], 1).into(),
+            remote_addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             credentials: Credentials {
                 token: secret(),
                 bearer: secret(),

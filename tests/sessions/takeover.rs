@@ -28,7 +28,7 @@ async fn the_newest_session_wins_and_the_old_one_is_told() {
     let clients = bridge.clients();
     assert_eq!(
         (clients.len(), clients[0].remote_addr),
-        (1, new.local_addr())
+        (1, new.local_addr().into())
     );
     new.close(1000).await;
     eventually("nobody is left", async || bridge.clients().is_empty()).await;

@@ -7,7 +7,6 @@ pub(crate) mod webhook;
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     broker::BoxFuture,
+    remote_addr::RemoteAddr,
     types::{ClientId, ConnectRequest, Credentials, Refusal},
 };
 
@@ -52,7 +52,7 @@ pub(crate) type CertifiedName = Result<Option<String>, &'static str>;
 pub(crate) struct Shown<'a> {
     pub(crate) place: Place,
     pub(crate) credential: &'a str,
-    pub(crate) remote_addr: SocketAddr,
+    pub(crate) remote_addr: RemoteAddr,
 }
 
 /// Where a credential was found.
@@ -262,7 +262,7 @@ impl Denied {
 fn warn_of_plain_http(variable: &'static str, url: &url::Url) {
     let is_here = match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     };

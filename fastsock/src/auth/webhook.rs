@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     http::{Client, Target, basic_auth},
+    remote_addr::RemoteAddr,
     tasks::Tasks,
     types::ClientId,
 };
@@ -66,7 +67,7 @@ struct Answer {
 struct Question<'a> {
     credential: &'a str,
     place: &'static str,
-    remote_addr: String,
+    remote_addr: RemoteAddr,
 }
 
 /// What it says.
@@ -172,7 +173,7 @@ impl Webhook {
         let question = Question {
             credential: shown.credential,
             place: shown.place.as_str(),
-            remote_addr: shown.remote_addr.to_string(),
+            remote_addr: shown.remote_addr,
         };
         let body = serde_json::to_vec(&question).map_err(|e| e.to_string())?;
         let (status, body) = self

@@ -76,7 +76,10 @@ impl Config {
 
     /// Beyond loopback whoever guesses the token can speak for every device.
     fn check_admin_token(&self) -> Result<()> {
-        let Some(addr) = self.admin_addr.filter(|addr| !addr.ip().is_loopback()) else {
+        let Some(addr) = self
+            .admin_addr
+            .filter(|addr| !addr.ip().to_canonical().is_loopback())
+        else {
             return Ok(());
         };
         let length = self

@@ -7,7 +7,7 @@ mod value;
 
 use std::{collections::HashSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -592,10 +592,20 @@ fn is_within(duration: &Duration, least_ms: u128, most_ms: u128) -> bool {
 /// An address, or a network as address and prefix length.
 fn network(text: &str) -> Option<IpNet> {
     let text = text.trim();
-    text.parse()
-        .ok()
-        .or_else(|| text.parse().ok().map(|ip: IpAddr| ip.into()))
+    let network = text.parse().ok();
+    let network = network.or_else(|| text.parse().ok().map(IpAddr::into))?;
+    Some(match network {
+        // An IPv4 device is never seen as ::ffff:…, so its network is not either.
+        IpNet::V6(v6) if v6.prefix_len() >= MAPPED_BITS => match v6.addr().to_canonical() {
+            IpAddr::V4(ip) => Ipv4Net::new(ip, v6.prefix_len() - MAPPED_BITS).ok()?.into(),
+            IpAddr::V6(_) => network,
+        },
+        network => network,
+    })
 }
+
+/// What comes before the IPv4 address in ::ffff:192.0.2.1.
+const MAPPED_BITS: u8 = 96;
 
 fn is_http_url(text: &str) -> bool {
     url::Url::parse(text)

@@ -16,8 +16,9 @@ pub fn request_head(bytes: &[u8]) {
         bytes: 256 << (choice & 3),
         headers: 8 << (choice >> 2 & 3),
     };
-    let parse =
-        |bytes: &[u8]| handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let parse = |bytes: &[u8]| {
+        handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 1)).into())
+    };
     match parse(bytes) {
         Head::Partial => assert!(bytes.len() < limits.bytes),
         Head::Upgrade(upgrade, length) => {

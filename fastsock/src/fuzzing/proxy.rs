@@ -3,7 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::halves;
-use crate::proxy::{self, Header};
+use crate::{
+    proxy::{self, Header},
+    remote_addr::RemoteAddr,
+};
 
 /// A PROXY header is read to its last byte and not beyond, and never for long. `X-Forwarded-For` moves the address only
 /// while those who say so are trusted.
@@ -43,16 +46,16 @@ fn forwarded_for(bytes: &[u8]) {
     let (first, second) = halves(bytes);
     let fields = [first, second].map(String::from_utf8_lossy);
     let fields = || fields.iter().map(|field| &**field);
-    let proxy = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 1));
+    let proxy = RemoteAddr::from(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 1)));
     let trusted = ["10.0.0.0/8".parse().expect("a network")];
     let device = proxy::forwarded_for(fields(), proxy, &trusted);
     if device != proxy {
         // Somebody said it: as text, it leads to the same.
-        let said = device.ip().to_string();
+        let said = device.to_string();
         let again = proxy::forwarded_for([said.as_str()].into_iter(), proxy, &trusted);
-        assert_eq!(again.ip(), device.ip());
+        assert_eq!(again, device);
     }
-    let stranger = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1));
+    let stranger = RemoteAddr::from(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1)));
     assert_eq!(proxy::forwarded_for(fields(), stranger, &trusted), stranger);
     assert_eq!(proxy::forwarded_for(fields(), proxy, &[]), proxy);
 }
