@@ -146,9 +146,6 @@ impl Settings {
             Known::Bridge(setting) => setting.show(&self.config),
         };
         match known.variable() {
-            "REMOTE_URL" | "FASTSOCK_EVENTS_URL" | "FASTSOCK_AUTH_JWT_JWKS" => {
-                with_masked_user(&text)
-            }
             // Empty means the default, and that is not off.
             "FASTSOCK_ADMIN_ADDR" if text.is_empty() => "off".into(),
             _ => text,
@@ -425,17 +422,6 @@ pub(crate) fn without_secrets(url: &str) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.into()
-}
-
-fn with_masked_user(text: &str) -> String {
-    match url::Url::parse(text) {
-        Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
-            let _ = url.set_username("***");
-            let _ = url.set_password(None);
-            url.into()
-        }
-        _ => text.into(),
-    }
 }
 
 /// Reads a TOML file. Sections nest as in [`Config::merge_json`].
@@ -818,7 +804,7 @@ mod tests {
         let value = |name| &again.iter().find(|(n, _)| n == name).unwrap().1;
         assert_eq!(value("REDIS_PREFIX"), " a # b's ");
         assert_eq!(value("FASTSOCK_ADMIN_ADDR"), "off");
-        assert_eq!(value("REMOTE_URL"), "http://***@h/p?q=#f");
+        assert_eq!(value("REMOTE_URL"), "http://***@h/p?***#f");
         assert_eq!(value("REMOTE_HEADERS"), "***");
     }
 

@@ -117,11 +117,14 @@ impl Setting {
         (self.show)(config)
     }
 
-    /// Its value in a configuration as text that `set` reads again; `***` for a secret that is set.
+    /// Its value in a configuration as text that `set` reads again; `***` for a secret that is set, and for what may be one
+    /// in a URL: user, password and query.
     pub fn show(&self, config: &Config) -> String {
         let text = (self.show)(config);
         if self.is_secret && !text.is_empty() && text != "{}" {
             "***".into()
+        } else if is_telling(&text) {
+            masked(&text)
         } else {
             text
         }
@@ -572,9 +575,7 @@ fn unknown_variable(key: &str) -> Error {
 }
 
 fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
-    // A URL may hold a password, and its query a key.
-    let is_telling = value.contains("://") && value.contains(['@', '?']);
-    let value = if setting.is_secret || is_telling {
+    let value = if setting.is_secret || is_telling(value) {
         "the value".into()
     } else {
         format!("{value:?}")
@@ -583,6 +584,27 @@ fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
         ErrorKind::Config,
         format!("{key}: {value} is not allowed; give {}", setting.allowed),
     )
+}
+
+/// Whether it may be a URL with a password, or with a key in its query.
+fn is_telling(value: &str) -> bool {
+    value.contains("://") && value.contains(['@', '?'])
+}
+
+/// The same URL without its secrets.
+fn masked(text: &str) -> String {
+    let Ok(mut url) = url::Url::parse(text) else {
+        return "***".into();
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        // These fail for URLs that have no host, and so no user.
+        let _ = url.set_username("***");
+        let _ = url.set_password(None);
+    }
+    if url.query().is_some() {
+        url.set_query(Some("***"));
+    }
+    url.into()
 }
 
 fn is_within(duration: &Duration, least_ms: u128, most_ms: u128) -> bool {
@@ -626,6 +648,23 @@ mod tests {
         }
         assert_eq!(config, Config::default());
         config.check().unwrap();
+    }
+
+    #[test]
+    fn no_password_in_a_url_is_shown() {
+        for setting in SETTINGS {
+            let secret = "http://user:s3cret@host/path?key=s3cret";
+            let mut config = Config::default();
+            if config.set(setting.name, secret).is_ok() {
+                let shown = setting.show(&config);
+                assert!(!shown.contains("s3cret"), "{}: {shown}", setting.name);
+            }
+        }
+        let config = Config::from_vars([("REMOTE_URL", "https://user:pw@host/a?key=k#f")]).unwrap();
+        let shown = config.show("remote_url").unwrap();
+        assert_eq!(shown, "https://***@host/a?***#f");
+        let config = Config::from_vars([("REMOTE_URL", "https://host/a")]).unwrap();
+        assert_eq!(config.show("remote_url").unwrap(), "https://host/a");
     }
 
     #[test]
