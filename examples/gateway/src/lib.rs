@@ -49,6 +49,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The settings that only the gateway has, each its name and its variable: for hosts that read the same files and environments.
+pub fn own_settings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    settings::Known::all()
+        .filter(|known| matches!(known, settings::Known::Program(_)))
+        .map(|known| (known.name(), known.variable()))
+}
+
 fn carry_out(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {
     let flags = Flags::parse(args)?;
     let settings = || Settings::gather(&flags, std::env::vars_os(), Path::new(""));
