@@ -10,6 +10,7 @@ use pyo3::{
 
 use crate::{
     error::{bad_argument, class},
+    hooks::{Hook, check_has_run},
     objects::{DropAction, Later, Replace, Reply},
 };
 
@@ -56,7 +57,7 @@ fn action(result: &Bound<'_, PyAny>) -> PyResult<Option<Answer>> {
         return Ok(None);
     } else {
         return Err(no_answer(
-            "on_uplink",
+            Hook::Uplink,
             "None, Drop, Replace, Reply or Later",
             result,
         ));
@@ -84,7 +85,7 @@ fn admission(result: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<Answer>> {
         Admission::Reject(refusal)
     } else {
         let wanted = "a client id, None, Reject or Later";
-        return Err(no_answer("authenticate", wanted, &result));
+        return Err(no_answer(Hook::Authenticate, wanted, &result));
     };
     Ok(Some(Answer::Admission(admission)))
 }
@@ -112,8 +113,11 @@ fn is<T: pyo3::PyTypeInfo>(object: &Bound<'_, PyAny>) -> bool {
     object.is(object.py().get_type::<T>()) || object.is_instance_of::<T>()
 }
 
-fn no_answer(hook: &str, wanted: &str, result: &Bound<'_, PyAny>) -> PyErr {
-    let class = result.get_type();
+fn no_answer(hook: Hook, wanted: &str, result: &Bound<'_, PyAny>) -> PyErr {
+    if let Err(error) = check_has_run(hook, result) {
+        return error;
+    }
+    let (hook, class) = (hook.name(), result.get_type());
     PyTypeError::new_err(format!("{hook} returns {wanted}, not {class}"))
 }
 

@@ -1,20 +1,21 @@
 //! `fastsock.Bridge`: hooks on one dispatcher thread.
 
-use fastsock::events::Uplinks;
+use std::sync::OnceLock;
+
 use parking_lot::Mutex;
 use pyo3::{
-    PyTraverseError, PyVisit, intern,
+    PyTraverseError, PyVisit,
+    exceptions::PyRuntimeError,
+    intern,
     prelude::*,
-    types::{PyDict, PyType},
+    types::{PyDict, PyTuple, PyType},
 };
 
 use crate::{
     core::Core,
     dispatcher,
-    error::bad_argument,
-    hooks::HookSet,
+    hooks::{Hook, HookSet, not_made},
     objects::{Client, DeadLetter, Leftover, Ticket},
-    run::Wants,
     settings::Settings,
 };
 
@@ -41,31 +42,42 @@ use crate::{
 ///         bridge.wait()
 #[pyclass(frozen, subclass, weakref, module = "fastsock")]
 pub struct Bridge {
-    core: Core,
+    made: OnceLock<Core>,
     hooks: Mutex<HookSet>,
 }
 
 #[pymethods]
 impl Bridge {
+    /// Takes anything: a subclass may have an `__init__` with arguments of its own.
     #[new]
+    #[pyo3(signature = (*_args, **_keywords), text_signature = "(*, config=None, environ=None, authenticate=None, \
+        on_connect=None, on_uplink=None, on_uplinks=None, on_disconnect=None, on_uplink_lost=None, on_state=None, \
+        on_error=None, **settings)")]
+    fn new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            made: OnceLock::new(),
+            hooks: Mutex::default(),
+        }
+    }
+
     #[pyo3(signature = (*, config=None, environ=None, authenticate=None, on_connect=None, on_uplink=None, on_uplinks=None,
         on_disconnect=None, on_uplink_lost=None, on_state=None, on_error=None, **settings))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
-    fn new(
-        py: Python<'_>,
+    fn __init__(
+        slf: &Bound<'_, Self>,
         config: Option<&Bound<'_, PyAny>>,
         environ: Option<&Bound<'_, PyAny>>,
-        authenticate: Option<Py<PyAny>>,
-        on_connect: Option<Py<PyAny>>,
-        on_uplink: Option<Py<PyAny>>,
-        on_uplinks: Option<Py<PyAny>>,
-        on_disconnect: Option<Py<PyAny>>,
-        on_uplink_lost: Option<Py<PyAny>>,
-        on_state: Option<Py<PyAny>>,
-        on_error: Option<Py<PyAny>>,
+        authenticate: Option<Bound<'_, PyAny>>,
+        on_connect: Option<Bound<'_, PyAny>>,
+        on_uplink: Option<Bound<'_, PyAny>>,
+        on_uplinks: Option<Bound<'_, PyAny>>,
+        on_disconnect: Option<Bound<'_, PyAny>>,
+        on_uplink_lost: Option<Bound<'_, PyAny>>,
+        on_state: Option<Bound<'_, PyAny>>,
+        on_error: Option<Bound<'_, PyAny>>,
         settings: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
-        let hooks = HookSet {
+    ) -> PyResult<()> {
+        let given = [
             authenticate,
             on_connect,
             on_uplink,
@@ -74,26 +86,27 @@ impl Bridge {
             on_uplink_lost,
             on_state,
             on_error,
-        };
-        hooks.check(py)?;
-        let uplinks = match (&hooks.on_uplink, &hooks.on_uplinks) {
-            (Some(_), Some(_)) => {
-                return Err(bad_argument("on_uplink and on_uplinks exclude each other"));
+        ];
+        let (class, base) = (slf.get_type(), slf.py().get_type::<Self>());
+        let mut hooks = HookSet::default();
+        for (hook, given) in Hook::ALL.into_iter().zip(given) {
+            // A subclass may have it as a method.
+            let is_method = !class.getattr(hook.name())?.is(&base.getattr(hook.name())?);
+            let function = match given {
+                None if is_method => Some(slf.getattr(hook.name())?),
+                given => given,
+            };
+            if let Some(function) = function {
+                hooks.set(hook, &function)?;
             }
-            (Some(_), None) => Uplinks::Decide,
-            (None, Some(_)) => Uplinks::Take,
-            (None, None) => Uplinks::Off,
-        };
-        let wants = Wants {
-            authenticate: hooks.authenticate.is_some(),
-            uplinks,
-            notices: hooks.has_notices(),
-            is_for_loop: false,
-        };
-        Ok(Self {
-            core: Core::new(Settings::gather(config, environ, settings)?, wants),
-            hooks: Mutex::new(hooks),
-        })
+        }
+        let core = Core::new(Settings::gather(config, environ, settings)?);
+        let this = slf.get();
+        this.made
+            .set(core)
+            .map_err(|_| PyRuntimeError::new_err("the bridge was made already"))?;
+        *this.hooks.lock() = hooks;
+        Ok(())
     }
 
     /// A bridge with the settings of the environment (WEBSOCKET_PORT, REMOTE_URL, ...); keywords win.
@@ -116,11 +129,52 @@ impl Bridge {
         class.call((), Some(&all))
     }
 
+    /// Decorator, before the start: the function decides who may connect.
+    fn authenticate<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Authenticate, function)
+    }
+
+    /// Decorator, before the start: the function is told of a device that can be sent to.
+    fn on_connect<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Connect, function)
+    }
+
+    /// Decorator, before the start: the function is told of a message, of which it decides.
+    fn on_uplink<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Uplink, function)
+    }
+
+    /// Decorator, before the start: the function is told of lists of messages, which it takes.
+    fn on_uplinks<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Uplinks, function)
+    }
+
+    /// Decorator, before the start: the function is told of the end of a session.
+    fn on_disconnect<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Disconnect, function)
+    }
+
+    /// Decorator, before the start: the function is told of an uplink that was given up.
+    fn on_uplink_lost<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::UplinkLost, function)
+    }
+
+    /// Decorator, before the start: the function is told of what the bridge is doing.
+    fn on_state<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::State, function)
+    }
+
+    /// Decorator, before the start: the function is told of what a hook raised.
+    fn on_error<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::Error, function)
+    }
+
     /// Binds the ports and starts; devices can connect when it returns. Starting a running bridge does nothing.
     ///
     /// Raises ConfigError for files that cannot be read, BindError for a port that is taken.
     fn start<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
-        if let Some(run) = slf.get().core.start(slf.py())? {
+        let wants = slf.get().hooks.lock().wants();
+        if let Some(run) = slf.get().core()?.start(slf.py(), wants)? {
             dispatcher::start(slf, run)?;
         }
         Ok(slf.clone())
@@ -132,21 +186,21 @@ impl Bridge {
     /// elsewhere sees the end. Stopping a stopped bridge does nothing.
     #[pyo3(signature = (timeout=None))]
     fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
-        self.core.stop(py, timeout)
+        self.core()?.stop(py, timeout)
     }
 
     /// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads, with the interpreter let go.
     ///
     /// Raises ConfigError, naming the setting and the file, when one cannot be used; what was read before stays then.
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
-        self.core.reload(py)
+        self.core()?.reload(py)
     }
 
     /// Waits until the bridge has stopped, at most timeout seconds; False when that time is over. Ctrl-C raises
     /// KeyboardInterrupt here, and the bridge goes on: leaving the with block stops it.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        self.core.wait(py, timeout)
+        self.core()?.wait(py, timeout)
     }
 
     /// Queues a message for a device: str is TEXT, bytes-like BINARY. Says where it went: "here", "elsewhere" (another
@@ -154,30 +208,30 @@ impl Bridge {
     ///
     /// Raises TooLargeError over 16 MiB, OutboxFullError, BrokerError when Redis has to be asked and cannot, StoppedError.
     /// Blocks only while Redis is asked, at most some 2 seconds, with the interpreter let go.
-    #[pyo3(signature = (client_id, payload, /))]
+    #[pyo3(signature = (client_id, payload))]
     fn send(
         &self,
         py: Python<'_>,
         client_id: &str,
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<&'static str> {
-        self.core.send(py, client_id, payload)
+        self.core()?.send(py, client_id, payload)
     }
 
     /// Closes the session of a device that is here; False when it is not. Without code and reason: 4510 "kicked".
-    #[pyo3(signature = (client_id, /, code=None, reason=None))]
+    #[pyo3(signature = (client_id, code=None, reason=None))]
     fn disconnect(
         &self,
         client_id: &str,
         code: Option<u16>,
         reason: Option<&str>,
     ) -> PyResult<bool> {
-        self.core.disconnect(client_id, code, reason)
+        self.core()?.disconnect(client_id, code, reason)
     }
 
     /// Everyone who is connected here, in no order.
     fn clients(&self) -> PyResult<Vec<Client>> {
-        self.core.clients()
+        self.core()?.clients()
     }
 
     /// Dead letters: uplinks that a durable spool keeps although the backend or time gave them up. In the order in which they
@@ -192,70 +246,70 @@ impl Bridge {
         after: Option<&str>,
         limit: i64,
     ) -> PyResult<Vec<DeadLetter>> {
-        self.core.dead_letters(py, after, limit)
+        self.core()?.dead_letters(py, after, limit)
     }
 
     /// The dead letter with this id; None when there is none. Raises as dead_letters().
-    #[pyo3(signature = (id, /))]
+    #[pyo3(signature = (id))]
     fn dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<Option<DeadLetter>> {
-        self.core.dead_letter(py, id)
+        self.core()?.dead_letter(py, id)
     }
 
     /// Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. True once the spool
     /// has it as an uplink; False when there is no such letter. Raises as dead_letters(), and StoppedError.
-    #[pyo3(signature = (id, /))]
+    #[pyo3(signature = (id))]
     fn replay_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        self.core.replay_dead_letter(py, id)
+        self.core()?.replay_dead_letter(py, id)
     }
 
     /// Drops a dead letter for good; False when there is no such letter. Raises as dead_letters().
-    #[pyo3(signature = (id, /))]
+    #[pyo3(signature = (id))]
     fn drop_dead_letter(&self, py: Python<'_>, id: &str) -> PyResult<bool> {
-        self.core.drop_dead_letter(py, id)
+        self.core()?.drop_dead_letter(py, id)
     }
 
     /// The books: {"uplink": ..., "downlink": ..., "sessions": ..., "counters": ..., "python": ...}.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.core.stats(py)
+        self.core()?.stats(py)
     }
 
     /// Answers a hook that returned Later, with what it could have returned or raised. From any thread.
     ///
     /// Raises TicketError when it was answered already or its time (hook_timeout) is over.
-    #[pyo3(signature = (ticket, answer, /))]
+    #[pyo3(signature = (ticket, answer))]
     fn resolve(&self, ticket: &Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.core.resolve(*ticket, answer)
+        self.core()?.resolve(*ticket, answer)
     }
 
     /// The value of a setting as text; secrets are shown as ***. KeyError when there is no such setting.
-    #[pyo3(signature = (name, /))]
+    #[pyo3(signature = (name))]
     fn setting(&self, name: String) -> PyResult<String> {
-        let value = self.core.setting(&name);
+        let value = self.core()?.setting(&name);
         value.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(name))
     }
 
     /// What the bridge is doing: "running", "degraded", "stopping", "stopped".
     #[getter]
     fn state(&self) -> PyResult<&'static str> {
-        self.core.state()
+        self.core()?.state()
     }
 
     /// Where devices connect: (host, port).
     #[getter]
     fn local_addr(&self) -> PyResult<(String, u16)> {
-        self.core.local_addr()
+        self.core()?.local_addr()
     }
 
     /// The port devices connect to.
     #[getter]
     fn port(&self) -> PyResult<u16> {
-        Ok(self.core.local_addr()?.1)
+        Ok(self.core()?.local_addr()?.1)
     }
 
     /// Where the admin listener is: (host, port), or None.
     #[getter]
     fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
-        self.core.admin_addr()
+        self.core()?.admin_addr()
     }
 
     fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
@@ -264,15 +318,11 @@ impl Bridge {
 
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.core.stop(py, None).map(drop)
+        self.core()?.stop(py, None).map(drop)
     }
 
     fn __repr__(&self) -> String {
-        match (self.core.state(), self.core.local_addr()) {
-            (Ok(state @ "stopped"), _) => format!("<fastsock.Bridge {state}>"),
-            (Ok(state), Ok((host, port))) => format!("<fastsock.Bridge {state} on {host}:{port}>"),
-            _ => "<fastsock.Bridge of another process>".into(),
-        }
+        self.shown()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -284,12 +334,51 @@ impl Bridge {
 
     fn __clear__(&self) {
         let hooks = std::mem::take(&mut *self.hooks.lock());
-        self.core.clear();
+        self.let_go();
         drop(hooks);
     }
 }
 
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
 impl Bridge {
+    fn core(&self) -> PyResult<&Core> {
+        self.made.get().ok_or_else(not_made)
+    }
+
+    fn decorate<'py>(
+        &self,
+        hook: Hook,
+        function: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.core()?.is_live() {
+            let text = format!("{}: the bridge runs; give its hooks before", hook.name());
+            return Err(PyRuntimeError::new_err(text));
+        }
+        self.hooks.lock().set(hook, &function)?;
+        Ok(function)
+    }
+
+    fn let_go(&self) {
+        if let Some(core) = self.made.get() {
+            Python::attach(|py| core.let_go(py, &self.shown()));
+        }
+    }
+
+    fn shown(&self) -> String {
+        let state = self.core().and_then(Core::state);
+        match (state, self.core().and_then(Core::local_addr)) {
+            (Ok(state @ "stopped"), _) => format!("<fastsock.Bridge {state}>"),
+            (Ok(state), Ok((host, port))) => format!("<fastsock.Bridge {state} on {host}:{port}>"),
+            _ if self.made.get().is_none() => "<fastsock.Bridge, not made>".into(),
+            _ => "<fastsock.Bridge of another process>".into(),
+        }
+    }
+
     /// The hooks, for as long as a batch takes.
     pub(crate) fn hooks(&self, py: Python<'_>) -> HookSet {
         self.hooks.lock().clone_ref(py)

@@ -1,6 +1,7 @@
 //! What both kinds of bridge are made of: settings, at most one run at a time, and the verbs.
 
 use std::{
+    ffi::CString,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,7 +12,7 @@ use std::{
 use fastsock::{Answer, CloseReason, Sent};
 use parking_lot::Mutex;
 use pyo3::{
-    exceptions::{PyBaseException, PyRuntimeError},
+    exceptions::{PyBaseException, PyResourceWarning, PyRuntimeError},
     intern,
     prelude::*,
     types::PyDict,
@@ -22,28 +23,26 @@ use crate::{
     answer::{client_id, payload},
     error::{bad_argument, exception, forked, not_running, raised},
     objects::{Client, DeadLetter, Leftover, Ticket, host_port},
-    run::{Hold, Run, SLACK, STOP_TIME, Wants},
+    run::{Hold, Run, STOP_TIME, Wants},
     settings::Settings,
 };
 
 /// A bridge that can be started, stopped, and started again.
 pub(crate) struct Core {
     settings: Settings,
-    wants: Wants,
     hold: Mutex<Option<Hold>>,
 }
 
 impl Core {
-    pub(crate) fn new(settings: Settings, wants: Wants) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self {
             settings,
-            wants,
             hold: Mutex::new(None),
         }
     }
 
     /// Starts it, unless it runs already; then `None`.
-    pub(crate) fn start(&self, py: Python<'_>) -> PyResult<Option<Arc<Run>>> {
+    pub(crate) fn start(&self, py: Python<'_>, wants: Wants) -> PyResult<Option<Arc<Run>>> {
         if let Some(run) = self.latest()? {
             match run.leftover() {
                 None if run.is_stopping() => {
@@ -53,7 +52,7 @@ impl Core {
                 Some(_) => {}
             }
         }
-        let run = Run::start(py, &self.settings, self.wants)?;
+        let run = Run::start(py, &self.settings, wants)?;
         let before = self.hold.lock().replace(Hold::new(Arc::clone(&run)));
         drop(before); // not under the lock
         Ok(Some(run))
@@ -73,6 +72,17 @@ impl Core {
         }
     }
 
+    /// Whether it runs in this process and nobody has begun to stop it.
+    pub(crate) fn is_live(&self) -> bool {
+        let run = self.latest().ok().flatten();
+        run.is_some_and(|run| !run.is_stopping())
+    }
+
+    /// How long a decision may take.
+    pub(crate) fn hook_timeout(&self) -> Duration {
+        self.settings.config.hook_timeout
+    }
+
     /// Stops it and waits, except in a hook.
     pub(crate) fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
         let Some(run) = self.latest()? else {
@@ -81,7 +91,7 @@ impl Core {
         let deadline = timeout.map_or(Ok(STOP_TIME), seconds)?;
         run.begin_stop(deadline)?;
         if !run.is_dispatcher() {
-            let has_ended = run.wait_ended(py, deadline.checked_add(SLACK));
+            let has_ended = run.wait_stopped(py, deadline);
             run.shut(); // whatever happened: after this call no further hook begins
             has_ended?;
         }
@@ -139,7 +149,13 @@ impl Core {
                     let text = format!("a close code is 1000 or from 3000 to 4999, not {code}");
                     return Err(bad_argument(text));
                 }
-                CloseReason::Custom(code, reason.unwrap_or("").into())
+                let reason = reason.unwrap_or("");
+                if reason.len() > REASON_BYTES {
+                    let (most, has) = (REASON_BYTES, reason.len());
+                    let text = format!("a reason has at most {most} bytes; this has {has}");
+                    return Err(bad_argument(text));
+                }
+                CloseReason::Custom(code, reason.into())
             }
         };
         Ok(self.run()?.handle.disconnect(&client_id(id)?, reason))
@@ -205,7 +221,8 @@ impl Core {
         own.set_item("attaches", load(&counts.attaches))?;
         own.set_item("hook_errors", load(&counts.hook_errors))?;
         own.set_item("uplinks_failed", load(&counts.uplinks_failed))?;
-        own.set_item("notices_dropped", run.queue.dropped())?;
+        let dropped = run.queue.dropped() + load(&counts.notices_dropped);
+        own.set_item("notices_dropped", dropped)?;
         own.set_item("log_dropped", run.log.dropped())?;
         own.set_item(
             "waiting",
@@ -256,10 +273,17 @@ impl Core {
         }
     }
 
-    /// Lets go of the run. In a forked child that leaves everything alone.
-    pub(crate) fn clear(&self) {
+    /// Lets go of the run. In a forked child that leaves everything alone. A bridge that nobody has stopped is warned of.
+    pub(crate) fn let_go(&self, py: Python<'_>, shown: &str) {
+        let is_live = self.is_live();
         let hold = self.hold.lock().take();
         drop(hold);
+        if is_live
+            && let Ok(text) = CString::new(format!("unclosed {shown}"))
+            && let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &text, 1)
+        {
+            error.write_unraisable(py, None); // warnings are errors here
+        }
     }
 }
 
@@ -280,12 +304,20 @@ fn letter_id(id: &str) -> PyResult<Uuid> {
 
 /// A time from Python.
 pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds.min(MAX_SECONDS))
+    // Rust's `min` would make a number of what is none.
+    let bounded = if seconds > MAX_SECONDS {
+        MAX_SECONDS
+    } else {
+        seconds
+    };
+    Duration::try_from_secs_f64(bounded)
         .map_err(|_| bad_argument(format!("a timeout is 0 or more seconds, not {seconds}")))
 }
 
 /// How many dead letters one call may give.
 const LETTERS_MAX: usize = 1000;
 const KICKED: u16 = 4510;
+/// What fits into a close frame beside the code.
+const REASON_BYTES: usize = 123;
 /// More than a century; beyond, adding it to a clock could overflow.
 const MAX_SECONDS: f64 = 4e9;

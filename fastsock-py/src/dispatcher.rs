@@ -19,7 +19,7 @@ use crate::{
     answer::Question,
     bridge::Bridge,
     error::report,
-    hooks::HookSet,
+    hooks::{Hook, HookSet, check_has_run},
     objects::{Client, ConnectRequest, Uplink},
     run::{Busy, Run},
     signals::Blocked,
@@ -149,7 +149,7 @@ impl<'py> Dispatcher<'_, 'py> {
                 ticket: Some(ticket),
                 uplink,
             } => {
-                let Some(hook) = &hooks.on_uplink else {
+                let Some(hook) = hooks.get(Hook::Uplink) else {
                     return self.answer(ticket, Answer::Failed);
                 };
                 let result = Bound::new(py, Uplink::new(uplink, Some(ticket)))
@@ -157,7 +157,7 @@ impl<'py> Dispatcher<'_, 'py> {
                 self.decide(hooks, Question::OnUplink, hook, ticket, result);
             }
             Event::Authenticate { ticket, request } => {
-                let Some(hook) = &hooks.authenticate else {
+                let Some(hook) = hooks.get(Hook::Authenticate) else {
                     return self.answer(ticket, Answer::Failed);
                 };
                 let result = Bound::new(py, ConnectRequest::new(*request, ticket))
@@ -165,22 +165,20 @@ impl<'py> Dispatcher<'_, 'py> {
                 self.decide(hooks, Question::Authenticate, hook, ticket, result);
             }
             Event::Connect(client) => {
-                self.tell(hooks, "on_connect", &hooks.on_connect, |hook| {
-                    hook.call1((Client(client),))
-                });
+                self.tell(hooks, Hook::Connect, |hook| hook.call1((Client(client),)));
             }
             Event::Disconnect { client, reason } => {
-                self.tell(hooks, "on_disconnect", &hooks.on_disconnect, |hook| {
+                self.tell(hooks, Hook::Disconnect, |hook| {
                     hook.call1((Client(client), words::close_reason(py, &reason)?))
                 });
             }
             Event::UplinkLost { uplink, reason } => {
-                self.tell(hooks, "on_uplink_lost", &hooks.on_uplink_lost, |hook| {
+                self.tell(hooks, Hook::UplinkLost, |hook| {
                     hook.call1((Uplink::new(uplink, None), reason.as_str()))
                 });
             }
             Event::State(state) => {
-                self.tell(hooks, "on_state", &hooks.on_state, |hook| {
+                self.tell(hooks, Hook::State, |hook| {
                     hook.call1((words::state(py, &state)?,))
                 });
             }
@@ -198,28 +196,29 @@ impl<'py> Dispatcher<'_, 'py> {
             .drain(..)
             .map(|uplink| Bound::new(self.py, Uplink::new(uplink, None)))
             .collect();
-        let mut has_failed = true;
-        self.tell(hooks, "on_uplinks", &hooks.on_uplinks, |hook| {
-            let result = hook.call1((PyList::new(self.py, objects?)?,));
-            has_failed = result.is_err();
-            result
+        let is_done = self.tell(hooks, Hook::Uplinks, |hook| {
+            hook.call1((PyList::new(self.py, objects?)?,))
         });
-        if has_failed {
+        if !is_done {
             self.run.counts.uplinks_failed.fetch_add(count, Relaxed);
         }
     }
 
+    /// Returns whether the hook has done it.
     fn tell(
         &self,
         hooks: &HookSet,
-        name: &'static str,
-        hook: &Option<Py<PyAny>>,
+        hook: Hook,
         call: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
-    ) {
-        let Some(hook) = hook else { return };
-        if let Err(error) = call(hook.bind(self.py)) {
-            self.report(hooks, error, name, hook);
-        }
+    ) -> bool {
+        let Some(function) = hooks.get(hook) else {
+            return true;
+        };
+        let result = call(function.bind(self.py));
+        let result = result.and_then(|result| check_has_run(hook, &result));
+        result
+            .map_err(|error| self.report(hooks, error, hook.name(), function))
+            .is_ok()
     }
 
     fn decide(
@@ -265,7 +264,7 @@ impl<'py> Dispatcher<'_, 'py> {
 
     fn report(&self, hooks: &HookSet, error: PyErr, name: &'static str, hook: &Py<PyAny>) {
         self.run.counts.hook_errors.fetch_add(1, Relaxed);
-        let on_error = hooks.on_error.as_ref().map(|hook| hook.bind(self.py));
+        let on_error = hooks.get(Hook::Error).map(|hook| hook.bind(self.py));
         report(self.py, error, name, Some(hook.bind(self.py)), on_error);
     }
 }

@@ -1,76 +1,186 @@
 //! The hooks of a `Bridge`: Python callables by name.
 
-use pyo3::{PyTraverseError, PyVisit, exceptions::PyTypeError, prelude::*};
+use fastsock::events::Uplinks;
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::{PyRuntimeError, PyTypeError},
+    intern,
+    prelude::*,
+};
+
+use crate::{error::bad_argument, run::Wants};
+
+/// Which hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Authenticate,
+    Connect,
+    Uplink,
+    Uplinks,
+    Disconnect,
+    UplinkLost,
+    State,
+    Error,
+}
+
+impl Hook {
+    /// Each of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Authenticate,
+        Self::Connect,
+        Self::Uplink,
+        Self::Uplinks,
+        Self::Disconnect,
+        Self::UplinkLost,
+        Self::State,
+        Self::Error,
+    ];
+
+    /// Its name in Python.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Authenticate => "authenticate",
+            Self::Connect => "on_connect",
+            Self::Uplink => "on_uplink",
+            Self::Uplinks => "on_uplinks",
+            Self::Disconnect => "on_disconnect",
+            Self::UplinkLost => "on_uplink_lost",
+            Self::State => "on_state",
+            Self::Error => "on_error",
+        }
+    }
+}
 
 /// Each hook that was given.
 #[derive(Default)]
-pub(crate) struct HookSet {
-    pub(crate) authenticate: Option<Py<PyAny>>,
-    pub(crate) on_connect: Option<Py<PyAny>>,
-    pub(crate) on_uplink: Option<Py<PyAny>>,
-    pub(crate) on_uplinks: Option<Py<PyAny>>,
-    pub(crate) on_disconnect: Option<Py<PyAny>>,
-    pub(crate) on_uplink_lost: Option<Py<PyAny>>,
-    pub(crate) on_state: Option<Py<PyAny>>,
-    pub(crate) on_error: Option<Py<PyAny>>,
-}
+pub(crate) struct HookSet([Option<Py<PyAny>>; 8]);
 
 impl HookSet {
-    fn all(&self) -> [(&'static str, &Option<Py<PyAny>>); 8] {
-        [
-            ("authenticate", &self.authenticate),
-            ("on_connect", &self.on_connect),
-            ("on_uplink", &self.on_uplink),
-            ("on_uplinks", &self.on_uplinks),
-            ("on_disconnect", &self.on_disconnect),
-            ("on_uplink_lost", &self.on_uplink_lost),
-            ("on_state", &self.on_state),
-            ("on_error", &self.on_error),
-        ]
+    /// A hook, if it was given.
+    pub(crate) fn get(&self, hook: Hook) -> Option<&Py<PyAny>> {
+        self.0[hook as usize].as_ref()
     }
 
+    /// Takes a hook.
+    ///
     /// # Errors
-    /// A `TypeError` for a hook that cannot be called.
-    pub(crate) fn check(&self, py: Python<'_>) -> PyResult<()> {
-        for (name, hook) in self.all() {
-            if let Some(hook) = hook
-                && !hook.bind(py).is_callable()
-            {
-                return Err(PyTypeError::new_err(format!("{name} is not callable")));
-            }
+    /// A `TypeError` for what cannot be called on a thread, an `ArgumentError` when it is there already or another one takes
+    /// the uplinks.
+    pub(crate) fn set(&mut self, hook: Hook, function: &Bound<'_, PyAny>) -> PyResult<()> {
+        let name = hook.name();
+        if !function.is_callable() {
+            return Err(PyTypeError::new_err(format!("{name} is not callable")));
         }
+        if let Some(kind) = what_runs_nothing(function)? {
+            let text = match kind {
+                Kind::Coroutine => format!(
+                    "{name} is a coroutine function, and Bridge calls its hooks on a thread; use AsyncBridge"
+                ),
+                Kind::Generator => {
+                    format!("{name} is a generator function: calling it runs nothing of it")
+                }
+            };
+            return Err(PyTypeError::new_err(text));
+        }
+        if self.get(hook).is_some() {
+            return Err(bad_argument(format!("there is an {name} already")));
+        }
+        let has = |other| self.get(other).is_some();
+        if hook == Hook::Uplink && has(Hook::Uplinks) || hook == Hook::Uplinks && has(Hook::Uplink)
+        {
+            return Err(bad_argument("on_uplink and on_uplinks exclude each other"));
+        }
+        self.0[hook as usize] = Some(function.clone().unbind());
         Ok(())
     }
 
-    /// Whether any of them is told something.
-    pub(crate) fn has_notices(&self) -> bool {
+    /// What a run with them has to ask and tell.
+    pub(crate) fn wants(&self) -> Wants {
+        let has = |hook| self.get(hook).is_some();
         let notices = [
-            &self.on_connect,
-            &self.on_disconnect,
-            &self.on_uplink_lost,
-            &self.on_state,
+            Hook::Connect,
+            Hook::Disconnect,
+            Hook::UplinkLost,
+            Hook::State,
         ];
-        notices.into_iter().any(Option::is_some)
+        Wants {
+            authenticate: has(Hook::Authenticate),
+            uplinks: match (has(Hook::Uplink), has(Hook::Uplinks)) {
+                (true, _) => Uplinks::Decide,
+                (_, true) => Uplinks::Take,
+                _ => Uplinks::Off,
+            },
+            notices: notices.into_iter().any(has),
+            is_for_loop: false,
+        }
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        let clone = |hook: &Option<Py<PyAny>>| hook.as_ref().map(|hook| hook.clone_ref(py));
-        Self {
-            authenticate: clone(&self.authenticate),
-            on_connect: clone(&self.on_connect),
-            on_uplink: clone(&self.on_uplink),
-            on_uplinks: clone(&self.on_uplinks),
-            on_disconnect: clone(&self.on_disconnect),
-            on_uplink_lost: clone(&self.on_uplink_lost),
-            on_state: clone(&self.on_state),
-            on_error: clone(&self.on_error),
-        }
+        Self(
+            self.0
+                .each_ref()
+                .map(|hook| hook.as_ref().map(|hook| hook.clone_ref(py))),
+        )
     }
 
     /// For the garbage collector: hooks often hold the bridge.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.all()
-            .into_iter()
-            .try_for_each(|(_, hook)| visit.call(hook))
+        self.0.iter().try_for_each(|hook| visit.call(hook))
     }
+}
+
+/// What a call makes of a function instead of running it.
+enum Kind {
+    Coroutine,
+    Generator,
+}
+
+fn what_runs_nothing(function: &Bound<'_, PyAny>) -> PyResult<Option<Kind>> {
+    let py = function.py();
+    let inspect = py.import(intern!(py, "inspect"))?;
+    let called = function.getattr(intern!(py, "__call__"))?;
+    for (test, kind) in [
+        ("iscoroutinefunction", Kind::Coroutine),
+        ("isasyncgenfunction", Kind::Generator),
+        ("isgeneratorfunction", Kind::Generator),
+    ] {
+        let test = inspect.getattr(test)?;
+        if test.call1((function,))?.is_truthy()? || test.call1((&called,))?.is_truthy()? {
+            return Ok(Some(kind));
+        }
+    }
+    Ok(None)
+}
+
+/// What is wrong with the result of a hook that should have done its work by now.
+///
+/// # Errors
+/// A `TypeError` for a coroutine or a generator, which nobody will ever run.
+pub(crate) fn check_has_run(hook: Hook, result: &Bound<'_, PyAny>) -> PyResult<()> {
+    if result.is_none() {
+        return Ok(());
+    }
+    let py = result.py();
+    let inspect = py.import(intern!(py, "inspect"))?;
+    for (test, what) in [
+        ("iscoroutine", "a coroutine"),
+        ("isasyncgen", "a generator"),
+        ("isgenerator", "a generator"),
+    ] {
+        if inspect.call_method1(test, (result,))?.is_truthy()? {
+            if what == "a coroutine" {
+                result.call_method0(intern!(py, "close"))?; // or Python complains that it was never awaited
+            }
+            let name = hook.name();
+            return Err(PyTypeError::new_err(format!(
+                "{name} returned {what}, of which nothing has run"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A call on a bridge of a subclass that forgot its base.
+pub(crate) fn not_made() -> PyErr {
+    PyRuntimeError::new_err("the __init__() of the bridge was not called")
 }

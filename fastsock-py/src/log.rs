@@ -37,8 +37,48 @@ pub(crate) struct Log {
     root: AtomicU8,
     records: Mutex<VecDeque<Record>>,
     dropped: AtomicU64,
+    payloads: Payloads,
     /// Whose descriptor wakes the drainer.
     queue: Arc<EventQueue>,
+}
+
+/// What becomes of the payloads in the log. They are never in its text, only in the fields of a record.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Payloads {
+    /// Cut.
+    #[default]
+    Capped,
+    Full,
+    None,
+}
+
+impl Payloads {
+    /// The gateway's words for them; empty means the default.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "capped" => Some(Self::Capped),
+            "full" => Some(Self::Full),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+
+    /// What may be shown of one.
+    fn of(self, mut data: String) -> Option<String> {
+        match self {
+            Self::Full => Some(data),
+            Self::None => None,
+            Self::Capped => {
+                if data.len() > PAYLOAD_BYTES {
+                    let is_boundary = |end: &usize| data.is_char_boundary(*end);
+                    let end = (0..=PAYLOAD_BYTES).rev().find(is_boundary);
+                    data.truncate(end.unwrap_or(0));
+                    data.push('…');
+                }
+                Some(data)
+            }
+        }
+    }
 }
 
 /// One logger of Python and its level, as last looked up.
@@ -59,12 +99,17 @@ struct Record {
 
 impl Log {
     /// A log that wakes the drainer of this queue.
-    pub(crate) fn new(py: Python<'_>, queue: Arc<EventQueue>) -> PyResult<Arc<Self>> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        queue: Arc<EventQueue>,
+        payloads: Payloads,
+    ) -> PyResult<Arc<Self>> {
         Ok(Arc::new(Self {
             loggers: RwLock::default(),
             root: AtomicU8::new(level_of(py, ROOT)?),
             records: Mutex::default(),
             dropped: AtomicU64::new(0),
+            payloads,
             queue,
         }))
     }
@@ -90,7 +135,7 @@ impl Log {
             .getattr(intern!(py, "getLogger"))?;
         let count = records.len();
         for record in records {
-            if let Err(error) = record.deliver(py, &get_logger) {
+            if let Err(error) = record.deliver(py, &get_logger, self.payloads) {
                 error.write_unraisable(py, None); // as `logging` itself does: the log never breaks what it tells of
             }
         }
@@ -142,7 +187,13 @@ impl Log {
 }
 
 impl Record {
-    fn deliver(self, py: Python<'_>, get_logger: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// The text is the sentence and a place for each field, the same for each record of its kind; payloads have none.
+    fn deliver(
+        self,
+        py: Python<'_>,
+        get_logger: &Bound<'_, PyAny>,
+        payloads: Payloads,
+    ) -> PyResult<()> {
         let logger = get_logger.call1((&self.logger.name,))?;
         let level = number(self.level);
         if !logger
@@ -152,11 +203,25 @@ impl Record {
             return Ok(()); // switched off since
         }
         let fields = PyDict::new(py);
-        let mut message = self.text.message;
-        for (name, value) in &self.text.fields {
-            let _ = write!(message, " {name}={value}");
+        let mut places = String::new();
+        for (name, value) in self.text.fields {
+            if name == PAYLOAD {
+                if let Some(data) = payloads.of(value) {
+                    fields.set_item(name, data)?;
+                }
+                continue;
+            }
+            let _ = write!(places, " {name}=%({name})s");
             fields.set_item(name, value)?;
         }
+        // Without arguments `logging` takes the text as it is.
+        let (text, args) = match fields.is_empty() {
+            true => (self.text.message, PyTuple::empty(py)),
+            false => (
+                self.text.message.replace('%', "%%") + &places,
+                PyTuple::new(py, [&fields])?,
+            ),
+        };
         let record = logger.call_method1(
             intern!(py, "makeRecord"),
             (
@@ -164,8 +229,8 @@ impl Record {
                 level,
                 self.file,
                 self.line,
-                message,
-                PyTuple::empty(py),
+                text,
+                args,
                 py.None(),
             ),
         )?;
@@ -312,5 +377,9 @@ const FILTERS: [LevelFilter; 6] = [
     LevelFilter::DEBUG,
     LevelFilter::TRACE,
 ];
+/// The field that holds a payload.
+const PAYLOAD: &str = "data";
+/// As many bytes of it as the gateway's log shows.
+const PAYLOAD_BYTES: usize = 1024;
 /// Records that wait at most.
 const CAPACITY: usize = 4096;

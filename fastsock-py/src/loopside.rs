@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     os::fd::AsRawFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use fastsock::events::{Event, Uplinks};
@@ -17,9 +20,9 @@ use pyo3::{
 use crate::{
     answer::{Question, client_id, payload},
     core::{Core, name, seconds},
-    error::{bad_argument, raised, report},
+    error::{bad_argument, raised},
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
-    run::{STOP_TIME, Wants},
+    run::{Counts, SLACK, STOP_TIME, Wants},
     settings::Settings,
     words,
 };
@@ -31,6 +34,8 @@ type Answered = (u64, fastsock::Result<fastsock::Sent>);
 #[pyclass(frozen, weakref, module = "fastsock._fastsock")]
 pub struct LoopBridge {
     core: Core,
+    /// What becomes of uplinks when no hook takes them.
+    uplinks: Uplinks,
     /// Sends that had to ask Redis, by the number that the loop gave them.
     sent: Arc<Mutex<VecDeque<Answered>>>,
 }
@@ -38,18 +43,15 @@ pub struct LoopBridge {
 #[pymethods]
 impl LoopBridge {
     #[new]
-    #[pyo3(signature = (*, config, environ, settings, authenticate, notices, uplinks))]
+    #[pyo3(signature = (*, config, environ, settings, uplinks))]
     fn new(
         config: Option<&Bound<'_, PyAny>>,
         environ: Option<&Bound<'_, PyAny>>,
         settings: &Bound<'_, PyDict>,
-        authenticate: bool,
-        notices: bool,
         uplinks: Option<&str>,
     ) -> PyResult<Self> {
         let settings = Settings::gather(config, environ, Some(settings))?;
         let uplinks = match uplinks {
-            Some("decide") => Uplinks::Decide,
             Some("forward") => Uplinks::Off,
             Some("take") => Uplinks::Take,
             None if settings.config.remote_url.is_none() => Uplinks::Take,
@@ -60,31 +62,80 @@ impl LoopBridge {
                 return Err(bad_argument(text));
             }
         };
-        let wants = Wants {
-            authenticate,
-            uplinks,
-            notices,
-            is_for_loop: true,
-        };
         Ok(Self {
-            core: Core::new(settings, wants),
+            core: Core::new(settings),
+            uplinks,
             sent: Arc::default(),
         })
     }
 
-    /// Starts; False when it runs already.
-    fn start(&self, py: Python<'_>) -> PyResult<bool> {
-        let run = self.core.start(py)?;
+    /// Starts with these hooks, of which only the names matter here; False when it runs already.
+    fn start(&self, py: Python<'_>, hooks: &Bound<'_, PyDict>) -> PyResult<bool> {
+        let has = |name: &str| hooks.contains(name);
+        let wants = Wants {
+            authenticate: has("authenticate")?,
+            uplinks: match has("on_uplink")? {
+                true => Uplinks::Decide,
+                false => self.uplinks,
+            },
+            notices: has("on_connect")?
+                || has("on_disconnect")?
+                || has("on_uplink_lost")?
+                || has("on_state")?,
+            is_for_loop: true,
+        };
+        let run = self.core.start(py, wants)?;
         Ok(run.is_some())
     }
 
-    /// Begins to stop; the events' descriptor becomes readable when it is over.
+    /// Begins to stop; the events' descriptor becomes readable when it is over. Returns how many seconds that may take.
     #[pyo3(signature = (timeout))]
-    fn begin_stop(&self, timeout: Option<f64>) -> PyResult<()> {
+    fn begin_stop(&self, timeout: Option<f64>) -> PyResult<f64> {
         let deadline = timeout.map_or(Ok(STOP_TIME), seconds)?;
-        self.core
-            .latest()?
-            .map_or(Ok(()), |run| run.begin_stop(deadline))
+        if let Some(run) = self.core.latest()? {
+            run.begin_stop(deadline)?;
+        }
+        Ok(deadline.as_secs_f64())
+    }
+
+    /// Whether it runs and nobody has begun to stop it. False in a forked child.
+    fn is_live(&self) -> bool {
+        self.core.is_live()
+    }
+
+    /// Stops in the background: its loop has gone, or its owner.
+    fn abandon(&self) -> PyResult<()> {
+        self.core.latest()?.map_or(Ok(()), |run| {
+            run.shut();
+            run.close_queues();
+            run.begin_stop(STOP_TIME)
+        })
+    }
+
+    /// Waits on a thread of the caller's until a stop that has begun is over.
+    fn wait_ended(&self, py: Python<'_>) -> PyResult<bool> {
+        self.core.wait(py, Some((STOP_TIME + SLACK).as_secs_f64()))
+    }
+
+    /// How long a decision may take, in seconds.
+    #[getter]
+    fn hook_timeout(&self) -> f64 {
+        self.core.hook_timeout().as_secs_f64()
+    }
+
+    /// Counts a notice that a busy hook is never told.
+    fn drop_notice(&self) -> PyResult<()> {
+        self.count(|counts| &counts.notices_dropped)
+    }
+
+    /// Counts a hook that failed.
+    fn count_hook_error(&self) -> PyResult<()> {
+        self.count(|counts| &counts.hook_errors)
+    }
+
+    /// Tells sys.unraisablehook of an exception.
+    fn unraisable(&self, py: Python<'_>, error: Bound<'_, PyAny>, hook: Option<&Bound<'_, PyAny>>) {
+        PyErr::from_value(error).write_unraisable(py, hook);
     }
 
     /// What was left, once it has stopped; None before.
@@ -184,22 +235,6 @@ impl LoopBridge {
         self.core.run()?.log.refresh(py)
     }
 
-    /// Counts and tells of an exception in a hook.
-    fn report(
-        &self,
-        py: Python<'_>,
-        name: &str,
-        error: Bound<'_, PyAny>,
-        hook: Option<&Bound<'_, PyAny>>,
-        on_error: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        if let Some(run) = self.core.latest()? {
-            run.counts.hook_errors.fetch_add(1, Relaxed);
-        }
-        report(py, PyErr::from_value(error), name, hook, on_error);
-        Ok(())
-    }
-
     /// Queues a message; where it went, or None when Redis is asked: then drain_side() gives it.
     fn send(
         &self,
@@ -284,6 +319,15 @@ impl LoopBridge {
     #[getter]
     fn admin_addr(&self) -> PyResult<Option<(String, u16)>> {
         self.core.admin_addr()
+    }
+}
+
+impl LoopBridge {
+    fn count(&self, which: impl Fn(&Counts) -> &AtomicU64) -> PyResult<()> {
+        if let Some(run) = self.core.latest()? {
+            which(&run.counts).fetch_add(1, Relaxed);
+        }
+        Ok(())
     }
 }
 

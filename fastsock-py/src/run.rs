@@ -70,6 +70,8 @@ pub(crate) struct Counts {
     pub(crate) hook_errors: AtomicU64,
     /// Uplinks that `on_uplinks` was given and raised on.
     pub(crate) uplinks_failed: AtomicU64,
+    /// Notices that were dropped since the hooks of an event loop were busy.
+    pub(crate) notices_dropped: AtomicU64,
     /// Times a thread of ours was attached to the interpreter for the first time.
     pub(crate) attaches: AtomicU64,
 }
@@ -107,7 +109,7 @@ impl Run {
         } else {
             Arc::clone(&queue)
         };
-        let log = Log::new(py, Arc::clone(&bell))?;
+        let log = Log::new(py, Arc::clone(&bell), settings.payloads)?;
         let dispatch = log.dispatch();
         let hooks = Split {
             events,
@@ -213,11 +215,32 @@ impl Run {
     /// Waits until everything has ended, hooks included, or the time is over. Runs Python's signal handlers meanwhile.
     pub(crate) fn wait_ended(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<bool> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.wait_until(py, until, false)
+    }
+
+    /// Waits for the end of a stop with this deadline. A hook that does not return is left behind a moment after the
+    /// deadline, the bridge itself only when its threads take longer than they may.
+    pub(crate) fn wait_stopped(&self, py: Python<'_>, deadline: Duration) -> PyResult<bool> {
+        let until = |time| Instant::now().checked_add(deadline)?.checked_add(time);
+        let (of_hooks, of_threads) = (until(LAST_BREATH), until(SLACK));
+        Ok(self.wait_until(py, of_hooks, false)? || self.wait_until(py, of_threads, true)?)
+    }
+
+    fn wait_until(
+        &self,
+        py: Python<'_>,
+        until: Option<Instant>,
+        is_without_hooks: bool,
+    ) -> PyResult<bool> {
         loop {
             py.check_signals()?;
+            if is_without_hooks && self.leftover().is_some() {
+                return Ok(true);
+            }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             // A signal ends the poll at once if it comes to this thread; the slice is for one that came just before it.
             let slice = left.map_or(SIGNAL_SLICE, |left| left.min(SIGNAL_SLICE));
+            let slice = if is_without_hooks { slice / 10 } else { slice };
             if py.detach(|| self.has_ended_within(slice)) {
                 return Ok(true);
             }
@@ -245,7 +268,8 @@ impl Run {
         self.close_queues();
     }
 
-    fn close_queues(&self) {
+    /// Ends the flow of events.
+    pub(crate) fn close_queues(&self) {
         self.queue.close();
         if let Some(stream) = &self.stream {
             stream.close();
@@ -380,6 +404,8 @@ fn remember(run: &Arc<Run>) {
 static LIVE: Mutex<Vec<Weak<Run>>> = Mutex::new(Vec::new());
 /// How long a stop may take when nobody says.
 pub(crate) const STOP_TIME: Duration = Duration::from_secs(8);
-/// How long the threads and the hooks may take beyond the deadline.
+/// How long a hook may take to return beyond the deadline.
+const LAST_BREATH: Duration = Duration::from_millis(250);
+/// How long the threads may take beyond the deadline.
 pub(crate) const SLACK: Duration = Duration::from_millis(1500);
 const SIGNAL_SLICE: Duration = Duration::from_millis(250);

@@ -1,8 +1,8 @@
 //! Settings from Python: keywords, a dictionary, a TOML file, variables.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread::available_parallelism};
 
-use fastsock::Config;
+use fastsock::{Config, Setting};
 use pyo3::{
     exceptions::PyTypeError,
     intern,
@@ -11,7 +11,10 @@ use pyo3::{
 };
 use serde_json::{Map, Value};
 
-use crate::error::{exception, raised};
+use crate::{
+    error::{exception, raised},
+    log::Payloads,
+};
 
 /// What a bridge is to be started with.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// Threads of the runtime.
     pub(crate) workers: usize,
+    /// How much of a payload the log may show.
+    pub(crate) payloads: Payloads,
 }
 
 impl Settings {
@@ -32,16 +37,16 @@ impl Settings {
         let mut settings = Self {
             config: Config::default(),
             workers: DEFAULT_WORKERS,
+            payloads: Payloads::default(),
         };
         if let Some(config) = config {
             settings.merge(config)?;
         }
         if let Some(environ) = environ {
-            let vars = variables(environ)?;
-            settings.config.merge_vars(vars).map_err(|e| raised(&e))?;
+            settings.merge_variables(environ)?;
         }
         if let Some(keywords) = keywords {
-            settings.apply("", map(keywords)?)?;
+            settings.apply("", map("", keywords)?)?;
         }
         settings.config.check().map_err(|e| raised(&e))?;
         Ok(settings)
@@ -49,7 +54,7 @@ impl Settings {
 
     fn merge(&mut self, config: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(dict) = config.cast::<PyDict>() {
-            return self.apply("", map(dict)?);
+            return self.apply("", map("", dict)?);
         }
         let path: PathBuf = config
             .extract()
@@ -62,19 +67,37 @@ impl Settings {
         self.apply("", map)
     }
 
+    fn merge_variables(&mut self, environ: &Bound<'_, PyAny>) -> PyResult<()> {
+        let vars = variables(environ)?;
+        for (key, variable) in OWN {
+            let given = vars.iter().find(|(name, _)| name == variable);
+            if let Some((_, text)) = given.filter(|(_, text)| !text.is_empty()) {
+                self.set(key, text)?;
+            }
+        }
+        let vars_of_core = vars.iter().map(|(name, text)| (name, text));
+        self.config
+            .merge_vars(vars_of_core)
+            .map_err(|e| raised(&e))?;
+        let unknown = vars.iter().filter(|(name, _)| !is_variable(name));
+        unknown
+            .map(|(name, _)| warn_unknown(environ.py(), name))
+            .collect()
+    }
+
     /// Sections nest: `{"redis": {"port": 6380}}` is `{"redis_port": 6380}`.
     fn apply(&mut self, section: &str, map: Map<String, Value>) -> PyResult<()> {
         for (key, value) in map {
-            let key = match section {
-                "" => key,
-                section => format!("{section}_{key}"),
-            };
+            let key = named(section, &key);
             let text = match value {
                 Value::Object(map) if !is_setting(&key) => {
                     self.apply(&key, map)?;
                     continue;
                 }
                 Value::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
+                Value::Number(number) if number.is_f64() => {
+                    whole(&key, number.as_f64().unwrap_or_default())?
+                }
                 value => as_text(&value),
             };
             self.set(&key, &text)?;
@@ -85,16 +108,27 @@ impl Settings {
     fn set(&mut self, key: &str, text: &str) -> PyResult<()> {
         match key {
             "runtime_workers" => {
-                let allowed = text.parse().ok().filter(|n| (1..=64).contains(n));
-                self.workers = allowed.ok_or_else(|| {
+                let workers = text.parse().ok().filter(|n| (0..=64).contains(n));
+                self.workers = match workers.ok_or_else(|| {
                     config_error(format!(
-                        "runtime_workers: {text:?} is not allowed; give an integer from 1 to 64"
+                        "runtime_workers: {text:?} is not allowed; give an integer from 0 to 64"
+                    ))
+                })? {
+                    0 => available_parallelism().map_or(1, |cores| cores.get().min(4)),
+                    workers => workers,
+                };
+                Ok(())
+            }
+            "log_payloads" => {
+                self.payloads = Payloads::parse(text).ok_or_else(|| {
+                    config_error(format!(
+                        "log_payloads: {text:?} is not allowed; give capped, full or none"
                     ))
                 })?;
                 Ok(())
             }
-            // Those of the gateway's own log: a file for the gateway works here too, and `logging` is Python's matter.
-            "log_level" | "log_payloads" | "log_file" | "log_file_mode" => Ok(()),
+            // A file for the gateway works here too; what is the program's own, such as its log file, is Python's matter.
+            _ if is_of_gateway(key) => Ok(()),
             _ => self.config.set(key, text).map_err(|e| raised(&e)),
         }
     }
@@ -104,7 +138,7 @@ impl Settings {
 #[pyfunction]
 pub fn setting_table() -> Vec<(&'static str, &'static str, &'static str, String, String)> {
     let default = Config::default();
-    let row = |setting: &'static fastsock::Setting| {
+    let row = |setting: &'static Setting| {
         let about = setting.about.trim().to_owned();
         let shown = setting.show(&default);
         (
@@ -118,8 +152,18 @@ pub fn setting_table() -> Vec<(&'static str, &'static str, &'static str, String,
     Config::settings().iter().map(row).collect()
 }
 
+fn setting(key: &str) -> Option<&'static Setting> {
+    Config::settings()
+        .iter()
+        .find(|setting| setting.name == key)
+}
+
 fn is_setting(key: &str) -> bool {
-    Config::settings().iter().any(|setting| setting.name == key)
+    setting(key).is_some()
+}
+
+fn is_of_gateway(key: &str) -> bool {
+    fastsock_gateway::own_settings().any(|(name, _)| name == key)
 }
 
 fn config_error(text: String) -> PyErr {
@@ -135,66 +179,181 @@ fn as_text(value: &Value) -> String {
     }
 }
 
-fn map(dict: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
+/// The name of a setting in a section.
+fn named(section: &str, key: &str) -> String {
+    match section {
+        "" => key.into(),
+        section => format!("{section}_{key}"),
+    }
+}
+
+fn map(section: &str, dict: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
     dict.iter()
         .map(|(key, value)| {
             let key: String = key
                 .extract()
                 .map_err(|_| PyTypeError::new_err("the name of a setting is a str"))?;
-            let value = json(&value)
-                .map_err(|class| PyTypeError::new_err(format!("{key}: {class} is not allowed")))?;
+            let value = json(&named(section, &key), &value)?;
             Ok((key, value))
         })
         .collect()
 }
 
-/// A value as JSON; the error is the name of a class that has none.
-fn json(value: &Bound<'_, PyAny>) -> Result<Value, String> {
-    let class = || value.get_type().to_string();
-    let bad = |_: PyErr| class();
+/// A value as JSON. Numbers become text: Python's have no bounds, and the setting says which it allows.
+fn json(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    let py = value.py();
     if value.is_none() {
         Ok(Value::Null)
     } else if let Ok(flag) = value.cast::<PyBool>() {
         Ok(flag.is_true().into())
     } else if value.is_instance_of::<PyInt>() {
-        // As text: Python's integers have no bounds, and the setting says which it allows.
-        Ok(Value::String(value.str().map_err(bad)?.to_string()))
+        Ok(value.str()?.extract::<String>()?.into())
     } else if let Ok(number) = value.cast::<PyFloat>() {
-        let number = number.value();
-        let text = if number.fract() == 0.0 {
-            format!("{number:.0}")
-        } else {
-            number.to_string()
-        };
-        Ok(Value::String(text))
+        whole(key, number.value()).map(Value::String)
     } else if let Ok(text) = value.cast::<PyString>() {
-        Ok(text.to_string().into())
+        Ok(utf8(key, text)?.into())
     } else if let Ok(dict) = value.cast::<PyDict>() {
-        map(dict).map(Value::Object).map_err(bad)
+        map(key, dict).map(Value::Object)
     } else if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let items = value.try_iter().map_err(bad)?;
+        let items = value.try_iter()?;
         items
-            .map(|item| json(&item.map_err(bad)?))
-            .collect::<Result<_, _>>()
+            .map(|item| json(key, &item?))
+            .collect::<PyResult<_>>()
             .map(Value::Array)
+    } else if value.is_instance(&py.import("datetime")?.getattr("timedelta")?)? {
+        milliseconds(key, value).map(Value::String)
+    } else if value.hasattr(intern!(py, "__index__"))? {
+        let number = value.call_method0(intern!(py, "__index__"))?;
+        Ok(number.str()?.extract::<String>()?.into())
+    } else if let Ok(path) = value.extract::<PathBuf>() {
+        let path = path.into_os_string().into_string();
+        path.map(Value::String).map_err(|_| not_utf8(key))
     } else {
-        let path: PathBuf = value.extract().map_err(bad)?;
-        Ok(path.to_string_lossy().into_owned().into())
+        let class = value.get_type();
+        Err(PyTypeError::new_err(format!(
+            "{key}: {class} is not allowed"
+        )))
     }
 }
 
-/// Pairs of text; what is not text is no variable of ours.
+/// A float for a setting, all of which are whole numbers. The values of a nested object may be anything.
+fn whole(key: &str, number: f64) -> PyResult<String> {
+    if number.fract() == 0.0 {
+        return Ok(format!("{number:.0}"));
+    }
+    let Some(setting) = setting(key) else {
+        return Ok(number.to_string());
+    };
+    let hint = match is_time(setting) {
+        true => " as a whole number, or a datetime.timedelta",
+        false => "",
+    };
+    let allowed = setting.allowed;
+    Err(config_error(format!(
+        "{key}: {number} is not allowed; give {allowed}{hint}"
+    )))
+}
+
+/// A `timedelta` for a setting that is a time.
+fn milliseconds(key: &str, delta: &Bound<'_, PyAny>) -> PyResult<String> {
+    let part = |name| delta.getattr(name)?.extract::<i64>();
+    let (days, seconds, micros) = (part("days")?, part("seconds")?, part("microseconds")?);
+    let allowed = match setting(key) {
+        Some(setting) if !is_time(setting) => {
+            let allowed = setting.allowed;
+            let text = format!("{key}: a timedelta is not allowed; give {allowed}");
+            return Err(config_error(text));
+        }
+        Some(setting) => setting.allowed,
+        None => "whole milliseconds",
+    };
+    if micros % 1000 != 0 {
+        let text = format!("{key}: {delta} is not whole milliseconds; give {allowed}");
+        return Err(config_error(text));
+    }
+    Ok((days * 86_400_000 + seconds * 1000 + micros / 1000).to_string())
+}
+
+fn is_time(setting: &Setting) -> bool {
+    setting.allowed.starts_with("milliseconds")
+}
+
+fn utf8(key: &str, text: &Bound<'_, PyString>) -> PyResult<String> {
+    text.extract().map_err(|_| not_utf8(key))
+}
+
+fn not_utf8(key: &str) -> PyErr {
+    config_error(format!("{key}: the value is not UTF-8"))
+}
+
+/// The variables that are ours or look like it, as pairs of text.
 fn variables(environ: &Bound<'_, PyAny>) -> PyResult<Vec<(String, String)>> {
+    let py = environ.py();
     let items = environ
         .cast::<PyMapping>()
         .map_err(|_| PyTypeError::new_err("environ is a mapping such as os.environ"))?
-        .call_method0(intern!(environ.py(), "items"))?;
-    let pairs = items.try_iter()?.map(|pair| Ok(pair?.extract().ok()));
-    Ok(pairs
-        .collect::<PyResult<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect())
+        .call_method0(intern!(py, "items"))?;
+    let mut vars = Vec::new();
+    for pair in items.try_iter()? {
+        let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
+        let Ok(name) = name.cast::<PyString>() else {
+            let class = name.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "environ: the name of a variable is a str, not {class}"
+            )));
+        };
+        let Ok(name) = name.extract::<String>() else {
+            continue; // ours are ASCII
+        };
+        if !is_variable(&name) && !name.starts_with("FASTSOCK_") {
+            continue;
+        }
+        let Ok(text) = value.cast::<PyString>() else {
+            let class = value.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "environ: the value of {name} is a str, not {class}"
+            )));
+        };
+        let text = utf8(&name, text)?;
+        if !Config::is_service_link(&name, &text) {
+            vars.push((name, text));
+        }
+    }
+    Ok(vars)
 }
 
+/// Whether it is a variable of the bridge or of the gateway.
+fn is_variable(name: &str) -> bool {
+    let is_lower_proxy = matches!(name, "http_proxy" | "https_proxy" | "no_proxy");
+    let file = name.strip_suffix("_FILE");
+    is_lower_proxy
+        || Config::settings()
+            .iter()
+            .any(|s| s.variable == name || s.is_secret && Some(s.variable) == file)
+        || fastsock_gateway::own_settings().any(|(_, variable)| variable == name)
+}
+
+fn warn_unknown(py: Python<'_>, name: &str) -> PyResult<()> {
+    let known = Config::settings().iter().map(|setting| setting.variable);
+    let hint = fastsock::nearest(name, known)
+        .map_or(String::new(), |known| format!("did you mean {known}?"));
+    let fields = PyDict::new(py);
+    fields.set_item("variable", name)?;
+    fields.set_item("hint", &hint)?;
+    let extra = PyDict::new(py);
+    extra.set_item("fields", &fields)?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("extra", extra)?;
+    let text = "Unknown setting is ignored variable=%(variable)s hint=%(hint)s";
+    py.import(intern!(py, "logging"))?
+        .call_method1("getLogger", ("fastsock.settings",))?
+        .call_method("warning", (text, fields), Some(&keywords))?;
+    Ok(())
+}
+
+/// Settings of the program around a bridge that mean something here too, and their variables.
+const OWN: [(&str, &str); 2] = [
+    ("runtime_workers", "FASTSOCK_RUNTIME_WORKERS"),
+    ("log_payloads", "FASTSOCK_LOG_PAYLOADS"),
+];
 const DEFAULT_WORKERS: usize = 2;

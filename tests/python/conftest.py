@@ -1,5 +1,6 @@
 """What the tests share beside devices: a backend, bridges, a process to run Python in. All real, on loopback and free ports."""
 
+import asyncio
 import http.server
 import json
 import os
@@ -9,11 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Awaitable, Callable, Dict, Iterator, List
 
 import pytest
 
 import fastsock
+from loops import LOOPS
 
 # Ctrl-C is tried in children. A shell that starts the tests in the background has it ignored in all of them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -133,3 +135,12 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+@pytest.fixture(params=sorted(LOOPS))
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], Any]]:
+    """Runs a coroutine in each kind of loop."""
+    loop = LOOPS[request.param]()
+    yield lambda main: loop.run_until_complete(asyncio.wait_for(main, 60))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()

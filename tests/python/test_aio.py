@@ -2,59 +2,13 @@
 
 import asyncio
 import logging
-from typing import Any, Awaitable, Callable, Dict, Iterator, List, Tuple
+from typing import Any, AsyncIterator, Iterator, List, Tuple
 
 import fastsock
 import pytest
 from conftest import Backend, run_script
-from device import DEADLINE, Device, Refused, eventually
-
-uvloop: Any
-try:
-    import uvloop
-except ImportError:  # no wheel for this interpreter
-    uvloop = None
-
-
-class Blind(asyncio.SelectorEventLoop):
-    """A loop that cannot watch descriptors, as some are."""
-
-    def add_reader(self, *_: Any) -> None:  # type: ignore[override]
-        raise NotImplementedError
-
-
-LOOPS: Dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "blind": Blind}
-if uvloop is not None:
-    LOOPS["uvloop"] = uvloop.new_event_loop
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], Any]]:
-    """Runs a coroutine in each kind of loop."""
-    loop = LOOPS[request.param]()
-    yield lambda main: loop.run_until_complete(asyncio.wait_for(main, 60))
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-
-
-def bridge(**keywords: Any) -> fastsock.AsyncBridge:
-    """A bridge on a free port of loopback."""
-    settings = {"websocket_port": 0, "listen_addr": "127.0.0.1", "close_timeout": 50, **keywords}
-    return fastsock.AsyncBridge(**settings)
-
-
-async def off(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls something that blocks, such as a device, beside the loop."""
-    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-
-async def until(check: Callable[[], Any]) -> Any:
-    """Waits in the loop until a check gives something true."""
-    deadline = asyncio.get_running_loop().time() + DEADLINE
-    while not check():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
-    return check()
+from device import Device, Refused, eventually
+from loops import bridge, off, until
 
 
 def test_async_for_gets_what_devices_say_and_send_reaches_them(run: Any) -> None:
@@ -339,10 +293,72 @@ def test_ctrl_c_ends_asyncio_run() -> None:
 def test_what_is_no_hook_is_refused() -> None:
     with pytest.raises(TypeError, match="on_connect is not callable"):
         bridge(on_connect=5)
-    with pytest.raises(TypeError, match="exclude each other"):
+    with pytest.raises(fastsock.ArgumentError, match="exclude each other"):
         bridge(on_uplink=print, uplinks="take")
+    for name in ("max_hooks", "max_notices"):
+        with pytest.raises(fastsock.ArgumentError, match=f"{name} is at least 1, not 0"):
+            bridge(**{name: 0})
+
+    def generator(_: Any) -> Iterator[None]:
+        yield
+
+    async def async_generator(_: Any) -> AsyncIterator[None]:
+        yield
+
+    for hook in (generator, async_generator):
+        with pytest.raises(TypeError, match="on_connect is a generator function: calling it runs nothing of it"):
+            bridge(on_connect=hook)
     with pytest.raises(fastsock.ConfigError):
         bridge(websocket_port=-1)
+
+
+def test_hooks_can_be_given_by_decorators_and_as_methods(run: Any) -> None:
+    class Mine(fastsock.AsyncBridge):
+        def __init__(self, name: str) -> None:
+            super().__init__(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50)
+            self.name = name
+            self.seen: List[str] = []
+
+        async def on_connect(self, client: fastsock.Client) -> None:  # type: ignore[override]
+            self.seen.append(client.client_id)
+
+    async def main() -> None:
+        b = Mine("mine")
+
+        @b.on_uplink
+        async def on_uplink(uplink: fastsock.Uplink) -> fastsock.Reply:
+            return fastsock.Reply(f"{b.name}: {uplink.text}")
+
+        @b.on_disconnect
+        def on_disconnect(_: fastsock.Client, reason: fastsock.CloseReason) -> None:
+            b.seen.append(reason)
+
+        with pytest.raises(fastsock.ArgumentError, match="there is an on_uplink already"):
+            b.on_uplink(on_uplink)
+        async with b:
+            device = await off(Device, b.port)
+            await off(device.send, "x")
+            assert await off(device.receive) == "mine: x"
+            assert await b.send(client_id="dev1", payload="y") == "here"
+            assert b.disconnect(client_id="dev1", code=4000, reason="bye") is True
+            with pytest.raises(RuntimeError, match="on_state: the bridge runs; give its hooks before"):
+                b.on_state(b.seen.append)
+            await until(lambda: len(b.seen) == 2)
+            device.close()
+        assert b.seen == ["dev1", "bye"]
+
+    run(main())
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    async def main() -> None:
+        async with bridge() as b:
+            for timeout in (float("nan"), -1.0):
+                with pytest.raises(fastsock.ArgumentError, match="a timeout is 0 or more seconds"):
+                    await b.stop(timeout)
+            assert b.state == "running"
+
+    asyncio.run(main())
 
 
 def test_nothing_works_before_the_start() -> None:

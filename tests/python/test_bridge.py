@@ -1,10 +1,12 @@
 """Bridge: messages both ways, hooks, decisions, verbs."""
 
+import functools
 import socket
 import ssl
 import subprocess
 import threading
-from typing import Any, List, Tuple
+import time
+from typing import Any, Iterator, List, Tuple
 
 import fastsock
 import pytest
@@ -129,6 +131,171 @@ def test_connects_and_disconnects_are_told_in_order_with_their_reason(start: Any
 def test_a_close_code_of_our_own_is_checked(start: Any) -> None:
     with pytest.raises(fastsock.ArgumentError, match="close code"):
         start().disconnect("dev1", code=1002)
+    with pytest.raises(fastsock.ArgumentError, match="a reason has at most 123 bytes; this has 124"):
+        start().disconnect("dev1", reason="ü" * 62)
+
+
+def test_text_that_is_no_unicode_is_an_error_wherever_it_comes_from(start: Any) -> None:
+    errors: List[Tuple[str, type]] = []
+
+    def on_uplink(_: fastsock.Uplink) -> Any:
+        return fastsock.Reply("\ud800")
+
+    hooks = {"authenticate": lambda request: "\ud800" if request.token == "bad" else None, "on_uplink": on_uplink}
+    bridge = start(**hooks, on_error=lambda name, error: errors.append((name, type(error))))
+    with Device(bridge.port) as device:
+        for call in (
+            lambda: bridge.send("dev1", "\ud800"),
+            lambda: bridge.send("\ud800", "x"),
+            lambda: bridge.disconnect("\ud800"),
+            lambda: bridge.disconnect("dev1", reason="\ud800"),
+            lambda: fastsock.Replace("\ud800"),
+        ):
+            with pytest.raises(UnicodeEncodeError):
+                call()
+        device.send("x")
+        eventually(lambda: errors)
+        with pytest.raises(Refused) as refused:
+            Device(bridge.port, "bad")
+        assert refused.value.status == 503
+    eventually(lambda: len(errors) == 2)
+    assert errors == [("on_uplink", UnicodeEncodeError), ("authenticate", UnicodeEncodeError)]
+
+
+def test_what_a_thread_cannot_run_is_no_hook() -> None:
+    async def coroutine(*_: Any) -> None:
+        pass
+
+    def generator(*_: Any) -> Iterator[None]:
+        yield
+
+    class Callable:
+        async def __call__(self, *_: Any) -> None:
+            pass
+
+    for name in ("authenticate", "on_connect", "on_uplink", "on_uplinks", "on_state", "on_error"):
+        hooks: Any = [coroutine, functools.partial(coroutine, 1), Callable()]
+        for hook in hooks:
+            with pytest.raises(TypeError, match=f"{name} is a coroutine function, and Bridge calls its hooks on a thread; use"):
+                fastsock.Bridge(**{name: hook})
+        with pytest.raises(TypeError, match=f"{name} is a generator function: calling it runs nothing of it"):
+            wrong: Any = {name: generator}
+            fastsock.Bridge(**wrong)
+
+
+def test_a_coroutine_that_a_hook_returns_is_told_and_not_forgotten(start: Any, recwarn: pytest.WarningsRecorder) -> None:
+    async def coroutine() -> None:
+        pass
+
+    errors: List[str] = []
+    hooks = {name: lambda *_: coroutine() for name in ("on_connect", "on_uplink")}
+    bridge = start(**hooks, on_error=lambda _, error: errors.append(str(error)))
+    with Device(bridge.port) as device:
+        device.send("x")
+        eventually(lambda: len(errors) == 2)
+    assert errors == [f"{name} returned a coroutine, of which nothing has run" for name in hooks]
+    assert bridge.stats()["uplink"]["lost"]["hook_failed"] == 1
+    assert not [w for w in recwarn if "never awaited" in str(w.message)]
+
+
+def test_a_subclass_may_have_arguments_and_hooks_of_its_own(start: Any) -> None:
+    class Mine(fastsock.Bridge):
+        def __init__(self, name: str, **keywords: Any) -> None:
+            super().__init__(websocket_port=0, listen_addr="127.0.0.1", **keywords)
+            self.name = name
+            self.seen: List[str] = []
+
+        def on_connect(self, client: fastsock.Client) -> None:  # type: ignore[override]
+            self.seen.append(client.client_id)
+
+        def answer(self, uplink: fastsock.Uplink) -> fastsock.Reply:
+            return fastsock.Reply(f"{self.name}: {uplink.text}")
+
+    class Forgetful(fastsock.Bridge):
+        def __init__(self, name: str) -> None:
+            pass
+
+    with Mine("mine", on_uplinks=print):
+        pass
+    bridge = Mine("mine", close_timeout=50)
+    bridge.on_uplink(bridge.answer)
+    with bridge, Device(bridge.port) as device:
+        device.send("x")
+        assert device.receive() == "mine: x"
+        assert bridge.seen == ["dev1"]
+    forgetful = Forgetful("x")
+    assert repr(forgetful) == "<fastsock.Bridge, not made>"
+    for call in (forgetful.start, forgetful.stop, forgetful.clients):
+        with pytest.raises(RuntimeError, match=r"the __init__\(\) of the bridge was not called"):
+            call()
+
+
+def test_hooks_can_be_given_by_decorators(start: Any) -> None:
+    bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50)
+    told: List[str] = []
+
+    @bridge.authenticate
+    def authenticate(request: fastsock.ConnectRequest) -> str:
+        return f"{request.token}!"
+
+    @bridge.on_connect
+    def on_connect(client: fastsock.Client) -> None:
+        told.append(client.client_id)
+
+    @bridge.on_uplink
+    def on_uplink(uplink: fastsock.Uplink) -> fastsock.Reply:
+        return fastsock.Reply(uplink.text)
+
+    @bridge.on_disconnect
+    def on_disconnect(_: fastsock.Client, reason: fastsock.CloseReason) -> None:
+        told.append(reason)
+
+    assert callable(on_uplink) and callable(authenticate)
+    with pytest.raises(fastsock.ArgumentError, match="there is an on_uplink already"):
+        bridge.on_uplink(on_uplink)
+    with pytest.raises(fastsock.ArgumentError, match="exclude each other"):
+        bridge.on_uplinks(print)
+    with bridge, Device(bridge.port) as device:
+        device.send("x")
+        assert device.receive() == "x"
+        with pytest.raises(RuntimeError, match="on_state: the bridge runs; give its hooks before"):
+            bridge.on_state(told.append)
+    assert told[0] == "dev1!" and told[1] in ("connection_lost", "shutdown")
+
+
+def test_what_calls_take_can_be_named(start: Any) -> None:
+    def on_uplink(uplink: fastsock.Uplink) -> Any:
+        assert uplink.ticket
+        bridge.resolve(ticket=uplink.ticket, answer=fastsock.Drop)
+        return fastsock.Later
+
+    bridge: fastsock.Bridge = start(on_uplink=on_uplink)
+    with Device(bridge.port) as device:
+        assert bridge.send(client_id="dev1", payload="x") == "here"
+        assert device.receive() == "x"
+        device.send("y")
+        eventually(lambda: bridge.stats()["uplink"]["dropped_by_hook"] == 1)
+        assert bridge.setting(name="redis_prefix") == "fastsock"
+        assert bridge.disconnect(client_id="dev1", code=4000, reason="bye") is True
+        assert device.receive() == 4000
+
+
+def test_stop_keeps_its_word_although_a_hook_never_returns(start: Any) -> None:
+    busy, go = threading.Event(), threading.Event()
+
+    def on_uplink(_: fastsock.Uplink) -> None:
+        busy.set()
+        go.wait(DEADLINE)
+
+    bridge = start(on_uplink=on_uplink)
+    with Device(bridge.port) as device:
+        device.send("x")
+        assert busy.wait(DEADLINE)
+        began = time.monotonic()
+        bridge.stop(0)
+        took = time.monotonic() - began
+        go.set()
+    assert took < 1.2
 
 
 def test_authenticate_accepts_renames_and_rejects(start: Any) -> None:

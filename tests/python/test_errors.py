@@ -6,7 +6,7 @@ from typing import Any, List, Tuple
 
 import fastsock
 import pytest
-from conftest import Backend
+from conftest import Backend, run_script
 from device import Device, Refused, eventually
 
 KINDS = {
@@ -137,6 +137,44 @@ def test_the_log_arrives_with_its_fields(start: Any, caplog: pytest.LogCaptureFi
     assert record.pathname.endswith(".rs") and record.lineno > 0
     bridge.stop()
     assert [r for r in caplog.records if r.getMessage().startswith("Client disconnected")]
+
+
+def test_lines_of_a_kind_have_one_text(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """What tools that gather lines go by."""
+    caplog.set_level(logging.DEBUG, "fastsock")
+    bridge = start()
+    for name in ("dev1", "100%25"):
+        with Device(bridge.port, name):
+            eventually(lambda: [r for r in caplog.records if f"client_id={name.replace('%25', '%')}" in r.getMessage()])
+    texts = {record.msg for record in caplog.records if record.msg.startswith("Client connected")}
+    (text,) = texts
+    assert text.startswith("Client connected client_id=%(client_id)s session_id=%(session_id)s")
+
+
+@pytest.mark.parametrize(("payloads", "shown"), [("capped", 1024 + 1), ("full", 5000), ("none", None)])
+def test_payloads_are_in_the_fields_of_a_line_alone(
+    start: Any, caplog: pytest.LogCaptureFixture, payloads: str, shown: Any
+) -> None:
+    bridge = start(on_uplink=failing, on_error=lambda *_: None, log_payloads=payloads)
+    with Device(bridge.port) as device:
+        device.send("s3cret" + "é" * 2497)
+        record = eventually(lambda: [r for r in caplog.records if "hook_failed" in r.getMessage()])[0]
+    data = record.fields.get("data")
+    assert (data if data is None else len(data.encode()) - 2 * data.endswith("…")) == shown
+    assert "s3cret" not in record.getMessage() and "s3cret" not in record.msg
+
+
+def test_no_payload_is_printed_when_logging_is_not_configured() -> None:
+    run = run_script(
+        "import fastsock\nfrom device import *\n"
+        "def hook(_): raise ValueError\n"
+        "bridge = fastsock.Bridge(websocket_port=0, listen_addr='127.0.0.1', on_uplink=hook, on_error=print, close_timeout=50)\n"
+        "with bridge, Device(bridge.port) as device:\n"
+        "    device.send('s3cret')\n"
+        "    eventually(lambda: bridge.stats()['uplink']['lost']['hook_failed'])\n"
+    )
+    assert run.code == 0 and "s3cret" not in run.out + run.err
+    assert "reason=hook_failed" in run.err, "that it was lost is said all the same"
 
 
 def test_a_level_is_respected_and_a_change_is_seen(start: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ def check(*args: str) -> None:
 
 
 def test_the_stubs_say_what_the_module_is() -> None:
-    check("mypy.stubtest", "fastsock", "--ignore-missing-stub")
+    check("mypy.stubtest", "fastsock._fastsock", "--ignore-missing-stub")
 
 
 def test_package_and_examples_are_strictly_typed() -> None:
@@ -48,17 +48,20 @@ def settings_source() -> str:
     lines = [
         '"""The types of the settings, for checkers and editors. Written by tests/python/test_typing.py: do not edit."""',
         "",
-        "import os",
-        "from typing import List, Literal, Mapping, Optional, TypedDict, Union",
+        "from datetime import timedelta",
+        "from os import PathLike",
+        "from typing import List, Literal, Mapping, Optional, Tuple, TypedDict, Union",
         "",
         '__all__ = ["Settings"]',
         "",
         "",
         "class Settings(TypedDict, total=False):",
-        '    """All settings of a bridge by name. None means the default; times are milliseconds."""',
+        '    """All settings of a bridge by name. None means the default; times are milliseconds as int, or a timedelta."""',
         "",
         "    runtime_workers: Optional[int]",
-        '    """Threads that run the bridge, 1 to 64. Default 2."""',
+        '    """Threads that run the bridge, 0 to 64. 0: the number of cores, at most 4. Default 2. Variable FASTSOCK_RUNTIME_WORKERS."""',
+        '    log_payloads: Optional[Literal["capped", "full", "none"]]',
+        '    """What becomes of payloads in the fields of log records: cut at 1 KiB, whole, or left out. Default capped. Variable FASTSOCK_LOG_PAYLOADS."""',
     ]
     for name, variable, allowed, about, default in fastsock.setting_table():
         lines.append(f"    {name}: Optional[{python_type(allowed)}]")
@@ -74,12 +77,16 @@ def python_type(allowed: str) -> str:
         return "bool"
     if "JSON object" in allowed:
         return "Mapping[str, Union[str, int, float, bool, None]]"
-    if allowed.startswith(("a port", "milliseconds", "bytes", "an integer")):
+    if allowed.startswith("milliseconds"):
+        return "Union[int, timedelta]"
+    if allowed.startswith(("a port", "bytes", "an integer")):
         return "int"
+    if "separated by commas" in allowed and "path" in allowed:
+        return "Union[str, PathLike[str], List[Union[str, PathLike[str]]], Tuple[Union[str, PathLike[str]], ...]]"
     if "separated by commas" in allowed:
-        return "Union[str, List[str]]"
+        return "Union[str, List[str], Tuple[str, ...]]"
     if "path of" in allowed:
-        return 'Union[str, "os.PathLike[str]"]'
+        return "Union[str, PathLike[str]]"
     if len(words) > 1 and all(re.fullmatch(r"[a-z0-9_]+", word) for word in words):
         return "Literal[{}]".format(", ".join(f'"{word}"' for word in words))
     return "str"
