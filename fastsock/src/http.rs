@@ -1,9 +1,13 @@
 //! The HTTP client: kept connections, proxies, redirects.
 
 mod connect;
+mod exchange;
+mod http1;
+#[cfg(feature = "tls")]
+mod http2;
 mod pool;
 
-use std::{error::Error as StdError, pin::pin, sync::Arc};
+use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -17,7 +21,8 @@ use url::Url;
 
 use self::{
     connect::{BoxError, Connector},
-    pool::{Connection, Failure, Origin, Pool, Wanted},
+    exchange::{Failure, Wanted},
+    pool::{Connection, Origin, Pool},
 };
 use crate::{config::Config, error::Result, tasks::Tasks};
 
@@ -299,6 +304,8 @@ fn one_line(error: &(dyn StdError + 'static)) -> String {
 }
 
 const MOST_REDIRECTS: u32 = 5;
+/// Node's servers close an idle connection after 5 s; whoever closes first loses no request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 const LONGEST_ANSWER_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
