@@ -6,6 +6,7 @@ mod http1;
 #[cfg(feature = "tls")]
 mod http2;
 mod pool;
+mod tcp;
 
 use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 

@@ -6,12 +6,13 @@ use std::{error::Error as StdError, time::Duration};
 
 use http::{HeaderValue, Uri};
 use hyper_util::client::{
-    legacy::connect::{Connection, HttpConnector},
+    legacy::connect::Connection,
     proxy::matcher::{Intercept, Matcher},
 };
 use tokio::time::timeout;
 use tower_service::Service;
 
+use super::tcp::Tcp;
 #[cfg(feature = "tls")]
 use crate::{
     config::Http2,
@@ -50,9 +51,9 @@ pub(super) struct Opened {
 
 /// Reaches a host without a proxy in between.
 #[cfg(feature = "tls")]
-type Link = hyper_rustls::HttpsConnector<HttpConnector>;
+type Link = hyper_rustls::HttpsConnector<Tcp>;
 #[cfg(not(feature = "tls"))]
-type Link = HttpConnector;
+type Link = Tcp;
 
 impl Connector {
     #[cfg(feature = "tls")]
@@ -76,11 +77,9 @@ impl Connector {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
         let tls = Arc::new(tls);
-        let mut tcp = tcp();
-        tcp.enforce_http(false);
         Ok(Self {
-            link: (tcp.clone(), plain).into(),
-            direct: (tcp, tls.clone()).into(),
+            link: (Tcp, plain).into(),
+            direct: (Tcp, tls.clone()).into(),
             tls,
             proxies: Proxies::new(config)?,
             timeout: config.remote_connect_timeout,
@@ -91,7 +90,7 @@ impl Connector {
     #[cfg(not(feature = "tls"))]
     pub(super) fn new(config: &Config) -> Result<Self> {
         Ok(Self {
-            link: tcp(),
+            link: Tcp,
             proxies: Proxies::new(config)?,
             timeout: config.remote_connect_timeout,
         })
@@ -157,13 +156,6 @@ fn opened(io: impl Io + Connection + 'static) -> Opened {
         is_http2: io.connected().is_negotiated_h2(),
         io: Box::new(io),
     }
-}
-
-fn tcp() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp
 }
 
 /// Which proxy leads to which host.
@@ -266,8 +258,6 @@ impl<T: hyper::rt::Read + hyper::rt::Write + Send + Unpin> Io for T {}
 
 pub(super) type BoxIo = Box<dyn Io>;
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
-
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
