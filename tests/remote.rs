@@ -407,28 +407,39 @@ async fn only_a_200_with_a_body_of_the_allowed_size_is_a_reply() {
     let backend = Backend::start().await;
     let octets = Reply::ok().header("content-type", "application/octet-stream");
     let long = "x".repeat(1001);
+    let coded = |value: &str| Reply::ok().header("content-encoding", value).body("plain");
     backend.queue([
         Reply::ok(),
         Reply::new(201).body("no"),
         Reply::new(400).body("no"),
         Reply::ok().body(long.clone()),
         Reply::ok().body("cut").cut_after_head(),
+        coded("gzip"),
+        coded("identity, br"),
+        coded("Identity").header("content-encoding", "zstd"),
+        coded("Identity, identity"),
         Reply::ok().body(long[1..].to_owned()),
         octets.body(vec![0xff, 0x00]),
     ]);
     let config = config(&backend).remote_reply(true);
     let bridge = start(config.remote_reply_bytes(1000usize)).await;
     let mut device = Device::connect(bridge.local_addr(), "dev1").await;
-    for n in 0..7 {
+    for n in 0..11 {
         device.send(format!("temp#{n}")).await;
     }
+    assert_eq!(device.recv_text().await, "plain");
     assert_eq!(device.recv_text().await, long[1..]);
     assert_eq!(
         device.recv().await,
         Message::Binary(vec![0xff, 0x00].into())
     );
     let all = backend.requests();
-    assert_eq!(all.len(), 7, "none was sent twice");
+    assert_eq!(all.len(), 11, "none was sent twice");
+    for request in &all {
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+    }
+    let lost = "too long, cut off, and three times a content coding";
+    assert_eq!(bridge.stats().counters.replies_lost, 5, "{lost}");
     bridge.stop(DEADLINE).await;
 }
 
@@ -441,6 +452,7 @@ async fn no_answer_is_a_reply_unless_asked_for() {
     device.send("a#0").await;
     device.send("a#1").await;
     backend.wait_delivered("dev1", 2).await;
+    assert_eq!(backend.requests()[0].header("accept-encoding"), None);
     let dev1 = "dev1".parse().unwrap();
     bridge.send(&dev1, "first".into()).await.unwrap();
     assert_eq!(device.recv_text().await, "first");

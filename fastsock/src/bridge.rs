@@ -427,7 +427,7 @@ impl Builder {
         let auth = auth(&config, &registry, &workers)?;
         let broker = broker(&config, &registry, &workers, &running)?;
         let forward = forward.map(|forward| {
-            let replies = Replies::new(&config, registry.clone(), broker.clone());
+            let replies = Replies::new(&config, registry.clone(), broker.clone(), running.clone());
             Box::new(forward.with_replies(replies)) as Box<dyn Forward>
         });
         let lifecycle = match &config.events_url {

@@ -13,7 +13,7 @@ use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{HOST, LOCATION, PROXY_AUTHORIZATION},
+    header::{CONTENT_ENCODING, HOST, LOCATION, PROXY_AUTHORIZATION},
 };
 use http_body_util::Full;
 use percent_encoding::percent_decode_str;
@@ -149,11 +149,11 @@ impl Client {
         }
     }
 
-    /// Makes one request and reads the whole answer, of at most 256 KiB. Follows no redirect: what is asked here is not for
-    /// anyone else.
+    /// Makes one request and reads the answer: the status, and of a 2xx the whole body, of at most 256 KiB, as it is. Follows no
+    /// redirect: what is asked here is not for anyone else.
     ///
     /// # Errors
-    /// As [`Client::post`].
+    /// As [`Client::post`]; also a 2xx whose body is too long, breaks off or has a content coding.
     pub(crate) async fn ask(
         &self,
         method: Method,
@@ -165,9 +165,12 @@ impl Client {
         let parts = || (method.clone(), headers.clone(), body.clone());
         let sending = pin!(self.send(target, parts, Wanted::OfAny(LONGEST_ANSWER_BYTES)));
         let cause = match timeout_at(deadline, sending).await {
-            Ok(Ok(answer)) => match answer.body {
-                Some(body) => return Ok((answer.status, body)),
-                None => "the answer is too long or broke off".to_owned(),
+            Ok(Ok(answer)) if !answer.status.is_success() => {
+                return Ok((answer.status, Bytes::new()));
+            }
+            Ok(Ok(answer)) => match answer.whole_body() {
+                Ok(body) => return Ok((answer.status, body)),
+                Err(cause) => format!("the answer {cause}"),
             },
             Ok(Err(error)) => one_line(&*error),
             Err(_) => "no answer in time".to_owned(),
@@ -210,6 +213,21 @@ impl Client {
         let location = answer.headers.get(LOCATION)?.as_bytes();
         let location = std::str::from_utf8(location).ok()?;
         self.target(&from.url.join(location).ok()?)
+    }
+}
+
+impl Answer {
+    /// The body, as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn whole_body(&self) -> Result<Bytes, String> {
+        let body = self.body.clone();
+        let body = body.ok_or("is too long, broke off, or has a head that cannot be read")?;
+        match codings(&self.headers) {
+            Some(codings) if !body.is_empty() => Err(format!("has a content coding ({codings})")),
+            _ => Ok(body),
+        }
     }
 }
 
@@ -289,6 +307,16 @@ fn with_authority(to: &Target, host: Option<HeaderValue>) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| to.uri.clone())
 }
 
+/// The content codings of a body. `identity` is none.
+fn codings(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(CONTENT_ENCODING).into_iter();
+    let names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names = names.map(<[u8]>::trim_ascii);
+    let codings = names.filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
+    let codings: Vec<_> = codings.map(String::from_utf8_lossy).collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
+}
+
 /// The causes of an error, without repetitions.
 fn one_line(error: &(dyn StdError + 'static)) -> String {
     let mut cause = Some(error);
@@ -303,6 +331,9 @@ fn one_line(error: &(dyn StdError + 'static)) -> String {
     }
     line
 }
+
+/// The `Accept-Encoding` of a request whose answer is read: nothing here decodes.
+pub(crate) static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 const MOST_REDIRECTS: u32 = 5;
 /// Node's servers close an idle connection after 5 s; whoever closes first loses no request.

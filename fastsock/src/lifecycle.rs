@@ -427,6 +427,7 @@ fn of_events(config: &Config) -> Config {
         remote_order: Order::Device,
         remote_gone: Gone::Ignore,
         remote_cloudevents: false,
+        remote_reply: false,
         uplink_full: UplinkFull::DropOldest,
         uplink_lane_bytes: LANE_BYTES,
         uplink_total_bytes: config.events_total_bytes,

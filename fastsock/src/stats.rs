@@ -237,6 +237,8 @@ counters! {
     posts_failed,
     /// Times the breaker of the destination opened.
     breaker_opened,
+    /// Replies of the backend that reached no outbox: too long, cut off, with a content coding, or the device had left.
+    replies_lost,
     /// Hooks that panicked, failed or did not answer in time.
     hooks_failed,
     /// Sessions taken over by a newer one of their client id.

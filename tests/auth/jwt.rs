@@ -125,6 +125,7 @@ async fn keys_are_rotated_at_their_url_and_strangers_cannot_make_us_fetch() {
     );
     let fetched = url.requests();
     assert_eq!((fetched.len(), &fetched[0].method[..]), (1, "GET"));
+    assert_eq!(fetched[0].header("accept-encoding"), Some("identity"));
     // The new key is known at the first token that names it, for everyone who comes with it.
     url.answer_all(Reply::ok().body(new.set()));
     let names: Vec<_> = (0..8).map(|n| format!("dev{n}")).collect();
@@ -275,6 +276,9 @@ async fn keys_stay_while_their_url_is_down() {
         Reply::ok().body("{}"),
         Reply::ok().body("no JSON"),
         Reply::redirect(302, "/x"),
+        Reply::ok()
+            .header("content-encoding", "gzip")
+            .body(Signer::new("other", 3).set()),
     ] {
         url.answer_all(reply);
         let so_far = url.count();

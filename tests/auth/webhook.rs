@@ -39,6 +39,7 @@ async fn it_is_told_what_a_device_shows_and_says_who_it_is() {
         );
         assert_eq!(request.header("content-type"), Some("application/json"));
         assert_eq!(request.header("accept"), None);
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
     }
     assert_eq!(webhook.count(), 3);
 }
@@ -53,7 +54,13 @@ async fn it_fails_closed() {
         (Reply::ok().body(r#"{"allow":false}"#), 403),
         (Reply::new(403), 403),
         (Reply::new(401), 401),
+        (Reply::new(401).body("x".repeat(300 << 10)), 401),
+        (
+            Reply::new(403).header("content-encoding", "gzip").body("x"),
+            403,
+        ),
         (Reply::ok(), 503),
+        (allowed().header("content-encoding", "gzip"), 503),
         (Reply::ok().body("yes"), 503),
         (Reply::ok().body(r#"{"allow":true}"#), 503),
         (

@@ -23,7 +23,7 @@ use crate::{
     broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{Client, Target, basic_auth},
+    http::{Client, IDENTITY, Target, basic_auth},
     remote_addr::RemoteAddr,
     tasks::Tasks,
     types::ClientId,
@@ -257,6 +257,7 @@ fn headers(config: &Config, url: &Url, target: &Target) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, target.host().clone());
     headers.insert(header::ACCEPT, json.clone());
+    headers.insert(header::ACCEPT_ENCODING, IDENTITY.clone());
     headers.insert(header::CONTENT_TYPE, json);
     if let Some(authorization) = basic_auth(url) {
         headers.insert(header::AUTHORIZATION, authorization);

@@ -86,8 +86,7 @@ impl HttpForwarder {
                 if let Some(replies) = &self.replies
                     && answer.status == StatusCode::OK
                 {
-                    let body = answer.body.clone();
-                    replies.send(&uplink.client_id, &answer.headers, body).await;
+                    replies.send(&uplink.client_id, &answer).await;
                 }
                 attempt(&answer)
             }

@@ -8,7 +8,9 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use crate::{
     broker::Broker,
     config::Config,
+    http::Answer,
     registry::Registry,
+    stats::Running,
     types::{ClientId, Payload, Sent},
 };
 
@@ -18,6 +20,7 @@ pub(crate) struct Replies {
     pub(super) most_bytes: usize,
     registry: Arc<Registry>,
     broker: Arc<dyn Broker>,
+    running: Arc<Running>,
 }
 
 impl Replies {
@@ -26,31 +29,30 @@ impl Replies {
         config: &Config,
         registry: Arc<Registry>,
         broker: Arc<dyn Broker>,
+        running: Arc<Running>,
     ) -> Option<Self> {
         config.remote_reply.then(|| Self {
             most_bytes: config.remote_reply_bytes,
             registry,
             broker,
+            running,
         })
     }
 
-    /// Sends a body to the device that caused it, wherever it is now. `None` is one that was too long or broke off.
+    /// Sends the body of an answer to the device that caused it, wherever it is now.
     ///
     /// Resolves once it is queued: if that is before the device's next message is POSTed, replies keep its order.
-    pub(super) async fn send(
-        &self,
-        client_id: &ClientId,
-        headers: &HeaderMap,
-        body: Option<Bytes>,
-    ) {
-        let Some(body) = body else {
-            tracing::warn!(%client_id, "the remote's reply is too long or broke off, and is lost");
-            return;
+    pub(super) async fn send(&self, client_id: &ClientId, answer: &Answer) {
+        let body = match answer.whole_body() {
+            Ok(body) if body.is_empty() => return,
+            Ok(body) => body,
+            Err(cause) => {
+                let reason = format!("it {cause}");
+                tracing::warn!(%client_id, reason, "the remote's reply is lost");
+                return self.running.replies_lost.add(1);
+            }
         };
-        if body.is_empty() {
-            return;
-        }
-        let reply = payload(headers, body);
+        let reply = payload(&answer.headers, body);
         if self
             .registry
             .put(client_id.as_str(), reply.clone())
@@ -65,10 +67,12 @@ impl Replies {
         {
             Ok(Sent::Offline) => {
                 tracing::debug!(%client_id, "the device has left before the remote's reply");
+                self.running.replies_lost.add(1);
             }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%client_id, %error, "the remote's reply is lost");
+                self.running.replies_lost.add(1);
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     backoff::Backoff,
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{Client, Target, basic_auth},
+    http::{Client, IDENTITY, Target, basic_auth},
     limits::Bucket,
     tasks::Tasks,
 };
@@ -255,6 +255,7 @@ impl Source {
         headers.insert(header::HOST, target.host().clone());
         let json = HeaderValue::from_static("application/jwk-set+json, application/json");
         headers.insert(header::ACCEPT, json);
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY.clone());
         if let Some(authorization) = basic_auth(&url) {
             headers.insert(header::AUTHORIZATION, authorization);
         }

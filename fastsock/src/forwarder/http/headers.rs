@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION,
-        TRANSFER_ENCODING, USER_AGENT,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+        PROXY_AUTHORIZATION, TRANSFER_ENCODING, USER_AGENT,
     },
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -17,7 +17,7 @@ use super::super::signature::Signer;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{Secrets, Target, basic_auth},
+    http::{IDENTITY, Secrets, Target, basic_auth},
     types::Uplink,
 };
 
@@ -55,6 +55,9 @@ impl PostHeaders {
         for header in &own {
             // Their place, so that the map of a request need not grow.
             common.insert(header.name(), HeaderValue::from_static(""));
+        }
+        if config.remote_reply {
+            common.insert(ACCEPT_ENCODING, IDENTITY.clone());
         }
         if config.remote_cloudevents {
             common.extend(event_headers(config));
@@ -279,7 +282,7 @@ fn without_secrets(mut headers: HeaderMap) -> HeaderMap {
 
 /// What of `remote_headers` may be told to another host.
 fn is_harmless(name: &HeaderName) -> bool {
-    [CONTENT_TYPE, ACCEPT, USER_AGENT].contains(name)
+    [CONTENT_TYPE, ACCEPT, ACCEPT_ENCODING, USER_AGENT].contains(name)
 }
 
 /// How the body is framed is not for the settings to say.
