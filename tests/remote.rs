@@ -199,8 +199,13 @@ async fn http2_is_not_spoken_when_it_is_off_or_not_offered() {
 }
 
 #[tokio::test]
-async fn what_the_peer_has_not_begun_is_sent_again_at_once_and_not_counted() {
-    for trouble in [Trouble::RefusedStream, Trouble::GoAway] {
+async fn what_http2_has_not_begun_or_broke_off_is_sent_again_at_once_and_not_counted() {
+    for trouble in [
+        Trouble::RefusedStream,
+        Trouble::GoAway,
+        Trouble::GoAwayInAnger,
+        Trouble::Cut,
+    ] {
         let authority = Authority::new();
         let (addr, mut attempts) = troubled_http2(&authority, trouble).await;
         let config = Config::default()
@@ -533,6 +538,10 @@ enum Trouble {
     RefusedStream,
     /// Takes no more requests, and says so.
     GoAway,
+    /// The same, with an error.
+    GoAwayInAnger,
+    /// Closes the connection without a word.
+    Cut,
 }
 
 /// A server of HTTP/2 that causes trouble once. It sends on the `X-Fastsock-Attempt` of each request that it answers.
@@ -561,6 +570,11 @@ async fn troubled_http2(
                             continue;
                         }
                         Trouble::GoAway if number == 0 => connection.graceful_shutdown(),
+                        Trouble::GoAwayInAnger if number == 1 => {
+                            connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                            continue;
+                        }
+                        Trouble::Cut if number == 1 => return,
                         _ => {}
                     }
                     let attempt = request.headers()["x-fastsock-attempt"].to_str().unwrap();

@@ -178,8 +178,8 @@ impl Client {
         Err(target.failure(&cause))
     }
 
-    /// Sends one request. A kept connection that dies before a byte of the answer is no failure the first time: the
-    /// backend closed it while the request was on its way. Nor is a request that the backend says it has not begun.
+    /// Sends one request. When a kept connection dies before a byte of the answer came, the backend had closed it, and the
+    /// request goes over a new one, once. So does one that the backend has not begun to process, whatever its connection.
     async fn send(
         &self,
         to: &Target,
@@ -187,21 +187,34 @@ impl Client {
         wanted: Wanted,
     ) -> Result<Answer, BoxError> {
         let mut may_repeat = true;
+        let mut unbegun = 0;
+        let (mut connection, mut is_kept) = self.pool.connection(&to.origin).await?;
         loop {
-            let (mut connection, is_kept) = self.pool.connection(&to.origin).await?;
             let request = request(to, parts(), &connection);
-            let answer = pin!(connection.exchange(request, wanted)).await;
-            match answer {
+            let mut answer = pin!(connection.exchange(request, wanted)).await;
+            if is_kept && connection.is_farewell(&answer) {
+                answer = Err(Failure::Unheard("408 Request Timeout".into()));
+            }
+            (connection, is_kept) = match answer {
                 Ok(answer) => {
                     self.pool.keep(&to.origin, connection);
                     return Ok(answer);
                 }
-                Err(Failure::Unsent(_)) if is_kept => {} // it was closed while nobody looked
-                Err(Failure::Unheard(_)) if is_kept && may_repeat => may_repeat = false,
+                Err(Failure::Unbegun(_)) if unbegun < MOST_UNBEGUN => {
+                    unbegun += 1;
+                    self.pool.fresh(&to.origin, connection).await?
+                }
                 #[cfg(feature = "tls")]
-                Err(Failure::Unprocessed(_)) if may_repeat => may_repeat = false,
+                Err(Failure::Refused(_)) if unbegun < MOST_UNBEGUN => {
+                    unbegun += 1;
+                    self.pool.connection(&to.origin).await?
+                }
+                Err(Failure::Unheard(_)) if is_kept && may_repeat => {
+                    may_repeat = false;
+                    self.pool.fresh(&to.origin, connection).await?
+                }
                 Err(failure) => return Err(failure.into()),
-            }
+            };
         }
     }
 
@@ -338,6 +351,8 @@ pub(crate) static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const MOST_REDIRECTS: u32 = 5;
 /// Node's servers close an idle connection after 5 s; whoever closes first loses no request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often a request may be begun anew that nobody has begun to process: a reload can close connections as they come about.
+const MOST_UNBEGUN: u32 = 3;
 const LONGEST_ANSWER_BYTES: usize = 256 << 10;
 
 #[cfg(test)]

@@ -21,13 +21,14 @@ pub(super) enum Wanted {
 
 /// Why there is no answer.
 pub(super) enum Failure {
-    /// Not a byte of the request was sent.
-    Unsent(BoxError),
+    /// Not a byte of the request was sent, or the backend says that it has not begun to process it: and the connection takes no
+    /// other.
+    Unbegun(BoxError),
     /// The connection broke before a byte of the answer came.
     Unheard(BoxError),
-    /// The backend says that it has not begun to process the request.
+    /// The backend says that it has not begun to process the request, and the connection stays.
     #[cfg(feature = "tls")]
-    Unprocessed(BoxError),
+    Refused(BoxError),
     /// Anything else.
     Broken(BoxError),
 }
@@ -36,8 +37,8 @@ impl From<Failure> for BoxError {
     fn from(failure: Failure) -> Self {
         match failure {
             #[cfg(feature = "tls")]
-            Failure::Unprocessed(error) => error,
-            Failure::Unsent(error) | Failure::Unheard(error) | Failure::Broken(error) => error,
+            Failure::Refused(error) => error,
+            Failure::Unbegun(error) | Failure::Unheard(error) | Failure::Broken(error) => error,
         }
     }
 }
@@ -84,7 +85,6 @@ async fn read_to_end(mut body: Incoming, most: usize, is_wanted: bool) -> Option
     Some(whole.freeze())
 }
 
-pub(super) const LONGEST_HEAD_BYTES: usize = 64 << 10;
 /// A body that is longer, or takes longer once the head is here, costs its connection and nothing else.
 const LONGEST_BODY_BYTES: usize = 64 << 10;
 const DRAIN_GRACE: Duration = Duration::from_millis(100);

@@ -6,15 +6,15 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU16, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -24,32 +24,29 @@ use tokio::{
 use super::{
     Answer, IDLE_TIMEOUT,
     connect::{BoxError, BoxIo, Opened},
-    exchange::{Failure, LONGEST_HEAD_BYTES, Wanted, read},
+    exchange::{Failure, Wanted, read},
 };
 
 /// A connection of HTTP/1.1.
 pub(super) struct Http1 {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
-    has_spoken: Arc<AtomicBool>,
+    heard: Heard,
     /// A proxy reads the requests.
     pub(super) is_proxied: bool,
     expires: Instant,
     pub(super) idle_since: Instant,
 }
 
-/// What reads and writes for a connection of HTTP/1.1 while it is polled.
-struct Driver {
-    connection: http1::Connection<TokioIo<Wire>, Full<Bytes>>,
-    has_ended: bool,
-}
+/// What reads and writes for a connection of HTTP/1.1 while it is polled; nothing once that has ended.
+struct Driver(Option<http1::Connection<TokioIo<Wire>, Full<Bytes>>>);
 
 impl Http1 {
     pub(super) async fn new(opened: Opened, expires: Instant) -> Result<Self, BoxError> {
-        let has_spoken = Arc::new(AtomicBool::new(false));
+        let heard = Heard::default();
         let wire = Wire {
             io: TokioIo::new(opened.io),
-            has_spoken: has_spoken.clone(),
+            heard: heard.clone(),
         };
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(true) // as Node spells them
@@ -60,11 +57,8 @@ impl Http1 {
             .await?;
         Ok(Self {
             sender,
-            driver: Driver {
-                connection,
-                has_ended: false,
-            },
-            has_spoken,
+            driver: Driver(Some(connection)),
+            heard,
             is_proxied: opened.is_proxied,
             expires,
             idle_since: Instant::now(),
@@ -76,18 +70,13 @@ impl Http1 {
         request: Request<Full<Bytes>>,
         wanted: Wanted,
     ) -> Result<Answer, Failure> {
-        self.has_spoken.store(false, Relaxed);
+        self.heard.forget();
         // Pinned here, like all that a request waits for: a future that is handed on by value takes its room twice.
         let answer = pin!(self.sender.try_send_request(request));
-        let answer = self.driver.until(answer).await.map_err(|error| {
-            let is_unsent = error.message().is_some();
-            let error = error.into_error().into();
-            match self.has_spoken.load(Relaxed) {
-                _ if is_unsent => Failure::Unsent(error),
-                false => Failure::Unheard(error),
-                true => Failure::Broken(error),
-            }
-        })?;
+        let answer = match self.driver.until(answer).await {
+            Ok(answer) => answer,
+            Err(error) => return self.without_head(error),
+        };
         let answer = self.driver.until(pin!(read(answer, wanted))).await;
         if !self.sender.is_ready() {
             // Now it has only to notice that all is done.
@@ -100,9 +89,35 @@ impl Http1 {
         Ok(answer)
     }
 
+    /// What to make of an answer whose head could not be read. Its status counts when that could: the backend has the
+    /// message, and is not to get it again for an answer that it will not make any better.
+    fn without_head(&self, error: TrySendError<Request<Full<Bytes>>>) -> Result<Answer, Failure> {
+        let is_unsent = error.message().is_some();
+        let error = error.into_error();
+        match self.heard.status() {
+            _ if is_unsent => Err(Failure::Unbegun(error.into())),
+            None if !self.heard.anything() => Err(Failure::Unheard(error.into())),
+            Some(status) if error.is_parse() => {
+                tracing::debug!(%status, %error, "only the status of an answer can be read");
+                Ok(Answer {
+                    status,
+                    headers: HeaderMap::new(),
+                    body: None,
+                })
+            }
+            _ => Err(Failure::Broken(error.into())),
+        }
+    }
+
     /// Whether the next request can be sent: the last was answered to its end, and the other side keeps the connection.
     pub(super) fn is_ready(&self) -> bool {
-        !self.driver.has_ended && self.sender.is_ready()
+        self.driver.0.is_some() && self.sender.is_ready()
+    }
+
+    /// Looks whether the other side has closed it. No system call while nothing has come.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.driver.poll(&mut Context::from_waker(Waker::noop()));
+        self.driver.0.is_none()
     }
 
     pub(super) fn is_usable(&self, now: Instant) -> bool {
@@ -129,15 +144,58 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) {
-        // Why it ended is told to whoever waits for an answer.
-        self.has_ended = self.has_ended || Pin::new(&mut self.connection).poll(cx).is_ready();
+        // Why it ended is told to whoever waits for an answer, and a request that was not begun comes back: but only once the
+        // connection is dropped.
+        if let Some(connection) = &mut self.0
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            self.0 = None;
+        }
     }
 }
 
-/// A byte stream that knows whether something came.
+/// The first that was heard of an answer, shared by a connection and its [`Wire`].
+#[derive(Clone, Default)]
+struct Heard(Arc<AtomicU16>);
+
+impl Heard {
+    fn forget(&self) {
+        self.0.store(NOTHING, Relaxed);
+    }
+
+    /// Takes note of the first bytes.
+    fn take(&self, bytes: &[u8]) {
+        if self.0.load(Relaxed) == NOTHING {
+            self.0.store(status_of(bytes).unwrap_or(SOMETHING), Relaxed);
+        }
+    }
+
+    fn anything(&self) -> bool {
+        self.0.load(Relaxed) != NOTHING
+    }
+
+    /// The status, when that came whole with the first bytes.
+    fn status(&self) -> Option<StatusCode> {
+        let status = StatusCode::from_u16(self.0.load(Relaxed)).ok();
+        status.filter(|status| !status.is_informational())
+    }
+}
+
+/// The three digits of a status line.
+fn status_of(bytes: &[u8]) -> Option<u16> {
+    let rest = bytes.strip_prefix(b"HTTP/1.")?;
+    let digits = rest.get(2..5).filter(|_| rest[1] == b' ')?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+const NOTHING: u16 = 0;
+/// Less than a status line, or none. No status either.
+const SOMETHING: u16 = 1;
+
+/// A byte stream that listens for the first bytes of an answer.
 struct Wire {
     io: TokioIo<BoxIo>,
-    has_spoken: Arc<AtomicBool>,
+    heard: Heard,
 }
 
 impl AsyncRead for Wire {
@@ -149,7 +207,7 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.has_spoken.store(true, Relaxed);
+            self.heard.take(&buffer.filled()[before..]);
         }
         polled
     }
@@ -184,3 +242,6 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+/// Of a longer one the status counts, and nothing else.
+const LONGEST_HEAD_BYTES: usize = 64 << 10;

@@ -1,23 +1,24 @@
 //! A connection of HTTP/2, which all requests share.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{error::Error as _, future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use hyper::client::conn::{TrySendError, http2};
 use tokio::time::Instant;
 
 use super::{
     Answer, IDLE_TIMEOUT,
     connect::{BoxError, Opened},
-    exchange::{Failure, LONGEST_HEAD_BYTES, Wanted, read},
+    exchange::{Failure, Wanted, read},
 };
 use crate::tasks::Tasks;
 
 /// A connection of HTTP/2, or a share in it.
 #[derive(Clone)]
 pub(super) struct Http2 {
-    sender: hyper::client::conn::http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<Full<Bytes>>,
     /// One for the pool, one for each request.
     shares: Arc<()>,
     expires: Instant,
@@ -30,13 +31,13 @@ impl Http2 {
         expires: Instant,
         tasks: &Tasks,
     ) -> Result<Self, BoxError> {
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(Spawner(tasks.clone()))
+        let (sender, connection) = http2::Builder::new(Spawner(tasks.clone()))
             .timer(hyper_util::rt::TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(LONGEST_HEAD_BYTES as u32)
+            .max_header_list_size(LONGEST_HEAD_BYTES)
             .handshake(opened.io)
             .await?;
         tasks.spawn_until_stopped(async move {
@@ -60,6 +61,11 @@ impl Http2 {
         Ok(read(answer, wanted).await)
     }
 
+    /// Whether both are shares of one connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shares, &other.shares)
+    }
+
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         now < self.expires && !self.sender.is_closed()
     }
@@ -75,22 +81,23 @@ impl Http2 {
     }
 }
 
-/// REFUSED_STREAM and a GOAWAY without error say that a stream was not processed (RFC 9113 §8.7).
-fn failure_of_stream(error: hyper::client::conn::TrySendError<Request<Full<Bytes>>>) -> Failure {
+/// What a stream that ended without an answer means. REFUSED_STREAM and a GOAWAY without error say that it was not processed
+/// (RFC 9113 §8.7); a connection that breaks or does not answer to pings says nothing; any other reset is about the request.
+fn failure_of_stream(error: TrySendError<Request<Full<Bytes>>>) -> Failure {
     let is_unsent = error.message().is_some();
     let error = error.into_error();
-    let cause = std::error::Error::source(&error);
+    let cause = error.source();
+    let is_io = cause.is_some_and(|cause| cause.is::<io::Error>());
     let cause = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
-    let is_unprocessed = cause.is_some_and(|cause| {
-        let reason = cause.reason();
-        let is_refused = cause.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
-        let is_sent_away = cause.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
-        cause.is_remote() && (is_refused || is_sent_away)
-    });
-    match is_unprocessed {
-        _ if is_unsent => Failure::Unsent(error.into()),
-        true => Failure::Unprocessed(error.into()),
-        false => Failure::Broken(error.into()),
+    let said = cause.filter(|cause| cause.is_remote());
+    let said = said.map(|cause| (cause.is_go_away(), cause.reason()));
+    let is_dead = is_io || error.is_timeout() || cause.is_some_and(h2::Error::is_go_away);
+    match said {
+        _ if is_unsent => Failure::Unbegun(error.into()),
+        Some((true, Some(h2::Reason::NO_ERROR))) => Failure::Unbegun(error.into()),
+        Some((false, Some(h2::Reason::REFUSED_STREAM))) => Failure::Refused(error.into()),
+        _ if is_dead => Failure::Unheard(error.into()),
+        _ => Failure::Broken(error.into()),
     }
 }
 
@@ -104,6 +111,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
+/// Of a longer one not even the status can be known.
+const LONGEST_HEAD_BYTES: u32 = 256 << 10;
 /// A connection of HTTP/2 that is in use and silent for so long is asked whether it lives, and given up without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);

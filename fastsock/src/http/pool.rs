@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -110,13 +110,24 @@ impl Pool {
         }
     }
 
+    /// A connection in place of a kept one that turned out to be dead: no other one of those, which may be so too.
+    pub(super) async fn fresh(
+        self: &Arc<Self>,
+        origin: &Origin,
+        dead: Connection,
+    ) -> Result<(Connection, bool), BoxError> {
+        origin.drop_ended(&dead);
+        drop(dead);
+        Box::pin(self.connect(origin)).await
+    }
+
     /// Opens a connection, or waits for the one that another opens for all.
     async fn connect(&self, origin: &Origin) -> Result<(Connection, bool), BoxError> {
         #[cfg(feature = "tls")]
         if self.connector.may_be_http2(&origin.uri) && !origin.kept.lock().is_http1 {
             let opening = origin.opening.lock().await;
-            if let Some(kept) = origin.take() {
-                return Ok((kept, true));
+            if let Some(shared) = origin.kept.lock().share(Instant::now()) {
+                return Ok((Connection::Http2(shared), true));
             }
             // What came of waiting may also be that there is nothing to share.
             if !origin.kept.lock().is_http1 {
@@ -206,12 +217,8 @@ impl Origin {
         loop {
             let mut kept = self.kept.lock();
             #[cfg(feature = "tls")]
-            if let Some(shared) = &mut kept.shared {
-                if shared.is_usable(now) {
-                    shared.used_at = now;
-                    return Some(Connection::Http2(shared.clone()));
-                }
-                kept.shared = None; // those who use it end it
+            if let Some(shared) = kept.share(now) {
+                return Some(Connection::Http2(shared));
             }
             let http1 = kept.idle.pop_back()?;
             drop(kept);
@@ -219,6 +226,23 @@ impl Origin {
                 return Some(Connection::Http1(http1));
             }
             http1.close();
+        }
+    }
+
+    /// Forgets this connection, and all others of which it can be seen that they have ended.
+    fn drop_ended(&self, dead: &Connection) {
+        match dead {
+            Connection::Http1(_) => {
+                let mut idle = std::mem::take(&mut self.kept.lock().idle);
+                idle.retain_mut(|http1| !http1.has_ended()); // with system calls, so not under the lock
+                let mut kept = self.kept.lock();
+                idle.append(&mut kept.idle);
+                kept.idle = idle;
+            }
+            #[cfg(feature = "tls")]
+            Connection::Http2(dead) => {
+                drop(self.kept.lock().shared.take_if(|shared| shared.is(dead)))
+            }
         }
     }
 
@@ -273,6 +297,20 @@ impl Origin {
     }
 }
 
+#[cfg(feature = "tls")]
+impl Kept {
+    /// A share in the connection that all use, if there is one that still takes requests.
+    fn share(&mut self, now: Instant) -> Option<Http2> {
+        let shared = self.shared.as_mut()?;
+        if shared.is_usable(now) {
+            shared.used_at = now;
+            return Some(shared.clone());
+        }
+        self.shared = None; // those who use it end it
+        None
+    }
+}
+
 impl Connection {
     /// Sends a request and reads the answer, with as much of the body as is wanted.
     pub(super) async fn exchange(
@@ -284,6 +322,17 @@ impl Connection {
             Self::Http1(http1) => pin!(http1.exchange(request, wanted)).await,
             #[cfg(feature = "tls")]
             Self::Http2(http2) => pin!(http2.exchange(request, wanted)).await,
+        }
+    }
+
+    /// Whether an answer says that nobody came within the backend's time, and ends the connection: where that had been idle, it
+    /// has crossed the request on its way (RFC 9110 §15.5.9).
+    pub(super) fn is_farewell(&self, answer: &Result<Answer, Failure>) -> bool {
+        let is_timeout = |answer: &Answer| answer.status == StatusCode::REQUEST_TIMEOUT;
+        match self {
+            Self::Http1(http1) => !http1.is_ready() && answer.as_ref().is_ok_and(is_timeout),
+            #[cfg(feature = "tls")]
+            Self::Http2(_) => false,
         }
     }
 }
