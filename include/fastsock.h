@@ -1129,9 +1129,10 @@ fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
 fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
 
 /**
- * Lists dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received:
- * at most `limit` (1 to 1000) after the letter `after`; (NULL, 0) begins with the first. Blocks, at most 10 s. CONFIG with the
- * memory spool, which keeps none; IO or BROKER when the spool cannot be read now. Freed with fastsock_dead_letters_free.
+ * Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
+ * 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
+ * 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
+ * fastsock_dead_letters_free.
  */
 fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridge,
                                              const char *after,

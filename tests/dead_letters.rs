@@ -226,23 +226,28 @@ async fn a_token_is_asked_for() {
 }
 
 #[tokio::test]
-async fn the_memory_spool_says_that_it_keeps_none() {
+async fn the_memory_spool_has_them_too_until_the_gateway_ends() {
     let backend = refusing().await;
     let gateway = on_disk(&backend).without("FASTSOCK_SPOOL").start().await;
     let admin = gateway.admin_addr();
-    for (method, path) in [
-        ("GET", LETTERS.to_owned()),
-        ("GET", format!("{LETTERS}/{UNKNOWN}")),
-        ("DELETE", format!("{LETTERS}/{UNKNOWN}")),
-        ("POST", format!("{LETTERS}/{UNKNOWN}/replay")),
-    ] {
-        let answer = call(admin, method, &path, &[JSON], "").await;
-        let error = "FASTSOCK_SPOOL: \"memory\" keeps no dead letters; disk or redis does";
-        assert_eq!(
-            (answer.status, answer.json()["error"].as_str()),
-            (409, Some(error))
-        );
-    }
+    let mut device = Device::connect(gateway.addr(), "dev1").await;
+    device.send("one").await;
+    device.send("two").await;
+    let lines = wait_letters(admin, 2).await;
+    let whole = get(admin, &path_of(&lines[0])).await.json();
+    assert_eq!(
+        (&whole["data"], &whole["status"]),
+        (&json!("one"), &json!(400))
+    );
+    assert_eq!(whole["headers"]["x-secret"], "***");
+    let dropped = call(admin, "DELETE", &path_of(&lines[0]), &[], "").await;
+    assert_eq!(dropped.status, 200);
+    backend.answer_all(Reply::new(200));
+    assert_eq!(replay(admin, &lines[1]).await.status, 200);
+    assert_eq!(backend.wait_delivered("dev1", 1).await, ["two"]);
+    assert_eq!(letters(admin, "").await["dead_letters"], json!([]));
+    let path = format!("{LETTERS}/{UNKNOWN}");
+    assert_eq!(get(admin, &path).await.status, 404);
 }
 
 #[tokio::test]
@@ -321,25 +326,24 @@ async fn the_command_lists_shows_replays_and_drops() {
 #[tokio::test]
 async fn the_command_repeats_what_the_gateway_refuses() {
     let backend = refusing().await;
-    let gateway = on_disk(&backend)
-        .without("FASTSOCK_SPOOL")
-        .var("FASTSOCK_ADMIN_TOKEN", "s3cret");
+    let gateway = on_disk(&backend).var("FASTSOCK_ADMIN_TOKEN", "s3cret");
     let gateway = gateway.start().await;
     for (token, expected) in [
         (
             "",
-            "fastsock: the bearer token of FASTSOCK_ADMIN_TOKEN is required",
+            "fastsock: the bearer token of FASTSOCK_ADMIN_TOKEN is required".to_owned(),
         ),
         (
             "s3cret",
-            "fastsock: FASTSOCK_SPOOL: \"memory\" keeps no dead letters; disk or redis does",
+            format!("fastsock: there is no dead letter {UNKNOWN}"),
         ),
     ] {
         let mut run = Gateway::builder()
             .var("FASTSOCK_ADMIN_ADDR", gateway.admin_addr().to_string())
             .var("FASTSOCK_ADMIN_TOKEN", token)
             .arg("dead-letters")
-            .arg("list")
+            .arg("show")
+            .arg(UNKNOWN)
             .launch();
         assert_eq!(run.exit_code().await, Some(1));
         assert_eq!(run.stderr(), [expected]);

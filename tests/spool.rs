@@ -550,15 +550,58 @@ async fn what_the_backend_refuses_for_good_is_kept_shown_replayed_and_dropped() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_memory_spool_says_that_it_keeps_no_dead_letters() {
+async fn the_memory_spool_keeps_dead_letters_while_the_process_lives() {
     let backend = Backend::start().await;
+    backend.answer(|request| {
+        Reply::new(if request.data.starts_with("bad") {
+            422
+        } else {
+            200
+        })
+    });
     let config = Config::default()
         .websocket_port(0u16)
+        .dead_letters_max(2usize)
         .remote_url(Some(backend.url()));
     let bridge = start(&config).await;
-    let error = bridge.dead_letters(None, 1).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_line().starts_with("FASTSOCK_SPOOL: "));
+    let mut device = Device::connect(bridge.local_addr(), "dev").await;
+    for text in ["bad 1", "good", "bad 2", "bad 3"] {
+        device.send(text).await;
+    }
+    eventually("three are lost", async || {
+        bridge.stats().uplink.lost.rejected == 3
+    })
+    .await;
+    let up = bridge.stats().uplink;
+    assert_eq!((up.dead_letters, up.dead_letters_dropped), (2, 1));
+    let letters = bridge.dead_letters(None, 10).await.unwrap();
+    let texts: Vec<_> = letters.iter().map(|l| l.uplink.payload.to_text()).collect();
+    assert_eq!(texts, ["bad 2", "bad 3"]);
+    let first = &letters[0];
+    assert_eq!((first.status, first.attempts), (Some(422), 1));
+    assert_eq!(first.error, "Request failed with status code 422");
+    assert!(first.first_attempt_at <= first.last_attempt_at && first.first_attempt_at.is_some());
+    assert!(!first.headers.is_empty());
+    let page = bridge.dead_letters(Some(first.uplink.id), 1).await.unwrap();
+    assert_eq!(page[0].uplink.id, letters[1].uplink.id);
+
+    let (two, three) = (letters[0].uplink.id, letters[1].uplink.id);
+    backend.answer_all(Reply::ok());
+    assert!(bridge.replay_dead_letter(two).await.unwrap());
+    assert!(!bridge.replay_dead_letter(two).await.unwrap());
+    assert_eq!(backend.wait_delivered("dev", 2).await, ["good", "bad 2"]);
+    let replayed = backend.requests().pop().unwrap();
+    let key = Some(two.to_string());
+    assert_eq!(replayed.header("idempotency-key"), key.as_deref());
+    assert!(bridge.drop_dead_letter(three).await.unwrap());
+    assert!(bridge.dead_letter(three).await.unwrap().is_none());
+    assert!(bridge.stop(DEADLINE).await.is_empty());
+    let up = bridge.stats().uplink;
+    assert_eq!((up.received, up.recovered, up.delivered), (4, 1, 2));
+    assert_eq!(
+        (up.lost.rejected, up.dead_letters, up.dead_letters_dropped),
+        (3, 0, 2)
+    );
     let error = try_start(&config.spool(SpoolKind::Disk)).await.unwrap_err();
     assert!(error.to_line().contains("set FASTSOCK_DATA_DIR"));
 }

@@ -272,9 +272,10 @@ pub unsafe extern "C" fn fastsock_bridge_clients(
     Ok(())
 }
 
-/// Lists dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received:
-/// at most `limit` (1 to 1000) after the letter `after`; (NULL, 0) begins with the first. Blocks, at most 10 s. CONFIG with the
-/// memory spool, which keeps none; IO or BROKER when the spool cannot be read now. Freed with fastsock_dead_letters_free.
+/// Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
+/// 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
+/// 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
+/// fastsock_dead_letters_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_dead_letters(

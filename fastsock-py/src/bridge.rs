@@ -234,10 +234,11 @@ impl Bridge {
         self.core()?.clients()
     }
 
-    /// Dead letters: uplinks that a durable spool keeps although the backend or time gave them up. In the order in which they
-    /// were received; at most limit (1 to 1000), from the first after the id after.
+    /// Dead letters: uplinks that are kept although the backend or time gave them up. In the order in which they were received;
+    /// at most limit (1 to 1000), from the first after the id after. With the memory spool the newest 1,000 are kept, of at most
+    /// 1 MiB, until the process ends.
     ///
-    /// Raises ConfigError with the memory spool, which keeps none; OsError or BrokerError when the spool cannot be read now.
+    /// Raises OsError or BrokerError when a durable spool cannot be read now.
     /// Blocks at most 10 seconds, with the interpreter let go; so do the next three.
     #[pyo3(signature = (after=None, limit=100))]
     fn dead_letters(

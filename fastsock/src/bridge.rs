@@ -168,12 +168,12 @@ impl Bridge {
         verbs::reload(&self.0.shared)
     }
 
-    /// Dead letters: uplinks that a durable spool keeps although the backend or time gave them up. In the order in which they
-    /// were received; at most `limit`, from the first after the id `after`.
+    /// Dead letters: uplinks that are kept although the backend or time gave them up. In the order in which they were received;
+    /// at most `limit`, from the first after the id `after`. With the memory spool the newest 1,000 are kept, of at most 1 MiB,
+    /// until the process ends.
     ///
     /// # Errors
-    /// `Config` with the memory spool, which keeps none; `Io` or `Broker` when the spool cannot be read now, at the latest
-    /// after 10 s.
+    /// `Io` or `Broker` when a durable spool cannot be read now, at the latest after 10 s.
     pub async fn dead_letters(
         &self,
         after: Option<uuid::Uuid>,

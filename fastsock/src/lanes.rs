@@ -2,10 +2,11 @@
 //!
 //! A lane lives under the client id, not under a session, so that a reconnect continues the same order. It is gone once
 //! everything in it is delivered or given up: an idle device costs nothing here. `lane` is one of them, `work` empties them,
-//! `durable` is what a durable spool adds.
+//! `durable` is what a durable spool adds, `letters` what is kept of those that were given up.
 
 mod durable;
 mod lane;
+mod letters;
 mod log;
 mod work;
 
@@ -16,7 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use ahash::HashMap;
@@ -35,7 +36,7 @@ use crate::{
     maps::trim,
     receipts::Pledge,
     registry::Registry,
-    spool::{Settle, Spool},
+    spool::{Settle, Spool, memory::Letters},
     stats::{Running, UplinkBooks},
     status::Status,
     tasks::Tasks,
@@ -123,6 +124,8 @@ struct State {
     /// The spool takes nothing for now.
     is_spool_failing: bool,
     next_number: u64,
+    /// Without a durable spool: what is kept of uplinks that were given up.
+    letters: Option<Letters>,
     books: UplinkBooks,
     /// No attempt begins any more.
     is_ending: bool,
@@ -211,6 +214,7 @@ impl Lanes {
             held_up: Vec::new(),
             is_spool_failing: false,
             next_number: 0,
+            letters: (spool.is_none() && cargo == Cargo::Uplinks).then(|| Letters::new(config)),
             books: UplinkBooks::default(),
             is_ending: false,
             is_last_chance: false,
@@ -379,7 +383,7 @@ impl Lanes {
 
     /// The uplink books; `held` is counted by looking.
     pub(crate) fn books(&self) -> UplinkBooks {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let in_lanes: usize = state
             .lanes
             .values()
@@ -391,11 +395,13 @@ impl Lanes {
         } else {
             in_lanes
         };
-        UplinkBooks {
-            held: held as u64,
-            held_bytes: state.held.bytes as u64,
-            ..state.books.clone()
+        let mut books = state.books.clone();
+        (books.held, books.held_bytes) = (held as u64, state.held.bytes as u64);
+        if let Some(letters) = &mut state.letters {
+            letters.expire(SystemTime::now());
+            (books.dead_letters, books.dead_letters_dropped) = letters.books();
         }
+        books
     }
 
     /// Resolves once nothing is held; with a durable spool, once that has all that is decided, and a short while is over
@@ -693,11 +699,7 @@ impl Lanes {
             pledge.lost(reason);
         }
         state.books.lost.count(reason);
-        if let Some(spool) = &self.spool
-            && slot.is_settled()
-        {
-            self.give_up(&**spool, &slot, reason, attempt);
-        }
+        self.give_up(state, &slot, reason, attempt);
         Some(Loss(slot.uplink, reason))
     }
 

@@ -45,7 +45,7 @@ pub struct UplinkBooks {
     pub dropped_by_hook: u64,
     /// Taken here and given to a spool that several gateways share; whoever delivers them counts them as recovered.
     pub passed_on: u64,
-    /// Dead letters in the spool now: the content of what was lost as `rejected`, `poison` or `too_old`.
+    /// Dead letters that are kept now: the content of what was lost as `rejected`, `poison` or `too_old`.
     pub dead_letters: u64,
     /// Dead letters that are gone for good since the start: dropped by hand, or to keep within their bounds.
     pub dead_letters_dropped: u64,

@@ -230,7 +230,8 @@ impl Uplink {
     }
 }
 
-/// An uplink that was given up, kept by a durable spool until it is replayed, dropped, or too old.
+/// An uplink that was given up, kept until it is replayed, dropped, or too old; with the memory spool at the longest until the
+/// process ends.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {

@@ -9,7 +9,6 @@ use crate::{
     hooks::Answer,
     outbox::{DOWNLINK_MAX_BYTES, Put},
     shared::Shared,
-    spool::Spool,
     stats::{LifecycleBooks, Stats},
     types::{Client, ClientId, CloseReason, DeadLetter, Payload, Sent, State, Ticket},
 };
@@ -192,33 +191,25 @@ pub(crate) async fn dead_letters(
     after: Option<Uuid>,
     limit: usize,
 ) -> Result<Vec<DeadLetter>> {
-    spool(shared)?.dead_letters(after, limit).await
+    shared.lanes.dead_letters(after, limit).await
 }
 
 /// One dead letter.
 pub(crate) async fn dead_letter(shared: &Shared, id: Uuid) -> Result<Option<DeadLetter>> {
-    spool(shared)?.dead_letter(id).await
+    shared.lanes.dead_letter(id).await
 }
 
 /// Makes a dead letter an uplink again. Not while stopping: nobody would deliver it.
 pub(crate) async fn replay_dead_letter(shared: &Shared, id: Uuid) -> Result<bool> {
     match shared.status.state() {
         State::Stopping | State::Stopped => Err(stopped()),
-        _ => spool(shared)?.replay(id).await,
+        _ => shared.lanes.replay_letter(id).await,
     }
 }
 
 /// Drops a dead letter for good.
 pub(crate) async fn drop_dead_letter(shared: &Shared, id: Uuid) -> Result<bool> {
-    spool(shared)?.drop_letter(id).await
-}
-
-/// The durable spool.
-fn spool(shared: &Shared) -> Result<&dyn Spool> {
-    shared.lanes.spool().map(|spool| &**spool).ok_or_else(|| {
-        let text = "FASTSOCK_SPOOL: \"memory\" keeps no dead letters; disk or redis does";
-        Error::new(ErrorKind::Config, text)
-    })
+    shared.lanes.drop_letter(id).await
 }
 
 fn stopped() -> Error {

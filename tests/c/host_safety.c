@@ -888,8 +888,9 @@ static void dead_letters(const char *backend, const char *directory) {
   CHECK(fastsock_bridge_free(bridge) == OK && fastsock_config_free(config) == OK);
   close(device);
   const fastsock_bridge *in_memory = start_echo(&host);
-  CHECK(fastsock_bridge_dead_letters(in_memory, NULL, 0, 1, &letters) == FASTSOCK_STATUS_CONFIG && letters == NULL);
-  CHECK(strstr(fastsock_last_error(), "FASTSOCK_SPOOL") != NULL);
+  CHECK(fastsock_bridge_dead_letters(in_memory, NULL, 0, 1, &letters) == OK);
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_NOT_FOUND);
+  CHECK(fastsock_dead_letters_free(letters) == OK);
   CHECK(fastsock_bridge_free(in_memory) == OK);
 }
 

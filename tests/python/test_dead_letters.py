@@ -116,10 +116,16 @@ def test_what_is_no_id_or_no_limit_is_refused(start: Any, moody: Moody, tmp_path
         bridge.replay_dead_letter(UNKNOWN)
 
 
-def test_the_memory_spool_says_that_it_keeps_none(start: Any) -> None:
-    bridge = start()
-    with pytest.raises(fastsock.ConfigError, match="FASTSOCK_SPOOL"):
-        bridge.dead_letters()
+def test_the_memory_spool_keeps_them_while_the_process_lives(start: Any, moody: Moody) -> None:
+    bridge = start(remote_url=moody.url)
+    with Device(bridge.port) as device:
+        device.send("one")
+        (letter,) = eventually(bridge.dead_letters, "a letter")
+    assert (letter.text, letter.status) == ("one", 400)
+    moody.status = 204
+    assert bridge.replay_dead_letter(letter.id) is True
+    eventually(lambda: moody.taken, "it is delivered")
+    assert bridge.dead_letters() == []
     not_started = fastsock.Bridge()
     with pytest.raises(fastsock.StoppedError):
         not_started.dead_letters()

@@ -270,7 +270,7 @@ settings! {
     spool_lane_bytes: usize = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
     /// Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time.
     data_dir: Option<PathBuf> = None, "FASTSOCK_DATA_DIR", "the path of a directory";
-    /// Dead letters a durable spool keeps; beyond, the oldest goes. 0 keeps none.
+    /// Dead letters that are kept; beyond, the oldest goes. With the memory spool at most 1,000 of together 1 MiB. 0 keeps none.
     dead_letters_max: usize = 10_000, "FASTSOCK_DEAD_LETTERS_MAX", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
     /// Milliseconds a dead letter is kept after it was given up.
     dead_letters_max_age: Duration = Duration::from_secs(30 * 24 * 3600), "FASTSOCK_DEAD_LETTERS_MAX_AGE", "milliseconds from 1000 to 315360000000", |d| is_within(d, 1000, 315_360_000_000);

@@ -9,12 +9,11 @@ use tokio::time::Instant;
 
 use super::{
     Lanes, State, keep,
-    lane::{Lane, Phase, Slot, Trail},
+    lane::{Lane, Phase, Slot},
 };
 use crate::{
-    forwarder::Attempt,
     spool::{Backlog, Place, Record, Settle, Spool},
-    types::{ClientId, DeadLetter, LostReason},
+    types::ClientId,
 };
 
 impl Settle for Lanes {
@@ -304,44 +303,6 @@ impl Lanes {
         }
     }
 
-    /// What the spool is to do with one that is lost: a dead letter when the backend or time gave it up; one that made room
-    /// for others would only take that room again.
-    pub(super) fn give_up(
-        &self,
-        spool: &dyn Spool,
-        slot: &Slot,
-        reason: LostReason,
-        attempt: Option<&Attempt>,
-    ) {
-        match reason {
-            LostReason::Rejected | LostReason::Poison | LostReason::TooOld => {
-                let letter = self.letter(slot, reason, attempt);
-                spool.bury(slot.number, letter);
-            }
-            _ => spool.remove(Place::new(&slot.uplink.client_id, slot.number)),
-        }
-    }
-
-    fn letter(&self, slot: &Slot, reason: LostReason, attempt: Option<&Attempt>) -> DeadLetter {
-        let trail = slot.trail.as_deref();
-        let last = attempt.or(trail.map(|trail| &trail.last));
-        let headers = match &self.forward {
-            Some(forward) if slot.attempts > 0 => forward.headers(&slot.uplink, slot.attempts),
-            _ => Vec::new(),
-        };
-        DeadLetter {
-            uplink: slot.uplink.clone(),
-            reason,
-            status: last.and_then(Attempt::status),
-            error: last.map_or_else(|| reason.to_string(), ToString::to_string),
-            attempts: slot.attempts,
-            first_attempt_at: trail.map(|trail| trail.first_at),
-            last_attempt_at: trail.map(|trail| trail.last_at),
-            given_up_at: SystemTime::now(),
-            headers,
-        }
-    }
-
     /// Whoever waits in [`Lanes::drained`] looks again.
     pub(super) fn note_quiet(&self, state: &State) {
         if state.is_ending && (state.in_flight == 0 || state.uncommitted == 0) {
@@ -381,22 +342,6 @@ impl Lane {
         self.slots
             .insert(index, Slot::new(number, uplink, Phase::Ready, taken_at));
         index
-    }
-}
-
-impl Slot {
-    /// Remembers a failed attempt, for the dead letter it may become.
-    pub(super) fn note(&mut self, attempt: &Attempt, begun_at: SystemTime) {
-        if attempt.is_delivered() {
-            return;
-        }
-        let last_at = SystemTime::now();
-        let first_at = self.trail.as_ref().map_or(begun_at, |trail| trail.first_at);
-        self.trail = Some(Box::new(Trail {
-            first_at,
-            last_at,
-            last: attempt.clone(),
-        }));
     }
 }
 

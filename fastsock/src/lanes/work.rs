@@ -1,10 +1,6 @@
 //! The workers: whose turn it is, an attempt, what it came to, and when there is another.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -27,8 +23,7 @@ struct Job {
     number: u64,
     attempt: u32,
     pass: Pass,
-    /// With a durable spool only.
-    begun_at: Option<SystemTime>,
+    begun_at: Instant,
 }
 
 /// What an attempt came to.
@@ -148,7 +143,7 @@ impl Lanes {
                 number,
                 attempt: slot.attempts,
                 pass,
-                begun_at: self.spool.as_ref().map(|_| SystemTime::now()),
+                begun_at: now,
             };
             if self.limits.order == Order::None
                 && let Some(lane) = state.lanes.get_mut(&client_id)
@@ -193,13 +188,14 @@ impl Lanes {
     ) -> Outcome {
         let (client_id, number) = (&job.uplink.client_id, job.number);
         let device = state.destination.device(client_id.as_str());
+        let keeps_letters = self.keeps_letters(state);
         let slot = state
             .lanes
             .get_mut(client_id)
             .and_then(|lane| lane.slot(number))
             .expect("an uplink in flight stays in its lane");
-        if let Some(begun_at) = job.begun_at {
-            slot.note(attempt, begun_at);
+        if keeps_letters && !attempt.is_delivered() {
+            slot.note(attempt, now - job.begun_at);
         }
         let is_withdrawn = slot.phase == Phase::Withdrawn;
         let destination = &mut state.destination;

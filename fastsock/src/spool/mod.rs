@@ -1,10 +1,12 @@
-//! The port to where uplinks outlive the process, and what it tells the lanes. Without one (`memory`) the lanes are all there is.
+//! The port to where uplinks outlive the process, and what it tells the lanes. Without one the lanes are all there is, and
+//! `memory` keeps a small copy of what they give up.
 //!
 //! The lanes decide what is kept, in which order it goes and when it leaves; a spool only keeps it. Both sides never wait for
 //! each other: the lanes hand over and go on, the spool reports when it is done.
 
 #[cfg(feature = "disk")]
 pub(crate) mod disk;
+pub(crate) mod memory;
 pub(crate) mod record;
 #[cfg(feature = "redis-spool")]
 pub(crate) mod redis;
