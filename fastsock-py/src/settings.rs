@@ -79,10 +79,8 @@ impl Settings {
         self.config
             .merge_vars(vars_of_core)
             .map_err(|e| raised(&e))?;
-        let unknown = vars.iter().filter(|(name, _)| !is_variable(name));
-        unknown
-            .map(|(name, _)| warn_unknown(environ.py(), name))
-            .collect()
+        let mut unknown = vars.iter().filter(|(name, _)| !is_variable(name));
+        unknown.try_for_each(|(name, _)| warn_unknown(environ.py(), name))
     }
 
     /// Sections nest: `{"redis": {"port": 6380}}` is `{"redis_port": 6380}`.
