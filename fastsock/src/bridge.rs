@@ -338,6 +338,23 @@ impl Builder {
         built.map(drop)
     }
 
+    /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether its user has all rights.
+    /// Changes nothing. Redis before 7.0 only tells of the rights to channels.
+    ///
+    /// # Errors
+    /// `Broker`, with all that is wrong on one line; `Config`, naming the setting.
+    pub async fn check_redis(&self) -> Result<()> {
+        self.config.check()?;
+        #[cfg(feature = "redis")]
+        if self.config.uses_redis() {
+            use crate::broker::redis::{check::check, url::Address};
+            let address = Address::from_config(&self.config)?;
+            let checked = check(&address, &rights(&self.config, &address)).await;
+            checked.map_err(|e| Error::new(ErrorKind::Broker, e.to_string()))?;
+        }
+        Ok(())
+    }
+
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
     ///
     /// # Errors
@@ -517,6 +534,24 @@ fn auth(config: &Config, registry: &Arc<Registry>, workers: &Tasks) -> Result<Au
         AuthKind::Jwt => unreachable!("`Config::check` does not allow it"),
     };
     Ok(Auth::Provider(provider))
+}
+
+/// What the user of Redis must be allowed.
+#[cfg(feature = "redis")]
+fn rights(
+    config: &Config,
+    address: &crate::broker::redis::url::Address,
+) -> Vec<crate::broker::redis::rights::Rights> {
+    use crate::broker::redis::rights::Rights;
+    let mut rights = Vec::new();
+    if config.broker != BrokerKind::Embedded {
+        rights.push(Rights::of_broker(config, address));
+    }
+    #[cfg(feature = "redis-spool")]
+    if config.spool == crate::config::SpoolKind::Redis {
+        rights.push(crate::spool::redis::rights(config, address));
+    }
+    rights
 }
 
 #[cfg(feature = "redis")]

@@ -187,13 +187,29 @@ impl Presence {
     /// Takes the oldest changes, at most so many; `None` when there is none. `left` are those who claim a seat that is
     /// empty: an entry restored from a list may be older than the end of its session.
     pub(crate) fn batch(&mut self, most: usize, left: &HashSet<ClientId>) -> Option<Batch> {
-        if self.changed.is_empty() {
+        let next: Vec<_> = self.changed.keys().take(most).copied().collect();
+        self.take(&next, left)
+    }
+
+    /// The same of those who left, and of nobody else.
+    pub(crate) fn removals(&mut self, most: usize) -> Option<Batch> {
+        let leaves = |(_, id): &(&u64, &ClientId)| {
+            let entry = self.entries.get(*id);
+            entry.is_some_and(|e| e.wanted == Wanted::Del)
+        };
+        let next = self.changed.iter().filter(leaves).take(most);
+        let next: Vec<_> = next.map(|(change, _)| *change).collect();
+        self.take(&next, &HashSet::default())
+    }
+
+    fn take(&mut self, changes: &[u64], left: &HashSet<ClientId>) -> Option<Batch> {
+        if changes.is_empty() {
             return None;
         }
         let mut batch = Batch::default();
-        for _ in 0..most {
-            let Some((_, client_id)) = self.changed.pop_first() else {
-                break;
+        for change in changes {
+            let Some(client_id) = self.changed.remove(change) else {
+                continue;
             };
             let Some(entry) = self.entries.get_mut(&client_id) else {
                 continue;
@@ -410,6 +426,27 @@ mod tests {
         presence.seen(&id("a"), 7);
         assert_eq!(batch(&mut presence).map(|b| b.len()), Some(1));
         assert_eq!(batch(&mut presence), None);
+    }
+
+    #[test]
+    fn who_left_is_removed_alone_when_nobody_else_is_taken() {
+        let mut presence = Presence::default();
+        for (n, dev) in ["a", "b", "c"].iter().enumerate() {
+            presence.seated(&id(dev), SessionId(n as u64 + 1), 1000);
+            presence.seen(&id(dev), 5);
+        }
+        written(&mut presence);
+        assert_eq!(presence.removals(512), None);
+        presence.seen(&id("a"), 6);
+        presence.unseated(&id("b"), SessionId(2));
+        presence.unseated(&id("c"), SessionId(3));
+        let removals = presence.removals(1).expect("one of two");
+        assert!(removals.sets.is_empty() && removals.dels[0].client_id == id("b"));
+        presence.confirm(removals);
+        assert_eq!(
+            written(&mut presence),
+            (vec![("a".into(), 6)], vec!["c".into()])
+        );
     }
 
     #[test]

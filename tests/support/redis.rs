@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -69,6 +69,11 @@ impl TempRedis {
     /// `rediss://localhost:<tls port>`, without user and password.
     pub fn tls_url(&self) -> String {
         format!("rediss://localhost:{}", self.tls_port())
+    }
+
+    /// Where it keeps its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its process, for signals and figures; panics while it is stopped.
@@ -412,6 +417,13 @@ impl TempSentinel {
         .await;
     }
 
+    /// Changes what a user may do, as `ACL SETUSER` does.
+    pub async fn allow(&self, user: &str, rules: &[&str]) {
+        let words = ["ACL", "SETUSER", user].into_iter();
+        let words: Vec<_> = words.chain(rules.iter().copied()).collect();
+        self.cmd::<()>(&words).await.expect("as the default user");
+    }
+
     /// Tells it to make a replica the master now.
     pub async fn fail_over(&self) {
         eventually("the sentinel agrees to fail over", async || {
@@ -448,6 +460,6 @@ fn command(words: &[&str]) -> redis::Cmd {
     command
 }
 
-fn read(log: &std::path::Path) -> String {
+fn read(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }

@@ -1,12 +1,13 @@
 //! `fastsock --check`: would it start, and are Redis and the remote there?
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io,
     net::{TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
-use fastsock::{Bridge, BrokerKind, Config};
+use fastsock::{Bridge, BrokerKind, Config, SpoolKind};
+use tokio::runtime::Builder;
 use url::Url;
 
 use crate::settings::{Settings, without_secrets};
@@ -20,7 +21,7 @@ pub(crate) struct Finding {
     pub(crate) is_ok: bool,
 }
 
-/// Tests what the settings point to. Blocks; each try is given up after 3 s.
+/// Tests what the settings point to. Blocks: for the remote 3 s at most, for Redis as long as it may take to connect.
 pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
     let config = &settings.config;
     let warnings = settings.warnings.iter().map(|warning| Finding {
@@ -47,31 +48,47 @@ fn check_settings(config: &Config) -> Finding {
 }
 
 fn check_redis(config: &Config) -> Finding {
-    if config.broker == BrokerKind::Embedded {
+    if config.broker == BrokerKind::Embedded && config.spool != SpoolKind::Redis {
         return Finding {
             line: "redis: not used; FASTSOCK_BROKER is embedded".into(),
             is_ok: true,
         };
     }
-    let redis = Redis::of(config);
-    let mut line = String::from("redis:");
-    let mut is_ok = false;
-    for address in &redis.addresses {
-        let told = match probe_redis(address, redis.has_tls) {
-            Ok(told) => {
-                is_ok = true;
-                told.to_owned()
-            }
-            Err(error) => error.to_string(),
-        };
-        line.push_str(&format!(" {address} {told};"));
+    let checked = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())
+        .and_then(|runtime| {
+            let bridge = Bridge::builder(config.clone());
+            let checked = runtime.block_on(bridge.check_redis());
+            runtime.shutdown_background(); // a name may still be looked up
+            checked.map_err(|e| e.to_line())
+        });
+    match checked {
+        Ok(()) => Finding {
+            line: format!(
+                "redis: {} answers, and allows all that is needed",
+                name_of_redis(config)
+            ),
+            is_ok: true,
+        },
+        Err(error) if config.broker == BrokerKind::Auto => Finding {
+            line: format!("redis: {error}; the gateway runs embedded until it can use it"),
+            is_ok: true,
+        },
+        Err(error) => Finding {
+            line: format!("redis: {error}"),
+            is_ok: false,
+        },
     }
-    line.pop();
-    if !is_ok && config.broker == BrokerKind::Auto {
-        line.push_str("; the gateway runs embedded until it answers");
-        is_ok = true;
+}
+
+/// Where Redis is, without secrets.
+fn name_of_redis(config: &Config) -> String {
+    match &config.redis_url {
+        Some(url) => without_secrets(url.expose()),
+        None => format!("{}:{}", config.redis_host, config.redis_port),
     }
-    Finding { line, is_ok }
 }
 
 fn check_remote(config: &Config) -> Finding {
@@ -91,71 +108,6 @@ fn check_remote(config: &Config) -> Finding {
             Ok(_) => format!("remote: {name} can be connected to{via}"),
             Err(error) => format!("remote: {name} cannot be connected to{via}: {error}"),
         },
-    }
-}
-
-/// Where Redis is.
-#[derive(Debug, PartialEq)]
-struct Redis {
-    addresses: Vec<String>,
-    has_tls: bool,
-}
-
-impl Redis {
-    fn of(config: &Config) -> Self {
-        match &config.redis_url {
-            Some(url) => Self::of_url(url.expose()),
-            None => Self {
-                addresses: vec![with_port(&config.redis_host, config.redis_port)],
-                has_tls: false,
-            },
-        }
-    }
-
-    /// `scheme://user:password@host:port,host:port/…`
-    fn of_url(url: &str) -> Self {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-        let hosts = authority.rsplit('@').next().unwrap_or(authority);
-        let port = if scheme.contains("sentinel") {
-            26379
-        } else {
-            6379
-        };
-        Self {
-            addresses: hosts.split(',').map(|host| with_port(host, port)).collect(),
-            has_tls: scheme.starts_with("rediss"),
-        }
-    }
-}
-
-/// A host with its port, or with the usual one if it names none.
-fn with_port(host: &str, usual: u16) -> String {
-    let is_bare_ipv6 = host.matches(':').count() > 1 && !host.starts_with('[');
-    if is_bare_ipv6 {
-        format!("[{host}]:{usual}")
-    } else if host.contains("]:") || (host.contains(':') && !host.ends_with(']')) {
-        host.into()
-    } else {
-        format!("{host}:{usual}")
-    }
-}
-
-fn probe_redis(address: &str, has_tls: bool) -> io::Result<&'static str> {
-    let mut stream = connect(address)?;
-    if has_tls {
-        return Ok("can be connected to; TLS is not tested");
-    }
-    stream.write_all(b"PING\r\n")?;
-    let mut answer = Vec::new();
-    BufReader::new(stream.take(1024)).read_until(b'\n', &mut answer)?;
-    match answer.trim_ascii() {
-        b"+PONG" => Ok("answers"),
-        answer if answer.starts_with(b"-NOAUTH") => Ok("answers; it wants a password"),
-        answer => {
-            let answer = String::from_utf8_lossy(answer);
-            Err(io::Error::other(format!("answered {answer:?} to PING")))
-        }
     }
 }
 
@@ -191,11 +143,7 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::other("the name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, TIME_OUT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(TIME_OUT))?;
-                stream.set_write_timeout(Some(TIME_OUT))?;
-                return Ok(stream);
-            }
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
@@ -207,31 +155,6 @@ const TIME_OUT: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redis_urls_name_one_or_several_addresses() {
-        for (url, addresses, has_tls) in [
-            ("redis://h", &["h:6379"][..], false),
-            ("redis://u:p@[::1]/2", &["[::1]:6379"], false),
-            ("redis://[::1]:7", &["[::1]:7"], false),
-            ("rediss://u:p@ss@h:1?x", &["h:1"], true),
-            ("redis+sentinel://:p@a,b:2/m/0", &["a:26379", "b:2"], false),
-            ("redis+cluster://:p@a,b:2", &["a:6379", "b:2"], false),
-        ] {
-            let redis = Redis::of_url(url);
-            assert_eq!(
-                (&redis.addresses[..], redis.has_tls),
-                (
-                    &addresses
-                        .iter()
-                        .map(|a| (*a).to_owned())
-                        .collect::<Vec<_>>()[..],
-                    has_tls
-                )
-            );
-        }
-        assert_eq!(with_port("::1", 6379), "[::1]:6379");
-    }
 
     #[test]
     fn a_proxy_stands_before_remotes_it_is_not_told_to_leave_alone() {

@@ -196,7 +196,7 @@ fn check_tells_of_redis_and_the_remote() {
     assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
     let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(lines[0], "settings: ok");
-    assert!(lines[1].starts_with(&format!("redis: 127.0.0.1:{free} Connection refused")));
+    assert!(lines[1].starts_with(&format!("redis: 127.0.0.1:{free}: Connection refused")));
     assert_eq!(
         lines[2],
         format!("remote: http://{taken}/in can be connected to")
@@ -256,16 +256,33 @@ fn check_reads_the_files_that_the_settings_name() {
 #[test]
 fn check_asks_a_real_redis() {
     let redis = support::Redis::start("s3cret");
-    let output = Command::new()
-        .env("REDIS_PORT", redis.port.to_string())
-        .args(["--check"])
-        .output();
-    let expected = format!(
-        "redis: 127.0.0.1:{} answers; it wants a password",
-        redis.port
+    let check = |url: String| {
+        let output = Command::new()
+            .env("FASTSOCK_REDIS_URL", url)
+            .args(["--check"])
+            .output();
+        let line = output.stdout.lines().find(|l| l.starts_with("redis: "));
+        (output.code, line.unwrap_or_default().to_owned())
+    };
+    let address = format!("127.0.0.1:{}", redis.port);
+    let (code, line) = check(format!("redis://{address}"));
+    assert!(
+        line.starts_with(&format!("redis: {address}: ")) && line.contains("NOAUTH"),
+        "{line}"
     );
-    assert!(output.stdout.contains(&expected), "{}", output.stdout);
-    assert_eq!(output.code, Some(0));
+    assert_eq!(code, Some(1));
+    let (code, line) = check(format!("redis://:wrong@{address}"));
+    assert!(
+        line.contains("WRONGPASS") && !line.contains("wrong@"),
+        "{line}"
+    );
+    assert_eq!(code, Some(1));
+    let (code, line) = check(format!("redis://:s3cret@{address}/99"));
+    assert!(line.contains("DB index is out of range"), "{line}");
+    assert_eq!(code, Some(1));
+    let (code, line) = check(format!("redis://:s3cret@{address}"));
+    let expected = format!("redis: redis://{address} answers, and allows all that is needed");
+    assert_eq!((code, line), (Some(0), expected));
 }
 
 #[test]

@@ -468,6 +468,12 @@ impl Config {
             || file_setting(name).is_some()
     }
 
+    /// Whether anything is carried by Redis, or kept in it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn uses_redis(&self) -> bool {
+        self.broker != BrokerKind::Embedded || self.spool == SpoolKind::Redis
+    }
+
     /// Whether Redis was configured in any way, so that its absence is an error and not a choice.
     pub(crate) fn names_redis(&self) -> bool {
         let default = Self::default();

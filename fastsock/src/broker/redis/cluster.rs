@@ -1,7 +1,7 @@
 //! A Redis Cluster: which of its servers has a key, and sending each command there.
 //!
-//! What a cluster does on its own is left to the supervisors of the links: a server that is lost, or a slot that has moved,
-//! ends the link, and the next one learns who has what now. Only a slot that is just being moved is followed (`ASK`).
+//! A slot that moves, or is just being moved, is followed. A server that is lost ends the link, and the next one learns who has
+//! what now.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -102,9 +102,9 @@ impl Nodes {
         let servers = try_join_all(connecting).await?.into_iter().collect();
         let cluster = Cluster {
             nodes: self.clone(),
-            map,
+            map: Mutex::new(Arc::new(map)),
             servers: Mutex::new(servers),
-            patience,
+            answer: patience,
             lost: Arc::clone(&lost),
         };
         Ok(Connection::new(Redis::Cluster(Arc::new(cluster)), lost))
@@ -199,7 +199,10 @@ impl ConnectionLike for Redis {
             Self::Cluster(cluster) => Box::pin(async move {
                 let mut answers = Vec::with_capacity(count);
                 for command in pipeline.cmd_iter() {
-                    answers.push(cluster.send(command).await?);
+                    answers.push(match cluster.send(command).await {
+                        Ok(answer) => answer,
+                        Err(error) => refused(error)?,
+                    });
                 }
                 Ok(answers)
             }),
@@ -226,59 +229,90 @@ pub(crate) async fn servers_of(
     };
     let servers = keys.into_iter().map(|key| cluster.has(key.as_bytes()));
     let servers: BTreeSet<_> = servers.collect::<RedisResult<_>>()?;
-    try_join_all(servers.into_iter().map(|server| cluster.server(server))).await
+    try_join_all(servers.iter().map(|server| cluster.server(server))).await
 }
 
 /// Connections to all servers of a cluster that have slots.
 pub(crate) struct Cluster {
     nodes: Nodes,
-    map: Map,
+    map: Mutex<Arc<Map>>,
     servers: Mutex<HashMap<Server, MultiplexedConnection>>,
-    patience: Duration,
-    /// Notified when one of them is lost, or has not what it should have.
+    answer: Duration,
+    /// Notified when one of them is lost.
     lost: Arc<Notify>,
 }
 
 impl Cluster {
     async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let server = self.has(key(command).unwrap_or_default())?;
-        let mut redis = self.server(server).await?;
-        for _ in 0..TRIES {
-            let error = match command.query_async::<Value>(&mut redis).await {
+        let key = key(command).unwrap_or_default();
+        let mut tries = 0;
+        loop {
+            let error = match self.try_to_send(command, key).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            tries += 1;
             match error.kind() {
-                ErrorKind::Server(ServerErrorKind::Ask) => {
-                    let Some(server) = error.redirect_node().and_then(|(addr, _)| read_addr(addr))
-                    else {
-                        return Err(error);
-                    };
-                    let mut redis = self.server(&server).await?;
-                    let mut asking = redis::pipe();
-                    asking.cmd("ASKING").ignore();
-                    asking.add_command(command.clone());
-                    let (answer,): (Value,) = asking.query_async(&mut redis).await?;
-                    return Ok(answer);
+                ErrorKind::Server(ServerErrorKind::TryAgain) if tries < TRIES => {
+                    sleep(TRY_AGAIN_AFTER).await;
                 }
-                ErrorKind::Server(ServerErrorKind::TryAgain) => sleep(TRY_AGAIN_AFTER).await,
-                ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ClusterDown) => {
-                    self.lost.notify_one();
-                    return Err(error);
-                }
+                ErrorKind::Server(
+                    ServerErrorKind::Moved
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::ReadOnly
+                    | ServerErrorKind::MasterDown,
+                ) if tries < MOVES && self.learn().await.is_ok() => {}
                 _ => return Err(error),
             }
         }
-        let text = "a slot is being moved for too long";
-        Err(RedisError::from((ErrorKind::Client, text)))
+    }
+
+    async fn try_to_send(&self, command: &Cmd, key: &[u8]) -> RedisResult<Value> {
+        let mut redis = self.server(&self.has(key)?).await?;
+        let error = match command.query_async::<Value>(&mut redis).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if error.kind() != ErrorKind::Server(ServerErrorKind::Ask) {
+            return Err(error);
+        }
+        let Some(server) = error.redirect_node().and_then(|(addr, _)| read_addr(addr)) else {
+            return Err(error);
+        };
+        let mut redis = self.server(&server).await?;
+        let mut asking = redis::pipe();
+        asking.cmd("ASKING").ignore();
+        asking.add_command(command.clone());
+        let (answer,): (Value,) = asking.query_async(&mut redis).await?;
+        Ok(answer)
+    }
+
+    /// Learns who has which slots now.
+    async fn learn(&self) -> Result<(), LinkError> {
+        let map = Arc::new(self.ask().await?);
+        let is_master = |server: &Server| map.ranges.iter().any(|range| range.server == *server);
+        self.servers.lock().retain(|server, _| is_master(server));
+        *self.map.lock() = map;
+        Ok(())
+    }
+
+    async fn ask(&self) -> Result<Map, LinkError> {
+        let servers = self.servers.lock().clone();
+        for (server, redis) in servers {
+            if let Ok(map) = self.nodes.map(&server, redis).await {
+                return Ok(map);
+            }
+        }
+        self.nodes.ask().await
     }
 
     /// The server that has a key.
-    fn has(&self, key: &[u8]) -> RedisResult<&Server> {
+    fn has(&self, key: &[u8]) -> RedisResult<Server> {
         let slot = slot_of(key);
-        self.map.server(slot).ok_or_else(|| {
-            let text = uncovered(slot).text;
-            RedisError::from((ErrorKind::Client, "no server", text))
+        let map = self.map.lock();
+        map.server(slot).cloned().ok_or_else(|| {
+            let kind = ErrorKind::Server(ServerErrorKind::ClusterDown);
+            RedisError::from((kind, "CLUSTERDOWN", uncovered(slot).text))
         })
     }
 
@@ -289,7 +323,7 @@ impl Cluster {
         // A server that is being given its first slots.
         let connecting = self
             .nodes
-            .connect_telling(server, self.patience, Arc::clone(&self.lost));
+            .connect_telling(server, self.answer, Arc::clone(&self.lost));
         let redis = connecting
             .await
             .map_err(|e| RedisError::from((ErrorKind::Io, "no connection", e.text)))?;
@@ -302,7 +336,7 @@ impl Cluster {
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
-            .field("map", &self.map)
+            .field("map", &self.map.lock())
             .finish_non_exhaustive()
     }
 }
@@ -375,6 +409,15 @@ impl Map {
     }
 }
 
+/// The error of one command as one answer among those of a pipeline, if a server has given it.
+fn refused(error: RedisError) -> RedisResult<Value> {
+    let errors = error.clone().into_server_errors();
+    match errors.as_deref() {
+        Some([(_, first), ..]) => Ok(Value::ServerError(first.clone())),
+        _ => Err(error),
+    }
+}
+
 fn number(value: &Value) -> Option<u16> {
     match value {
         Value::Int(number) => (*number).try_into().ok(),
@@ -417,6 +460,9 @@ fn uncovered(slot: u16) -> LinkError {
 
 /// How long a server may take to say who has which slots.
 const ASK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often a command is sent to where its key may be now.
+const MOVES: usize = 3;
 
 /// How often a command is sent whose keys are just being moved.
 const TRIES: usize = 20;

@@ -108,7 +108,8 @@ impl Connection {
 }
 
 impl Connection<MultiplexedConnection> {
-    /// Connects to the master, or to one server of a cluster. `on_push` is called by the reader of the connection and must not
+    /// Connects to the master, or to one server of a cluster. Where one server is named, it may be a replica: what is published
+    /// on its master is heard there, and it may become the master. `on_push` is called by the reader of the connection and must not
     /// wait.
     pub(crate) async fn open_one(
         address: &Address,
@@ -118,7 +119,7 @@ impl Connection<MultiplexedConnection> {
     ) -> Result<Self, LinkError> {
         let patience = address.patience(answer);
         match &address.topology {
-            Topology::Direct(info) => Self::to_master(info, patience, &on_push).await,
+            Topology::Direct(info) => Self::to_best(info, patience, &on_push).await,
             Topology::Sentinel {
                 sentinels,
                 service,

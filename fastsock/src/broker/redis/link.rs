@@ -77,19 +77,31 @@ impl fmt::Display for LinkError {
 
 impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
-        let text = match error.kind() {
+        let mut text = match error.kind() {
             ErrorKind::RESP3NotSupported => {
                 "Redis before 6.0 is not supported (it does not know HELLO)".into()
             }
             _ if error.is_timeout() => "no answer in time".into(),
             _ => error.to_string(),
         };
+        let missing_right = missing_right(&text);
         let denials = ["NOAUTH", "WRONGPASS", "NOPERM"];
         let is_denied = error.kind() == ErrorKind::AuthenticationFailed
             || error.code().is_some_and(|code| denials.contains(&code))
-            || denials.iter().any(|word| text.contains(word));
+            || denials.iter().any(|word| text.contains(word))
+            || missing_right.is_some();
+        if let Some(right) = missing_right {
+            text += &format!("; missing right: {right}");
+        }
         Self { text, is_denied }
     }
+}
+
+/// The command that an ACL forbids, by the words of Redis.
+fn missing_right(text: &str) -> Option<String> {
+    let (_, command) = text.split_once("to run the '")?;
+    let (command, _) = command.split_once('\'')?;
+    Some(format!("+{command}"))
 }
 
 /// What the error of a command says of its link.
@@ -108,6 +120,39 @@ pub(crate) struct Refusal {
     pub(crate) code: String,
     /// All of it, on one line.
     pub(crate) text: String,
+    /// The right that the user of Redis lacks, as an ACL names it, if that is known.
+    pub(crate) missing_right: Option<String>,
+}
+
+impl Failure {
+    /// Redis refuses, for this reason.
+    #[cfg_attr(not(feature = "redis-spool"), allow(dead_code))]
+    pub(crate) fn refused(text: String) -> Self {
+        Self::Refused(Refusal {
+            code: String::new(),
+            text,
+            missing_right: None,
+        })
+    }
+
+    /// The first word of Redis's answer; empty when there was none.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Lost(_) => "",
+            Self::Refused(refusal) => &refusal.code,
+        }
+    }
+
+    /// The same of a command for channels that match a pattern.
+    pub(super) fn of_channel(mut self, pattern: &str) -> Self {
+        if let Self::Refused(refusal) = &mut self
+            && refusal.code == "NOPERM"
+            && refusal.text.contains("channel")
+        {
+            refusal.missing_right = Some(format!("&{pattern}"));
+        }
+        self
+    }
 }
 
 impl From<LinkError> for Failure {
@@ -127,18 +172,25 @@ impl From<RedisError> for Failure {
 
 impl From<RedisError> for Refusal {
     fn from(error: RedisError) -> Self {
-        let general = error.to_string();
+        // Made by us, of what a server would have said.
+        let code = error.code().unwrap_or_default().to_owned();
+        let own = match error.detail() {
+            Some(detail) => format!("{code} {detail}"),
+            None => error.to_string(),
+        };
         let mut refusal = match error.into_server_errors().as_deref() {
             Some([(_, first), ..]) => {
                 let (code, details) = (first.code(), first.details().unwrap_or_default());
                 Self {
                     code: code.to_owned(),
                     text: format!("{code} {details}"),
+                    missing_right: None,
                 }
             }
             _ => Self {
-                code: String::new(),
-                text: general,
+                code,
+                text: own,
+                missing_right: None,
             },
         };
         // Before Redis 7 what a command of a script was refused with stands within an ERR of the script.
@@ -150,6 +202,12 @@ impl From<RedisError> for Refusal {
             if let Some(code) = inner.find(is_code) {
                 refusal.code = code.to_owned();
             }
+        }
+        if refusal.code == "ERR" && refusal.text.contains("The user executing the script can't") {
+            refusal.code = "NOPERM".into(); // before Redis 7.2
+        }
+        if refusal.code == "NOPERM" {
+            refusal.missing_right = missing_right(&refusal.text);
         }
         refusal
     }
@@ -164,6 +222,8 @@ pub(super) struct Links {
     gap_from: Option<SystemTime>,
     /// Whether `Down` is what was told last.
     told_down: bool,
+    /// Whether Redis refuses nothing that devices rely on.
+    is_whole: bool,
 }
 
 impl Links {
@@ -173,6 +233,7 @@ impl Links {
             ups: [0; 2],
             gap_from: None,
             told_down: false,
+            is_whole: true,
         }
     }
 
@@ -181,7 +242,7 @@ impl Links {
     }
 
     pub(super) fn are_up(&self) -> bool {
-        self.is_up == [true; 2]
+        self.is_up == [true; 2] && self.is_whole
     }
 
     /// How often a link came up.
@@ -204,6 +265,17 @@ impl Links {
             tell.push(LinkChange::Up);
         }
         tell
+    }
+
+    /// Redis refuses something that devices rely on, or nothing any more. Returns what to tell.
+    pub(super) fn whole(&mut self, is_whole: bool) -> Option<LinkChange> {
+        self.is_whole = is_whole;
+        if !is_whole {
+            let tell = !std::mem::replace(&mut self.told_down, true);
+            return tell.then_some(LinkChange::Down);
+        }
+        let tell = self.are_up() && std::mem::take(&mut self.told_down);
+        tell.then_some(LinkChange::Up)
     }
 
     /// A link does not work, or still does not. Returns whether it did, and what to tell. One that cannot be had at the start
@@ -240,6 +312,26 @@ mod tests {
         assert_eq!(links.up(Kind::Sub, at(1)), [LinkChange::Up]);
         assert_eq!(links.down(Kind::Cmd, at(2)), (true, Some(LinkChange::Down)));
         assert_eq!(links.up(Kind::Cmd, at(3)), [LinkChange::Up]);
+    }
+
+    #[test]
+    fn a_refusal_is_down_as_well_and_makes_no_gap() {
+        let mut links = Links::new();
+        links.up(Kind::Cmd, at(1));
+        assert_eq!(links.whole(false), Some(LinkChange::Down));
+        assert_eq!(links.whole(false), None);
+        assert_eq!(links.up(Kind::Sub, at(1)), []);
+        assert!(!links.are_up());
+        assert_eq!(links.whole(true), Some(LinkChange::Up));
+        assert_eq!(links.whole(true), None);
+        links.whole(false);
+        links.down(Kind::Sub, at(2));
+        assert_eq!(links.whole(true), None, "a link is still away");
+        let gap = LinkChange::Gap {
+            from: at(2),
+            to: at(3),
+        };
+        assert_eq!(links.up(Kind::Sub, at(3)), [gap, LinkChange::Up]);
     }
 
     #[test]
@@ -291,7 +383,9 @@ mod tests {
         let oom = "OOM command not allowed when used memory > 'maxmemory'.";
         // As Redis 6 words it: what was refused is within.
         let within = "ERR Error running script (call to f_1): @user_script:5: @user_script: 5: -MISCONF Redis is set up to save";
+        let script = "ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:1.";
         for (line, code) in [
+            (script, "NOPERM"),
             (oom, "OOM"),
             (
                 "READONLY You can't write against a read only replica.",
@@ -306,6 +400,11 @@ mod tests {
             };
             assert_eq!((refusal.code.as_str(), refusal.text.as_str()), (code, line));
         }
+        let denied = "NOPERM this user has no permissions to run the 'hget' command";
+        let Failure::Refused(refusal) = server(denied) else {
+            panic!("{denied}");
+        };
+        assert_eq!(refusal.missing_right.as_deref(), Some("+hget"));
         let closed = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(matches!(Failure::from(closed), Failure::Lost(_)));
     }

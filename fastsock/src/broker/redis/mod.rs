@@ -4,15 +4,18 @@
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
 //! between. Presence is one map written by one task (`crate::presence`).
 
+pub(crate) mod check;
 #[cfg(feature = "redis-cluster")]
 pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod node;
+pub(crate) mod rights;
 pub(crate) mod script;
 mod subscribe;
 mod supervisor;
+pub(crate) mod trouble;
 pub(crate) mod url;
 mod writer;
 
@@ -38,11 +41,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     connect::Connection,
-    link::{Kind, Links},
+    link::{Failure, Kind, LinkError, Links},
     names::Names,
     node::Clock,
+    rights::Rights,
     subscribe::Subscriptions,
     supervisor::supervise,
+    trouble::{Function, Troubles},
     url::Address,
 };
 use super::{BoxFuture, Broker, Deliver, Link, LinkChange};
@@ -79,6 +84,8 @@ struct Shared {
     links: Mutex<Links>,
     /// What was wrong with each link last.
     trouble: Mutex<[String; 2]>,
+    /// What Redis refuses over links that are up.
+    troubles: Troubles,
     /// Held while changes of `links` are told, so that they are told in order.
     telling: Mutex<()>,
     /// Ends the delay before the next try; one per link.
@@ -121,11 +128,16 @@ impl RedisBroker {
         is_optional: bool,
     ) -> Result<Arc<Self>> {
         let node = uuid::Uuid::now_v7().simple().to_string().split_off(16);
+        let address = Address::from_config(config)?;
+        let names = Names::new(&config.redis_prefix, &node);
+        let is_exact = config.redis_subscribe == Subscribe::Exact;
+        let rights = Rights::of_broker(config, &address);
         let shared = Arc::new(Shared {
-            address: Address::from_config(config)?,
-            names: Names::new(&config.redis_prefix, &node),
+            troubles: Troubles::new(address.clone(), rights),
+            address,
+            names,
             node,
-            is_exact: config.redis_subscribe == Subscribe::Exact,
+            is_exact,
             is_optional,
             has_answered: AtomicBool::new(false),
             deliver,
@@ -223,12 +235,7 @@ impl Broker for RedisBroker {
     }
 
     fn now_ms(&self) -> u64 {
-        let shared = &self.shared;
-        let clock = shared.clock.lock();
-        match clock.is_known() {
-            true => clock.epoch_of(shared.now_ms()),
-            false => unix_ms(SystemTime::now()),
-        }
+        self.shared.epoch_of(self.shared.now_ms())
     }
 
     fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>> {
@@ -286,9 +293,14 @@ impl Shared {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// What Redis's clock said at a moment given in milliseconds since the start.
+    /// What Redis's clock said at a moment given in milliseconds since the start; ours if Redis does not say.
     fn epoch_of(&self, moment_ms: u64) -> u64 {
-        self.clock.lock().epoch_of(moment_ms)
+        let clock = self.clock.lock();
+        if clock.is_known() {
+            return clock.epoch_of(moment_ms);
+        }
+        let ago_ms = self.now_ms().saturating_sub(moment_ms);
+        unix_ms(SystemTime::now()).saturating_sub(ago_ms)
     }
 
     fn wake(&self, kind: Kind) -> &Notify {
@@ -352,6 +364,38 @@ impl Shared {
         was_up
     }
 
+    /// A command of a function failed. Returns how long to wait before it is tried again over the same link.
+    ///
+    /// # Errors
+    /// The link is no good any more.
+    async fn failed(&self, function: Function, failure: Failure) -> Result<Duration, LinkError> {
+        let wait = self.troubles.weigh(function, failure).await?;
+        self.tell_whether_whole();
+        Ok(wait)
+    }
+
+    /// A function works.
+    fn works(&self, function: Function) {
+        if self.troubles.works(function) {
+            self.tell_whether_whole();
+        }
+    }
+
+    /// Tells when Redis begins to refuse what devices rely on, and when it takes all of it again.
+    fn tell_whether_whole(&self) {
+        if self.is_alone() {
+            return;
+        }
+        let _in_order = self.telling.lock();
+        let is_whole = self.troubles.is_whole();
+        let tell = self.links.lock().whole(is_whole);
+        if let Some(change) = tell
+            && !self.is_over()
+        {
+            self.tell(change);
+        }
+    }
+
     fn tell(&self, change: LinkChange) {
         if let Some(deliver) = self.deliver.upgrade() {
             deliver.link_changed(change);
@@ -369,7 +413,16 @@ impl Shared {
                     ask.arg(client_id.as_str());
                 }
                 let asked = ask.query_async::<Vec<Option<String>>>(&mut connection.redis);
-                asked.await.ok()
+                match asked.await {
+                    Ok(owners) => {
+                        self.works(Function::Elsewhere);
+                        Some(owners)
+                    }
+                    Err(error) => {
+                        self.is_refused(&connection, error.into()).await;
+                        None
+                    }
+                }
             }
         };
         let is_elsewhere =
@@ -395,7 +448,7 @@ impl Shared {
                 error.with_source(cause)
             });
         };
-        let mut redis = connection.redis;
+        let mut redis = connection.redis.clone();
         let answer: redis::RedisResult<(Option<String>, Option<Vec<u8>>)> = redis::pipe()
             .cmd("HGET")
             .arg(&self.names.owner)
@@ -411,6 +464,7 @@ impl Shared {
             .await;
         match answer {
             Ok((owner, in_hash)) => {
+                self.works(Function::Elsewhere);
                 // A device that just left here is in the hash until the next batch is written.
                 let is_ours = owner.is_some_and(|owner| node::is_of(&owner, &self.node));
                 Ok(if in_hash.is_some() && !is_ours {
@@ -420,13 +474,24 @@ impl Shared {
                 })
             }
             Err(error) => {
-                if error.is_io_error() {
-                    connection.lost.notify_one();
-                }
-                let text = "Redis did not take the message";
+                let failure = Failure::from(error.clone());
+                let failure = failure.of_channel(&self.names.pattern());
+                let text = match self.is_refused(&connection, failure).await {
+                    true => "Redis refuses the message",
+                    false => "Redis did not take the message",
+                };
                 Err(Error::new(ErrorKind::Broker, text).with_source(error))
             }
         }
+    }
+
+    /// What is about devices of other gateways failed: whether it was refused, or else the link is no good any more.
+    async fn is_refused(&self, connection: &Connection, failure: Failure) -> bool {
+        let weighed = self.failed(Function::Elsewhere, failure).await;
+        if weighed.is_err() {
+            connection.lost.notify_one();
+        }
+        weighed.is_ok()
     }
 }
 

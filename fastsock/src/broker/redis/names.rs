@@ -39,20 +39,25 @@ impl Names {
 
     /// The pattern that matches the channels of all devices and nothing else.
     pub(crate) fn pattern(&self) -> String {
-        let mut pattern = String::with_capacity(self.client.len() + 1);
-        for char in self.client.chars() {
-            if matches!(char, '*' | '?' | '[' | ']' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(char);
-        }
-        pattern + "*"
+        escaped(&self.client) + "*"
     }
 
     /// The set of ids seated on a node.
     pub(crate) fn ids_of(&self, node: &str) -> String {
         format!("{}{node}", self.node)
     }
+}
+
+/// The pattern that matches this text and nothing else.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 1);
+    for char in text.chars() {
+        if matches!(char, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(char);
+    }
+    pattern
 }
 
 #[cfg(test)]

@@ -6,9 +6,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{Shared, connect::Redis, link::LinkError, script};
+use super::{
+    Shared,
+    connect::Redis,
+    link::{Failure, LinkError},
+    script,
+    trouble::Function,
+};
 use crate::types::{ClientId, SessionId};
 
 /// The lease of this node, and its watch over the others, for as long as one connection lasts.
@@ -19,6 +25,8 @@ pub(super) struct Lease {
     watch: Watch,
     /// Nodes that are gone and whose ids are being removed.
     gone: VecDeque<Gone>,
+    /// Redis refuses to remove them; until when that is not tried again.
+    rest_until: Option<Instant>,
 }
 
 /// A node whose lease ended.
@@ -30,12 +38,35 @@ struct Gone {
 }
 
 impl Lease {
-    /// Renews the lease and looks at the others. Returns whether it had stood until now.
-    pub(super) async fn renew(
+    /// Makes the first renewals of a link: more than one, so that the clock is known well from the first seat on. Waits while
+    /// Redis reads its data; if it refuses otherwise, [`Lease::keep`] tries again.
+    pub(super) async fn begin(
         &mut self,
         shared: &Shared,
         redis: &mut Redis,
-    ) -> Result<bool, LinkError> {
+    ) -> Result<(), LinkError> {
+        let mut renewals = 0;
+        while renewals < FIRST_RENEWALS {
+            let failure = match self.renew(shared, redis).await {
+                Ok(_) => {
+                    shared.works(Function::Lease);
+                    renewals += 1;
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            let is_loading = failure.code() == "LOADING";
+            let wait = shared.failed(Function::Lease, failure).await?;
+            if !is_loading {
+                break;
+            }
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Renews the lease and looks at the others. Returns whether it had stood until now.
+    async fn renew(&mut self, shared: &Shared, redis: &mut Redis) -> Result<bool, Failure> {
         let asked_us = shared.now_us();
         let mut answer: Vec<String> = redis::cmd("EVAL")
             .arg(script::RENEW)
@@ -48,7 +79,7 @@ impl Lease {
             .await?;
         let answered_us = shared.now_us();
         if answer.len() < 3 {
-            return Err(LinkError::new("the lease script gave no answer"));
+            return Err(LinkError::new("the lease script gave no answer").into());
         }
         let nodes = answer.split_off(3);
         let clock_us = answer[2].parse().unwrap_or(0);
@@ -87,7 +118,9 @@ impl Lease {
         let mut removing = redis.clone();
         let error = async {
             loop {
-                let is_time = match self.gone.front_mut() {
+                let is_resting = self.rest_until.is_some_and(|until| Instant::now() < until);
+                let gone = self.gone.front_mut().filter(|_| !is_resting);
+                let is_time = match gone {
                     None => {
                         seconds.tick().await;
                         true
@@ -96,16 +129,37 @@ impl Lease {
                         biased;
                         _ = seconds.tick() => true,
                         done = gone.remove_some(shared, &mut removing) => {
-                            if done? {
-                                self.gone.pop_front();
+                            match done {
+                                Ok(is_done) => {
+                                    shared.works(Function::Cleanup);
+                                    is_done.then(|| self.gone.pop_front());
+                                }
+                                Err(failure) => {
+                                    let wait = shared.failed(Function::Cleanup, failure).await?;
+                                    self.rest_until = Some(Instant::now() + wait);
+                                }
                             }
                             false
                         }
                     },
                 };
-                if is_time && !self.renew(shared, &mut redis).await? {
-                    // Another node took this one for dead, or Redis lost its data.
-                    shared.restore.notify_one();
+                if !is_time {
+                    continue;
+                }
+                match self.renew(shared, &mut redis).await {
+                    Ok(stood) => {
+                        shared.works(Function::Lease);
+                        if !stood {
+                            // Another node took this one for dead, or Redis lost its data.
+                            shared.restore.notify_one();
+                        }
+                    }
+                    Err(failure) => {
+                        // The others may be refused as well: their leases count from the next look.
+                        self.watch = Watch::default();
+                        let wait = shared.failed(Function::Lease, failure).await?;
+                        sleep(wait.saturating_sub(RENEWAL)).await;
+                    }
                 }
             }
         };
@@ -119,7 +173,7 @@ impl Lease {
 impl Gone {
     /// Removes some of its ids, each only if it is still this node's. Returns whether that was the rest. Doing it again, or
     /// two nodes doing it at once, does no harm.
-    async fn remove_some(&mut self, shared: &Shared, redis: &mut Redis) -> Result<bool, LinkError> {
+    async fn remove_some(&mut self, shared: &Shared, redis: &mut Redis) -> Result<bool, Failure> {
         let names = &shared.names;
         let set = names.ids_of(&self.node);
         let (cursor, ids) = some_of(&set, self.cursor, redis).await?;
@@ -171,7 +225,7 @@ impl Gone {
 }
 
 /// Looks through what Redis has as this node's ids, for those who are not.
-pub(super) async fn look_through(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
+pub(super) async fn look_through(shared: &Shared, redis: &mut Redis) -> Result<(), Failure> {
     let (set, mut cursor) = (shared.names.ids_of(&shared.node), 0);
     loop {
         let (next, ids) = some_of(&set, cursor, redis).await?;
@@ -193,14 +247,14 @@ async fn some_of(
     set: &str,
     cursor: u64,
     redis: &mut Redis,
-) -> Result<(u64, Vec<Vec<u8>>), LinkError> {
+) -> Result<(u64, Vec<Vec<u8>>), Failure> {
     let mut scan = redis::cmd("SSCAN");
     scan.arg(set).arg(cursor).arg("COUNT").arg(IDS_A_STEP);
     Ok(scan.query_async(redis).await?)
 }
 
 /// Gives up lease and set of ids, when nothing of this node is left in Redis.
-pub(super) async fn farewell(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
+pub(super) async fn farewell(shared: &Shared, redis: &mut Redis) -> Result<(), Failure> {
     let mut steps = redis::pipe();
     steps.del(shared.names.ids_of(&shared.node));
     steps.zrem(&shared.names.nodes, &shared.node);
@@ -315,8 +369,8 @@ pub(super) fn is_of(owner: &str, node: &str) -> bool {
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 pub(crate) const RENEWAL: Duration = Duration::from_secs(1);
 
-/// Renewals of a new link: more than one, so that the clock is known well from the first seat on.
-pub(super) const FIRST_RENEWALS: usize = 4;
+/// Renewals of a new link.
+const FIRST_RENEWALS: usize = 4;
 
 /// The third look after the first is meant to be the one that decides.
 pub(crate) const ROUNDING: Duration = Duration::from_millis(100);

@@ -62,13 +62,17 @@ end
 return removed
 ";
 
-/// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before.
+/// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before, and
+/// perhaps `oom`: also when Redis is out of memory. It then refuses the first write of a script if that needs some, and no other.
 /// Answers whether that end still stood, the new end, the time in microseconds, and then each node with its end.
 pub(crate) const RENEW: &str = r"
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2])
 local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local stood = before and tonumber(before) == tonumber(ARGV[3])
+if ARGV[4] == 'oom' then
+  redis.call('ZREM', KEYS[1], '')
+end
 redis.call('ZADD', KEYS[1], ends, ARGV[1])
 local now_us = time[1] * 1000000 + time[2]
 local answer = { stood and '1' or '0', string.format('%.0f', ends), string.format('%.0f', now_us) }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,14 +15,16 @@ use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::{
     Shared,
     connect::{At, Connection},
-    link::{Kind, LinkError},
+    link::{Failure, Kind, LinkError},
+    names::escaped,
     node,
+    trouble::{Function, LOADING_MAX},
 };
 use crate::types::ClientId;
 
@@ -52,7 +55,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
             *last_good = confirmed.min(*last_good);
             Err(error)
         }
-        error = subscribe(shared, redis.clone()) => Err(error),
+        error = subscribe(shared, &ears, redis.clone()) => Err(error),
         error = watch(shared, &ears, redis) => Err(error),
     }
 }
@@ -62,6 +65,8 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
 struct Ears {
     /// Whether anything was pushed since this was last looked at.
     has_heard: AtomicBool,
+    /// Whether it is subscribed to the channel of the probe.
+    hears_probe: AtomicBool,
     /// The probe heard last.
     probe: AtomicU64,
     probe_came: Notify,
@@ -107,36 +112,118 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
     }
 }
 
-/// Restores all subscriptions, tells that the link is up, and then follows who comes and goes.
-async fn subscribe(shared: &Shared, mut redis: MultiplexedConnection) -> LinkError {
-    let error = async {
-        redis
-            .subscribe(&[&shared.names.control, &shared.names.probe])
-            .await?;
-        if shared.is_exact {
-            // From here on whoever is seated is noted, so nobody is missed between the list and the notes.
-            shared.subscriptions.open();
-            let everyone = shared.deliver.upgrade().map(|d| d.everyone());
-            let everyone = everyone.unwrap_or_default();
-            for some in everyone.chunks(IDS_A_COMMAND) {
-                let ids = some.iter().map(|seated| &seated.client_id);
-                redis.subscribe(channels(shared, ids)).await?;
-            }
-        } else {
-            redis.psubscribe(shared.names.pattern()).await?;
-        }
-        shared.link_up(Kind::Sub);
-        if shared.links.lock().is_up(Kind::Cmd) {
-            shared.restore.notify_one(); // a takeover told meanwhile was not heard
-        }
+/// Restores all subscriptions, tells that the link is up, and then follows who comes and goes. What Redis refuses is tried
+/// again over the same link.
+async fn subscribe(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -> LinkError {
+    let never = async {
+        let mut own = Own::default();
+        own.listen(shared, ears, &mut redis).await?;
         loop {
-            let touched = shared.subscriptions.touched().await;
-            follow(shared, &mut redis, touched).await?;
+            let failure = match devices(shared, &mut redis).await {
+                Err(failure) => failure,
+                Ok(()) => {
+                    shared.works(Function::Downlinks);
+                    shared.link_up(Kind::Sub);
+                    restore(shared); // a takeover told meanwhile was not heard
+                    loop {
+                        let touched = tokio::select! {
+                            touched = shared.subscriptions.touched() => touched,
+                            () = own.is_due() => {
+                                own.listen(shared, ears, &mut redis).await?;
+                                continue;
+                            }
+                        };
+                        if let Err(failure) = follow(shared, &mut redis, touched).await {
+                            break failure;
+                        }
+                    }
+                }
+            };
+            let failure = failure.of_channel(&shared.names.pattern());
+            let wait = shared.failed(Function::Downlinks, failure).await?;
+            shared.link_down(Kind::Sub);
+            sleep(wait).await;
         }
     };
-    let never: Result<std::convert::Infallible, LinkError> = error.await;
+    let never: Result<Infallible, LinkError> = never.await;
     match never {
         Err(error) => error,
+    }
+}
+
+/// The subscriptions to what gateways tell each other, and to what this one tells itself.
+#[derive(Default)]
+struct Own {
+    has_control: bool,
+    has_probe: bool,
+    /// When to try again what was refused.
+    again: Option<Instant>,
+}
+
+impl Own {
+    /// Subscribes to those that are missing.
+    async fn listen(
+        &mut self,
+        shared: &Shared,
+        ears: &Ears,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<(), LinkError> {
+        self.again = None;
+        let names = &shared.names;
+        for (function, channel, is_there) in [
+            (Function::Takeovers, &names.control, &mut self.has_control),
+            (Function::Probe, &names.probe, &mut self.has_probe),
+        ] {
+            if *is_there {
+                continue;
+            }
+            match redis.subscribe(channel).await.map_err(Failure::from) {
+                Ok(()) => {
+                    *is_there = true;
+                    shared.works(function);
+                    if shared.links.lock().is_up(Kind::Sub) {
+                        restore(shared);
+                    }
+                }
+                Err(failure) => {
+                    let failure = failure.of_channel(&escaped(channel));
+                    let wait = shared.failed(function, failure).await?;
+                    self.again = Some(Instant::now() + wait);
+                }
+            }
+        }
+        ears.hears_probe.store(self.has_probe, Relaxed);
+        Ok(())
+    }
+
+    async fn is_due(&self) {
+        match self.again {
+            Some(again) => sleep_until(again).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Subscribes to the channels of all devices.
+async fn devices(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), Failure> {
+    if !shared.is_exact {
+        return Ok(redis.psubscribe(shared.names.pattern()).await?);
+    }
+    // From here on whoever is seated is noted, so nobody is missed between the list and the notes.
+    shared.subscriptions.open();
+    let everyone = shared.deliver.upgrade().map(|d| d.everyone());
+    let everyone = everyone.unwrap_or_default();
+    for some in everyone.chunks(IDS_A_COMMAND) {
+        let ids = some.iter().map(|seated| &seated.client_id);
+        redis.subscribe(channels(shared, ids)).await?;
+    }
+    Ok(())
+}
+
+/// Has presence written again, if there is a link to write it by.
+fn restore(shared: &Shared) {
+    if shared.links.lock().is_up(Kind::Cmd) {
+        shared.restore.notify_one();
     }
 }
 
@@ -145,7 +232,7 @@ async fn follow(
     shared: &Shared,
     redis: &mut MultiplexedConnection,
     touched: HashMap<ClientId, Vec<Waiter>>,
-) -> Result<(), LinkError> {
+) -> Result<(), Failure> {
     let Some(deliver) = shared.deliver.upgrade() else {
         return Ok(());
     };
@@ -266,6 +353,7 @@ async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut idle_s, mut looked_at) = (0, SystemTime::now());
+    let mut loading_since = None;
     loop {
         let is_asked = tokio::select! {
             _ = seconds.tick() => false,
@@ -283,10 +371,27 @@ async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -
         looked_at = SystemTime::now();
         let is_due = |every_s| is_asked || (idle_s > 0 && idle_s % every_s == 0);
         if is_due(PING_IDLE_S) {
-            if let Err(error) = redis::cmd("PING").exec_async(&mut redis).await {
-                return error.into();
+            // Whatever it answers, it lives. But that it answers does not mean that it hears.
+            match redis::cmd("PING")
+                .exec_async(&mut redis)
+                .await
+                .map_err(Failure::from)
+            {
+                Err(Failure::Lost(error)) => return error,
+                Err(Failure::Refused(refusal)) if refusal.code == "NOAUTH" => {
+                    return LinkError::new(refusal.text);
+                }
+                Err(Failure::Refused(refusal)) if refusal.code == "LOADING" => {
+                    if loading_since
+                        .get_or_insert(looked_at)
+                        .elapsed()
+                        .is_ok_and(|e| e > LOADING_MAX)
+                    {
+                        return LinkError::new(refusal.text);
+                    }
+                }
+                Ok(()) | Err(Failure::Refused(_)) => loading_since = None,
             }
-            *shared.last_good.lock() = looked_at;
         }
         if is_due(PROBE_IDLE_S)
             && let Err(error) = probe(shared, ears).await
@@ -301,12 +406,26 @@ async fn probe(shared: &Shared, ears: &Ears) -> Result<(), LinkError> {
     let Some(cmd) = shared.cmd.lock().clone() else {
         return Ok(());
     };
+    if !ears.hears_probe.load(Relaxed) {
+        return Ok(()); // it would prove nothing
+    }
     let number = fastrand::u64(1..);
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(&shared.names.probe).arg(number);
-    if publish.exec_async(&mut cmd.redis.clone()).await.is_err() {
-        return Ok(()); // that link has its own watch
+    match publish
+        .exec_async(&mut cmd.redis.clone())
+        .await
+        .map_err(Failure::from)
+    {
+        Ok(()) => {}
+        Err(Failure::Lost(_)) => return Ok(()), // that link has its own watch
+        Err(failure) => {
+            let failure = failure.of_channel(&escaped(&shared.names.probe));
+            let _ = shared.failed(Function::Probe, failure).await;
+            return Ok(());
+        }
     }
+    shared.works(Function::Probe);
     let heard = async {
         while ears.probe.load(Relaxed) != number {
             ears.probe_came.notified().await;

@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     Shared,
     link::{Kind, LinkError},
-    subscribe, writer,
+    subscribe,
+    trouble::DENIED_DELAY,
+    writer,
 };
 use crate::backoff::Backoff;
 
@@ -14,6 +18,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
     let mut log = ErrorLog::default();
     let mut failures = 0;
     loop {
+        let began = Instant::now();
         let served = async {
             match kind {
                 Kind::Cmd => writer::serve(&shared).await, // has to write what is left when told to stop
@@ -33,10 +38,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
         };
         // Before the link is down: whoever is refused because of that is told why.
         shared.trouble.lock()[kind as usize].clone_from(&error.text);
-        failures = if shared.link_down(kind) {
-            1
-        } else {
-            failures + 1
+        // One that was up for a moment only is tried as rarely as one that cannot be had.
+        let lasted = began.elapsed() > SHORT;
+        failures = match shared.link_down(kind) && lasted {
+            true => 1,
+            false => failures + 1,
         };
         log.record(&shared, kind, &error);
         if shared.stop.is_cancelled() {
@@ -99,5 +105,5 @@ impl ErrorLog {
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// Trying a wrong password more often only fills the log of Redis.
-const DENIED_DELAY: Duration = Duration::from_secs(5);
+/// A link that is lost so soon is no success.
+const SHORT: Duration = Duration::from_secs(5);

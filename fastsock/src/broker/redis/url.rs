@@ -54,6 +54,28 @@ impl Address {
         })
     }
 
+    /// Whether one server is named, which knows of no others.
+    pub(super) fn is_one_server(&self) -> bool {
+        matches!(self.topology, Topology::Direct(_))
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        #[cfg(feature = "redis-cluster")]
+        if let Topology::Cluster(_) = self.topology {
+            return true;
+        }
+        false
+    }
+
+    /// Commands that finding the master takes, beside those sent to it.
+    pub(crate) fn commands(&self) -> &'static [&'static str] {
+        match self.topology {
+            Topology::Direct(_) | Topology::Sentinel { .. } => &["role"],
+            #[cfg(feature = "redis-cluster")]
+            Topology::Cluster(_) => &["cluster slots", "asking"],
+        }
+    }
+
     /// The time a server has to let us in, and that for an answer.
     pub(super) fn patience(&self, answer: Duration) -> Patience {
         let connect = self.connect_timeout;

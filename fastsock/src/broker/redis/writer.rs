@@ -11,9 +11,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     Shared,
     connect::{Connection, Redis},
-    link::{Kind, LinkError},
+    link::{Failure, Kind, LinkError},
+    names::escaped,
     node::{self, Control, Lease},
-    script, unix_ms,
+    script,
+    trouble::Function,
+    unix_ms,
 };
 use crate::{
     presence::{Batch, Del, Set},
@@ -26,15 +29,16 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();
-    for _ in 0..node::FIRST_RENEWALS {
-        lease.renew(shared, &mut redis).await?;
-    }
+    lease.begin(shared, &mut redis).await?;
     shared.wake(Kind::Sub).notify_one();
     *shared.cmd.lock() = Some(connection.clone());
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
         (error, _) = connection.moved(&shared.address) => Err(error),
         error = lease.keep(shared, redis.clone()) => Err(error),
+        watched = shared.troubles.rights().watch(redis.clone()) => match watched {
+            Err(error) => Err(error),
+        },
         written = write(shared, redis) => written,
     }
 }
@@ -43,20 +47,33 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
 async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     wait_for_sub(shared).await;
     restore(shared);
-    flush(shared, &mut redis).await?;
+    // What is refused is tried again then.
+    let mut again = flush(shared, &mut redis).await?;
     if !shared.stop.is_cancelled() {
         shared.link_up(Kind::Cmd);
         shared.check.notify_one();
-        node::look_through(shared, &mut redis).await?;
-        flush(shared, &mut redis).await?;
     }
+    let mut has_looked = false;
     let mut flushed_at = Instant::now();
     // Once more, for what another gateway still wrote or removed while it did not know of this one's return.
     let mut once_more = Some(flushed_at + ONCE_MORE_AFTER);
     while !shared.stop.is_cancelled() {
+        if !has_looked && again.is_none() {
+            match node::look_through(shared, &mut redis).await {
+                Ok(()) => {
+                    has_looked = true;
+                    again = flush(shared, &mut redis).await?;
+                }
+                Err(failure) => {
+                    let wait = shared.failed(Function::Presence, failure).await?;
+                    again = Some(Instant::now() + wait);
+                }
+            }
+        }
         tokio::select! {
             () = shared.stop.cancelled() => {}
-            () = shared.presence_changed.notified() => {
+            () = sleep_until(again.unwrap_or(flushed_at)), if again.is_some() => {}
+            () = shared.presence_changed.notified(), if again.is_none() => {
                 // The first change after a pause goes out soon, later ones together.
                 let due = (flushed_at + PACE).max(Instant::now() + GATHER);
                 tokio::select! {
@@ -73,12 +90,17 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
                 once_more = None;
             }
         }
+        if again.is_some_and(|again| Instant::now() < again) {
+            continue;
+        }
         flushed_at = Instant::now();
-        flush(shared, &mut redis).await?;
+        again = flush(shared, &mut redis).await?;
     }
     flush(shared, &mut redis).await?;
-    if shared.presence.lock().len() == 0 {
-        node::farewell(shared, &mut redis).await?;
+    if shared.presence.lock().len() == 0
+        && let Err(failure) = node::farewell(shared, &mut redis).await
+    {
+        shared.failed(Function::Lease, failure).await?;
     }
     Ok(())
 }
@@ -110,21 +132,39 @@ fn restore(shared: &Shared) {
     }
 }
 
-/// Writes all changes there are.
-async fn flush(shared: &Shared, redis: &mut Redis) -> Result<(), LinkError> {
-    loop {
-        let claiming = shared.presence.lock().claiming(BATCH);
-        let left = left_meanwhile(shared, claiming);
-        let Some(batch) = shared.presence.lock().batch(BATCH, &left) else {
-            return Ok(());
-        };
-        let batch = InFlight {
-            shared,
-            batch: Some(batch),
-        };
-        write_batch(shared, redis, batch.content()).await?;
-        batch.confirm();
+/// Writes all changes there are. Returns when to try again what Redis refuses.
+async fn flush(shared: &Shared, redis: &mut Redis) -> Result<Option<Instant>, LinkError> {
+    let mut again = None;
+    while let Some(batch) = next_batch(shared, again.is_some()) {
+        let mut batch = InFlight { shared, batch };
+        let (sets, dels) = tokio::join!(
+            write_sets(shared, redis.clone(), &batch.batch.sets),
+            write_dels(shared, redis.clone(), &batch.batch.dels)
+        );
+        batch.confirm(sets.is_ok(), dels.is_ok());
+        let are_refused = dels.is_err();
+        for failure in [sets.err(), dels.err()].into_iter().flatten() {
+            let wait = shared.failed(Function::Presence, failure).await?;
+            again = Some(Instant::now() + wait);
+        }
+        if are_refused {
+            break;
+        }
     }
+    if again.is_none() {
+        shared.works(Function::Presence);
+    }
+    Ok(again)
+}
+
+/// What is to be written next. Who left is removed though Redis takes nobody new.
+fn next_batch(shared: &Shared, are_sets_refused: bool) -> Option<Batch> {
+    if are_sets_refused {
+        return shared.presence.lock().removals(BATCH);
+    }
+    let claiming = shared.presence.lock().claiming(BATCH);
+    let left = left_meanwhile(shared, claiming);
+    shared.presence.lock().batch(BATCH, &left)
 }
 
 fn left_meanwhile(shared: &Shared, claiming: Vec<ClientId>) -> HashSet<ClientId> {
@@ -135,58 +175,84 @@ fn left_meanwhile(shared: &Shared, claiming: Vec<ClientId>) -> HashSet<ClientId>
     claiming.into_iter().filter(left).collect()
 }
 
-/// A batch that is given back wherever the task that writes it ends.
+/// A batch of which what is not confirmed is given back, wherever the task that writes it ends.
 struct InFlight<'a> {
     shared: &'a Shared,
-    batch: Option<Batch>,
+    batch: Batch,
 }
 
 impl InFlight<'_> {
-    fn content(&self) -> &Batch {
-        self.batch.as_ref().expect("taken only when it ends")
-    }
-
-    fn confirm(mut self) {
-        if let Some(batch) = self.batch.take() {
-            self.shared.presence.lock().confirm(batch);
-        }
+    fn confirm(&mut self, sets: bool, dels: bool) {
+        let confirmed = Batch {
+            sets: match sets {
+                true => std::mem::take(&mut self.batch.sets),
+                false => Vec::new(),
+            },
+            dels: match dels {
+                true => std::mem::take(&mut self.batch.dels),
+                false => Vec::new(),
+            },
+        };
+        self.shared.presence.lock().confirm(confirmed);
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
-            self.shared.presence.lock().give_back(batch);
+        let left = std::mem::take(&mut self.batch);
+        if left != Batch::default() {
+            self.shared.presence.lock().give_back(left);
         }
     }
 }
 
-/// Writes one batch: first whose seats they are, then the hash, so that a gateway that reads both can tell whose value it
+/// Writes who is here: first whose seats they are, then the hash, so that a gateway that reads both can tell whose value it
 /// sees.
-async fn write_batch(shared: &Shared, redis: &mut Redis, batch: &Batch) -> Result<(), LinkError> {
-    let names = &shared.names;
-    let claims = claim(shared, redis, &batch.sets).await?;
-    let released = release(shared, redis, &batch.dels).await?;
-
-    let mut steps = redis::pipe();
+async fn write_sets(shared: &Shared, mut redis: Redis, sets: &[Set]) -> Result<(), Failure> {
+    let claims = claim(shared, &mut redis, sets).await?;
     let mut hset = redis::cmd("HSET");
-    hset.arg(&names.clients);
-    let here = batch
-        .sets
-        .iter()
-        .filter(|set| !claims.lost.contains(&set.client_id));
+    hset.arg(&shared.names.clients);
     let mut is_anyone_here = false;
-    for set in here {
-        is_anyone_here = true;
-        hset.arg(set.client_id.as_str()).arg(set.seen_ms);
+    for set in sets {
+        if !claims.lost.contains(&set.client_id) {
+            is_anyone_here = true;
+            hset.arg(set.client_id.as_str()).arg(set.seen_ms);
+        }
     }
     if is_anyone_here {
-        steps.add_command(hset);
+        hset.exec_async(&mut redis).await?;
     }
-    for message in &claims.tell {
+    tell(shared, &mut redis, &claims.tell).await
+}
+
+/// Tells other gateways whose devices are here now. If that is refused, they learn it when they write next.
+async fn tell(shared: &Shared, redis: &mut Redis, messages: &[Control]) -> Result<(), Failure> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let mut steps = redis::pipe();
+    for message in messages {
         let text = serde_json::to_vec(message).expect("texts and a number are always JSON");
-        steps.cmd("PUBLISH").arg(&names.control).arg(text);
+        steps.cmd("PUBLISH").arg(&shared.names.control).arg(text);
     }
+    match steps.exec_async(redis).await.map_err(Failure::from) {
+        Ok(()) => shared.works(Function::Telling),
+        Err(failure) => {
+            let failure = failure.of_channel(&escaped(&shared.names.control));
+            shared.failed(Function::Telling, failure).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes who left: first from their seats, then from the hash.
+async fn write_dels(shared: &Shared, mut redis: Redis, dels: &[Del]) -> Result<(), Failure> {
+    if dels.is_empty() {
+        return Ok(());
+    }
+    let names = &shared.names;
+    let released = release(shared, &mut redis, dels).await?;
+    let mut steps = redis::pipe();
     if !released.is_empty() {
         let remove = steps.cmd("EVAL").arg(script::REMOVE).arg(1);
         remove.arg(&names.clients);
@@ -194,16 +260,11 @@ async fn write_batch(shared: &Shared, redis: &mut Redis, batch: &Batch) -> Resul
             remove.arg(client_id.as_str()).arg(least_ms).arg(most_ms);
         }
     }
-    if !batch.dels.is_empty() {
-        let srem = steps.cmd("SREM").arg(names.ids_of(&shared.node));
-        for del in &batch.dels {
-            srem.arg(del.client_id.as_str());
-        }
+    let srem = steps.cmd("SREM").arg(names.ids_of(&shared.node));
+    for del in dels {
+        srem.arg(del.client_id.as_str());
     }
-    if !steps.is_empty() {
-        steps.exec_async(redis).await?;
-    }
-    Ok(())
+    Ok(steps.exec_async(&mut redis).await?)
 }
 
 /// What came of the claims of a batch.
@@ -216,7 +277,7 @@ struct Claims {
 }
 
 /// Records the seats that are not recorded yet.
-async fn claim(shared: &Shared, redis: &mut Redis, sets: &[Set]) -> Result<Claims, LinkError> {
+async fn claim(shared: &Shared, redis: &mut Redis, sets: &[Set]) -> Result<Claims, Failure> {
     let claiming: Vec<_> = sets
         .iter()
         .filter_map(|set| Some((&set.client_id, set.claim?)))
@@ -280,10 +341,7 @@ async fn release<'a>(
     shared: &Shared,
     redis: &mut Redis,
     dels: &'a [Del],
-) -> Result<Vec<(&'a ClientId, u64, u64)>, LinkError> {
-    if dels.is_empty() {
-        return Ok(Vec::new());
-    }
+) -> Result<Vec<(&'a ClientId, u64, u64)>, Failure> {
     let contested: Vec<_> = dels.iter().filter(|del| del.is_contested).collect();
     let mut found = HashMap::default();
     if !contested.is_empty() {

@@ -1,6 +1,6 @@
 //! The cmd link of the spool: writes what sessions say (and waits for replicas, if told to), removes what is delivered, keeps the lease and shares out the shards.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
 use redis::Cmd;
@@ -14,9 +14,10 @@ use crate::{
     backoff::Backoff,
     broker::redis::{
         connect::{Connection, Redis, servers_of},
-        link::LinkError,
+        link::{Failure, LinkError},
         node::{LEASE, RENEWAL, ROUNDING, Watch},
         script::RENEW,
+        trouble::Function,
     },
     spool::Record,
 };
@@ -69,10 +70,8 @@ async fn serve(
     shared.shards.lock().ack_again();
     let mut lease = Lease::default();
     let tended = async {
-        lease.look(shared, &redis).await?;
-        replicate(shared, &redis, &shared.names.streams).await?;
+        lease.begin(shared, &redis).await?;
         *shared.cmd.lock() = Some(redis.clone());
-        shared.tell(|lanes| lanes.failing(false));
         if last_said.take().is_some() {
             tracing::info!(name: "spool_up", "the spool in Redis is back");
         }
@@ -81,6 +80,9 @@ async fn serve(
             kept = lease.keep(shared, &redis) => kept,
             error = append(shared, &redis) => Err(error),
             error = ack(shared, &redis) => Err(error),
+            watched = shared.troubles.rights().watch(redis.clone()) => match watched {
+                Err(error) => Err(error),
+            },
         }
     };
     tokio::select! {
@@ -99,6 +101,19 @@ struct Lease {
 }
 
 impl Lease {
+    /// Looks for the first time. Waits while Redis reads its data; if it refuses otherwise, [`Lease::keep`] tries again.
+    async fn begin(&mut self, shared: &Shared, redis: &Redis) -> Result<(), LinkError> {
+        while let Err(failure) = self.look(shared, redis).await {
+            let is_loading = failure.code() == "LOADING";
+            let wait = shared.troubles.weigh(Function::Deliver, failure).await?;
+            if !is_loading {
+                break;
+            }
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
     /// Looks each second, until told to stop and nothing is owned nor left to be written.
     async fn keep(&mut self, shared: &Shared, redis: &Redis) -> Result<(), LinkError> {
         let mut seconds = interval(RENEWAL);
@@ -110,19 +125,45 @@ impl Lease {
                 _ = seconds.tick() => {}
                 () = shared.stop.cancelled(), if !was_told => was_told = true,
                 () = shared.has_left.notified() => {
-                    leave(shared, redis).await?;
+                    let left = leave(shared, redis).await;
+                    self.heed(shared, left).await?;
                     continue;
                 }
             }
-            self.look(shared, redis).await?;
-            if was_told && self.is_done(shared, redis).await? {
+            let looked = self.look(shared, redis).await;
+            let is_done = match looked {
+                Ok(()) if was_told => self.is_done(shared, redis).await,
+                looked => looked.map(|()| false),
+            };
+            if self.heed(shared, is_done).await? == Some(true) {
                 return Ok(());
             }
         }
     }
 
+    /// Goes by what came of a command: nothing when Redis refuses it, after a while.
+    async fn heed<T>(
+        &mut self,
+        shared: &Shared,
+        answer: Result<T, Failure>,
+    ) -> Result<Option<T>, LinkError> {
+        match answer {
+            Ok(answer) => {
+                shared.troubles.works(Function::Deliver);
+                Ok(Some(answer))
+            }
+            Err(failure) => {
+                // The others may be refused as well: their leases count from the next look.
+                self.watch = Watch::default();
+                let wait = shared.troubles.weigh(Function::Deliver, failure).await?;
+                sleep(wait.saturating_sub(RENEWAL)).await;
+                Ok(None)
+            }
+        }
+    }
+
     /// After being told to stop: waits a second at most for the rest; whether there is none.
-    async fn is_done(&self, shared: &Shared, redis: &Redis) -> Result<bool, LinkError> {
+    async fn is_done(&self, shared: &Shared, redis: &Redis) -> Result<bool, Failure> {
         let start = Instant::now();
         while start.elapsed() < RENEWAL {
             leave(shared, redis).await?;
@@ -139,7 +180,7 @@ impl Lease {
     }
 
     /// Renews the lease, sees who else is alive and who owns what, and acts on it.
-    async fn look(&mut self, shared: &Shared, redis: &Redis) -> Result<(), LinkError> {
+    async fn look(&mut self, shared: &Shared, redis: &Redis) -> Result<(), Failure> {
         let asked = Instant::now();
         let live = self.renew(shared, redis).await?;
         let looks = (0..SHARDS).map(|n| look_at(shared, redis, n));
@@ -161,11 +202,7 @@ impl Lease {
     }
 
     /// Returns who is alive, this node included.
-    async fn renew(
-        &mut self,
-        shared: &Shared,
-        redis: &Redis,
-    ) -> Result<HashSet<String>, LinkError> {
+    async fn renew(&mut self, shared: &Shared, redis: &Redis) -> Result<HashSet<String>, Failure> {
         let mut redis = redis.clone();
         let nodes = &shared.names.nodes;
         let mut answer: Vec<String> = redis::cmd("EVAL")
@@ -175,10 +212,11 @@ impl Lease {
             .arg(&shared.node)
             .arg(LEASE.as_millis() as u64)
             .arg(std::mem::take(&mut self.ends))
+            .arg("oom")
             .query_async(&mut redis)
             .await?;
         if answer.len() < 3 {
-            return Err(LinkError::new("the lease script gave no answer"));
+            return Err(LinkError::new("the lease script gave no answer").into());
         }
         let leases = answer.split_off(3);
         self.ends = answer.swap_remove(1);
@@ -196,7 +234,7 @@ impl Lease {
         Ok(live)
     }
 
-    async fn act(&self, shared: &Shared, redis: &Redis, plan: Plan) -> Result<(), LinkError> {
+    async fn act(&self, shared: &Shared, redis: &Redis, plan: Plan) -> Result<(), Failure> {
         if !plan.lost.is_empty() {
             tracing::warn!(shards = ?plan.lost, "Other gateways deliver these shards of the spool now");
         }
@@ -207,7 +245,7 @@ impl Lease {
             let mut redis = redis.clone();
             async move {
                 let owner: Option<String> = take.query_async(&mut redis).await?;
-                Ok::<_, LinkError>(owner.map(|owner| (n, owner)))
+                Ok::<_, Failure>(owner.map(|owner| (n, owner)))
             }
         });
         let taken: Vec<_> = try_join_all(taking).await?.into_iter().flatten().collect();
@@ -224,11 +262,7 @@ impl Lease {
 }
 
 /// The owner of a shard, its dead letters, and how many of them were too old.
-async fn look_at(
-    shared: &Shared,
-    redis: &Redis,
-    n: usize,
-) -> Result<(String, u64, u64), LinkError> {
+async fn look_at(shared: &Shared, redis: &Redis, n: usize) -> Result<(String, u64, u64), Failure> {
     let names = &shared.names;
     let keys = [&names.owners[n], &names.dead[n], &names.dead_times[n]];
     let mut look = eval(script::LOOK, &keys);
@@ -239,7 +273,7 @@ async fn look_at(
 }
 
 /// Gives up shards that are to be left and of which nothing is held any more.
-async fn leave(shared: &Shared, redis: &Redis) -> Result<(), LinkError> {
+async fn leave(shared: &Shared, redis: &Redis) -> Result<(), Failure> {
     let left = shared.shards.lock().left();
     for (n, owner) in left {
         let mut release = eval(script::RELEASE, &[&shared.names.owners[n]]);
@@ -252,28 +286,64 @@ async fn leave(shared: &Shared, redis: &Redis) -> Result<(), LinkError> {
 
 /// Writes what sessions say: what is there, in one step a shard, and then what came meanwhile.
 async fn append(shared: &Shared, redis: &Redis) -> LinkError {
-    // Streams that were full, and when to try them again.
-    let mut full = [None; SHARDS];
-    loop {
-        let now = Instant::now();
-        full = full.map(|until| until.filter(|until| *until > now));
-        let batch = InFlight::take(shared, |n| full[n].is_none());
-        if batch.by_shard.is_empty() {
-            let next = full.iter().flatten().min();
-            let next = next.copied().unwrap_or(now + FULL_PACE);
-            tokio::select! {
-                () = shared.has_appends.notified() => {}
-                () = sleep_until(next), if full.iter().any(Option::is_some) => {}
-            }
-            continue;
+    let error = async {
+        // While it is refused nothing more is said that could be tried.
+        while let Err(failure) = replicate(shared, redis, &shared.names.streams).await {
+            sleep(refused(shared, failure).await?).await;
         }
-        match batch.write(redis).await {
-            Err(error) => return error,
-            Ok(found_full) => {
-                for n in found_full {
-                    full[n] = Some(Instant::now() + FULL_PACE);
+        // Streams that were full, and when to try them again.
+        let mut full = [None; SHARDS];
+        let mut is_refused = false;
+        loop {
+            if !is_refused {
+                shared.troubles.works(Function::Take);
+                shared.tell(|lanes| lanes.failing(false));
+            }
+            let batch = next_appends(shared, &mut full).await;
+            match batch.write(redis).await {
+                Ok(found_full) => {
+                    is_refused = false;
+                    for n in found_full {
+                        full[n] = Some(Instant::now() + FULL_PACE);
+                    }
+                }
+                Err(failure) => {
+                    is_refused = true;
+                    sleep(refused(shared, failure).await?).await;
                 }
             }
+        }
+    };
+    let never: Result<Infallible, LinkError> = error.await;
+    match never {
+        Err(error) => error,
+    }
+}
+
+/// Redis takes no uplinks. Returns how long to wait before it is asked again.
+async fn refused(shared: &Shared, failure: Failure) -> Result<Duration, LinkError> {
+    let wait = shared.troubles.weigh(Function::Take, failure).await?;
+    shared.tell(|lanes| lanes.failing(true));
+    Ok(wait)
+}
+
+/// Waits for something to write.
+async fn next_appends<'a>(
+    shared: &'a Shared,
+    full: &mut [Option<Instant>; SHARDS],
+) -> InFlight<'a> {
+    loop {
+        let now = Instant::now();
+        *full = full.map(|until| until.filter(|until| *until > now));
+        let batch = InFlight::take(shared, |n| full[n].is_none());
+        if !batch.by_shard.is_empty() {
+            return batch;
+        }
+        let next = full.iter().flatten().min();
+        let next = next.copied().unwrap_or(now + FULL_PACE);
+        tokio::select! {
+            () = shared.has_appends.notified() => {}
+            () = sleep_until(next), if full.iter().any(Option::is_some) => {}
         }
     }
 }
@@ -305,7 +375,7 @@ impl<'a> InFlight<'a> {
     }
 
     /// Writes each shard's in one step. Returns which streams were full, so that some of theirs are left.
-    async fn write(mut self, redis: &Redis) -> Result<Vec<usize>, LinkError> {
+    async fn write(mut self, redis: &Redis) -> Result<Vec<usize>, Failure> {
         let writing = self.by_shard.iter().map(|(n, records)| {
             let names = &self.shared.names;
             let mut add = eval(script::ADD, &[&names.streams[*n], &names.bytes[*n]]);
@@ -324,7 +394,7 @@ impl<'a> InFlight<'a> {
             let streams = streams.map(|(n, _)| &self.shared.names.streams[*n]);
             replicate(self.shared, redis, streams).await?;
         }
-        let (mut places, mut error, mut full) = (Vec::new(), None, Vec::new());
+        let (mut places, mut error, mut full) = (Vec::new(), None::<Failure>, Vec::new());
         for ((n, records), added) in self.by_shard.iter_mut().zip(written) {
             match added {
                 Ok(added) => {
@@ -332,11 +402,15 @@ impl<'a> InFlight<'a> {
                     places.extend(records.drain(..added).map(|record| record.place()));
                     full.extend((!records.is_empty()).then_some(*n));
                 }
-                Err(e) => error = Some(e),
+                // That the link is lost is told rather than that something is refused.
+                Err(e) => match Failure::from(e) {
+                    Failure::Refused(_) if error.is_some() => {}
+                    failure => error = Some(failure),
+                },
             }
         }
         self.shared.tell(|lanes| lanes.passed_on(&places));
-        error.map_or(Ok(full), |error| Err(error.into()))
+        error.map_or(Ok(full), Err)
     }
 }
 
@@ -356,7 +430,7 @@ async fn replicate(
     shared: &Shared,
     redis: &Redis,
     keys: impl IntoIterator<Item = &String>,
-) -> Result<(), LinkError> {
+) -> Result<(), Failure> {
     let wanted = shared.replicas;
     if wanted == 0 {
         return Ok(());
@@ -369,7 +443,7 @@ async fn replicate(
     });
     let fewest = try_join_all(waiting).await?.into_iter().min();
     match fewest {
-        Some(fewest) if fewest < wanted => Err(LinkError::new(format!(
+        Some(fewest) if fewest < wanted => Err(Failure::refused(format!(
             "FASTSOCK_SPOOL_REPLICAS: {fewest} of {wanted} replicas have what was written"
         ))),
         _ => Ok(()),
@@ -386,17 +460,25 @@ async fn ack(shared: &Shared, redis: &Redis) -> LinkError {
                 continue;
             }
             let removing = acks.into_iter().map(|acks| remove(shared, redis, acks));
-            try_join_all(removing).await?;
-            shared.has_left.notify_one();
+            match try_join_all(removing).await {
+                Ok(_) => {
+                    shared.troubles.works(Function::Remove);
+                    shared.has_left.notify_one();
+                }
+                Err(failure) => {
+                    sleep(shared.troubles.weigh(Function::Remove, failure).await?).await;
+                    shared.shards.lock().ack_again();
+                }
+            }
         }
     };
-    let never: Result<std::convert::Infallible, LinkError> = error.await;
+    let never: Result<Infallible, LinkError> = error.await;
     match never {
         Err(error) => error,
     }
 }
 
-async fn remove(shared: &Shared, redis: &Redis, acks: Acks) -> Result<(), LinkError> {
+async fn remove(shared: &Shared, redis: &Redis, acks: Acks) -> Result<(), Failure> {
     let (names, n) = (&shared.names, acks.n);
     let keys = [
         &names.streams[n],

@@ -3,7 +3,7 @@
 //! Any gateway may look at them and drop or replay them; only the owner of a shard adds to them.
 
 use futures_util::future::try_join_all;
-use redis::FromRedisValue;
+use redis::{FromRedisValue, RedisError};
 use uuid::Uuid;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     shards::{SHARDS, shard_of},
 };
 use crate::{
+    broker::redis::link::Failure,
     error::{Error, ErrorKind, Result},
     spool::record,
     types::DeadLetter,
@@ -102,7 +103,13 @@ async fn ask<T: FromRedisValue>(shared: &Shared, command: &redis::Cmd) -> Result
         return Err(Error::new(ErrorKind::Broker, text));
     };
     let answer = command.query_async(&mut redis).await;
-    answer.map_err(|e| Error::new(ErrorKind::Broker, "Redis did not answer").with_source(e))
+    answer.map_err(|e: RedisError| {
+        let text = match Failure::from(e.clone()) {
+            Failure::Refused(_) => "Redis refuses this to the spool",
+            Failure::Lost(_) => "Redis did not answer",
+        };
+        Error::new(ErrorKind::Broker, text).with_source(e)
+    })
 }
 
 /// Words of the command that drops a letter without a message: EVAL, script, number of keys, four keys, id.

@@ -39,7 +39,7 @@ use super::{Place, Record, Settle, Spool, record};
 use crate::{
     broker::{
         BoxFuture,
-        redis::{connect::Redis, url::Address},
+        redis::{connect::Redis, names::escaped, rights::Rights, trouble::Troubles, url::Address},
     },
     config::Config,
     error::Result,
@@ -59,6 +59,8 @@ pub(crate) struct RedisSpool {
 struct Shared {
     address: Address,
     names: Names,
+    /// What Redis refuses.
+    troubles: Troubles,
     /// Name of this bridge among those that deliver; random, so that a restarted one is another.
     node: String,
     /// Messages, and bytes of them, that one stream may hold.
@@ -133,10 +135,16 @@ impl RedisSpool {
     /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of a certificate file.
     pub(crate) fn new(config: &Config, tasks: &Tasks) -> Result<Self> {
         let node = Uuid::now_v7().simple().to_string().split_off(16);
+        let (address, names) = (
+            Address::from_config(config)?,
+            Names::new(&config.redis_prefix),
+        );
+        let rights = rights(config, &address);
         let a_reading = config.limit_message_bytes.saturating_mul(SHARDS);
         let shared = Shared {
-            address: Address::from_config(config)?,
-            names: Names::new(&config.redis_prefix),
+            troubles: Troubles::new(address.clone(), rights),
+            address,
+            names,
             node,
             most: (
                 a_share(config.spool_max_messages),
@@ -325,6 +333,53 @@ impl Drop for RedisSpool {
         self.shared.cut.cancel();
     }
 }
+
+/// What the user of Redis must be allowed.
+pub(crate) fn rights(config: &Config, address: &Address) -> Rights {
+    let mut rights = Rights::new("the spool");
+    rights.commands(address.commands());
+    rights.commands(&["eval x 0", "time"]);
+    if config.spool_replicas > 0 {
+        rights.commands(&["wait 0 0"]);
+    }
+    let prefix = &config.redis_prefix;
+    for (kind, commands) in [("uplink", OF_UPLINKS), ("dead", OF_LETTERS)] {
+        let key = format!("{prefix}:{kind}:");
+        let pattern = format!("{}*", escaped(&key));
+        rights.key(&pattern, &key);
+        rights.on(&pattern, &key, commands);
+    }
+    rights
+}
+
+/// What is sent to streams, their owners and leases, each with all its arguments.
+const OF_UPLINKS: &[&str] = &[
+    "zadd % 1 x",
+    "zscore % x",
+    "zrange % 0 1",
+    "get %",
+    "set % x",
+    "persist %",
+    "del %",
+    "incrby % 1",
+    "decrby % 1",
+    "xadd % * x x",
+    "xlen %",
+    "xdel % 0-1",
+    "xread count 1 streams % 0",
+];
+
+/// The same of dead letters.
+const OF_LETTERS: &[&str] = &[
+    "hset % x x",
+    "hget % x",
+    "hdel % x",
+    "hlen %",
+    "hkeys %",
+    "hexists % x",
+    "zrangebyscore % 0 1",
+    "zrem % x",
+];
 
 /// What one shard may have of what all may.
 fn a_share(most: usize) -> u64 {

@@ -14,7 +14,8 @@ use crate::{
     backoff::Backoff,
     broker::redis::{
         connect::{At, Connection, heedless},
-        link::LinkError,
+        link::{Failure, LinkError},
+        trouble::{CLUSTER_CODES, Function},
         url::{Address, Topology},
     },
     spool::Record,
@@ -65,8 +66,17 @@ async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(
                 return Ok(());
             }
             something_to_read(shared, group).await;
-            read(shared, group, &mut redis).await?;
-            *failures = 0;
+            match read(shared, group, &mut redis).await {
+                Ok(()) => {
+                    shared.troubles.works(Function::Read);
+                    *failures = 0;
+                }
+                // Another server of the cluster has it now.
+                Err(Failure::Refused(refusal)) if CLUSTER_CODES.contains(&&*refusal.code) => {
+                    return Err(LinkError::new(refusal.text));
+                }
+                Err(failure) => sleep(shared.troubles.weigh(Function::Read, failure).await?).await,
+            }
         }
     };
     tokio::select! {
@@ -94,7 +104,7 @@ async fn read(
     shared: &Shared,
     group: &[usize],
     redis: &mut MultiplexedConnection,
-) -> Result<(), LinkError> {
+) -> Result<(), Failure> {
     let reading = shared.shards.lock().reading(group);
     if reading.is_empty() {
         return Ok(());

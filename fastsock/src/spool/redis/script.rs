@@ -4,12 +4,17 @@
 
 /// Adds messages. `KEYS`: the stream, its bytes; `ARGV`: how many messages and how many bytes it may hold (it takes one
 /// more below a bound), then client id, content and cost of each. Answers how many were added; the rest found it full.
+///
+/// The bytes come first though nothing is added to them yet: if that is refused, nothing is done.
 pub(super) const ADD: &str = r"
 local count, bytes = redis.call('XLEN', KEYS[1]), tonumber(redis.call('GET', KEYS[2]) or 0)
 local added, before = 0, bytes
 for i = 3, #ARGV, 3 do
   if count >= tonumber(ARGV[1]) or bytes >= tonumber(ARGV[2]) then
     break
+  end
+  if added == 0 then
+    redis.call('INCRBY', KEYS[2], 0)
   end
   redis.call('XADD', KEYS[1], '*', 'c', ARGV[i], 'u', ARGV[i + 1])
   count, bytes, added = count + 1, bytes + ARGV[i + 2], added + 1
@@ -36,6 +41,9 @@ return { owner, redis.call('HLEN', KEYS[2]), dropped }
 
 /// Takes a shard over. `KEYS[1]`: its owner; `ARGV`: node, the owner it was seen with (empty: none).
 /// Answers the new owner, whose epoch is one more; nothing when somebody was faster.
+///
+/// A Redis without memory refuses the first write of a script if it needs some, and no other. So the first one needs none:
+/// only an owner frees memory by delivering.
 pub(super) const TAKE: &str = r"
 local before = redis.call('GET', KEYS[1]) or ''
 if before ~= ARGV[2] then
@@ -43,15 +51,17 @@ if before ~= ARGV[2] then
 end
 local epoch = tonumber(string.match(before, ' (%d+)$') or 0) + 1
 local owner = ARGV[1] .. ' ' .. string.format('%.0f', epoch)
+redis.call('PERSIST', KEYS[1])
 redis.call('SET', KEYS[1], owner)
 return owner
 ";
 
-/// Gives a shard up; its epoch stays. `KEYS[1]`: its owner; `ARGV`: the owner it must have.
+/// Gives a shard up; its epoch stays. `KEYS[1]`: its owner; `ARGV`: the owner it must have. Without memory, as [`TAKE`].
 pub(super) const RELEASE: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
+redis.call('PERSIST', KEYS[1])
 redis.call('SET', KEYS[1], '-' .. string.match(ARGV[1], ' %d+$'))
 return 1
 ";
@@ -95,13 +105,16 @@ return { redis.call('HLEN', KEYS[4]), dropped }
 
 /// Drops a dead letter, or makes it a message again. `KEYS`: the dead letters, their times, the stream, its bytes;
 /// `ARGV`: its id, and for a message client id, content and cost. Answers whether it was there, and how many are left.
+///
+/// It is a message before it is no letter any more: if one of the two is refused, it is twice there rather than nowhere.
 pub(super) const DROP: &str = r"
-local was_there = redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
+local was_there = redis.call('HEXISTS', KEYS[1], ARGV[1])
 if was_there == 1 and ARGV[2] then
   redis.call('XADD', KEYS[3], '*', 'c', ARGV[2], 'u', ARGV[3])
   redis.call('INCRBY', KEYS[4], ARGV[4])
 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
 return { was_there, redis.call('HLEN', KEYS[1]) }
 ";
 
