@@ -1007,10 +1007,12 @@ fastsock_status fastsock_config_new(struct fastsock_config **config);
 fastsock_status fastsock_config_from_env(struct fastsock_config **config);
 
 /**
- * Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default.
- * CONFIG says in fastsock_last_error what is allowed.
+ * Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
+ * milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"); nothing is cut. CONFIG says in fastsock_last_error what is allowed.
  */
-fastsock_status fastsock_config_set(struct fastsock_config *config, const char *name, const char *value);
+fastsock_status fastsock_config_set(struct fastsock_config *config,
+                                    const char *name,
+                                    const char *value);
 
 /**
  * Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.

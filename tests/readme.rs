@@ -38,7 +38,7 @@ fn table() -> String {
             "FASTSOCK_ADMIN_ADDR" => "`127.0.0.1:3001`; embedded in a host: none".into(),
             _ => default,
         };
-        let (about, allowed) = (setting.about.trim(), setting.allowed);
+        let (about, allowed) = (setting.about.trim(), setting.allowed_as(setting.variable));
         table += &format!(
             "| `{}` | {default} | {about} Allowed: {allowed}. |\n",
             setting.variable

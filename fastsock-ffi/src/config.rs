@@ -39,15 +39,12 @@ pub unsafe extern "C" fn fastsock_config_from_env(
 ) -> fastsock_status {
     // SAFETY: by contract.
     let out = unsafe { text::out(config, "config") }?;
-    // A variable that is not UTF-8 cannot be one of ours.
-    let vars = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    out.put(boxed(Config::from_vars(vars)?));
+    out.put(boxed(Config::from_os_vars(std::env::vars_os())?));
     Ok(())
 }
 
-/// Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default.
-/// CONFIG says in fastsock_last_error what is allowed.
+/// Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
+/// milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"); nothing is cut. CONFIG says in fastsock_last_error what is allowed.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_set(

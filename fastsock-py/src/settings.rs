@@ -46,7 +46,7 @@ impl Settings {
             settings.merge_variables(environ)?;
         }
         if let Some(keywords) = keywords {
-            settings.apply("", map("", keywords)?)?;
+            settings.apply(map("", keywords)?)?;
         }
         settings.config.check().map_err(|e| raised(&e))?;
         Ok(settings)
@@ -54,7 +54,7 @@ impl Settings {
 
     fn merge(&mut self, config: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(dict) = config.cast::<PyDict>() {
-            return self.apply("", map("", dict)?);
+            return self.apply(map("", dict)?);
         }
         let path: PathBuf = config
             .extract()
@@ -64,7 +64,7 @@ impl Settings {
             .map_err(|e| config_error(format!("{file}: cannot be read: {e}")))?;
         let map: Map<String, Value> = toml::from_str(&text)
             .map_err(|e| config_error(format!("{file}: {}", e.to_string().trim_end())))?;
-        self.apply("", map)
+        self.apply(map)
     }
 
     fn merge_variables(&mut self, environ: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -84,20 +84,9 @@ impl Settings {
     }
 
     /// Sections nest: `{"redis": {"port": 6380}}` is `{"redis_port": 6380}`.
-    fn apply(&mut self, section: &str, map: Map<String, Value>) -> PyResult<()> {
-        for (key, value) in map {
-            let key = named(section, &key);
-            let text = match value {
-                Value::Object(map) if !is_setting(&key) => {
-                    self.apply(&key, map)?;
-                    continue;
-                }
-                Value::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
-                Value::Number(number) if number.is_f64() => {
-                    whole(&key, number.as_f64().unwrap_or_default())?
-                }
-                value => as_text(&value),
-            };
+    fn apply(&mut self, map: Map<String, Value>) -> PyResult<()> {
+        let name_of = |key: &str| setting(key).map(|setting| setting.name);
+        for (key, text) in fastsock::flatten(map, &name_of).map_err(|e| raised(&e))? {
             self.set(&key, &text)?;
         }
         Ok(())
@@ -153,11 +142,7 @@ pub fn setting_table() -> Vec<(&'static str, &'static str, &'static str, String,
 fn setting(key: &str) -> Option<&'static Setting> {
     Config::settings()
         .iter()
-        .find(|setting| setting.name == key)
-}
-
-fn is_setting(key: &str) -> bool {
-    setting(key).is_some()
+        .find(|setting| setting.name == key || setting.variable == key)
 }
 
 fn is_of_gateway(key: &str) -> bool {
@@ -166,15 +151,6 @@ fn is_of_gateway(key: &str) -> bool {
 
 fn config_error(text: String) -> PyErr {
     exception("ConfigError", (text,))
-}
-
-/// Null is the empty text, and that means the default.
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        value => value.to_string(),
-    }
 }
 
 /// The name of a setting in a section.

@@ -21,7 +21,7 @@ use crate::tls::ServerTls;
 use crate::{
     auth::{Auth, Authenticate, tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
-    config::{AuthKind, BrokerKind, Config},
+    config::{AuthKind, BrokerKind, Config, Warning},
     error::{Error, ErrorKind, Result},
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
     gateway,
@@ -392,6 +392,14 @@ impl Builder {
             stopped: OnceCell::new(),
         };
         let bridge = Bridge(Arc::new(inner));
+        for Warning {
+            message,
+            about,
+            hint,
+        } in shared.config.warnings()
+        {
+            tracing::warn!(about, hint, "{message}");
+        }
         if matches!(shared.auth, Auth::Open)
             && !shared.status.has_hooks()
             && !local_addr.ip().to_canonical().is_loopback()

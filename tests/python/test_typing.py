@@ -56,7 +56,7 @@ def settings_source() -> str:
         "",
         "",
         "class Settings(TypedDict, total=False):",
-        '    """All settings of a bridge by name. None means the default; times are milliseconds as int, or a timedelta."""',
+        '    """All settings of a bridge by name. None means the default. Times are milliseconds as int, text with a unit, or a timedelta; sizes are bytes as int, or text with a unit."""',
         "",
         "    runtime_workers: Optional[int]",
         '    """Threads that run the bridge, 0 to 64. 0: the number of cores, at most 4. Default 2. Variable FASTSOCK_RUNTIME_WORKERS."""',
@@ -78,8 +78,10 @@ def python_type(allowed: str) -> str:
     if "JSON object" in allowed:
         return "Mapping[str, Union[str, int, float, bool, None]]"
     if allowed.startswith("milliseconds"):
-        return "Union[int, timedelta]"
-    if allowed.startswith(("a port", "bytes", "an integer")):
+        return "Union[int, str, timedelta]"
+    if allowed.startswith("bytes"):
+        return "Union[int, str]"
+    if allowed.startswith(("a port", "an integer")):
         return "int"
     if "separated by commas" in allowed and "path" in allowed:
         return "Union[str, PathLike[str], List[Union[str, PathLike[str]]], Tuple[Union[str, PathLike[str]], ...]]"

@@ -24,7 +24,8 @@ pub(crate) struct Finding {
 /// Tests what the settings point to. Blocks: for the remote 3 s at most, for Redis as long as it may take to connect.
 pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
     let config = &settings.config;
-    let warnings = settings.warnings.iter().map(|warning| Finding {
+    let warnings = settings.warnings.iter().chain(config.warnings());
+    let warnings = warnings.map(|warning| Finding {
         line: format!("{}: {}: {}", warning.about, warning.message, warning.hint),
         is_ok: true,
     });

@@ -10,14 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fastsock::{BrokerKind, Config, Setting};
-use serde_json::{Map, Value};
-
 use crate::{
     dotenv,
     flags::Flags,
     logging::{Level, Payloads},
 };
+use fastsock::{BrokerKind, Config, Setting, Warning};
 
 /// All settings of the gateway, and where each comes from.
 #[derive(Debug)]
@@ -26,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// Those of the program around it.
     pub(crate) program: Program,
-    /// What looked wrong but is no reason not to run.
+    /// What looked wrong but is no reason not to run, beside the warnings of `config`.
     pub(crate) warnings: Vec<Warning>,
     sources: BTreeMap<&'static str, Source>,
 }
@@ -44,17 +42,6 @@ pub(crate) struct Program {
     pub(crate) log_file_mode: Option<u32>,
     /// Threads that run the bridge. 0: the number of cores, at most 4.
     pub(crate) runtime_workers: usize,
-}
-
-/// Something to tell at the start.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Warning {
-    /// What happens, as a fixed sentence.
-    pub(crate) message: &'static str,
-    /// The variable or file it is about.
-    pub(crate) about: String,
-    /// What may help.
-    pub(crate) hint: String,
 }
 
 /// One setting, of the bridge or of the program.
@@ -179,11 +166,17 @@ impl Settings {
     ) -> Result<Vec<Given>, String> {
         let lossy = |text: OsString| text.to_string_lossy().into_owned();
         let dotenv = self.read_dotenv(dotenv).into_iter();
-        let dotenv = dotenv.map(|(name, value)| (name, value, Source::DotEnv));
+        let dotenv = dotenv.map(|(name, value)| (name, value.into(), Source::DotEnv));
         let environment = environment.into_iter();
-        let environment = environment.map(|(n, v)| (lossy(n), lossy(v), Source::Environment));
+        let environment =
+            environment.map(|(name, value)| (lossy(name), value, Source::Environment));
         let mut vars: BTreeMap<String, (String, Source)> = BTreeMap::new();
         for (name, value, source) in dotenv.chain(environment) {
+            let is_ours = Known::by_variable(&name).is_some();
+            if is_ours && value.to_str().is_none() {
+                return Err(format!("{name}: the value is not UTF-8"));
+            }
+            let value = lossy(value);
             if !Config::is_service_link(&name, &value) {
                 vars.insert(name, (value, source));
             }
@@ -258,16 +251,23 @@ impl Settings {
     fn set(&mut self, given: &Given) -> Result<(), String> {
         let Given { key, value, .. } = given;
         match given.known {
-            Known::Program(setting) => (setting.set)(&mut self.program, value).ok_or_else(|| {
-                let allowed = setting.allowed;
-                format!("{key}: {value:?} is not allowed; give {allowed}")
-            }),
+            Known::Program(setting) => {
+                let set = (setting.set)(&mut self.program, value.trim());
+                set.filter(|()| !value.trim().is_empty()).ok_or_else(|| {
+                    let allowed = setting.allowed;
+                    format!("{key}: {value:?} is not allowed; give {allowed}")
+                })
+            }
             Known::Bridge(setting) => {
-                let set = if given.form == Form::File {
-                    let key = format!("{}_FILE", setting.variable);
-                    self.config.merge_vars([(key, value)])
-                } else {
-                    self.config.set(key, value)
+                let set = match (given.source, given.form) {
+                    (Source::DotEnv | Source::Environment, _) => {
+                        self.config.merge_vars([(key, value)])
+                    }
+                    (_, Form::File) => {
+                        let key = format!("{}_FILE", setting.variable);
+                        self.config.merge_vars([(key.as_str(), value)])
+                    }
+                    _ => self.config.set(key, value),
                 };
                 set.map_err(|e| e.to_line())
             }
@@ -318,10 +318,10 @@ impl Known {
     }
 
     /// What is allowed, in words.
-    pub(crate) fn allowed(self) -> &'static str {
+    pub(crate) fn allowed(self) -> String {
         match self {
-            Self::Bridge(setting) => setting.allowed,
-            Self::Program(setting) => setting.allowed,
+            Self::Bridge(setting) => setting.allowed_as(setting.variable),
+            Self::Program(setting) => setting.allowed.into(),
         }
     }
 
@@ -429,9 +429,18 @@ fn from_toml(path: &Path) -> Result<Vec<Given>, String> {
     let file = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| format!("{file}: cannot be read: {e}"))?;
     let map = toml::from_str(&text).map_err(|e| format!("{file}: {}", toml_mistake(&e, &text)))?;
-    let mut given = Vec::new();
-    flatten("", map, &mut given).map_err(|line| format!("{file}: {line}"))?;
-    Ok(given)
+    let name_of = |key: &str| match Known::by_name(key)? {
+        (_, Form::File) => None, // beside the value it is the lesser one, not the same
+        (known, _) => Some(known.name()),
+    };
+    let flat = fastsock::flatten(map, &name_of).map_err(|e| e.to_line());
+    let given = flat.and_then(|flat| {
+        let named = flat
+            .iter()
+            .map(|(key, value)| Given::named(key, value, Source::File));
+        named.collect()
+    });
+    given.map_err(|line| format!("{file}: {line}"))
 }
 
 fn toml_mistake(error: &toml::de::Error, text: &str) -> String {
@@ -445,32 +454,6 @@ fn toml_mistake(error: &toml::de::Error, text: &str) -> String {
         .filter(|b| *b == b'\n')
         .count();
     format!("line {line}: {message}")
-}
-
-fn flatten(section: &str, map: Map<String, Value>, given: &mut Vec<Given>) -> Result<(), String> {
-    for (key, value) in map {
-        let key = if section.is_empty() {
-            key
-        } else {
-            format!("{section}_{key}")
-        };
-        let text = match value {
-            Value::Object(map) if Known::by_name(&key).is_none() => {
-                flatten(&key, map, given)?;
-                continue;
-            }
-            Value::Array(items) => items.iter().map(as_text).collect::<Vec<_>>().join(","),
-            value => as_text(&value),
-        };
-        given.push(Given::named(&key, &text, Source::File)?);
-    }
-    Ok(())
-}
-
-fn as_text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn unknown(key: &str) -> String {

@@ -127,6 +127,73 @@ fn a_mistyped_name_that_would_leave_the_door_open_is_refused() {
 }
 
 #[test]
+fn numbers_take_units_or_are_refused_and_those_of_the_original_are_cut_aloud() {
+    let output = Command::new()
+        .env("WEBSOCKET_PING_INTERVAL", "30s")
+        .env("FASTSOCK_REMOTE_TIMEOUT", "30s")
+        .file("a.toml", "outbox_bytes = '1MiB'\nremote_batch_wait = 5.0")
+        .args([
+            "--config",
+            "a.toml",
+            "--set",
+            "hook_timeout=1m",
+            "--print-config",
+        ])
+        .output();
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+    for line in [
+        "WEBSOCKET_PING_INTERVAL=30 # from environment",
+        "FASTSOCK_REMOTE_TIMEOUT=30000 # from environment",
+        "FASTSOCK_OUTBOX_BYTES=1048576 # from the file",
+        "FASTSOCK_REMOTE_BATCH_WAIT=5 # from the file",
+        "FASTSOCK_HOOK_TIMEOUT=60000 # from a flag",
+    ] {
+        assert!(
+            output.stdout.lines().any(|l| l == line),
+            "{}",
+            output.stdout
+        );
+    }
+    let output = Command::new()
+        .file(".env", "WEBSOCKET_PING_INTERVAL=30s")
+        .env("FASTSOCK_BROKER", "embedded")
+        .args(["--check"])
+        .output();
+    let warning = "WEBSOCKET_PING_INTERVAL: Only the beginning of a number counts: \"30s\" is understood as 30; give milliseconds from 0 to 86400000\n";
+    assert!(output.stdout.starts_with(warning), "{}", output.stdout);
+    for (name, value) in [
+        ("FASTSOCK_REMOTE_TIMEOUT", "3000.5"),
+        ("FASTSOCK_REMOTE_TIMEOUT", "0x10"),
+        ("FASTSOCK_OUTBOX_BYTES", "1.5GB"),
+        ("FASTSOCK_REMOTE_CONCURRENCY", "1k"),
+    ] {
+        for command in [
+            Command::new().env(name, value),
+            Command::new().args(["--set", &format!("{name}={value}")]),
+        ] {
+            let output = command.args(["--check"]).output();
+            let line = format!("fastsock: {name}: {value:?} is not allowed; give ");
+            assert!(output.stderr.starts_with(&line), "{}", output.stderr);
+            assert_eq!(output.code, Some(1));
+        }
+    }
+}
+
+#[test]
+fn an_admin_token_file_without_a_token_ends_the_start() {
+    for content in ["", "\n", " \r\n"] {
+        for command in [
+            Command::new().env("FASTSOCK_ADMIN_TOKEN_FILE", "token"),
+            Command::new().args(["--set", "admin_token_file=token"]),
+        ] {
+            let output = command.file("token", content).args(["--check"]).output();
+            let line = "fastsock: FASTSOCK_ADMIN_TOKEN_FILE: there is nothing in \"token\"\n";
+            assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+        }
+    }
+}
+
+#[test]
 fn nothing_is_left_behind_by_a_bad_start() {
     let command = Command::new().env("REDIS_PORT", "x");
     let directory = command.directory();

@@ -12,9 +12,8 @@ impl Config {
     /// `Config`, naming the settings.
     pub fn check(&self) -> Result<()> {
         for setting in SETTINGS {
-            if !(setting.holds)(self) {
-                return Err(not_allowed(setting, setting.variable, &setting.show(self)));
-            }
+            (setting.holds)(self)
+                .map_err(|why| not_allowed(setting, setting.variable, &setting.show(self), &why))?;
         }
         self.check_batch()?;
         if self.admin_addr.is_some() && !cfg!(feature = "admin") {

@@ -2,28 +2,37 @@
 
 mod check;
 mod choices;
+mod nested;
 mod service_links;
 mod value;
 
-use std::{collections::HashSet, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::HashSet, ffi::OsString, net::IpAddr, net::SocketAddr, path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::{Error, ErrorKind, Result};
 
-use self::value::Value;
+use self::value::{Value, Verdict as _, Why};
 pub use self::{
     choices::{
         AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Fsync, Full, Gone,
         Http2, Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
     },
+    nested::flatten,
     value::{Headers, Secret},
 };
 
-/// One line a setting: docs, `name: type = default, "VARIABLE", "what is allowed", check`.
+/// One line a setting: docs, `name: type = default, "VARIABLE", "what is allowed", check`; `type as bytes` where the number is one of bytes.
 /// From it come the field, its default, its chained setter, its variable, its error line and the printed table.
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])* $name:ident: $type:ty = $default:expr, $env:literal, $allowed:literal $(, $check:expr)?;)*) => {
+    (@parse $type:ty) => { <$type as Value>::parse };
+    (@parse $type:ty, bytes) => { value::bytes::parse::<$type> };
+    (@units $type:ty) => { <$type as Value>::UNITS };
+    (@units $type:ty, bytes) => { value::bytes::UNITS };
+    ($($(#[doc = $doc:literal])* $name:ident: $type:ty $(as $kind:ident)? = $default:expr, $env:literal, $allowed:literal $(, $check:expr)?;)*) => {
         /// All settings of a bridge. Fields are public, [`Default`] gives the defaults, and each has a chained setter:
         ///
         /// ```
@@ -40,11 +49,12 @@ macro_rules! settings {
             $($(#[doc = $doc])*
             #[doc = concat!("\n\nVariable: `", $env, "`; allowed: ", $allowed, ".")]
             pub $name: $type,)*
+            pub(crate) warnings: Vec<Warning>,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Self { $($name: $default,)* }
+                Self { $($name: $default,)* warnings: Vec::new() }
             }
         }
 
@@ -61,25 +71,22 @@ macro_rules! settings {
             name: stringify!($name),
             variable: $env,
             allowed: $allowed,
+            units: settings!(@units $type $(, $kind)?),
             about: concat!($($doc),*),
             is_secret: <$type as Value>::IS_SECRET,
             set: |config, text| {
-                let value = <$type as Value>::parse(text)?;
-                $(let check: fn(&$type) -> bool = $check;
-                if !check(&value) {
-                    return None;
-                })?
+                let value = settings!(@parse $type $(, $kind)?)(text)?;
+                $(let check: fn(&$type) -> _ = $check;
+                check(&value).verdict()?;)?
                 config.$name = value;
-                Some(())
+                Ok(())
             },
             show: |config| Value::show(&config.$name),
             holds: |config| {
                 let _ = config;
-                $(let check: fn(&$type) -> bool = $check;
-                if !check(&config.$name) {
-                    return false;
-                })?
-                true
+                $(let check: fn(&$type) -> _ = $check;
+                check(&config.$name).verdict()?;)?
+                Ok(())
             },
         },)*];
     };
@@ -93,13 +100,25 @@ pub struct Setting {
     pub variable: &'static str,
     /// What is allowed, in words.
     pub allowed: &'static str,
+    units: &'static str,
     /// What it does.
     pub about: &'static str,
     /// Whether its value must not be shown; such a setting can also be given as `<variable>_FILE`.
     pub is_secret: bool,
-    set: fn(&mut Config, &str) -> Option<()>,
+    set: fn(&mut Config, &str) -> Result<(), Why>,
     show: fn(&Config) -> String,
-    holds: fn(&Config) -> bool,
+    holds: fn(&Config) -> Result<(), Why>,
+}
+
+/// Something that looks wrong but is no reason not to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What happens, as a fixed sentence.
+    pub message: &'static str,
+    /// The variable or file it is about.
+    pub about: String,
+    /// What may help.
+    pub hint: String,
 }
 
 impl std::fmt::Debug for Setting {
@@ -115,6 +134,16 @@ impl Setting {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn write(&self, config: &Config) -> String {
         (self.show)(config)
+    }
+
+    /// What is allowed under one of its names, in words, units included: the variables of the original take none.
+    pub fn allowed_as(&self, key: &str) -> String {
+        match self.units {
+            units if !units.is_empty() && !ORIGINAL_NUMBERS.contains(&key) => {
+                format!("{}, or {units}", self.allowed)
+            }
+            _ => self.allowed.into(),
+        }
     }
 
     /// Its value in a configuration as text that `set` reads again; `***` for a secret that is set, and for what may be one
@@ -221,7 +250,7 @@ settings! {
     /// Sends the body of a 200, if it is not empty, back to the device: BINARY when it is `application/octet-stream`, else TEXT.
     remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off";
     /// Longest such reply in bytes; a longer one is lost. As many POSTs as are in flight may hold one each.
-    remote_reply_bytes: usize = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", |n| (1..=16 << 20).contains(n);
+    remote_reply_bytes: usize as bytes = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", |n| (1..=16 << 20).contains(n);
     /// Messages of several devices that share one POST, as a JSON array. 1: each is a POST of its own.
     remote_batch: usize = 1, "FASTSOCK_REMOTE_BATCH", "an integer from 1 to 1024", |n| (1..=1024).contains(n);
     /// Milliseconds that the first message of a batch waits for others while other POSTs are in flight.
@@ -232,9 +261,9 @@ settings! {
     /// What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013.
     uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close";
     /// Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk.
-    uplink_lane_bytes: usize = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    uplink_lane_bytes: usize as bytes = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Bytes all lanes hold in memory together.
-    uplink_total_bytes: usize = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
+    uplink_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
     /// Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`.
     ack: bool = false, "FASTSOCK_ACK", "on or off";
     /// Acknowledged uplinks of a device that are remembered, so that one it sends again is not taken twice.
@@ -242,7 +271,7 @@ settings! {
     /// Milliseconds for which they are remembered.
     ack_time: Duration = Duration::from_secs(600), "FASTSOCK_ACK_TIME", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);
     /// Bytes that all of them take; each counts with its id and 256 more. Beyond, the oldest are forgotten early.
-    ack_total_bytes: usize = 64 << 20, "FASTSOCK_ACK_TOTAL_BYTES", "bytes from 1024 to 1073741824", |n| (1024..=1 << 30).contains(n);
+    ack_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_ACK_TOTAL_BYTES", "bytes from 1024 to 1073741824", |n| (1024..=1 << 30).contains(n);
     /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
     uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
 
@@ -253,7 +282,7 @@ settings! {
     /// Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each.
     events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
     /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost.
-    events_total_bytes: usize = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    events_total_bytes: usize as bytes = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md).
     spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis";
     /// When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool.
@@ -261,13 +290,13 @@ settings! {
     /// Milliseconds between syncs with `interval`.
     spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
     /// Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. In Redis each of 16 streams holds a 16th, and at the bound sessions wait.
-    spool_max_bytes: usize = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    spool_max_bytes: usize as bytes = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
     /// Messages a durable spool holds.
     spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", |n| (1..=1_000_000_000).contains(n);
     /// Replicas of Redis that must have a message before it counts as taken in the spool in Redis. While fewer have it within a second, sessions wait. 0: a failover may lose what was taken in the last moments before it.
     spool_replicas: usize = 0, "FASTSOCK_SPOOL_REPLICAS", "an integer from 0 to 16", |n| *n <= 16;
     /// Bytes one device's lane holds in the disk spool, so that no device fills it alone.
-    spool_lane_bytes: usize = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    spool_lane_bytes: usize as bytes = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
     /// Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time.
     data_dir: Option<PathBuf> = None, "FASTSOCK_DATA_DIR", "the path of a directory";
     /// Dead letters that are kept; beyond, the oldest goes. With the memory spool at most 1,000 of together 1 MiB. 0 keeps none.
@@ -280,16 +309,16 @@ settings! {
     /// What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`.
     downlink_full: Full = Full::Close, "FASTSOCK_DOWNLINK_FULL", "close, drop_oldest or drop_newest";
     /// Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound.
-    outbox_bytes: usize = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
+    outbox_bytes: usize as bytes = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Messages one device's outbox holds.
     outbox_messages: usize = 16_384, "FASTSOCK_OUTBOX_MESSAGES", "an integer from 1 to 1048576", |n| (1..=1 << 20).contains(n);
 
     /// A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409.
     duplicate_policy: DuplicatePolicy = DuplicatePolicy::Replace, "FASTSOCK_DUPLICATE_POLICY", "replace or reject";
     /// Longest message of a device in bytes, inclusive.
-    limit_message_bytes: usize = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", |n| (1..=100 << 20).contains(n);
+    limit_message_bytes: usize as bytes = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", |n| (1..=100 << 20).contains(n);
     /// Longest request head in bytes.
-    limit_head_bytes: usize = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", |n| (256..=65_536).contains(n);
+    limit_head_bytes: usize as bytes = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", |n| (256..=65_536).contains(n);
     /// Most header fields of a request.
     limit_headers: usize = 64, "FASTSOCK_LIMIT_HEADERS", "an integer from 8 to 256", |n| (8..=256).contains(n);
     /// Milliseconds a device has to send its request head.
@@ -306,7 +335,7 @@ settings! {
     /// stays beyond it for 30 s is closed with 4429. 0: any number.
     limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
     /// Bytes of messages and pings a device may send a second, in the same way. 0: any number.
-    limit_uplink_bytes: u64 = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", |n| *n <= 1 << 30;
+    limit_uplink_bytes: u64 as bytes = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", |n| *n <= 1 << 30;
     /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413. The same for a client of
     /// the admin listener.
     write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
@@ -372,8 +401,28 @@ impl Config {
         find(key).map(|setting| setting.show(self))
     }
 
+    /// As [`Config::from_vars`], from what `std::env::vars_os` gives.
+    ///
+    /// # Errors
+    /// As there; also for a setting whose value is not UTF-8.
+    pub fn from_os_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self> {
+        let mut pairs = Vec::new();
+        for (key, value) in vars {
+            let Ok(key) = key.into_string() else {
+                continue; // no name of ours
+            };
+            match value.into_string() {
+                Ok(value) => pairs.push((key, value)),
+                Err(_) if Self::is_variable(&key) => return Err(not_utf8(&key)),
+                Err(_) => {}
+            }
+        }
+        Self::from_vars(pairs)
+    }
+
     /// The defaults overlaid with environment variables, in the names of the README. Other variables are ignored.
-    /// `<variable>_FILE` reads a secret from a file. What Kubernetes sets for services (`FASTSOCK_PORT=tcp://…`) is passed over.
+    /// `<variable>_FILE` reads a secret from a file, without whitespace around it. Of the numbers that the original had, only the
+    /// digits they begin with count, as there (`WEBSOCKET_PORT=3000.5` is 3000); [`Config::warnings`] then says so. What Kubernetes sets for services (`FASTSOCK_PORT=tcp://…`) is passed over.
     ///
     /// ```
     /// let config = fastsock::Config::from_vars([("WEBSOCKET_PORT", "4000"), ("HOME", "/root")])?;
@@ -419,17 +468,15 @@ impl Config {
                 } else if lower.contains(setting.variable) {
                     continue;
                 }
-                if !value.is_empty() || !is_lower_proxy {
+                if ORIGINAL_NUMBERS.contains(&setting.variable) {
+                    self.apply_cut(setting, key, value)?;
+                } else if !value.is_empty() || !is_lower_proxy {
                     self.apply(setting, key, value)?;
                 }
             } else if let Some(setting) = file_setting(key)
                 && !value.is_empty()
             {
-                let text = std::fs::read_to_string(value).map_err(|e| {
-                    Error::new(ErrorKind::Config, format!("{key}: cannot read {value:?}"))
-                        .with_source(e)
-                })?;
-                self.apply(setting, key, text.trim_end_matches(['\r', '\n']))?;
+                self.apply(setting, key, &secret_of_file(key, trimmed(value))?)?;
             } else if key.starts_with("FASTSOCK_AUTH") && file_setting(key).is_none() {
                 return Err(unknown_variable(key));
             }
@@ -441,7 +488,7 @@ impl Config {
     /// `{"redis":{"port":6380}}` is `{"redis_port":6380}`.
     ///
     /// # Errors
-    /// `Config`, naming the setting, its value and what is allowed.
+    /// `Config`, naming the setting, its value and what is allowed; also for one that is given twice.
     pub fn merge_json(&mut self, json: &str) -> Result<()> {
         let value: serde_json::Value = serde_json::from_str(json).map_err(|e| {
             Error::new(ErrorKind::Config, "the settings are not valid JSON").with_source(e)
@@ -452,7 +499,15 @@ impl Config {
                 "the settings are not a JSON object",
             ));
         };
-        self.merge_section("", map)
+        for (key, value) in flatten(map, &|key| find(key).map(|setting| setting.name))? {
+            self.set(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// What looked wrong in what was given but is no reason not to run. The bridge logs it when it starts.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Whether a variable is none of ours but of Kubernetes, which gives each container some for each service of its namespace.
@@ -497,44 +552,56 @@ impl Config {
         texts.filter_map(|text| network(text)).collect()
     }
 
-    fn apply(&mut self, setting: &Setting, key: &str, value: &str) -> Result<()> {
-        if value.is_empty() {
+    fn apply(&mut self, setting: &Setting, key: &str, given: &str) -> Result<()> {
+        if given.is_empty() {
             let default = (setting.show)(&Self::default());
             (setting.set)(self, &default).expect("a default is allowed");
             return Ok(());
         }
-        (setting.set)(self, value).ok_or_else(|| not_allowed(setting, key, value))
-    }
-
-    fn merge_section(
-        &mut self,
-        section: &str,
-        map: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<()> {
-        use serde_json::Value as Json;
-        for (key, value) in map {
-            let key = if section.is_empty() {
-                key
-            } else {
-                format!("{section}_{key}")
-            };
-            let text = match value {
-                Json::Object(map) if find(&key).is_none() => {
-                    self.merge_section(&key, map)?;
-                    continue;
-                }
-                Json::Null => String::new(),
-                Json::String(text) => text,
-                Json::Array(items) => items
-                    .iter()
-                    .map(|i| i.as_str().map_or_else(|| i.to_string(), str::to_owned))
-                    .collect::<Vec<_>>()
-                    .join(","),
-                other => other.to_string(),
-            };
-            self.set(&key, &text)?;
+        let trimmed = trimmed(given);
+        let value = match setting.variable {
+            PREFIX => given, // as the original: others write the same keys
+            _ => trimmed,
+        };
+        let set = match trimmed {
+            "" => Err("there is nothing but whitespace".into()),
+            _ => (setting.set)(self, value),
+        };
+        set.map_err(|why| not_allowed(setting, key, value, &why))?;
+        if value != trimmed {
+            self.warn(
+                "Whitespace is a part of the setting",
+                key,
+                format!("{value:?} begins or ends with it"),
+            );
         }
         Ok(())
+    }
+
+    /// A number as the original read it.
+    fn apply_cut(&mut self, setting: &Setting, key: &str, given: &str) -> Result<()> {
+        let Some(number) = value::parse_int(given).map(|number| number.to_string()) else {
+            return self.apply(setting, key, given);
+        };
+        (setting.set)(self, &number).map_err(|why| not_allowed(setting, key, given, &why))?;
+        if trimmed(given).parse::<i64>().is_err() {
+            let allowed = setting.allowed;
+            self.warn(
+                "Only the beginning of a number counts",
+                key,
+                format!("{given:?} is understood as {number}; give {allowed}"),
+            );
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, message: &'static str, about: &str, hint: String) {
+        let about = about.to_owned();
+        self.warnings.push(Warning {
+            message,
+            about,
+            hint,
+        });
     }
 }
 
@@ -580,16 +647,35 @@ fn unknown_variable(key: &str) -> Error {
     Error::new(ErrorKind::Config, text)
 }
 
-fn not_allowed(setting: &Setting, key: &str, value: &str) -> Error {
-    let value = if setting.is_secret || is_telling(value) {
-        "the value".into()
+fn not_utf8(key: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{key}: the value is not UTF-8"))
+}
+
+fn not_allowed(setting: &Setting, key: &str, value: &str, why: &str) -> Error {
+    let wrong = if !why.is_empty() {
+        why.into()
+    } else if setting.is_secret || is_telling(value) {
+        "the value is not allowed".into()
     } else {
-        format!("{value:?}")
+        format!("{value:?} is not allowed")
     };
-    Error::new(
-        ErrorKind::Config,
-        format!("{key}: {value} is not allowed; give {}", setting.allowed),
-    )
+    let line = format!("{key}: {wrong}; give {}", setting.allowed_as(key));
+    Error::new(ErrorKind::Config, line)
+}
+
+/// The secret in a file.
+fn secret_of_file(key: &str, path: &str) -> Result<String> {
+    let failed = |what: &str| Error::new(ErrorKind::Config, format!("{key}: {what} {path:?}"));
+    let text = std::fs::read_to_string(path).map_err(|e| failed("cannot read").with_source(e))?;
+    match trimmed(&text) {
+        "" => Err(failed("there is nothing in")),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// Without the whitespace around it that editors, shells and `echo` leave, nor the mark that editors of Windows put before it.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
 }
 
 /// Whether it may be a URL with a password, or with a key in its query.
@@ -640,6 +726,16 @@ fn is_http_url(text: &str) -> bool {
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
+const PREFIX: &str = "REDIS_PREFIX";
+
+/// The numbers that the original had. In the environment and `.env` they are read as it did, by `parseInt`.
+const ORIGINAL_NUMBERS: [&str; 4] = [
+    "WEBSOCKET_PORT",
+    "WEBSOCKET_PING_INTERVAL",
+    "REDIS_PORT",
+    "REDIS_DB",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -650,7 +746,7 @@ mod tests {
         for setting in SETTINGS {
             let text = (setting.show)(&Config::default());
             (setting.set)(&mut config, &text)
-                .unwrap_or_else(|| panic!("{}: {text:?}", setting.name));
+                .unwrap_or_else(|_| panic!("{}: {text:?}", setting.name));
         }
         assert_eq!(config, Config::default());
         config.check().unwrap();
@@ -779,6 +875,121 @@ mod tests {
                 Some(Secret::new("http://a"))
             );
         }
+    }
+
+    #[test]
+    fn numbers_are_cut_only_where_the_original_cut_them() {
+        for (variable, value, number) in [
+            ("WEBSOCKET_PORT", "3000.5", "3000"),
+            ("WEBSOCKET_PING_INTERVAL", "30s", "30"),
+            ("REDIS_PORT", " 6380x", "6380"),
+            ("REDIS_DB", "0x10", "0"),
+        ] {
+            let config = Config::from_vars([(variable, value)]).unwrap();
+            assert_eq!(config.show(variable).unwrap(), number);
+            let [warning] = config.warnings() else {
+                panic!("{:?}", config.warnings())
+            };
+            assert_eq!(warning.about, variable);
+            let told = format!("{value:?} is understood as {number}; give ");
+            assert!(warning.hint.starts_with(&told), "{warning:?}");
+            for name in [variable, &variable.to_lowercase()] {
+                let set = Config::default().set(name, value);
+                assert_eq!(set.is_ok(), value == "30s", "{name}");
+            }
+        }
+        for value in ["3000", " 3000\n", "+3000"] {
+            let config = Config::from_vars([("WEBSOCKET_PORT", value)]).unwrap();
+            assert_eq!((config.websocket_port, config.warnings()), (3000, &[][..]));
+        }
+        let mut config = Config::default();
+        config
+            .merge_json(r#"{"websocket_ping_interval": "30s"}"#)
+            .unwrap();
+        assert_eq!(config.websocket_ping_interval, Duration::from_secs(30));
+        for (variable, value) in [
+            ("FASTSOCK_REMOTE_TIMEOUT", "3000.5"),
+            ("FASTSOCK_REMOTE_CONCURRENCY", "1k"),
+            ("FASTSOCK_OUTBOX_BYTES", "1.5MiB"),
+        ] {
+            let line = Config::from_vars([(variable, value)])
+                .unwrap_err()
+                .to_line();
+            let told = format!("{variable}: {value:?} is not allowed; give ");
+            assert!(line.starts_with(&told), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_time_and_size_takes_units_and_says_so() {
+        for setting in SETTINGS {
+            let (value, unit) = match setting.allowed {
+                allowed if allowed.starts_with("milliseconds") => ("2s", "30s"),
+                allowed if allowed.starts_with("bytes") => ("64KiB", "64KiB"),
+                _ => {
+                    assert_eq!(setting.units, "", "{}", setting.name);
+                    continue;
+                }
+            };
+            Config::default().set(setting.name, value).unwrap();
+            assert!(setting.allowed_as(setting.name).contains(unit));
+        }
+    }
+
+    #[test]
+    fn whitespace_around_a_value_is_no_part_of_it() {
+        let mut config = Config::default();
+        for (name, value, expected) in [
+            ("redis_host", " r\n", "r"),
+            ("websocket_port", "7\r\n", "7"),
+            ("listen_reuseport", " on ", "on"),
+            ("broker", "redis\n", "redis"),
+            ("admin_addr", "off\n", ""),
+            ("data_dir", " /d ", "/d"),
+            ("redis_prefix", " p ", " p "),
+        ] {
+            config.set(name, value).unwrap();
+            assert_eq!(config.show(name).unwrap(), expected, "{name}");
+        }
+        assert_eq!(config.warnings()[0].about, "redis_prefix");
+        config.set("admin_token", "\u{feff} t0ken\n").unwrap();
+        assert_eq!(config.admin_token.unwrap().expose(), "t0ken");
+        for setting in SETTINGS {
+            let error = Config::default().set(setting.name, " \n").unwrap_err();
+            let line = error.to_line();
+            let told = format!("{}: there is nothing but whitespace; give ", setting.name);
+            assert!(line.starts_with(&told), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_secret_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        let secrets: Vec<_> = SETTINGS.iter().filter(|s| s.is_secret).collect();
+        assert!(secrets.len() > 5);
+        for content in ["", "\n", " \r\n\t", "\u{feff}\n"] {
+            std::fs::write(&path, content).unwrap();
+            for setting in &secrets {
+                let variable = format!("{}_FILE", setting.variable);
+                let vars = [(&*variable, path.to_str().unwrap())];
+                let line = Config::from_vars(vars).unwrap_err().to_line();
+                assert_eq!(line, format!("{variable}: there is nothing in {path:?}"));
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_of_ours_that_is_not_utf8_is_refused() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let vars = |name: &str| [(name.into(), OsString::from_vec(vec![b'x', 0xff]))];
+        let error = Config::from_os_vars(vars("FASTSOCK_AUTH")).unwrap_err();
+        assert_eq!(error.to_line(), "FASTSOCK_AUTH: the value is not UTF-8");
+        assert_eq!(
+            Config::from_os_vars(vars("PATH")).unwrap(),
+            Config::default()
+        );
     }
 
     #[test]

@@ -1,17 +1,44 @@
 //! How one setting is read from text and shown again.
 
-use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{borrow::Cow, net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
 use zeroize::Zeroizing;
+
+/// What is wrong with a text, for a line that goes on with what is allowed; empty where that says it all. Never a part of a secret.
+pub(super) type Why = Cow<'static, str>;
 
 /// A type a setting can have.
 pub(super) trait Value: Sized {
     /// Whether it must not be printed.
     const IS_SECRET: bool = false;
-    /// Reads it; `None` when the text is not allowed.
-    fn parse(text: &str) -> Option<Self>;
+    /// What may stand in place of a bare number, in words.
+    const UNITS: &'static str = "";
+    /// Reads it. Text comes without whitespace around it.
+    fn parse(text: &str) -> Result<Self, Why>;
     /// Writes it so that [`Value::parse`] reads it again.
     fn show(&self) -> String;
+}
+
+/// What a check of a value says.
+pub(super) trait Verdict {
+    fn verdict(self) -> Result<(), Why>;
+}
+
+impl Verdict for bool {
+    fn verdict(self) -> Result<(), Why> {
+        if self { Ok(()) } else { Err(Why::default()) }
+    }
+}
+
+impl Verdict for Result<(), String> {
+    fn verdict(self) -> Result<(), Why> {
+        self.map_err(Why::from)
+    }
+}
+
+/// For what either is a value or is not.
+fn plainly<T>(value: Option<T>) -> Result<T, Why> {
+    value.ok_or_else(Why::default)
 }
 
 /// Text that is never printed: passwords, tokens, URLs and headers that may hold them. Its memory is overwritten when it is dropped.
@@ -77,28 +104,22 @@ impl std::fmt::Debug for Headers {
 impl Value for Headers {
     const IS_SECRET: bool = true;
 
-    fn parse(text: &str) -> Option<Self> {
-        let serde_json::Value::Object(map) = serde_json::from_str(text).ok()? else {
-            return None;
+    fn parse(text: &str) -> Result<Self, Why> {
+        let json: serde_json::Value = serde_json::from_str(text).map_err(|e| {
+            let (line, column) = (e.line(), e.column());
+            format!("the value is not valid JSON (line {line}, column {column})")
+        })?;
+        let serde_json::Value::Object(map) = json else {
+            return Err("the value is JSON, but not an object".into());
         };
-        map.into_iter()
-            .map(|(name, value)| {
-                http::HeaderName::from_bytes(name.as_bytes()).ok()?;
-                let value = match value {
-                    serde_json::Value::Null => None,
-                    serde_json::Value::String(text) => Some(text),
-                    value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => {
-                        Some(value.to_string())
-                    }
-                    _ => return None,
-                };
-                if let Some(text) = &value {
-                    http::HeaderValue::from_bytes(text.as_bytes()).ok()?;
-                }
-                Some((name, value))
-            })
-            .collect::<Option<Vec<_>>>()
-            .map(Self)
+        let headers = map.into_iter().map(|(name, value)| {
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+                let why = "there is a header name with a character that no header name has, or an empty one";
+                return Err(why.into());
+            }
+            Ok((name.clone(), header_text(&name, value)?))
+        });
+        headers.collect::<Result<_, _>>().map(Self)
     }
 
     fn show(&self) -> String {
@@ -107,6 +128,23 @@ impl Value for Headers {
             .iter()
             .map(|(name, value)| (name.clone(), value.clone().into()));
         serde_json::Value::Object(map.collect()).to_string()
+    }
+}
+
+/// The text of a header, or `None` for one that is to be removed.
+fn header_text(name: &str, value: serde_json::Value) -> Result<Option<String>, Why> {
+    let text = match value {
+        serde_json::Value::Null => return Ok(None),
+        serde_json::Value::String(text) => text,
+        value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => value.to_string(),
+        _ => return Err(format!("the header {name:?} is an array or an object").into()),
+    };
+    match http::HeaderValue::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(Some(text)),
+        Err(_) => Err(format!(
+            "the text of the header {name:?} has a line break or another control character"
+        )
+        .into()),
     }
 }
 
@@ -127,8 +165,8 @@ pub(super) fn parse_int(text: &str) -> Option<i64> {
 macro_rules! integers {
     ($($type:ty),*) => {$(
         impl Value for $type {
-            fn parse(text: &str) -> Option<Self> {
-                parse_int(text)?.try_into().ok()
+            fn parse(text: &str) -> Result<Self, Why> {
+                plainly(text.parse().ok())
             }
             fn show(&self) -> String {
                 self.to_string()
@@ -138,33 +176,76 @@ macro_rules! integers {
 }
 integers!(u16, u32, u64, i64);
 
-/// A number of bytes or things. More than a 32-bit machine can count means as many as it can.
+/// A number of things. More than a 32-bit machine can count means as many as it can.
 impl Value for usize {
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Result<Self, Why> {
         let number = u64::parse(text)?;
-        Some(number.try_into().unwrap_or(Self::MAX))
+        Ok(number.try_into().unwrap_or(Self::MAX))
     }
     fn show(&self) -> String {
         self.to_string()
     }
 }
 
-/// Milliseconds.
+/// Milliseconds, or with a unit. What is no whole number of milliseconds is no value.
 impl Value for Duration {
-    fn parse(text: &str) -> Option<Self> {
-        u64::parse(text).map(Self::from_millis)
+    const UNITS: &'static str = "a time with its unit: 250ms, 30s, 5m, 1h, 1d";
+
+    fn parse(text: &str) -> Result<Self, Why> {
+        if let Ok(milliseconds) = text.parse() {
+            return Ok(Self::from_millis(milliseconds));
+        }
+        // For humantime `5M` is five months; whoever writes it means minutes.
+        let duration = humantime::parse_duration(text).ok();
+        let is_exact = |d: &Self| d.subsec_nanos() % 1_000_000 == 0 && !text.contains('M');
+        plainly(duration.filter(is_exact))
     }
     fn show(&self) -> String {
         self.as_millis().to_string()
     }
 }
 
+/// A number of bytes: how a `usize` or a `u64` is read that is one.
+pub(super) mod bytes {
+    use super::{Value, Why, plainly};
+
+    /// What may stand in place of a bare number, in words.
+    pub(in crate::config) const UNITS: &str =
+        "a size with its unit: 64KiB, 64MiB, 1GiB, 64kB, 64MB, 1GB";
+
+    /// Bytes, or with a unit. (The crates bytesize and parse-size round and saturate: a value would be cut.)
+    pub(in crate::config) fn parse<T: Value>(text: &str) -> Result<T, Why> {
+        T::parse(&plainly(count(text))?.to_string())
+    }
+
+    fn count(text: &str) -> Option<u64> {
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let unit = unit.trim_start().to_ascii_lowercase();
+        let factor = match unit.strip_suffix('b').unwrap_or(&unit) {
+            "" => 1,
+            "k" => 1000,
+            "m" => 1000_u64.pow(2),
+            "g" => 1000_u64.pow(3),
+            "t" => 1000_u64.pow(4),
+            "ki" => 1 << 10,
+            "mi" => 1 << 20,
+            "gi" => 1 << 30,
+            "ti" => 1 << 40,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(factor)
+    }
+}
+
 impl Value for bool {
-    fn parse(text: &str) -> Option<Self> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "on" | "true" | "1" | "yes" => Some(true),
-            "off" | "false" | "0" | "no" => Some(false),
-            _ => None,
+    fn parse(text: &str) -> Result<Self, Why> {
+        match text.to_ascii_lowercase().as_str() {
+            "on" | "true" | "1" | "yes" => Ok(true),
+            "off" | "false" | "0" | "no" => Ok(false),
+            _ => Err(Why::default()),
         }
     }
     fn show(&self) -> String {
@@ -175,8 +256,8 @@ impl Value for bool {
 macro_rules! as_text {
     ($($type:ty: $parse:expr, $show:expr;)*) => {$(
         impl Value for $type {
-            fn parse(text: &str) -> Option<Self> {
-                ($parse)(text)
+            fn parse(text: &str) -> Result<Self, Why> {
+                plainly(($parse)(text))
             }
             fn show(&self) -> String {
                 ($show)(self)
@@ -187,15 +268,15 @@ macro_rules! as_text {
 as_text! {
     String: |t: &str| Some(t.to_owned()), |s: &String| s.clone();
     PathBuf: |t: &str| Some(PathBuf::from(t)), |p: &PathBuf| p.display().to_string();
-    IpAddr: |t: &str| t.trim().trim_matches(['[', ']']).parse().ok(), ToString::to_string;
-    SocketAddr: |t: &str| t.trim().parse().ok(), ToString::to_string;
+    IpAddr: |t: &str| t.trim_matches(['[', ']']).parse().ok(), ToString::to_string;
+    SocketAddr: |t: &str| t.parse().ok(), ToString::to_string;
 }
 
 impl Value for Secret {
     const IS_SECRET: bool = true;
 
-    fn parse(text: &str) -> Option<Self> {
-        Some(Self::new(text))
+    fn parse(text: &str) -> Result<Self, Why> {
+        Ok(Self::new(text))
     }
     fn show(&self) -> String {
         self.expose().to_owned()
@@ -205,10 +286,11 @@ impl Value for Secret {
 /// `off` and the empty text are `None`.
 impl<T: Value> Value for Option<T> {
     const IS_SECRET: bool = T::IS_SECRET;
+    const UNITS: &'static str = T::UNITS;
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Result<Self, Why> {
         match text {
-            "" | "off" => Some(None),
+            "" | "off" => Ok(None),
             text => T::parse(text).map(Some),
         }
     }
@@ -219,7 +301,7 @@ impl<T: Value> Value for Option<T> {
 
 /// Comma-separated.
 impl<T: Value> Value for Vec<T> {
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Result<Self, Why> {
         text.split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
@@ -247,8 +329,8 @@ macro_rules! choice {
         }
 
         impl super::value::Value for $name {
-            fn parse(text: &str) -> Option<Self> {
-                match text.trim() { $($word => Some(Self::$variant),)* _ => None }
+            fn parse(text: &str) -> Result<Self, super::value::Why> {
+                match text { $($word => Ok(Self::$variant),)* _ => Err(super::value::Why::default()) }
             }
             fn show(&self) -> String {
                 self.as_str().into()
@@ -280,11 +362,12 @@ mod tests {
 
     #[test]
     fn more_than_the_machine_can_count_is_as_many_as_it_can() {
-        assert_eq!(usize::parse("4294967295"), Some(u32::MAX as usize));
+        assert_eq!(usize::parse("4294967295"), Ok(u32::MAX as usize));
         let sixty_four_gib = 64u64 << 30;
         let expected = usize::try_from(sixty_four_gib).unwrap_or(usize::MAX);
-        assert_eq!(usize::parse(&sixty_four_gib.to_string()), Some(expected));
-        assert_eq!(usize::parse("-1"), None);
+        assert_eq!(usize::parse(&sixty_four_gib.to_string()), Ok(expected));
+        assert_eq!(bytes::parse::<usize>("64GiB"), Ok(expected));
+        assert!(usize::parse("-1").is_err());
     }
 
     #[test]
@@ -328,14 +411,122 @@ mod tests {
             headers.0,
             expected.map(|(n, v)| (n.to_owned(), v.map(str::to_owned)))
         );
-        for bad in [
-            "[]",
-            "{",
-            r#"{"a b":"x"}"#,
-            r#"{"A":[1]}"#,
-            "{\"A\":\"x\\ny\"}",
+        for (bad, why) in [
+            ("[]", "the value is JSON, but not an object"),
+            ("{", "the value is not valid JSON (line 1, column 1)"),
+            (
+                r#"{"a b":"x"}"#,
+                "there is a header name with a character that no header name has, or an empty one",
+            ),
+            (r#"{"A":[1]}"#, r#"the header "A" is an array or an object"#),
+            (
+                r#"{"A":"x\ny"}"#,
+                r#"the text of the header "A" has a line break or another control character"#,
+            ),
         ] {
-            assert!(Headers::parse(bad).is_none(), "{bad}");
+            assert_eq!(Headers::parse(bad).unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn a_number_is_whole_or_refused() {
+        for text in [
+            "", "x", "30s", "1GB", "3000.5", "3000.0", "0x10", "1e3", "1 0", "1_0", "٣",
+        ] {
+            assert!(u16::parse(text).is_err(), "{text:?}");
+            assert!(i64::parse(text).is_err(), "{text:?}");
+            assert!(usize::parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(u16::parse("3000"), Ok(3000));
+        assert_eq!(i64::parse("+7"), Ok(7));
+    }
+
+    #[test]
+    fn a_time_is_milliseconds_or_has_a_unit() {
+        for (text, milliseconds) in [
+            ("0", 0),
+            ("250", 250),
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("30 s", 30_000),
+            ("1.5s", 1500),
+            ("5m", 300_000),
+            ("5min", 300_000),
+            ("1h", 3_600_000),
+            ("1h 30m", 5_400_000),
+            ("1d", 86_400_000),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(Duration::parse(text), Ok(time), "{text:?}");
+        }
+        for text in [
+            "",
+            "x",
+            "s",
+            "-1",
+            "-1s",
+            "3000.5",
+            "0x10",
+            "1e3",
+            "1 000",
+            "30x",
+            "30S",
+            "30s x",
+            "s30",
+            "5M",
+            "1month",
+            "500us",
+            "0.5ms",
+            "1.0001s 1us",
+            "99999999999999999999s",
+            "1GB",
+        ] {
+            // A month is a month; only the one letter is not what it seems.
+            assert_eq!(Duration::parse(text).is_ok(), text == "1month", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_bytes_or_has_a_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("65536", 65_536),
+            ("64B", 64),
+            ("64KiB", 64 << 10),
+            ("64 KiB", 64 << 10),
+            ("64Ki", 64 << 10),
+            ("64MiB", 64 << 20),
+            ("2GiB", 2 << 30),
+            ("1TiB", 1 << 40),
+            ("1kB", 1000),
+            ("1KB", 1000),
+            ("1k", 1000),
+            ("5MB", 5_000_000),
+            ("1GB", 1_000_000_000),
+            ("1gb", 1_000_000_000),
+            ("1TB", 1_000_000_000_000),
+        ] {
+            assert_eq!(bytes::parse::<u64>(text), Ok(bytes), "{text:?}");
+        }
+        for text in [
+            "",
+            "x",
+            "kB",
+            "-1",
+            "1.5GiB",
+            "3000.5",
+            "0x10",
+            "1e3",
+            "1 000",
+            "1Kib2",
+            "1EB",
+            "1bb",
+            "30s",
+            "1kk",
+            "99999999999999999999",
+            "99999999999TiB",
+        ] {
+            assert!(bytes::parse::<u64>(text).is_err(), "{text:?}");
         }
     }
 }

@@ -26,10 +26,16 @@ fn set(index: usize, value: &str) {
         Ok(()) => reads_back(&config),
         Err(error) => {
             assert!(error.to_string().starts_with(setting.name), "{error}");
-            is_a_line(&error, setting.is_secret);
+            is_a_line(&error, setting.is_secret && !names_it(value));
             assert_eq!(config, Config::default());
         }
     }
+}
+
+/// Whether the canary is the name of a header, which is no secret.
+fn names_it(json: &str) -> bool {
+    let map: Option<serde_json::Map<_, _>> = serde_json::from_str(json).ok();
+    map.is_some_and(|map| map.keys().any(|name| name.contains(CANARY)))
 }
 
 fn merged(json: &str) {
@@ -69,7 +75,10 @@ fn reads_back(config: &Config) {
         }
         assert!(!setting.is_secret || !setting.show(config).contains(CANARY));
     }
-    assert_eq!(*config, again);
+    let mut config = config.clone();
+    config.warnings.clear(); // what was cut is whole now
+    again.warnings.clear();
+    assert_eq!(config, again);
     if let Err(error) = config.check() {
         is_a_line(&error, false);
     }
