@@ -94,8 +94,12 @@ async fn trouble(seed: u64) {
     let stats = bridge.stats();
     check(&stats, seed);
     assert_eq!(
-        (stats.uplink.held, stats.downlink.held),
-        (leftover.spooled, 0),
+        (
+            stats.uplink.held,
+            stats.downlink.held,
+            stats.downlink.surplus_bytes,
+        ),
+        (leftover.spooled, 0, 0),
         "seed {seed}"
     );
     assert!(leftover.spooled == 0 || config.spool == SpoolKind::Disk);
@@ -284,6 +288,7 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
         .dead_letters_max(pick(rng, &[0, 3, 10_000]) as usize)
         .outbox_bytes(pick(rng, &[1, 5000, 1 << 20]) as usize)
         .outbox_messages(pick(rng, &[2, 16_384]) as usize)
+        .outbox_total_bytes(pick(rng, &[0, 20_000, 64 << 20]) as usize)
         .write_timeout(Duration::from_millis(pick(rng, &[300, 10_000])))
         .close_timeout(Duration::from_millis(pick(rng, &[100, 500])))
         .hook_timeout(Duration::from_millis(pick(rng, &[50, 500])))

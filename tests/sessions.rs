@@ -2,12 +2,16 @@
 
 #[path = "sessions/admin.rs"]
 mod admin;
+#[path = "sessions/bursts.rs"]
+mod bursts;
 #[path = "sessions/closing.rs"]
 mod closing;
 #[path = "sessions/crowd.rs"]
 mod crowd;
 #[path = "sessions/limits.rs"]
 mod limits;
+#[path = "sessions/losses.rs"]
+mod losses;
 #[path = "sessions/probes.rs"]
 mod probes;
 #[path = "sessions/slow.rs"]

@@ -37,6 +37,7 @@ mod lanes;
 mod lifecycle;
 mod limits;
 mod linger;
+mod losses;
 mod maps;
 #[cfg(feature = "micro")]
 #[doc(hidden)]
@@ -58,6 +59,7 @@ mod socket;
 mod spool;
 mod stats;
 mod status;
+mod surplus;
 mod tasks;
 #[cfg(feature = "tls")]
 mod tls;

@@ -1,8 +1,18 @@
-//! The bounded queue of one session's downlinks, and what happens when it is full. No lock and no I/O.
+//! The bounded queue of one session's downlinks, and what happens when it is full. No lock, no clock and no I/O.
+//!
+//! A device that reads may have more waiting than its bounds allow, its surplus; all surpluses together are bounded
+//! ([`Surpluses`]). One that does not read, and the largest when they are full, lose by the policy.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-use crate::{config::Full, stats::DownlinkBooks, types::Payload};
+use tokio::time::Instant;
+
+use crate::{
+    config::Full,
+    stats::{DownlinkBooks, DownlinkLost},
+    surplus::Surpluses,
+    types::{Payload, SessionId},
+};
 
 /// Bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +29,22 @@ pub(crate) const DOWNLINK_MAX_BYTES: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Payload>,
-    /// Cost of what is queued, in bytes.
+    /// Cost of what is in `queue`, in bytes.
     bytes: usize,
     /// How many at the head the session is writing right now: those may not be dropped.
     writing: usize,
+    /// What came while `queue` was full, behind it.
+    surplus: Option<Box<Surplus>>,
+    /// Since when the socket has taken nothing of what waits.
+    stalled_since: Option<Instant>,
     books: DownlinkBooks,
+}
+
+/// What a device that reads may have waiting beyond the bounds of its outbox. Never empty.
+#[derive(Debug, Default)]
+struct Surplus {
+    queue: VecDeque<Payload>,
+    bytes: usize,
 }
 
 /// What became of a message put into an outbox.
@@ -39,34 +60,113 @@ pub(crate) enum Put {
     TooLarge,
 }
 
+/// Why a surplus has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The device does not read: all of it.
+    Stalled,
+    /// All surpluses together are too large, and this is the largest: until they no longer are.
+    Crowded,
+}
+
 impl Outbox {
-    /// Takes a message, or loses one by the policy. Below its bound it takes one more, whatever its size.
-    pub(crate) fn put(&mut self, payload: Payload, limits: &OutboxLimits) -> Put {
-        self.books.received += 1;
+    /// Takes a message if there is room within the bounds. Below them it takes one more, whatever its size. Given back, it is
+    /// for [`Outbox::put_beyond`].
+    pub(crate) fn put(&mut self, payload: Payload, limits: &OutboxLimits) -> Result<Put, Payload> {
         if payload.len() > DOWNLINK_MAX_BYTES {
+            self.books.received += 1;
             self.books.lost.too_large += 1;
-            return Put::TooLarge;
+            return Ok(Put::TooLarge);
         }
-        let mut put = Put::Queued;
-        while self.bytes >= limits.bytes || self.queue.len() >= limits.messages {
-            if limits.when_full != Full::DropOldest || self.queue.len() <= self.writing {
-                self.books.lost.full += 1;
-                return Put::Full;
-            }
-            let oldest = self
-                .queue
-                .remove(self.writing)
-                .expect("there are more than are being written");
-            self.bytes -= oldest.cost();
-            self.books.lost.full += 1;
-            put = Put::Displaced;
+        if self.surplus.is_some() || !self.has_room(limits) {
+            return Err(payload);
         }
+        self.books.received += 1;
         self.bytes += payload.cost();
         self.queue.push_back(payload);
-        put
+        Ok(Put::Queued)
     }
 
-    /// Shows messages at the head, up to a number and (past the first) a size; they stay until [`Outbox::wrote`].
+    /// Takes a message beyond the bounds while the device reads and there is room for all surpluses; else one is lost by the
+    /// policy.
+    pub(crate) fn put_beyond(
+        &mut self,
+        payload: Payload,
+        limits: &OutboxLimits,
+        session_id: SessionId,
+        now: Instant,
+        all: &mut Surpluses,
+    ) -> Put {
+        self.books.received += 1;
+        let bytes = self.surplus_bytes() + payload.cost();
+        let cut = match self.is_stalled(now) {
+            true => Some(Cut::Stalled),
+            false if all.is_full() && all.is_largest(session_id, bytes) => Some(Cut::Crowded),
+            false => None,
+        };
+        let Some(cut) = cut else {
+            self.push(payload, limits, all);
+            return Put::Queued;
+        };
+        if (cut, limits.when_full) != (Cut::Crowded, Full::DropNewest) {
+            self.cut(cut, limits, all);
+        }
+        if limits.when_full == Full::DropOldest && self.make_room(cut, limits, all) {
+            self.push(payload, limits, all);
+            return Put::Displaced;
+        }
+        self.books.lost.full += 1;
+        Put::Full
+    }
+
+    /// Gives up the surplus, or some of it, by the policy. `false` when there is none, or no need any more.
+    pub(crate) fn cut(&mut self, cut: Cut, limits: &OutboxLimits, all: &mut Surpluses) -> bool {
+        let mut has_cut = false;
+        while self.surplus.is_some() {
+            let is_due = match cut {
+                Cut::Stalled => true,
+                // The device is closed for it, so nothing of it is of use.
+                Cut::Crowded if limits.when_full == Full::Close => has_cut || all.is_full(),
+                Cut::Crowded => all.is_full(),
+            };
+            if !is_due {
+                break;
+            }
+            has_cut = match limits.when_full {
+                Full::DropOldest => self.drop_oldest(limits, all),
+                Full::Close | Full::DropNewest => self.drop_newest(all),
+            };
+        }
+        has_cut
+    }
+
+    /// Whether the device has read nothing for too long to have more than its share.
+    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
+        self.stalls_at().is_some_and(|at| now >= at)
+    }
+
+    /// When that will be so, if the socket takes nothing until then.
+    pub(crate) fn stalls_at(&self) -> Option<Instant> {
+        self.stalled_since.map(|since| since + PATIENCE)
+    }
+
+    /// Notes since when the socket has taken nothing of what waits; `None` when it takes all it is given.
+    pub(crate) fn set_stalled(&mut self, since: Option<Instant>) {
+        self.stalled_since = since;
+    }
+
+    /// Whether it holds more than its bounds allow.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.surplus.is_some()
+    }
+
+    /// Bytes of that.
+    pub(crate) fn surplus_bytes(&self) -> usize {
+        self.surplus.as_ref().map_or(0, |surplus| surplus.bytes)
+    }
+
+    /// Shows messages at the head, up to a number and (past the first) a size; they stay until [`Outbox::wrote`]. None of them is
+    /// beyond the bounds.
     pub(crate) fn begin(
         &mut self,
         max_messages: usize,
@@ -86,7 +186,8 @@ impl Outbox {
         self.writing
     }
 
-    /// The first `whole` messages are in the socket; `has_begun` tells that the next one is partly.
+    /// The first `whole` messages are in the socket; `has_begun` tells that the next one is partly. With a surplus,
+    /// [`Outbox::move_up`] comes after it.
     pub(crate) fn wrote(&mut self, whole: usize, has_begun: bool) {
         for payload in self.queue.drain(..whole.min(self.queue.len())) {
             self.bytes -= payload.cost();
@@ -98,49 +199,146 @@ impl Outbox {
         }
     }
 
+    /// Moves as much of the surplus within the bounds as there is room for.
+    pub(crate) fn move_up(&mut self, limits: &OutboxLimits, all: &mut Surpluses) {
+        while self.has_room(limits)
+            && let Some(payload) = self.take_surplus(VecDeque::pop_front, all)
+        {
+            self.bytes += payload.cost();
+            self.queue.push_back(payload);
+        }
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.surplus.is_none()
+    }
+
+    /// What was lost so far.
+    pub(crate) fn lost(&self) -> &DownlinkLost {
+        &self.books.lost
     }
 
     /// The books so far, with what is held counted now.
     pub(crate) fn books(&self) -> DownlinkBooks {
         DownlinkBooks {
-            held: self.queue.len() as u64,
+            held: self.len() as u64,
             ..self.books
         }
     }
 
     /// Closes it, handing its messages to a successor. The books given keep what was received; the successor holds the messages.
-    pub(crate) fn hand_over(&mut self) -> (VecDeque<Payload>, DownlinkBooks) {
+    pub(crate) fn hand_over(&mut self) -> (Self, DownlinkBooks) {
+        let old = std::mem::take(self);
         let books = DownlinkBooks {
             held: 0,
-            ..self.books
+            ..old.books
         };
-        let queue = std::mem::take(&mut self.queue);
-        *self = Self::default();
-        (queue, books)
-    }
-
-    /// Takes over the messages of a predecessor, ahead of its own.
-    pub(crate) fn take_over(&mut self, mut queue: VecDeque<Payload>) {
-        self.bytes += queue.iter().map(Payload::cost).sum::<usize>();
-        queue.append(&mut self.queue);
-        self.queue = queue;
+        let successor = Self {
+            queue: old.queue,
+            bytes: old.bytes,
+            surplus: old.surplus,
+            ..Self::default()
+        };
+        (successor, books)
     }
 
     /// Closes it for good: what is still held is lost.
-    pub(crate) fn close(&mut self) -> DownlinkBooks {
+    pub(crate) fn close(&mut self, all: &mut Surpluses) -> DownlinkBooks {
         let mut books = self.books;
-        books.lost.session_ended += self.queue.len() as u64;
+        books.lost.session_ended += self.len() as u64;
+        for payload in self.surplus.iter().flat_map(|surplus| &surplus.queue) {
+            all.leave(payload);
+        }
         *self = Self::default();
         books
     }
+
+    fn len(&self) -> usize {
+        self.queue.len() + self.surplus.as_ref().map_or(0, |s| s.queue.len())
+    }
+
+    fn has_room(&self, limits: &OutboxLimits) -> bool {
+        self.bytes < limits.bytes && self.queue.len() < limits.messages
+    }
+
+    /// Appends a message, within the bounds if it can be.
+    fn push(&mut self, payload: Payload, limits: &OutboxLimits, all: &mut Surpluses) {
+        if self.surplus.is_none() && self.has_room(limits) {
+            self.bytes += payload.cost();
+            self.queue.push_back(payload);
+            return;
+        }
+        all.enter(&payload);
+        let surplus = self.surplus.get_or_insert_default();
+        surplus.bytes += payload.cost();
+        surplus.queue.push_back(payload);
+    }
+
+    /// Drops the oldest messages until one more can be taken; `false` when all that is left is being written.
+    fn make_room(&mut self, cut: Cut, limits: &OutboxLimits, all: &mut Surpluses) -> bool {
+        loop {
+            let may_be_beyond = cut == Cut::Crowded && !all.is_full();
+            if may_be_beyond || (self.surplus.is_none() && self.has_room(limits)) {
+                return true;
+            }
+            if !self.drop_oldest(limits, all) {
+                return false;
+            }
+        }
+    }
+
+    /// Loses the oldest message that is not being written, if there is one.
+    fn drop_oldest(&mut self, limits: &OutboxLimits, all: &mut Surpluses) -> bool {
+        let oldest = match self.queue.len() > self.writing {
+            true => self.queue.remove(self.writing),
+            false => None,
+        };
+        let is_dropped = match oldest {
+            Some(oldest) => {
+                self.bytes -= oldest.cost();
+                self.move_up(limits, all);
+                true
+            }
+            None => self.take_surplus(VecDeque::pop_front, all).is_some(),
+        };
+        self.books.lost.full += u64::from(is_dropped);
+        is_dropped
+    }
+
+    /// Loses the newest message beyond the bounds, if there is one.
+    fn drop_newest(&mut self, all: &mut Surpluses) -> bool {
+        let is_dropped = self.take_surplus(VecDeque::pop_back, all).is_some();
+        self.books.lost.full += u64::from(is_dropped);
+        is_dropped
+    }
+
+    /// Takes a message out of the surplus.
+    fn take_surplus(
+        &mut self,
+        which: fn(&mut VecDeque<Payload>) -> Option<Payload>,
+        all: &mut Surpluses,
+    ) -> Option<Payload> {
+        let surplus = self.surplus.as_mut()?;
+        let payload = which(&mut surplus.queue)?;
+        surplus.bytes -= payload.cost();
+        if surplus.queue.is_empty() {
+            self.surplus = None;
+        }
+        all.leave(&payload);
+        Some(payload)
+    }
 }
+
+/// A device whose socket takes nothing for so long does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ClientId;
+
+    const ME: SessionId = SessionId(1);
 
     fn limits(when_full: Full) -> OutboxLimits {
         OutboxLimits {
@@ -150,12 +348,55 @@ mod tests {
         }
     }
 
-    fn texts(outbox: &mut Outbox) -> Vec<String> {
-        let mut seen = Vec::new();
-        outbox.begin(100, usize::MAX, |payload| {
-            seen.push(payload.to_text().into_owned())
-        });
-        seen
+    /// An outbox with its bounds and the surpluses of all.
+    struct Desk {
+        outbox: Outbox,
+        limits: OutboxLimits,
+        all: Surpluses,
+        now: Instant,
+    }
+
+    impl Desk {
+        fn new(limits: OutboxLimits, max_surplus_bytes: usize) -> Self {
+            Self {
+                outbox: Outbox::default(),
+                limits,
+                all: Surpluses::new(max_surplus_bytes),
+                now: Instant::now(),
+            }
+        }
+
+        fn put(&mut self, payload: impl Into<Payload>) -> Put {
+            let put = match self.outbox.put(payload.into(), &self.limits) {
+                Ok(put) => put,
+                Err(payload) => {
+                    let (now, all) = (self.now, &mut self.all);
+                    self.outbox.put_beyond(payload, &self.limits, ME, now, all)
+                }
+            };
+            self.check();
+            put
+        }
+
+        fn wrote(&mut self, whole: usize) {
+            assert!(self.outbox.begin(whole, usize::MAX, |_| ()) >= whole);
+            self.outbox.wrote(whole, false);
+            self.outbox.move_up(&self.limits, &mut self.all);
+            self.check();
+        }
+
+        fn check(&self) {
+            let books = self.outbox.books();
+            assert!(balanced(&books), "{books:?}");
+            assert_eq!(self.outbox.surplus_bytes(), self.all.bytes());
+        }
+
+        fn texts(&mut self) -> Vec<String> {
+            let queue = self.outbox.queue.iter();
+            let surplus = self.outbox.surplus.iter().flat_map(|s| &s.queue);
+            let texts = queue.chain(surplus).map(|p| p.to_text().into_owned());
+            texts.collect()
+        }
     }
 
     fn balanced(books: &DownlinkBooks) -> bool {
@@ -164,62 +405,167 @@ mod tests {
 
     #[test]
     fn below_its_bound_it_takes_one_more_whatever_its_size() {
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.put("a".into(), &limits(Full::Close)), Put::Queued);
-        assert_eq!(
-            outbox.put("x".repeat(100_000).into(), &limits(Full::Close)),
-            Put::Queued
-        );
-        assert_eq!(outbox.put("b".into(), &limits(Full::Close)), Put::Full);
-        assert!(balanced(&outbox.books()));
+        let mut desk = Desk::new(limits(Full::Close), 0);
+        assert_eq!(desk.put("a"), Put::Queued);
+        assert_eq!(desk.put("x".repeat(100_000)), Put::Queued);
+        assert_eq!(desk.put("b"), Put::Full);
     }
 
     #[test]
     fn drop_oldest_spares_what_is_being_written() {
-        let mut outbox = Outbox::default();
+        let mut desk = Desk::new(limits(Full::DropOldest), 0);
         for text in ["a", "b", "c"] {
-            outbox.put(text.into(), &limits(Full::DropOldest));
+            desk.put(text);
         }
-        outbox.begin(1, usize::MAX, |_| ());
-        assert_eq!(
-            outbox.put("d".into(), &limits(Full::DropOldest)),
-            Put::Displaced
-        );
-        assert_eq!(texts(&mut outbox), ["a", "c", "d"]);
-        assert!(balanced(&outbox.books()));
+        desk.outbox.begin(1, usize::MAX, |_| ());
+        assert_eq!(desk.put("d"), Put::Displaced);
+        assert_eq!(desk.texts(), ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn a_device_that_reads_gets_more_than_its_bounds_hold_in_order() {
+        for policy in [Full::Close, Full::DropOldest, Full::DropNewest] {
+            let mut desk = Desk::new(limits(policy), 100_000);
+            let texts: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+            for text in &texts {
+                assert_eq!(desk.put(text.as_str()), Put::Queued);
+            }
+            assert_eq!(desk.all.bytes(), texts[3..].concat().len() + 97 * 128);
+            assert_eq!(desk.texts(), texts);
+            let mut read = Vec::new();
+            while !desk.outbox.is_empty() {
+                let whole = desk.outbox.begin(2, usize::MAX, |payload| {
+                    read.push(payload.to_text().into_owned());
+                });
+                desk.wrote(whole);
+            }
+            assert_eq!(read, texts);
+            assert_eq!((desk.all.bytes(), desk.outbox.books().delivered), (0, 100));
+        }
+    }
+
+    #[test]
+    fn once_the_socket_took_nothing_for_a_second_the_policy_holds_for_all_beyond_the_bounds() {
+        for (policy, put, kept) in [
+            (Full::Close, Put::Full, ["0", "1", "2"]),
+            (Full::DropOldest, Put::Displaced, ["8", "9", "last"]),
+            (Full::DropNewest, Put::Full, ["0", "1", "2"]),
+        ] {
+            let mut desk = Desk::new(limits(policy), 100_000);
+            desk.outbox.set_stalled(Some(desk.now));
+            desk.now += PATIENCE - Duration::from_millis(1);
+            for n in 0..10 {
+                assert_eq!(desk.put(n.to_string()), Put::Queued);
+            }
+            desk.now += Duration::from_millis(1);
+            assert_eq!(desk.put("last"), put);
+            assert_eq!(desk.texts(), kept);
+            assert_eq!((desk.outbox.lost().full, desk.all.bytes()), (8, 0));
+
+            // It reads on.
+            desk.outbox.set_stalled(None);
+            assert_eq!(desk.put("more"), Put::Queued);
+        }
+    }
+
+    #[test]
+    fn a_surplus_goes_when_its_device_does_not_read_though_nothing_more_comes() {
+        for (policy, kept) in [
+            (Full::Close, ["0", "1", "2"]),
+            (Full::DropOldest, ["0", "8", "9"]), // the first is being written
+            (Full::DropNewest, ["0", "1", "2"]),
+        ] {
+            let mut desk = Desk::new(limits(policy), 100_000);
+            for n in 0..10 {
+                desk.put(n.to_string());
+            }
+            desk.outbox.wrote(0, true);
+            desk.outbox.cut(Cut::Stalled, &desk.limits, &mut desk.all);
+            desk.check();
+            assert_eq!(
+                (desk.texts(), desk.outbox.lost().full),
+                (kept.map(String::from).to_vec(), 7)
+            );
+        }
+    }
+
+    #[test]
+    fn when_all_surpluses_are_full_the_largest_loses_by_the_policy() {
+        for (policy, put, kept) in [
+            (Full::Close, Put::Full, &["0", "1", "2"][..]),
+            (
+                Full::DropOldest,
+                Put::Displaced,
+                &["1", "2", "3", "4", "5", "last"],
+            ),
+            (Full::DropNewest, Put::Full, &["0", "1", "2", "3", "4", "5"]),
+        ] {
+            let mut desk = Desk::new(limits(policy), 300);
+            for n in 0..6 {
+                assert_eq!(desk.put(n.to_string()), Put::Queued, "{n}");
+            }
+            assert!(desk.all.is_full());
+            assert_eq!(desk.put("last"), put);
+            assert_eq!(desk.texts(), kept, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_smaller_one_is_spared_and_the_largest_pays_for_it() {
+        let mut desk = Desk::new(limits(Full::Close), 1000);
+        let largest = (ClientId::new("largest").unwrap(), SessionId(2));
+        desk.all.resize(&largest.0, largest.1, 0, 100_000);
+        let held = Payload::from("x".repeat(1000));
+        desk.all.enter(&held);
+        for n in 0..4 {
+            let put = match desk.outbox.put(n.to_string().into(), &desk.limits) {
+                Ok(put) => put,
+                Err(payload) => {
+                    desk.outbox
+                        .put_beyond(payload, &desk.limits, ME, desk.now, &mut desk.all)
+                }
+            };
+            assert_eq!(put, Put::Queued);
+        }
+        assert_eq!(desk.all.debtor(), Some(largest));
     }
 
     #[test]
     fn a_successor_writes_the_predecessors_messages_first() {
-        let (mut old, mut new) = (Outbox::default(), Outbox::default());
-        let all = limits(Full::Close);
-        old.put("1".into(), &all);
-        old.put("2".into(), &all);
-        old.begin(1, usize::MAX, |_| ());
-        new.put("3".into(), &all);
-        let (queue, mut books) = old.hand_over();
-        new.take_over(queue);
+        let mut desk = Desk::new(limits(Full::Close), 100_000);
+        for n in 1..=5 {
+            desk.put(n.to_string());
+        }
+        desk.outbox.begin(1, usize::MAX, |_| ());
+        let (new, mut books) = desk.outbox.hand_over();
+        let mut old = std::mem::replace(&mut desk.outbox, new);
         old.wrote(1, false); // comes too late to count
-        assert_eq!(texts(&mut new), ["1", "2", "3"]);
-        books += new.books();
         books += old.books();
+        books += desk.outbox.books();
         assert!(balanced(&books), "{books:?}");
+        assert_eq!(desk.texts(), ["1", "2", "3", "4", "5"]);
+        assert_eq!(desk.outbox.surplus_bytes(), desk.all.bytes());
+        assert_eq!(desk.outbox.close(&mut desk.all).lost.session_ended, 5);
+        assert_eq!(desk.all.bytes(), 0);
     }
 
     #[test]
     fn the_first_of_a_batch_may_be_of_any_size_the_rest_share_the_bound() {
-        let mut outbox = Outbox::default();
-        let all = OutboxLimits {
+        let mut desk = Desk::new(limits(Full::Close), 0);
+        desk.limits = OutboxLimits {
             bytes: 1 << 20,
             messages: 100,
             when_full: Full::Close,
         };
         for _ in 0..10 {
-            outbox.put("x".repeat(100).into(), &all);
+            desk.put("x".repeat(100));
         }
-        assert_eq!(outbox.begin(100, 50, |_| ()), 1);
-        assert_eq!(outbox.begin(100, 350, |_| ()), 3);
-        outbox.wrote(3, false);
-        assert_eq!((outbox.books().delivered, outbox.books().held), (3, 7));
+        assert_eq!(desk.outbox.begin(100, 50, |_| ()), 1);
+        assert_eq!(desk.outbox.begin(100, 350, |_| ()), 3);
+        desk.outbox.wrote(3, false);
+        assert_eq!(
+            (desk.outbox.books().delivered, desk.outbox.books().held),
+            (3, 7)
+        );
     }
 }

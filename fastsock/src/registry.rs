@@ -18,11 +18,13 @@ use crate::{
     auth::{Admitted, Grant},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy, Full},
+    losses::{Loss, LossLines, Losses},
     maps::trim,
-    outbox::{Outbox, OutboxLimits, Put},
+    outbox::{Cut, Outbox, OutboxLimits, Put},
     remote_addr::RemoteAddr,
-    stats::DownlinkBooks,
+    stats::{DownlinkBooks, DownlinkLost},
     status::Status,
+    surplus::Surpluses,
     types::{Client, ClientId, CloseReason, Payload, SessionId, unix_ms},
 };
 
@@ -31,9 +33,15 @@ pub(crate) struct Registry {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     status: Arc<Status>,
-    outbox: OutboxLimits,
+    bounds: Arc<Bounds>,
     downlink_binary: DownlinkBinary,
     duplicates: DuplicatePolicy,
+}
+
+/// What outboxes may hold, each and together.
+struct Bounds {
+    outbox: OutboxLimits,
+    surpluses: Mutex<Surpluses>,
 }
 
 #[derive(Default)]
@@ -57,15 +65,27 @@ pub(crate) struct Seat {
     fight: Fight,
     /// What it was let in on; boxed, since most sessions need no more than their name.
     grant: Option<Box<Grant>>,
+    bounds: Arc<Bounds>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     outbox: Outbox,
+    /// What it has lost, once it has lost something.
+    losses: Option<Box<Losses>>,
     close: Option<CloseReason>,
-    /// Wakes the session's task: a downlink, or the word to close.
+    /// Wakes the session's task: a downlink, the word to close, or something to look after.
     waker: Option<Waker>,
+}
+
+/// What a session's task finds in its seat.
+pub(crate) struct Heard {
+    /// Why it is to close.
+    pub(crate) close: Option<CloseReason>,
+    pub(crate) has_downlinks: bool,
+    /// Whether [`Seat::look_after`] has something to do, now or later.
+    pub(crate) needs_care: bool,
 }
 
 /// What the world was told of a session.
@@ -124,11 +144,14 @@ impl Registry {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             status,
-            outbox: OutboxLimits {
-                bytes: config.outbox_bytes,
-                messages: config.outbox_messages,
-                when_full: config.downlink_full,
-            },
+            bounds: Arc::new(Bounds {
+                outbox: OutboxLimits {
+                    bytes: config.outbox_bytes,
+                    messages: config.outbox_messages,
+                    when_full: config.downlink_full,
+                },
+                surpluses: Mutex::new(Surpluses::new(config.outbox_total_bytes)),
+            }),
             downlink_binary: config.downlink_binary,
             duplicates: config.duplicate_policy,
         }
@@ -164,26 +187,35 @@ impl Registry {
         if fight.takeovers > TAKEOVERS_MAX {
             return Seating::TooMany;
         }
+        let session_id = session_id();
         let mut inner = Inner::default();
         if let Some(old) = &old {
-            let mut old = old.inner.lock();
-            let (queue, books) = old.outbox.hand_over();
+            let mut of_old = old.inner.lock();
+            let (outbox, books) = of_old.outbox.hand_over();
             shard.retired += books;
-            inner.outbox.take_over(queue);
-            old.end(CloseReason::Replaced);
+            of_old.end(CloseReason::Replaced);
+            drop(of_old);
+            let surplus = outbox.surplus_bytes();
+            if surplus > 0 {
+                let mut all = self.bounds.surpluses.lock();
+                all.resize(&client_id, old.session_id, surplus, 0);
+                all.resize(&client_id, session_id, 0, surplus);
+            }
+            inner.outbox = outbox;
         }
         let is_takeover = old.is_some();
         let before = old.or_else(|| shard.leaving.get(&client_id).cloned());
         let now = SystemTime::now();
         let seat = Arc::new(Seat {
             client_id: client_id.clone(),
-            session_id: session_id(),
+            session_id,
             remote_addr,
             connected_at: now,
             seen_ms: AtomicU64::new(unix_ms(now)),
             told: Mutex::new(Told::Nothing(before)),
             fight,
             grant,
+            bounds: self.bounds.clone(),
             inner: Mutex::new(inner),
         });
         shard.seats.insert(client_id, seat.clone());
@@ -200,7 +232,9 @@ impl Registry {
             .is_some_and(|current| current.session_id == seat.session_id);
         if is_current {
             let mut inner = seat.inner.lock();
-            shard.retired += inner.outbox.close();
+            let books = seat.among_all(&mut inner.outbox, Outbox::close);
+            shard.retired += books;
+            inner.note_losses(&books.lost);
             inner.close.get_or_insert_with(|| reason.clone()); // nothing more is put into it
             drop(inner);
             if let Some((client_id, seat)) = shard.seats.remove_entry(&seat.client_id) {
@@ -234,8 +268,13 @@ impl Registry {
         let mut seat = self.find(client_id)?;
         let mut payload = payload();
         loop {
-            payload = match seat.put(payload, &self.outbox) {
-                Ok(put) => return Some(put),
+            payload = match seat.put(payload) {
+                Ok((put, is_crowded)) => {
+                    if is_crowded {
+                        self.relieve();
+                    }
+                    return Some(put);
+                }
                 Err(payload) => payload,
             };
             // Closed since it was found: perhaps by a takeover, whose session is there to take the message.
@@ -244,6 +283,22 @@ impl Registry {
                 return None;
             }
             seat = current;
+        }
+    }
+
+    /// All surpluses together are too large: those who hold the most lose by the policy, until they no longer are.
+    #[cold]
+    fn relieve(&self) {
+        loop {
+            let debtor = self.bounds.surpluses.lock().debtor();
+            let Some((client_id, session_id)) = debtor else {
+                return;
+            };
+            match self.find(client_id.as_str()) {
+                Some(seat) if seat.session_id == session_id => seat.cut(Cut::Crowded),
+                Some(_) => {}   // taken over since; the successor is the debtor now
+                None => return, // it is leaving, and takes its surplus along
+            }
         }
     }
 
@@ -319,6 +374,7 @@ impl Registry {
                 books += seat.inner.lock().outbox.books();
             }
         }
+        books.surplus_bytes = self.bounds.surpluses.lock().bytes() as u64;
         books
     }
 
@@ -405,8 +461,8 @@ impl Seat {
         self.inner.lock().end(reason)
     }
 
-    /// For the session's task: wakes it from now on, and says whether to close and whether downlinks wait.
-    pub(crate) fn listen(&self, waker: &Waker) -> (Option<CloseReason>, bool) {
+    /// For the session's task: wakes it from now on, and says what there is to do.
+    pub(crate) fn listen(&self, waker: &Waker) -> Heard {
         let mut inner = self.inner.lock();
         if !inner
             .waker
@@ -415,29 +471,142 @@ impl Seat {
         {
             inner.waker = Some(waker.clone());
         }
-        (inner.close.clone(), !inner.outbox.is_empty())
+        Heard {
+            close: inner.close.clone(),
+            has_downlinks: !inner.outbox.is_empty(),
+            needs_care: inner.outbox.has_surplus()
+                || inner.losses.as_ref().is_some_and(|l| l.has_untold()),
+        }
     }
 
     /// Writes from the outbox, in one step with noting what was written: a takeover comes before or after it, so no message
     /// goes into this socket and to the successor too. `write` must not block, nor call anyone who could come back here.
     pub(crate) fn write<T>(&self, write: impl FnOnce(&mut Outbox) -> T) -> T {
-        write(&mut self.inner.lock().outbox)
+        let mut inner = self.inner.lock();
+        let outbox = &mut inner.outbox;
+        let written = write(outbox);
+        if outbox.has_surplus() {
+            self.among_all(outbox, |outbox, all| {
+                outbox.move_up(&self.bounds.outbox, all)
+            });
+        }
+        written
     }
 
-    /// Gives the payload back when the session is told to close.
-    fn put(&self, payload: Payload, limits: &OutboxLimits) -> Result<Put, Payload> {
+    /// Notes since when the socket has taken nothing of what waits; `None` when it takes all it is given.
+    pub(crate) fn set_stalled(&self, since: Option<Instant>) {
+        self.inner.lock().outbox.set_stalled(since);
+    }
+
+    /// For the session's task: acts on what time has changed. Returns what the log is to be told now, and when to come again.
+    pub(crate) fn look_after(&self, now: Instant) -> (LossLines, Option<Instant>) {
+        let mut inner = self.inner.lock();
+        let stalls_at = match inner.outbox.has_surplus() {
+            true => inner.outbox.stalls_at(),
+            false => None,
+        };
+        if stalls_at.is_some_and(|at| now >= at) {
+            self.cut_inner(&mut inner, Cut::Stalled);
+        }
+        let losses = inner.losses.as_mut();
+        let (lines, next) = losses.map_or_else(Default::default, |losses| losses.due(now));
+        let stalls_at = stalls_at.filter(|at| now < *at);
+        (lines, [stalls_at, next].into_iter().flatten().min())
+    }
+
+    /// Logs all that the log was not told yet of lost downlinks: the session has ended for this reason.
+    pub(crate) fn tell_last_losses(&self, cause: &CloseReason) {
+        let lines = {
+            let mut inner = self.inner.lock();
+            let losses = inner.losses.as_mut();
+            losses.map_or_else(LossLines::new, |losses| losses.rest())
+        };
+        self.tell_losses(lines, Some(cause));
+    }
+
+    /// Logs lost downlinks. Call it without a lock: a subscriber of the host may come back here.
+    pub(crate) fn tell_losses(&self, lines: LossLines, cause: Option<&CloseReason>) {
+        let policy = self.bounds.outbox.when_full;
+        for Loss { reason, count } in lines {
+            tracing::warn!(
+                name: "downlinks_lost",
+                client_id = %self.client_id, session_id = self.session_id.0, reason, count,
+                policy = (reason == Losses::FULL).then(|| policy.as_str()),
+                cause = (reason == Losses::SESSION_ENDED).then_some(cause).flatten().map(CloseReason::as_str),
+                "Lost downlinks"
+            );
+        }
+    }
+
+    /// Gives the payload back when the session is told to close. Tells also whether all surpluses are too large for it.
+    fn put(&self, payload: Payload) -> Result<(Put, bool), Payload> {
         let mut inner = self.inner.lock();
         if inner.close.is_some() {
             return Err(payload);
         }
         let was_empty = inner.outbox.is_empty();
-        let put = inner.outbox.put(payload, limits);
+        match inner.outbox.put(payload, &self.bounds.outbox) {
+            Ok(Put::Queued) => {
+                if was_empty && let Some(waker) = &inner.waker {
+                    waker.wake_by_ref();
+                }
+                Ok((Put::Queued, false))
+            }
+            Ok(put) => {
+                inner.note_own_losses();
+                Ok((put, false))
+            }
+            Err(payload) => Ok(self.put_beyond(&mut inner, payload)),
+        }
+    }
+
+    /// Puts a message for which there is no room within the bounds.
+    #[cold]
+    fn put_beyond(&self, inner: &mut Inner, payload: Payload) -> (Put, bool) {
+        let (limits, now) = (&self.bounds.outbox, Instant::now());
+        let had_surplus = inner.outbox.has_surplus();
+        let (put, is_crowded) = self.among_all(&mut inner.outbox, |outbox, all| {
+            let was_full = all.is_full();
+            let put = outbox.put_beyond(payload, limits, self.session_id, now, all);
+            (put, was_full && put == Put::Queued)
+        });
         if put == Put::Full && limits.when_full == Full::Close {
             inner.end(CloseReason::SlowConsumer);
-        } else if was_empty && let Some(waker) = &inner.waker {
-            waker.wake_by_ref();
+        } else if inner.outbox.has_surplus() && !had_surplus {
+            inner.wake(); // it has a deadline from now on
         }
-        Ok(put)
+        inner.note_own_losses();
+        (put, is_crowded)
+    }
+
+    /// Has it give up its surplus, or a part of it, by the policy.
+    fn cut(&self, cut: Cut) {
+        self.cut_inner(&mut self.inner.lock(), cut);
+    }
+
+    fn cut_inner(&self, inner: &mut Inner, cut: Cut) {
+        let limits = &self.bounds.outbox;
+        let has_cut = self.among_all(&mut inner.outbox, |outbox, all| {
+            outbox.cut(cut, limits, all)
+        });
+        if has_cut && limits.when_full == Full::Close {
+            inner.end(CloseReason::SlowConsumer);
+        }
+        inner.note_own_losses();
+    }
+
+    /// Changes the outbox and what all hold beyond their bounds, in one step.
+    fn among_all<T>(
+        &self,
+        outbox: &mut Outbox,
+        change: impl FnOnce(&mut Outbox, &mut Surpluses) -> T,
+    ) -> T {
+        let mut all = self.bounds.surpluses.lock();
+        let before = outbox.surplus_bytes();
+        let changed = change(outbox, &mut all);
+        let after = outbox.surplus_bytes();
+        all.resize(&self.client_id, self.session_id, before, after);
+        changed
     }
 }
 
@@ -451,6 +620,24 @@ impl Inner {
             waker.wake();
         }
         true
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Has the session's task tell of what the outbox has lost by now.
+    fn note_own_losses(&mut self) {
+        let lost = *self.outbox.lost();
+        self.note_losses(&lost);
+    }
+
+    fn note_losses(&mut self, lost: &DownlinkLost) {
+        if lost.total() > 0 && self.losses.get_or_insert_default().note(lost) {
+            self.wake();
+        }
     }
 }
 
@@ -529,7 +716,11 @@ mod tests {
 
     #[test]
     fn a_full_outbox_closes_the_slow_consumer_and_takes_nothing_more() {
-        let registry = registry(Config::default().outbox_messages(1usize));
+        let registry = registry(
+            Config::default()
+                .outbox_messages(1usize)
+                .outbox_total_bytes(0usize),
+        );
         let slow = seated(seat(&registry, 1));
         assert!(registry.deliver("dev", "1".into()));
         assert!(

@@ -99,11 +99,11 @@ impl Session {
 
     /// One turn: told to close? write, read, and look at the clock. Everything that wakes the task ends up here.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let (close, has_downlinks) = self.seat.listen(cx.waker());
-        if let Err(reason) = self.write(cx, has_downlinks) {
-            return Poll::Ready(close.unwrap_or(reason));
+        let heard = self.seat.listen(cx.waker());
+        if let Err(reason) = self.write(cx, heard.has_downlinks) {
+            return Poll::Ready(heard.close.unwrap_or(reason));
         }
-        if let Some(reason) = close {
+        if let Some(reason) = heard.close {
             return Poll::Ready(reason);
         }
         if let Err(reason) = self.read(cx) {
@@ -115,7 +115,7 @@ impl Session {
         {
             return Poll::Ready(reason);
         }
-        self.watch_the_clock(cx)
+        self.watch_the_clock(cx, heard.needs_care)
     }
 
     fn write(&mut self, cx: &mut Context<'_>, has_downlinks: bool) -> Result<(), CloseReason> {
@@ -135,9 +135,13 @@ impl Session {
         }
         let taken = self.socket.written_bytes();
         if !is_blocked {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                self.seat.set_stalled(None);
+            }
         } else if self.stalled.is_none_or(|(_, before)| before != taken) {
-            self.stalled = Some((Instant::now(), taken));
+            let now = Instant::now();
+            self.stalled = Some((now, taken));
+            self.seat.set_stalled(Some(now));
         }
         Ok(())
     }
@@ -401,9 +405,10 @@ impl Session {
     }
 
     /// Acts on what is due, and sleeps until the next of it.
-    fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn watch_the_clock(&mut self, cx: &mut Context<'_>, needs_care: bool) -> Poll<CloseReason> {
         loop {
-            let deadline = self.deadline();
+            let care_at = if needs_care { self.look_after() } else { None };
+            let deadline = self.deadline(care_at);
             if self.timer.deadline() != deadline {
                 self.timer.as_mut().reset(deadline);
             }
@@ -458,14 +463,23 @@ impl Session {
         }
     }
 
+    /// Looks after a seat that has lost downlinks, or holds more than its share. Returns when to do that again.
+    #[cold]
+    fn look_after(&self) -> Option<Instant> {
+        let (lines, next) = self.seat.look_after(Instant::now());
+        self.seat.tell_losses(lines, None);
+        next
+    }
+
     /// When the clock is to be looked at next.
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, care_at: Option<Instant>) -> Instant {
         let stall = self
             .stalled
             .map(|(since, _)| since + self.shared.config.write_timeout);
         let pause = self.paused.map(|since| since + PAUSED_MAX);
         let (resume, expiry) = (self.resumes_at(), self.expiry());
-        [self.heartbeat.deadline(), stall, pause, resume, expiry]
+        let beat = self.heartbeat.deadline();
+        [beat, stall, pause, resume, expiry, care_at]
             .into_iter()
             .flatten()
             .min()

@@ -113,6 +113,7 @@ impl Shared {
         if self.registry.unseat(seat, reason) {
             self.broker.unseated(&seat.client_id, seat.session_id);
         }
+        seat.tell_last_losses(reason);
         self.farewell(seat, reason);
         self.registry.forget(seat);
     }

@@ -108,6 +108,9 @@ pub struct DownlinkBooks {
     pub delivered: u64,
     /// In an outbox.
     pub held: u64,
+    /// Bytes of the held ones that are beyond the bounds of their outboxes: what `outbox_total_bytes` bounds. Each message counts
+    /// with 128 more; a payload that several devices wait for counts once.
+    pub surplus_bytes: u64,
     /// Given up.
     pub lost: DownlinkLost,
 }

@@ -152,6 +152,13 @@ impl RawDevice {
         self.read.split_to(length).to_vec()
     }
 
+    /// Takes at most so many bytes from the socket. They are there for the next frame.
+    pub async fn take(&mut self, most: usize) {
+        let mut some = vec![0; most];
+        let read = within("bytes or an end", self.stream.read(&mut some)).await;
+        self.read.extend_from_slice(&some[..read.unwrap_or(0)]);
+    }
+
     /// Reads until the gateway closes. What came before a reset counts.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill().await.is_ok_and(|n| n > 0) {}

@@ -153,11 +153,13 @@ class Settings(TypedDict, total=False):
     downlink_binary: Optional[Literal["text", "auto"]]
     """How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY. Default text. Variable FASTSOCK_DOWNLINK_BINARY."""
     downlink_full: Optional[Literal["close", "drop_oldest", "drop_newest"]]
-    """What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`. Default close. Variable FASTSOCK_DOWNLINK_FULL."""
+    """What happens when an outbox is full and its device does not read: `close` with 4413, `drop_oldest` or `drop_newest`. Default close. Variable FASTSOCK_DOWNLINK_FULL."""
     outbox_bytes: Optional[Union[int, str]]
     """Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound. Default 1048576. Variable FASTSOCK_OUTBOX_BYTES."""
     outbox_messages: Optional[int]
     """Messages one device's outbox holds. Default 16384. Variable FASTSOCK_OUTBOX_MESSAGES."""
+    outbox_total_bytes: Optional[Union[int, str]]
+    """Bytes that all devices together may have waiting beyond these two limits. Only a device that reads goes beyond them: its socket has taken something within the last second. When these bytes are used up, `downlink_full` applies to the devices beyond their own limits, the largest first. 0: no device goes beyond. Default 67108864. Variable FASTSOCK_OUTBOX_TOTAL_BYTES."""
     duplicate_policy: Optional[Literal["replace", "reject"]]
     """A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409. Default replace. Variable FASTSOCK_DUPLICATE_POLICY."""
     limit_message_bytes: Optional[Union[int, str]]

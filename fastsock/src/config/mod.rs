@@ -306,12 +306,14 @@ settings! {
 
     /// How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY.
     downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto";
-    /// What happens when an outbox is full: `close` with 4413, `drop_oldest` or `drop_newest`.
+    /// What happens when an outbox is full and its device does not read: `close` with 4413, `drop_oldest` or `drop_newest`.
     downlink_full: Full = Full::Close, "FASTSOCK_DOWNLINK_FULL", "close, drop_oldest or drop_newest";
     /// Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound.
     outbox_bytes: usize as bytes = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Messages one device's outbox holds.
     outbox_messages: usize = 16_384, "FASTSOCK_OUTBOX_MESSAGES", "an integer from 1 to 1048576", |n| (1..=1 << 20).contains(n);
+    /// Bytes that all devices together may have waiting beyond these two limits. Only a device that reads goes beyond them: its socket has taken something within the last second. When these bytes are used up, `downlink_full` applies to the devices beyond their own limits, the largest first. 0: no device goes beyond.
+    outbox_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_OUTBOX_TOTAL_BYTES", "bytes from 0 to 68719476736", |n| *n as u64 <= 64 << 30;
 
     /// A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409.
     duplicate_policy: DuplicatePolicy = DuplicatePolicy::Replace, "FASTSOCK_DUPLICATE_POLICY", "replace or reject";
