@@ -13,12 +13,13 @@ use std::{
     time::Duration,
 };
 
+use fastsock::events::{Event as QueueEvent, EventOptions, EventQueue, Uplinks};
 use fastsock::{
-    Answer, Bridge, BrokerKind, ClientId, CloseReason, Config, ErrorKind, Gone, SpoolKind, Ticket,
-    UplinkFull,
+    Answer, Bridge, BrokerKind, ClientId, CloseReason, Config, ErrorKind, Full, Gone, SpoolKind,
+    Ticket, UplinkAction, UplinkFull,
 };
 use parking_lot::Mutex;
-use support::{Backend, DEADLINE, Device, Reply, TempRedis, eventually};
+use support::{Backend, DEADLINE, Device, RawDevice, Reply, TempRedis, eventually};
 use tempfile::TempDir;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -51,9 +52,95 @@ fn the_life_of_a_redis_broker_is_logged_without_a_lock() {
         "Connected to Redis as publisher",
         "Connected to Redis as subscriber",
         "Message sent to client",
+        "Lost a message from Redis: its channel names no device",
     ] {
         assert!(heard.contains(message), "{message} is not in {heard:#?}");
     }
+}
+
+#[test]
+fn lost_downlinks_are_logged_without_a_lock() {
+    for policy in [Full::Close, Full::DropOldest, Full::DropNewest] {
+        let heard = with_a_curious_subscriber(async move |host| downlinks(host, policy).await);
+        for message in ["Lost downlinks", "Client disconnected"] {
+            assert!(heard.contains(message), "{message} is not in {heard:#?}");
+        }
+    }
+}
+
+async fn downlinks(host: &Host, policy: Full) {
+    let config = config()
+        .downlink_full(policy)
+        .outbox_bytes(1usize)
+        .outbox_total_bytes(8usize << 20);
+    let bridge = host.start(config).await;
+    let mut deaf = Vec::new();
+    for name in ["deaf", "deafer"] {
+        deaf.push(RawDevice::seated(bridge.local_addr(), name).await);
+    }
+    // What the kernel takes, what all may hold beyond their bounds, and more.
+    for _ in 0..40 {
+        for name in ["deaf", "deafer"] {
+            let client_id = ClientId::new(name).unwrap();
+            let _ = bridge.send_here(&client_id, vec![b'x'; 1 << 20].into());
+        }
+    }
+    eventually("they lose some", async || {
+        bridge.stats().downlink.lost.full > 1 && host.heard("Lost downlinks")
+    })
+    .await;
+    deaf.into_iter().for_each(RawDevice::reset);
+    eventually("they have left", async || bridge.clients().is_empty()).await;
+    bridge.stop(DEADLINE).await;
+}
+
+#[test]
+fn what_a_host_decides_and_what_it_misses_is_logged_without_a_lock() {
+    let heard = with_a_curious_subscriber(hooks);
+    for message in [
+        "Message forwarding skipped: no REMOTE_URL set",
+        "the hook's reply is lost",
+        "the device has left before the hook's reply",
+        "Event queue dropped its oldest notices: the host fell behind",
+    ] {
+        assert!(heard.contains(message), "{message} is not in {heard:#?}");
+    }
+}
+
+/// A host that decides late, answers too much, and misses notices.
+async fn hooks(host: &Host) {
+    let options = EventOptions::default().uplinks(Uplinks::Decide);
+    let (hooks, queue) = EventQueue::new(options.capacity(1)).unwrap();
+    let builder = Bridge::builder(config()).shared_hooks(hooks);
+    let bridge = builder.start().await.unwrap();
+    host.bridge.set(bridge.clone()).expect("the first");
+    let mut device = Device::connect(bridge.local_addr(), "dev").await;
+    let _other = Device::connect(bridge.local_addr(), "other").await; // the second notice
+    let ticket = async || {
+        let mut events = Vec::new();
+        eventually("a message is to be decided", async || {
+            queue.drain(8, &mut events);
+            events.drain(..).find_map(|event| match event {
+                QueueEvent::Uplink { ticket, .. } => ticket,
+                _ => None,
+            })
+        })
+        .await
+    };
+    for action in [
+        UplinkAction::Forward,
+        UplinkAction::Reply(vec![0; (16 << 20) + 1].into()),
+        UplinkAction::Reply("too late".into()),
+    ] {
+        device.send("x").await;
+        let ticket = ticket().await;
+        if action == UplinkAction::Reply("too late".into()) {
+            bridge.disconnect(&ClientId::new("dev").unwrap(), CloseReason::Kicked);
+            eventually("it has left", async || bridge.clients().len() == 1).await;
+        }
+        bridge.resolve(ticket, Answer::Uplink(action)).unwrap();
+    }
+    bridge.stop(DEADLINE).await;
 }
 
 const HELD_BACK: &str = "the remote does not take messages; they are held until it does";
@@ -121,6 +208,7 @@ async fn redis(host: &Host) {
     redis.publish("fastsock:client:dev1", "x").await;
     assert_eq!(device.recv_text().await, "x");
 
+    redis.publish("fastsock:client:", "to nobody").await;
     redis.restart().await;
     eventually("the bridge is back", async || {
         redis.publish("fastsock:client:dev1", "y").await == 1

@@ -231,7 +231,7 @@ impl EventQueue {
     fn drain_with(&self, max: usize, into: &mut Vec<Event>, is_last: bool) -> usize {
         let before = into.len();
         let mut waiting = Vec::new(); // allocates only under overflow
-        let resolve = {
+        let (resolve, dropped) = {
             let mut state = self.shared.state.lock();
             state.take(max, into, &mut waiting);
             let is_done = is_last || into.len() == before && waiting.is_empty();
@@ -240,8 +240,9 @@ impl EventQueue {
                 state.is_ringing = false;
                 self.shared.bell.clear();
             }
-            state.resolve.clone()
+            (state.resolve.clone(), state.untold())
         };
+        tell_dropped(dropped);
         if let Some(resolve) = resolve.filter(|_| !waiting.is_empty()) {
             accept_waiting(&waiting, into, &*resolve);
         }
@@ -305,7 +306,11 @@ impl EventQueue {
 impl Drop for EventQueue {
     fn drop(&mut self) {
         self.close();
-        let taken = self.shared.state.lock().taken.len();
+        let (taken, dropped) = {
+            let mut state = self.shared.state.lock();
+            (state.taken.len(), state.untold())
+        };
+        tell_dropped(dropped);
         if taken > 0 {
             tracing::warn!(
                 uplinks = taken,
@@ -377,7 +382,9 @@ struct Queues {
     decisions: VecDeque<Waiting>,
     notices: VecDeque<Queued>,
     next_seq: u64,
+    /// Notices that were dropped, and how many of them the log was told of.
     dropped: u64,
+    dropped_told: u64,
     /// The descriptor is readable, or about to be.
     is_ringing: bool,
     is_closed: bool,
@@ -504,6 +511,11 @@ impl Queues {
         self.next_seq
     }
 
+    /// Dropped notices that the log was not told of. It is told now.
+    fn untold(&mut self) -> u64 {
+        self.dropped - std::mem::replace(&mut self.dropped_told, self.dropped)
+    }
+
     fn len(&self) -> usize {
         self.taken.len() + self.decisions.len() + self.notices.len()
     }
@@ -566,6 +578,16 @@ impl Event {
             Self::Uplink { ticket, .. } => *ticket,
             _ => None,
         }
+    }
+}
+
+/// The host learns it when it drains again: one line, however many there were.
+fn tell_dropped(dropped: u64) {
+    if dropped > 0 {
+        tracing::warn!(
+            count = dropped,
+            "Event queue dropped its oldest notices: the host fell behind"
+        );
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Lanes {
     state: Mutex<State>,
     /// All lanes together are at their bound; also in `state`, here for sessions to look at without a lock.
     is_full: AtomicBool,
+    /// Whether it was told that there is nowhere to forward what hooks want forwarded.
+    was_told_of_no_remote: AtomicBool,
     next_ticket: AtomicU64,
     /// Someone is to look at `due` again.
     due_changed: Notify,
@@ -224,6 +226,7 @@ impl Lanes {
             me: me.clone(),
             state: Mutex::new(state),
             is_full: AtomicBool::new(false),
+            was_told_of_no_remote: AtomicBool::new(false),
             next_ticket: AtomicU64::new(0),
             due_changed: Notify::new(),
             emptied: Notify::new(),
@@ -742,17 +745,18 @@ impl Lanes {
 
     fn tell(&self, losses: impl IntoIterator<Item = Loss>) {
         for Loss(uplink, reason) in losses {
-            if !matches!(
-                reason,
-                LostReason::Rejected | LostReason::Poison | LostReason::NoRemoteUrl
-            ) {
-                self.log_loss(&uplink, reason, None);
+            match reason {
+                LostReason::Rejected | LostReason::Poison => {} // logged with what was answered
+                // Decided by a hook: a session tells of those that it takes itself.
+                LostReason::NoRemoteUrl => {
+                    self.log_no_remote(&uplink);
+                    continue;
+                }
+                _ => self.log_loss(&uplink, reason, None),
             }
-            if reason != LostReason::NoRemoteUrl {
-                self.status.hook("on_uplink_lost", |hooks| {
-                    hooks.on_uplink_lost(&uplink, reason)
-                });
-            }
+            self.status.hook("on_uplink_lost", |hooks| {
+                hooks.on_uplink_lost(&uplink, reason)
+            });
         }
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     envelope::{self, Envelope},
     heartbeat::{Beat, Heartbeat},
-    hooks::{Decision, UplinkAction},
+    hooks::Decision,
     lanes::Room,
     limits::{Meter, Pace},
     linger::{LINGERING_MAX, linger},
@@ -383,9 +383,6 @@ impl Session {
             }
             None => None, // it panicked, which is counted
         };
-        if self.shared.config.remote_url.is_none() && action == Some(UplinkAction::Forward) {
-            self.tell_of_no_remote(&uplink);
-        }
         // Only one that timed out already cannot be decided any more.
         let _ = verbs::decide(&self.shared, ticket, action);
         self.shared.lanes.room(&self.seat.client_id)

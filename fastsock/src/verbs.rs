@@ -179,8 +179,17 @@ pub(crate) fn decide(
     action: Option<crate::hooks::UplinkAction>,
 ) -> Result<()> {
     if let Some((client_id, reply)) = shared.lanes.decide(ticket, action)? {
-        // A device that left meanwhile gets no reply; that is no failure of the decision.
-        let _ = send_here(shared, &client_id, reply);
+        // A device that gets no reply is no failure of the decision.
+        match send_here(shared, &client_id, reply) {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                tracing::debug!(%client_id, "the device has left before the hook's reply");
+            }
+            Err(error) if error.kind() == ErrorKind::OutboxFull => {} // counted and told as any downlink
+            Err(error) => {
+                tracing::warn!(%client_id, error = error.to_line(), "the hook's reply is lost");
+            }
+        }
     }
     Ok(())
 }

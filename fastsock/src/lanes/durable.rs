@@ -169,9 +169,18 @@ impl Settle for Lanes {
     }
 
     fn buried(&self, kept: u64, dropped: u64) {
-        let mut state = self.state.lock();
-        state.books.dead_letters = kept;
-        state.books.dead_letters_dropped += dropped;
+        {
+            let mut state = self.state.lock();
+            state.books.dead_letters = kept;
+            state.books.dead_letters_dropped += dropped;
+        }
+        if dropped > 0 {
+            tracing::debug!(
+                count = dropped,
+                kept,
+                "Dropped dead letters: by hand, or to keep within their bounds"
+            );
+        }
     }
 
     fn failing(&self, is_failing: bool) {

@@ -1,6 +1,6 @@
 //! What the lanes log.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::Lanes;
 use crate::{
@@ -65,6 +65,17 @@ impl Lanes {
             Cargo::Events => {
                 tracing::debug!(name: "event_retry", %client_id, session_id, attempt = attempts, retry_in_ms, error = %attempt, "Failed to deliver an event");
             }
+        }
+    }
+
+    /// A hook wants a message forwarded and there is nowhere to forward it to: a warning for the first of the bridge.
+    pub(super) fn log_no_remote(&self, uplink: &Uplink) {
+        let (client_id, session_id) = (&uplink.client_id, uplink.session_id.0);
+        let data = uplink.payload.to_text();
+        if self.was_told_of_no_remote.swap(true, Relaxed) {
+            tracing::debug!(name: "forward_skipped", %client_id, session_id, %data, "Message forwarding skipped: no REMOTE_URL set");
+        } else {
+            tracing::warn!(name: "forward_skipped", %client_id, session_id, %data, "Message forwarding skipped: no REMOTE_URL set");
         }
     }
 

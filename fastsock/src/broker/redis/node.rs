@@ -357,7 +357,10 @@ pub(super) fn on_control(shared: &Shared, message: &[u8]) {
             }
         }
         Ok(_) => {}
-        Err(_) => shared.running.pushes_bad.add(1),
+        Err(error) => {
+            shared.running.pushes_bad.add(1);
+            tracing::debug!(%error, "A control message from Redis is not understood");
+        }
     }
 }
 

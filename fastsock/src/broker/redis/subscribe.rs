@@ -70,6 +70,8 @@ struct Ears {
     /// The probe heard last.
     probe: AtomicU64,
     probe_came: Notify,
+    /// Whether a push that nobody understands was told.
+    has_told_bad: AtomicBool,
 }
 
 /// Takes one push. It runs on the reader of the link, so it never waits.
@@ -84,7 +86,7 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
     let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
         (parts.next(), parts.next())
     else {
-        shared.running.pushes_bad.add(1);
+        bad_push(shared, ears, None);
         return;
     };
     let names = &shared.names;
@@ -97,7 +99,7 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
                 .store(probe.and_then(|p| p.parse().ok()).unwrap_or(0), Relaxed);
             ears.probe_came.notify_one();
         } else {
-            shared.running.pushes_bad.add(1);
+            bad_push(shared, ears, Some(&channel));
         }
         return;
     };
@@ -108,7 +110,26 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
                 shared.running.pushes_elsewhere.add(1);
             }
         }
-        _ => shared.running.pushes_bad.add(1),
+        _ => bad_push(shared, ears, Some(&channel)),
+    }
+}
+
+/// Counts and tells that a push cannot be delivered to anyone. A warning for the first of a link.
+#[cold]
+fn bad_push(shared: &Shared, ears: &Ears, channel: Option<&[u8]>) {
+    shared.running.pushes_bad.add(1);
+    let channel = channel.map(String::from_utf8_lossy);
+    let channel = channel.as_deref().unwrap_or("unknown");
+    if ears.has_told_bad.swap(true, Relaxed) {
+        tracing::debug!(
+            channel,
+            "Lost a message from Redis: its channel names no device"
+        );
+    } else {
+        tracing::warn!(
+            channel,
+            "Lost a message from Redis: its channel names no device"
+        );
     }
 }
 
