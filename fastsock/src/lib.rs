@@ -49,6 +49,7 @@ mod proxy;
 mod receipts;
 mod registry;
 mod remote_addr;
+mod seat;
 mod session;
 mod shared;
 mod socket;

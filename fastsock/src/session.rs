@@ -20,7 +20,7 @@ use crate::{
     limits::{Meter, Pace},
     linger::{LINGERING_MAX, linger},
     receipts::{self, Offer, Outcome, Pledge, Receipt},
-    registry::Seat,
+    seat::Seat,
     shared::{Places, Shared},
     socket::{Socket, Written},
     types::{CloseReason, Payload, Uplink},

@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::{
 use crate::{
     envelope,
     outbox::Outbox,
-    registry::Seat,
+    seat::Seat,
     types::{CloseReason, Payload},
     wire::Wire,
 };
