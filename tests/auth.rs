@@ -8,6 +8,8 @@
 mod certificate;
 #[path = "auth/common.rs"]
 mod common;
+#[path = "auth/files.rs"]
+mod files;
 #[path = "auth/hook.rs"]
 mod hook;
 #[path = "auth/jwt.rs"]

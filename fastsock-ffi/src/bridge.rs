@@ -160,6 +160,7 @@ pub unsafe extern "C" fn fastsock_bridge_request_stop(
 pub unsafe extern "C" fn fastsock_bridge_reload(
     bridge: Option<&fastsock_bridge>,
 ) -> fastsock_status {
+    let _signals = Blocked::new(); // the thread that reads inherits it
     fastsock_bridge::enter(bridge)?.core.reload()?;
     Ok(())
 }

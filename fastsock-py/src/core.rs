@@ -25,6 +25,7 @@ use crate::{
     objects::{Client, DeadLetter, Leftover, Ticket, host_port},
     run::{Hold, Run, STOP_TIME, Wants},
     settings::Settings,
+    signals::Blocked,
 };
 
 /// A bridge that can be started, stopped, and started again.
@@ -100,7 +101,11 @@ impl Core {
 
     pub(crate) fn reload(&self, py: Python<'_>) -> PyResult<()> {
         let run = self.run()?;
-        py.detach(|| run.handle.reload()).map_err(|e| raised(&e))
+        let reload = || {
+            let _signals = Blocked::new(); // the thread that reads inherits it
+            run.handle.reload()
+        };
+        py.detach(reload).map_err(|e| raised(&e))
     }
 
     /// Waits until it has stopped.

@@ -19,10 +19,11 @@ use crate::admin;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 use crate::{
-    auth::{Auth, Authenticate, tokens, webhook::Webhook},
+    auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, BrokerKind, Config, Warning},
     error::{Error, ErrorKind, Result},
+    files,
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
     gateway,
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
@@ -160,7 +161,8 @@ impl Bridge {
         verbs::resolve_soon(&self.0.shared, ticket, answer);
     }
 
-    /// Reads the files of certificates again, for connections to come; sessions stay. Reads from disk and so blocks for a moment.
+    /// Reads the files of certificates again, for connections to come; sessions stay. Reads from disk and so blocks for a moment, or for
+    /// up to 20 s when the disk hangs.
     ///
     /// # Errors
     /// `Config`, naming the variable and the path, when a file cannot be used; what was read before stays. It is logged, too.
@@ -318,12 +320,18 @@ impl Builder {
     }
 
     /// Finds what [`start`](Self::start) would refuse, but for the ports and the directory of the disk spool, which others
-    /// may have: reads every file that the settings name. Connects to nobody, changes nothing, blocks for some milliseconds.
+    /// may have: reads every file that the settings name. Connects to nobody, changes nothing, blocks for some milliseconds, or for 10 s
+    /// when a file cannot be read at all.
     ///
     /// # Errors
     /// `Config`, naming the setting; `Io` when the process has no descriptor left.
     pub fn check(self) -> Result<()> {
         self.config.check()?;
+        let named = self.config.named_files();
+        files::within(move || self.try_assemble()).unwrap_or_else(|e| Err(unread(&named, e)))
+    }
+
+    fn try_assemble(self) -> Result<()> {
         // All is built as for a start, on a runtime that never runs: what would connect is a task of it.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -358,7 +366,7 @@ impl Builder {
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
     ///
     /// # Errors
-    /// `Config` for settings that contradict each other or files that cannot be read, `Bind` for a port that is taken.
+    /// `Config` for settings that contradict each other or files that cannot be read (within 10 s), `Bind` for a port that is taken.
     ///
     /// # Panics
     /// When called outside a tokio runtime and none was given.
@@ -377,8 +385,8 @@ impl Builder {
         };
         let workers = Tasks::new(runtime.clone());
         let spool = spool(&self.config, &workers).await?;
+        let shared = self.assemble_aside(&runtime, workers, spool).await?;
         let _entered = runtime.enter();
-        let shared = self.assemble(&runtime, workers, spool)?;
         let addr = |listener: &TcpListener| {
             listener.local_addr().map_err(|e| {
                 Error::new(ErrorKind::Io, "the listener has no address").with_source(e)
@@ -426,6 +434,30 @@ impl Builder {
                 .spawn_until_stopped(admin::serve(shared.clone(), listener));
         }
         Ok(bridge)
+    }
+
+    /// Builds the house on a thread of its own, since that reads files: one that hangs holds up nobody else's tasks.
+    async fn assemble_aside(
+        self,
+        runtime: &Handle,
+        workers: Tasks,
+        spool: Option<Arc<dyn Spool>>,
+    ) -> Result<Arc<Shared>> {
+        let named = self.config.named_files();
+        let too_late = {
+            let _entered = runtime.enter();
+            tokio::time::sleep(files::LONGEST)
+        };
+        let (tasks, handle) = (workers.clone(), runtime.clone());
+        let assembling = files::aside(move || {
+            let _entered = handle.enter();
+            self.assemble(&handle, workers, spool)
+        });
+        let assembled = tokio::select! {
+            assembled = assembling => assembled.unwrap_or_else(|e| Err(unread(&named, e))),
+            () = too_late => Err(unread(&named, files::too_long())),
+        };
+        assembled.inspect_err(|_| tasks.stop()) // what has been built already
     }
 
     /// Builds the house, floor by floor.
@@ -523,16 +555,21 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+/// The files of some settings have not been read.
+fn unread(named: &str, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Config, named).with_source(error)
+}
+
 /// Who may connect, by the settings; what keeps it up to date is a worker.
 fn auth(config: &Config, registry: &Arc<Registry>, workers: &Tasks) -> Result<Auth> {
     let provider: Arc<dyn Authenticate> = match config.auth {
         AuthKind::Open => return Ok(Auth::Open),
         AuthKind::Certificate => return Ok(Auth::Certificate),
         AuthKind::Tokens => {
-            let tokens = Arc::new(tokens::Tokens::new(config)?);
+            let tokens = Arc::new(Tokens::new(config)?);
             let (registry, known) = (registry.clone(), tokens.clone());
             let changed = move || registry.close_unless(|id, grant| known.holds(id, grant));
-            workers.spawn_until_stopped(tokens::watch(tokens.clone(), changed));
+            tokens.clone().watch(workers, changed)?;
             tokens
         }
         AuthKind::Webhook => Arc::new(Webhook::new(config, workers.clone())?),

@@ -24,6 +24,7 @@ mod dead_letters;
 mod envelope;
 mod error;
 pub mod events;
+mod files;
 mod forwarder;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

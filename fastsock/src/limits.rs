@@ -32,6 +32,10 @@ impl Bucket {
     }
 
     /// A full one that holds so many tokens, and gets one every so often.
+    #[cfg_attr(
+        not(feature = "jwt"),
+        allow(dead_code, reason = "only keys are looked for so seldom")
+    )]
     pub(crate) fn of(tokens: u32, every: Duration, now: Instant) -> Self {
         Self {
             per_second: every.as_secs_f64().recip(),
@@ -41,6 +45,10 @@ impl Bucket {
     }
 
     /// How long it takes until there is a token.
+    #[cfg_attr(
+        not(feature = "jwt"),
+        allow(dead_code, reason = "only keys are looked for so seldom")
+    )]
     pub(crate) fn wait(mut self, now: Instant) -> Duration {
         self.spend(1, now);
         let there_at = self.in_credit_at(now);

@@ -79,13 +79,10 @@ impl Tasks {
         name: &str,
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let (token, dispatch) = (
-            self.tracker.token(),
-            tracing::dispatcher::get_default(Clone::clone),
-        );
-        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        let token = self.tracker.token();
+        let thread = thread(name, move || {
             let _token = token; // dropped last
-            tracing::dispatcher::with_default(&dispatch, run);
+            run();
         })?;
         self.threads.lock().push(thread);
         Ok(())
@@ -118,4 +115,20 @@ impl Tasks {
     pub(crate) fn len(&self) -> usize {
         self.tracker.len()
     }
+}
+
+/// Starts a thread with a name that nobody waits for, for what may hang for ever: reading a file on a mount that is gone. As for the rest,
+/// as [`Tasks::spawn_thread`].
+///
+/// # Errors
+/// What the system says when it makes no more threads.
+pub(crate) fn detach(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread(name, run).map(drop)
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(move || tracing::dispatcher::with_default(&dispatch, run))
 }

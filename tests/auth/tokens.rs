@@ -236,6 +236,9 @@ impl File {
 }
 
 fn lines(tokens: &[(&str, &str)]) -> String {
+    if tokens.is_empty() {
+        return "# nobody\n".into();
+    }
     let line = |(client_id, token): &(&str, &str)| format!("{client_id} {}\n", sha256(token));
     tokens.iter().map(line).collect()
 }

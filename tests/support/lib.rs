@@ -32,6 +32,7 @@ mod device;
 mod frame;
 mod gateway;
 mod http_call;
+mod lease;
 mod own_network;
 mod ports;
 mod process;
@@ -51,6 +52,7 @@ pub use self::{
     frame::{Frame, opcode},
     gateway::{Gateway, GatewayBuilder},
     http_call::{Answer, call, get},
+    lease::Lease,
     own_network::OwnNetwork,
     ports::{free_port, reachable},
     process::Process,

@@ -123,7 +123,14 @@ async fn until_stopped(settings: &Settings) -> Result<ExitCode, String> {
     tell_ready(&bridge);
 
     let reload = || {
-        let _ = bridge.reload(); // the bridge logs what came of it
+        let bridge = bridge.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the runtime is ours, and does not wait for it: files may hang"
+        )]
+        tokio::task::spawn_blocking(move || {
+            let _ = bridge.reload(); // the bridge logs what came of it
+        });
     };
     let signal = signals.stop(reload).await;
     warn!(signal, "Shutdown initiated... Exit code: 0");

@@ -147,7 +147,7 @@ class Settings(TypedDict, total=False):
     data_dir: Optional[Union[str, PathLike[str]]]
     """Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time. Variable FASTSOCK_DATA_DIR."""
     dead_letters_max: Optional[int]
-    """Dead letters a durable spool keeps; beyond, the oldest goes. 0 keeps none. Default 10000. Variable FASTSOCK_DEAD_LETTERS_MAX."""
+    """Dead letters that are kept; beyond, the oldest goes. With the memory spool at most 1,000 of together 1 MiB. 0 keeps none. Default 10000. Variable FASTSOCK_DEAD_LETTERS_MAX."""
     dead_letters_max_age: Optional[Union[int, str, timedelta]]
     """Milliseconds a dead letter is kept after it was given up. Default 2592000000. Variable FASTSOCK_DEAD_LETTERS_MAX_AGE."""
     downlink_binary: Optional[Literal["text", "auto"]]
@@ -191,7 +191,7 @@ class Settings(TypedDict, total=False):
     auth: Optional[Literal["open", "tokens", "jwt", "webhook", "certificate"]]
     """Who may connect, unless a hook decides: `open`, whoever names a client id as `token`; `tokens` of a file; `jwt`; `webhook`, whom `auth_url` lets in; `certificate`, the name in a client certificate. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts. Default open. Variable FASTSOCK_AUTH."""
     auth_tokens_file: Optional[Union[str, PathLike[str]]]
-    """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
+    """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of being replaced, or 2 s after it was last written in place; sessions whose token is gone are closed with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
     auth_jwt_key: Optional[str]
     """Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such. Variable FASTSOCK_AUTH_JWT_KEY."""
     auth_jwt_jwks: Optional[Union[str, PathLike[str]]]

@@ -1,5 +1,7 @@
 //! `/api/v1`: what an operator or a backend without Redis can do.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{
@@ -15,6 +17,7 @@ use super::{
     json, method_not_allowed, problem, too_many,
 };
 use crate::{
+    files,
     outbox::DOWNLINK_MAX_BYTES,
     shared::Shared,
     types::{ClientId, Payload, Sent},
@@ -35,7 +38,8 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, path: &str
     match path {
         "/api/v1/reload" if request.method() != Method::POST => return method_not_allowed("POST"),
         "/api/v1/reload" => {
-            return reload(shared, guard, &request).unwrap_or_else(|refused| refused);
+            let reloaded = reload(shared, guard, &request).await;
+            return reloaded.unwrap_or_else(|refused| refused);
         }
         "/api/v1/stats" if request.method() != Method::GET => return method_not_allowed("GET"),
         "/api/v1/stats" => return json(StatusCode::OK, serde_json::json!(verbs::stats(shared))),
@@ -57,14 +61,20 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, path: &str
 }
 
 /// `POST /api/v1/reload`: 200, or 422 and what was loaded before stays.
-fn reload(shared: &Shared, guard: &Guard, request: &Request<Incoming>) -> Result<Answer, Answer> {
+async fn reload(
+    shared: &Arc<Shared>,
+    guard: &Guard,
+    request: &Request<Incoming>,
+) -> Result<Answer, Answer> {
     guard.media_type(request)?;
-    match verbs::reload(shared) {
-        Ok(()) => Ok(json(
+    let bridge = shared.clone();
+    match files::aside(move || verbs::reload(&bridge)).await {
+        Ok(Ok(())) => Ok(json(
             StatusCode::OK,
             serde_json::json!({ "status": "reloaded" }),
         )),
-        Err(error) => Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_line())),
+        Ok(Err(error)) => Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_line())),
+        Err(error) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
     }
 }
 

@@ -1,20 +1,25 @@
 //! Tokens from a file: one line for each, a client id and the SHA-256 of the token. Read again when the file changes.
 
+mod watched;
+
 use std::{
     collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
+use self::watched::{Stamp, Watched};
 use super::{Admitted, Authenticate, Denied, Digest, Grant, Shown};
 use crate::{
     broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
+    files::{self, Reader},
+    tasks::Tasks,
     types::ClientId,
 };
 
@@ -25,31 +30,14 @@ use crate::{
 pub(crate) struct Tokens {
     path: PathBuf,
     known: RwLock<Known>,
-    last: Mutex<Last>,
+    watched: Mutex<Watched>,
 }
 
 /// Whose tokens they are.
 type Known = HashMap<Digest, ClientId>;
 
-/// The last look at the file.
-struct Last {
-    stamp: Option<Stamp>,
-    /// It had rested when it was read: with the same stamp it is the same.
-    is_settled: bool,
-    /// What was wrong with it, so that it is told once.
-    trouble: Option<String>,
-}
-
-/// What changes when the file does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: SystemTime,
-    bytes: u64,
-    inode: u64,
-}
-
 impl Tokens {
-    /// Reads the file of the settings.
+    /// Reads the file of the settings. Blocks for as long as that takes.
     ///
     /// # Errors
     /// `Config`, naming the setting, the path and the line.
@@ -57,48 +45,101 @@ impl Tokens {
         let failed = |what: &str| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}"));
         let path = config.auth_tokens_file.clone();
         let path = path.ok_or_else(|| failed("is needed with FASTSOCK_AUTH=tokens"))?;
-        let (known, stamp) = read(&path).map_err(|trouble| failed(&trouble))?;
-        let last = Last {
-            is_settled: stamp.is_settled(SystemTime::now()),
-            stamp: Some(stamp),
-            trouble: None,
-        };
+        let shown = path.display().to_string();
+        let cannot = |e| failed(&format!("cannot read {shown:?}: {e}"));
+        let stamp = Stamp::of(&path).map_err(cannot)?; // before the text: what changes meanwhile is read again
+        let bytes = files::read(&path, LONGEST_BYTES).map_err(cannot)?;
+        let known = text(&bytes).and_then(parse);
+        let known = known.map_err(|what| failed(&format!("{shown:?}, {what}")))?;
         Ok(Self {
             path,
             known: RwLock::new(known),
-            last: Mutex::new(last),
+            watched: Mutex::new(Watched::read_at_start(stamp, SystemTime::now())),
         })
     }
 
-    /// Reads the file again if it has changed. A bad one changes nothing, and is told once. Whether there are other tokens now.
-    pub(crate) fn refresh(&self) -> bool {
-        let mut last = self.last.lock();
-        if last.is_settled && stamp(&self.path).ok() == last.stamp {
-            return false;
-        }
-        // On a thread that serves devices: a stat a second, and a file of a few megabytes when it changes.
-        match read(&self.path) {
-            Ok((known, stamp)) => {
-                last.is_settled = stamp.is_settled(SystemTime::now());
-                last.stamp = Some(stamp);
-                let had_trouble = last.trouble.take().is_some();
-                let is_changed = known != *self.known.read();
-                if is_changed || had_trouble {
-                    tracing::info!(tokens = known.len(), path = %self.path.display(), "tokens reloaded");
+    /// Looks at the file each second, as a task of `tasks`, and reads it when it has changed and counts. `changed` is called when there
+    /// are other tokens.
+    ///
+    /// All of it happens on a thread of its own: a look may hang, and reading 200,000 tokens takes a third of a second.
+    ///
+    /// # Errors
+    /// `Io` when there is no thread for it.
+    pub(crate) fn watch(
+        self: Arc<Self>,
+        tasks: &Tasks,
+        changed: impl Fn() + Send + 'static,
+    ) -> Result<()> {
+        let look = move || {
+            if self.look(Instant::now()) {
+                changed();
+            }
+        };
+        let mut reader = Reader::start(look).map_err(|e| {
+            Error::new(
+                ErrorKind::Io,
+                format!("{VARIABLE}: there is no thread to read it"),
+            )
+            .with_source(e)
+        })?;
+        tasks.spawn_until_stopped(async move {
+            let mut is_late = false;
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let looked = reader.read(LONGEST_LOOK).await;
+                match (&looked, is_late) {
+                    (Err(error), false) => tracing::error!(%error, "{STAY}"),
+                    (Ok(()), true) => tracing::info!("{VARIABLE}: it can be read again"),
+                    _ => {}
                 }
-                *self.known.write() = known;
+                is_late = looked.is_err();
+            }
+        });
+        Ok(())
+    }
+
+    /// Looks at the file. A bad one changes nothing, and is told once. Whether there are other tokens now.
+    fn look(&self, now: Instant) -> bool {
+        let mut watched = self.watched.lock();
+        let read = match watched.look(&self.path, now) {
+            Ok(None) => return false,
+            Ok(Some(bytes)) => self
+                .take(&bytes, watched.is_whole())
+                .map_err(|what| format!("{:?}, {what}", self.path.display().to_string())),
+            Err(trouble) => Err(trouble),
+        };
+        match read {
+            Ok((tokens, is_changed)) => {
+                if watched.has_no_trouble() || is_changed {
+                    tracing::info!(tokens, path = %self.path.display(), "tokens reloaded");
+                }
                 is_changed
             }
             Err(trouble) => {
-                last.stamp = stamp(&self.path).ok();
-                last.is_settled = false; // it is looked at again until it is good
-                if last.trouble.as_ref() != Some(&trouble) {
-                    tracing::error!(error = %trouble, "{VARIABLE}: the tokens before it stay");
-                    last.trouble = Some(trouble);
+                if watched.has_trouble(&trouble) {
+                    tracing::error!(error = %trouble, "{STAY}");
                 }
                 false
             }
         }
+    }
+
+    /// Takes the tokens of a text: how many there are, and whether they are others. `is_whole`: whoever put it there had finished it.
+    fn take(&self, bytes: &[u8], is_whole: bool) -> Result<(usize, bool), String> {
+        let text = text(bytes)?;
+        let known = parse(text)?;
+        let tokens = known.len();
+        if known == *self.known.read() {
+            return Ok((tokens, false));
+        }
+        if !is_whole && !text.ends_with('\n') {
+            return Err(
+                "it does not end with the end of a line, as if it were half written".into(),
+            );
+        }
+        let before = std::mem::replace(&mut *self.known.write(), known);
+        drop(before); // not under the lock: that takes a while
+        Ok((tokens, true))
     }
 
     fn find(&self, token: &str) -> Option<Admitted> {
@@ -132,33 +173,20 @@ impl Authenticate for Tokens {
     }
 }
 
-/// Looks at the file each second, for ever; `changed` is called after there are other tokens.
-pub(crate) async fn watch(tokens: Arc<Tokens>, changed: impl Fn()) {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if tokens.refresh() {
-            changed();
-        }
-    }
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is no UTF-8")?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// Reads and parses a file. The error is one line without what the file holds.
-fn read(path: &Path) -> Result<(Known, Stamp), String> {
-    let cannot = |e: io::Error| format!("cannot read {:?}: {e}", path.display().to_string());
-    let stamp = stamp(path).map_err(cannot)?; // before the text: what changes meanwhile is read again
-    if stamp.bytes > LONGEST_BYTES {
-        return Err(format!("{:?} is over 16 MiB", path.display().to_string()));
-    }
-    let text = fs::read_to_string(path).map_err(cannot)?;
-    let known = parse(&text).map_err(|what| format!("{:?}, {what}", path.display().to_string()))?;
-    Ok((known, stamp))
-}
-
-/// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over, and so is a
-/// byte order mark before the first.
+/// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over. Nothing at all is no
+/// list: whoever wants an empty one says so in a comment.
 pub(crate) fn parse(text: &str) -> Result<Known, String> {
     let mut known = Known::new();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(
+            "it is empty; a comment, a line that begins with #, makes an empty list of it".into(),
+        );
+    }
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: &str| format!("line {}: {what}", index + 1);
         let line = line.trim();
@@ -180,34 +208,16 @@ pub(crate) fn parse(text: &str) -> Result<Known, String> {
     Ok(known)
 }
 
-fn stamp(path: &Path) -> io::Result<Stamp> {
-    let metadata = fs::metadata(path)?;
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-    #[cfg(not(unix))]
-    let inode = 0;
-    Ok(Stamp {
-        modified: metadata.modified()?,
-        bytes: metadata.len(),
-        inode,
-    })
-}
-
-impl Stamp {
-    /// Whether a later change must show: the clock of a file system is coarse.
-    fn is_settled(self, now: SystemTime) -> bool {
-        let age = now.duration_since(self.modified);
-        age.is_ok_and(|age| age > COARSE_CLOCK)
-    }
-}
-
 const VARIABLE: &str = "FASTSOCK_AUTH_TOKENS_FILE";
+const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: the tokens before it stay";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const COARSE_CLOCK: Duration = Duration::from_secs(2);
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 const LONGEST_BYTES: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -215,12 +225,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_client_id_and_a_digest() {
-        for before in ["", "\u{feff}"] {
-            let known = parse(&format!("{before}dev1 {ABC}\n")).unwrap();
-            let (_, client_id) = known.iter().next().unwrap();
-            assert_eq!(client_id.as_str(), "dev1");
-        }
-        let text = format!("\u{feff}# fleet\n\ndev1 {ABC}\r\n  dev 1\t {EMPTY}  \ndev1 {ABC}\n");
+        let text = format!("# fleet\n\ndev1 {ABC}\r\n  dev 1\t {EMPTY}  \ndev1 {ABC}\n");
         let known = parse(&text).unwrap();
         let name = |digest| known[&Digest::from_hex(digest).unwrap()].to_string();
         assert_eq!(
@@ -246,18 +251,37 @@ mod tests {
     }
 
     #[test]
-    fn a_change_shows_even_with_the_same_stamp() {
+    fn nothing_at_all_is_no_list() {
+        for text in ["", "\n", " \r\n\t"] {
+            assert!(
+                parse(text).unwrap_err().starts_with("it is empty"),
+                "{text:?}"
+            );
+        }
+        assert!(parse("# nobody\n").unwrap().is_empty());
+        let marked = format!("\u{feff}dev1 {ABC}\n");
+        let known = parse(text(marked.as_bytes()).unwrap()).unwrap();
+        assert_eq!(known.values().next().unwrap().as_str(), "dev1");
+        assert!(text(b"dev\xff").is_err());
+    }
+
+    #[test]
+    fn half_a_file_is_not_taken_unless_it_is_put_there_as_a_whole() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let modified = SystemTime::now();
-        let write = |digest: &str| {
-            fs::write(file.path(), format!("dev1 {digest}\n")).unwrap();
-            file.as_file().set_modified(modified).unwrap();
-        };
-        write(ABC);
+        fs::write(file.path(), format!("dev1 {ABC}\ndev2 {EMPTY}")).unwrap();
         let config = Config::default().auth_tokens_file(Some(file.path().into()));
         let tokens = Tokens::new(&config).unwrap();
-        assert!(tokens.find("abc").is_some() && !tokens.refresh());
-        write(EMPTY);
-        assert!(tokens.refresh() && tokens.find("abc").is_none());
+        let take = |text: &str, is_whole| tokens.take(text.as_bytes(), is_whole);
+        let half = format!("dev1 {ABC}");
+        assert!(take(&half, false).unwrap_err().contains("half written"));
+        assert!(tokens.find("").is_some());
+        assert_eq!(
+            take(&format!("dev2 {EMPTY}\ndev1 {ABC}"), false),
+            Ok((2, false))
+        );
+        assert_eq!(take(&half, true), Ok((1, true)));
+        assert!(tokens.find("").is_none() && tokens.find("abc").is_some());
+        assert!(take("", true).unwrap_err().contains("empty"));
+        assert_eq!(take("# nobody\n", false), Ok((0, true)));
     }
 }

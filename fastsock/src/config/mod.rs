@@ -348,7 +348,7 @@ settings! {
 
     /// Who may connect, unless a hook decides: `open`, whoever names a client id as `token`; `tokens` of a file; `jwt`; `webhook`, whom `auth_url` lets in; `certificate`, the name in a client certificate. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts.
     auth: AuthKind = AuthKind::Open, "FASTSOCK_AUTH", "open, tokens, jwt, webhook or certificate";
-    /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of a change; sessions whose token is gone are closed with 4503.
+    /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of being replaced, or 2 s after it was last written in place; sessions whose token is gone are closed with 4503.
     auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file";
     /// Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such.
     auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, the Base64 of one, hs256:base64:… or hs256:text:…";
@@ -546,6 +546,24 @@ impl Config {
                 default.redis_db,
                 &default.redis_prefix,
             )
+    }
+
+    /// The settings that name files to be read, as far as they are given.
+    pub(crate) fn named_files(&self) -> String {
+        let is_file = |setting: &&Setting| {
+            let value = (setting.show)(self);
+            let allowed = setting.allowed;
+            let is_path = allowed.contains("path of") || allowed.contains("paths of");
+            is_path
+                && !allowed.contains("directory")
+                && !value.is_empty()
+                && !value.starts_with("http")
+        };
+        let files = SETTINGS
+            .iter()
+            .filter(is_file)
+            .map(|setting| setting.variable);
+        files.collect::<Vec<_>>().join(", ")
     }
 
     /// The networks of [`Config::trusted_proxies`].

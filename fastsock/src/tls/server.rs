@@ -22,11 +22,15 @@ use crate::{
     auth::CertifiedName,
     config::{ClientAuth, Config},
     error::{Error, ErrorKind, Result},
+    files::{self, Turn, Turns},
     wire::{Tcp, Wire},
 };
 
 /// What the device port shows and asks for; replaced as a whole by a reload.
-pub(crate) struct ServerTls(Mutex<Arc<ServerConfig>>);
+pub(crate) struct ServerTls {
+    current: Mutex<Arc<ServerConfig>>,
+    reloads: Turns,
+}
 
 impl ServerTls {
     /// Reads certificates and keys; `None` when none is configured: the port is plain.
@@ -37,21 +41,37 @@ impl ServerTls {
         if config.tls_cert.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self(Mutex::new(Arc::new(read(config)?)))))
+        Ok(Some(Self {
+            current: Mutex::new(Arc::new(read(config)?)),
+            reloads: Turns::default(),
+        }))
     }
 
-    /// Reads the same files again, for connections to come; with an error, what was read before stays.
+    /// Reads the same files again, for connections to come; with an error, what was read before stays. Blocks while it reads, for
+    /// at most 20 s.
     ///
     /// # Errors
-    /// As [`ServerTls::new`].
+    /// As [`ServerTls::new`]; and when a file takes longer than it may.
     pub(crate) fn reload(&self, config: &Config) -> Result<()> {
-        *self.0.lock() = Arc::new(read(config)?);
+        let config = config.clone();
+        let read_in_turn = |turn: Turn| {
+            files::within(move || {
+                let read = read(&config);
+                drop(turn);
+                read
+            })
+        };
+        let read = self.reloads.take().and_then(read_in_turn).map_err(|e| {
+            let text = "FASTSOCK_TLS_CERT, FASTSOCK_TLS_KEY, FASTSOCK_TLS_CLIENT_CA: not reloaded";
+            Error::new(ErrorKind::Config, text).with_source(e)
+        })?;
+        *self.current.lock() = Arc::new(read?);
         Ok(())
     }
 
     /// The handshake of one device. Returns its connection, and what the certificate names that it showed, if any.
     pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, CertifiedName)> {
-        let acceptor = TlsAcceptor::from(self.0.lock().clone());
+        let acceptor = TlsAcceptor::from(self.current.lock().clone());
         let tls = acceptor
             .accept_with(tcp, |tls| tls.set_buffer_limit(Some(UNSENT_MAX_BYTES)))
             .await?;

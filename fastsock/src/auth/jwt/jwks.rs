@@ -1,6 +1,6 @@
 //! A JWK set that changes: where it comes from, when it is looked at again, and what is known of it meanwhile.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -19,6 +19,7 @@ use crate::{
     backoff::Backoff,
     config::Config,
     error::{Error, ErrorKind, Result},
+    files::{self, Reader},
     http::{Client, IDENTITY, Target, basic_auth},
     limits::Bucket,
     tasks::Tasks,
@@ -35,7 +36,8 @@ pub(super) struct Jwks {
 }
 
 enum Source {
-    File(PathBuf),
+    /// Read on a thread of its own, where it may hang.
+    File(Reader<Result<Vec<Key>, String>>),
     Url(Box<Remote>),
 }
 
@@ -80,19 +82,21 @@ impl Jwks {
     /// # Errors
     /// `Config`, naming the variable: a file that is no JWK set, a URL that cannot be reached by this build.
     pub(super) fn start(place: &str, config: &Config, tasks: &Tasks) -> Result<Arc<Self>> {
-        let source = Source::new(place, config, tasks)?;
-        let mut known = Known::default();
-        if let Source::File(path) = &source {
-            let keys = read(path)
-                .map_err(|what| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}")))?;
-            known = Known {
-                keys,
-                begun: 1,
-                done: 1,
-                is_loaded: true,
-                has_failed: false,
-            };
-        }
+        let is_url = place.starts_with("http://") || place.starts_with("https://");
+        let (source, known) = match is_url {
+            true => (Source::url(place, config, tasks)?, Known::default()),
+            false => {
+                let (reader, keys) = file(place)?;
+                let known = Known {
+                    keys,
+                    begun: 1,
+                    done: 1,
+                    is_loaded: true,
+                    has_failed: false,
+                };
+                (Source::File(reader), known)
+            }
+        };
         let asked = Asked {
             budget: Bucket::of(LOOKS_AT_ONCE, LOOK_AGAIN_AFTER, Instant::now()),
             look: 0,
@@ -187,7 +191,7 @@ impl Jwks {
     }
 
     /// Looks again and again, for ever.
-    async fn keep(self: Arc<Self>, source: Source) {
+    async fn keep(self: Arc<Self>, mut source: Source) {
         let backoff = Backoff::new(RETRY_FIRST, RETRY_LAST.min(self.refresh));
         let mut failures = 0;
         let mut trouble: Option<String> = None;
@@ -239,11 +243,7 @@ impl Jwks {
 }
 
 impl Source {
-    fn new(place: &str, config: &Config, tasks: &Tasks) -> Result<Self> {
-        let is_url = place.starts_with("http://") || place.starts_with("https://");
-        if !is_url {
-            return Ok(Self::File(place.into()));
-        }
+    fn url(place: &str, config: &Config, tasks: &Tasks) -> Result<Self> {
         let bad = || {
             let text = format!("{VARIABLE}: this build cannot reach such a URL");
             Error::new(ErrorKind::Config, text)
@@ -267,9 +267,9 @@ impl Source {
         })))
     }
 
-    async fn load(&self, timeout: Duration) -> Result<Vec<Key>, String> {
+    async fn load(&mut self, timeout: Duration) -> Result<Vec<Key>, String> {
         match self {
-            Self::File(path) => read(path),
+            Self::File(reader) => reader.read(timeout).await.map_err(|e| e.to_string())?,
             Self::Url(remote) => {
                 let Remote {
                     client,
@@ -289,15 +289,24 @@ impl Source {
     }
 }
 
-/// Reads a file, on a thread that serves devices: it is small, and seldom read.
-fn read(path: &PathBuf) -> Result<Vec<Key>, String> {
-    let shown = path.display().to_string();
-    let text = std::fs::read(path).map_err(|e| format!("cannot read {shown:?}: {e}"))?;
-    key::from_jwks(&text, Origin::File).map_err(|what| format!("{shown:?}: {what}"))
+/// The keys of a file, and how to read it again.
+fn file(path: &str) -> Result<(Reader<Result<Vec<Key>, String>>, Vec<Key>)> {
+    let failed = |what| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}"));
+    let path = path.to_owned();
+    let read = move || {
+        let text = files::read(Path::new(&path), LONGEST_BYTES)
+            .map_err(|e| format!("cannot read {path:?}: {e}"))?;
+        key::from_jwks(&text, Origin::File).map_err(|what| format!("{path:?}: {what}"))
+    };
+    let keys = read().map_err(failed)?;
+    let reader = Reader::start(read)
+        .map_err(|e| failed("there is no thread to read it".into()).with_source(e))?;
+    Ok((reader, keys))
 }
 
 const VARIABLE: &str = "FASTSOCK_AUTH_JWT_JWKS";
 const CANNOT_ASK: Denied = Denied::Unavailable("the keys cannot be asked for", RETRY_AFTER_S);
+const LONGEST_BYTES: u64 = 1 << 20;
 const LOOKS_AT_ONCE: u32 = 5;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
