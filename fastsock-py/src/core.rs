@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{Answer, CloseReason, Sent};
+use fastsock::{Answer, CloseReason, Sent, UplinkAction};
 use parking_lot::Mutex;
 use pyo3::{
     exceptions::{PyBaseException, PyResourceWarning, PyRuntimeError},
@@ -254,19 +254,36 @@ impl Core {
     /// Answers a decision with what a hook could have returned or raised.
     pub(crate) fn resolve(&self, ticket: Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
         let run = self.run()?;
-        let is_failure = answer.is_instance_of::<PyBaseException>();
-        let result = match is_failure {
-            true => Err(PyErr::from_value(answer.clone())),
-            false => Ok(answer.clone()),
-        };
-        let (answer, no_answer) = match ticket.question.read(result) {
-            Ok(Some(answer)) => (answer, None),
-            Ok(None) => return Err(bad_argument("the answer of resolve() cannot be Later")),
-            Err(error) => (Answer::Failed, (!is_failure).then_some(error)),
+        let is_raised = answer.is_instance_of::<PyBaseException>();
+        let (answer, no_answer) = read(ticket, answer, is_raised);
+        let Some(answer) = answer else {
+            return Err(bad_argument("the answer of resolve() cannot be Later"));
         };
         run.handle
             .resolve(ticket.ticket, answer)
             .map_err(|e| raised(&e))?;
+        no_answer.map_or(Ok(()), Err)
+    }
+
+    /// The same for a hook that has returned: it may answer later, and its time may be over.
+    pub(crate) fn settle(
+        &self,
+        ticket: Ticket,
+        answer: &Bound<'_, PyAny>,
+        is_raised: bool,
+    ) -> PyResult<()> {
+        let Some(run) = self.latest()? else {
+            return Ok(());
+        };
+        let (answer, no_answer) = read(ticket, answer, is_raised);
+        match answer {
+            // Giving these is work that needs no interpreter.
+            Some(answer @ Answer::Uplink(UplinkAction::Forward | UplinkAction::Drop)) => {
+                run.handle.resolve_soon(ticket.ticket, answer);
+            }
+            Some(answer) => drop(run.handle.resolve(ticket.ticket, answer)),
+            None => {}
+        }
         no_answer.map_or(Ok(()), Err)
     }
 
@@ -289,6 +306,22 @@ impl Core {
         {
             error.write_unraisable(py, None); // warnings are errors here
         }
+    }
+}
+
+/// What a hook returned or raised as an answer, `None` for one that comes later; and what is wrong with it, if it is none.
+fn read(
+    ticket: Ticket,
+    answer: &Bound<'_, PyAny>,
+    is_raised: bool,
+) -> (Option<Answer>, Option<PyErr>) {
+    let result = match is_raised {
+        true => Err(PyErr::from_value(answer.clone())),
+        false => Ok(answer.clone()),
+    };
+    match ticket.question.read(result) {
+        Ok(answer) => (answer, None),
+        Err(error) => (Some(Answer::Failed), (!is_raised).then_some(error)),
     }
 }
 

@@ -13,12 +13,13 @@ use fastsock::events::{Event, Uplinks};
 use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyKeyError,
+    intern,
     prelude::*,
     types::{PyDict, PyList, PyTuple},
 };
 
 use crate::{
-    answer::{Question, client_id, payload},
+    answer::{client_id, payload},
     core::{Core, name, seconds},
     error::{bad_argument, raised},
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
@@ -176,7 +177,7 @@ impl LoopBridge {
         Ok(self.core.run()?.bell.fd().as_raw_fd())
     }
 
-    /// Up to most events, each a tuple of the name of its hook and what that is given.
+    /// Up to most events, each a tuple of the name of its hook and the arguments that gets.
     fn drain<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
         let run = self.core.run()?;
         let mut events = Vec::new();
@@ -301,6 +302,21 @@ impl LoopBridge {
         self.core.resolve(*ticket, answer)
     }
 
+    /// Answers the decision that an Uplink or a ConnectRequest asks for, with what its hook returned or raised. One whose
+    /// time is over has failed already.
+    fn settle(
+        &self,
+        asked: &Bound<'_, PyAny>,
+        answer: &Bound<'_, PyAny>,
+        is_raised: bool,
+    ) -> PyResult<()> {
+        let ticket = match asked.cast::<Uplink>() {
+            Ok(uplink) => uplink.get().ticket(),
+            Err(_) => Some(asked.cast::<ConnectRequest>()?.get().ticket()),
+        };
+        ticket.map_or(Ok(()), |ticket| self.core.settle(ticket, answer, is_raised))
+    }
+
     fn setting(&self, name: String) -> PyResult<String> {
         let value = self.core.setting(&name);
         value.ok_or_else(|| PyKeyError::new_err(name))
@@ -331,25 +347,35 @@ impl LoopBridge {
     }
 }
 
-/// An event as the arguments of its hook, after its name.
+/// An event as the name of its hook and the arguments that gets.
 fn tuple(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyTuple>>> {
-    Ok(Some(match event {
+    let (name, args) = match event {
         Event::Authenticate { ticket, request } => {
             let request = Bound::new(py, ConnectRequest::new(*request, ticket))?;
-            (Question::Authenticate.name(), request).into_pyobject(py)?
+            (intern!(py, "authenticate"), (request,).into_pyobject(py)?)
         }
         Event::Uplink { ticket, uplink } => {
-            (Question::OnUplink.name(), Uplink::new(uplink, ticket)).into_pyobject(py)?
+            let uplink = Bound::new(py, Uplink::new(uplink, ticket))?;
+            (intern!(py, "on_uplink"), (uplink,).into_pyobject(py)?)
         }
-        Event::Connect(client) => ("on_connect", Client(client)).into_pyobject(py)?,
+        Event::Connect(client) => {
+            let args = (Client(client),).into_pyobject(py)?;
+            (intern!(py, "on_connect"), args)
+        }
         Event::Disconnect { client, reason } => {
             let reason = words::close_reason(py, &reason)?;
-            ("on_disconnect", Client(client), reason).into_pyobject(py)?
+            let args = (Client(client), reason).into_pyobject(py)?;
+            (intern!(py, "on_disconnect"), args)
         }
         Event::UplinkLost { uplink, reason } => {
-            ("on_uplink_lost", Uplink::new(uplink, None), reason.as_str()).into_pyobject(py)?
+            let args = (Uplink::new(uplink, None), reason.as_str()).into_pyobject(py)?;
+            (intern!(py, "on_uplink_lost"), args)
         }
-        Event::State(state) => ("on_state", words::state(py, &state)?).into_pyobject(py)?,
+        Event::State(state) => {
+            let args = (words::state(py, &state)?,).into_pyobject(py)?;
+            (intern!(py, "on_state"), args)
+        }
         _ => return Ok(None),
-    }))
+    };
+    Ok(Some((name, args).into_pyobject(py)?))
 }

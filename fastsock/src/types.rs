@@ -213,12 +213,8 @@ pub struct Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(
-        client_id: ClientId,
-        session_id: SessionId,
-        seq: u64,
-        payload: Payload,
-    ) -> Self {
+    /// A message read now, with an id of its own. Bridges make them; others may, for tests of their hooks.
+    pub fn new(client_id: ClientId, session_id: SessionId, seq: u64, payload: Payload) -> Self {
         Self {
             client_id,
             session_id,
@@ -526,6 +522,20 @@ pub struct Client {
     pub connected_at: SystemTime,
     /// When it last said something; the connect counts.
     pub last_seen: SystemTime,
+}
+
+impl Client {
+    /// A device that connected now. Bridges make them; others may, for tests of their hooks.
+    pub fn new(client_id: ClientId, session_id: SessionId, remote_addr: RemoteAddr) -> Self {
+        let now = SystemTime::now();
+        Self {
+            client_id,
+            session_id,
+            remote_addr,
+            connected_at: now,
+            last_seen: now,
+        }
+    }
 }
 
 /// A promise to answer a decision later, through `resolve`. Never 0.

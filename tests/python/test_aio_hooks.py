@@ -378,6 +378,20 @@ def test_a_generator_that_a_hook_returns_is_told(run: Any) -> None:
     run(main())
 
 
+def test_an_exception_that_is_returned_is_no_answer(run: Any) -> None:
+    async def main() -> None:
+        errors: List[str] = []
+        hooks: Any = {"on_uplink": lambda _: ValueError("x"), "on_error": lambda _, error: errors.append(str(error))}
+        async with bridge(**hooks) as b:
+            device = await off(Device, b.port)
+            await off(device.send, "x")
+            await until(lambda: lost(b) == 1)
+            assert errors == ["on_uplink returns None, Drop, Replace, Reply or Later, not <class 'ValueError'>"]
+            device.close()
+
+    run(main())
+
+
 def test_an_answer_that_comes_at_once_does_not_wait_for_the_loop(run: Any) -> None:
     """Hooks without a suspension run where the message is drained, from Python 3.12 on."""
 

@@ -1,13 +1,16 @@
 """The types are part of the API: stubs against the module, the package and the examples under mypy --strict."""
 
+import inspect
 import os
 import pathlib
 import re
 import subprocess
 import sys
-from typing import List
+from typing import List, get_type_hints
 
 import fastsock
+import fastsock.settings
+import fastsock.types
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = ROOT / "fastsock-py" / "python" / "fastsock" / "settings.py"
@@ -33,6 +36,70 @@ def test_package_and_examples_are_strictly_typed() -> None:
 
 def test_the_tests_are_typed_too() -> None:
     check("mypy", "--strict", "--explicit-package-bases", str(pathlib.Path(__file__).parent))
+
+
+def test_annotations_can_be_read_at_run_time() -> None:
+    """What tools that look at functions do."""
+    for thing in (fastsock.types.Keywords, fastsock.types.AsyncKeywords, fastsock.settings.Settings):
+        assert get_type_hints(thing)["websocket_port"], thing
+    for name in ("__init__", "from_env", "start", "stop", "send", "on_uplink", "dead_letters", "__aenter__"):
+        assert get_type_hints(getattr(fastsock.AsyncBridge, name)), name
+
+
+def test_both_bridges_take_what_their_keywords_say() -> None:
+    """`from_env` takes them by these names."""
+    given = set(get_type_hints(fastsock.types.AsyncKeywords)) - set(get_type_hints(fastsock.settings.Settings))
+    assert given == set(inspect.signature(fastsock.AsyncBridge).parameters) - {"settings"}
+    given = set(get_type_hints(fastsock.types.Keywords)) - set(get_type_hints(fastsock.settings.Settings))
+    assert given == set(inspect.signature(fastsock.Bridge).parameters) - {"settings"}
+
+
+USES = """
+import datetime, pathlib
+import fastsock
+
+class Mine(fastsock.AsyncBridge):
+    pass
+
+async def main() -> None:
+    mine: Mine = await Mine.from_env(websocket_port=0).start()
+    async with mine as same:
+        also: Mine = same
+    fastsock.Bridge.from_env(remote_ca=pathlib.Path("x"), write_timeout=datetime.timedelta(seconds=1))
+    bridge = fastsock.Bridge(config=pathlib.Path("x.toml"), tls_cert=[pathlib.Path("a"), "b"])
+
+    @bridge.on_uplink
+    def on_uplink(uplink: fastsock.Uplink) -> fastsock.Reply:
+        return fastsock.Reply(payload=uplink.text)
+
+    reply: fastsock.Reply = on_uplink(fastsock.Uplink("dev1", "x"))
+
+    @mine.on_uplink
+    async def later(uplink: fastsock.Uplink) -> fastsock.Reply:
+        return fastsock.Reply(uplink.text)
+"""
+
+WRONG = {
+    'fastsock.AsyncBridge(uplinks="some")': "arg-type",
+    "fastsock.Bridge.from_env(websocket_prot=0)": "call-arg",
+    'fastsock.AsyncBridge.from_env(websocket_port="x")': "arg-type",
+    "fastsock.Bridge(on_uplink=lambda uplink: 5)": "arg-type",
+    'fastsock.Bridge().state == "runing"': "comparison-overlap",
+    "fastsock.Bridge().on_connect(len)": "arg-type|type-var",
+}
+
+
+def test_what_users_write_is_typed(tmp_path: pathlib.Path) -> None:
+    good = tmp_path / "good.py"
+    good.write_text(USES)
+    check("mypy", "--strict", str(good))
+    bad = tmp_path / "bad.py"
+    bad.write_text("import fastsock\n" + "\n".join(WRONG) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(bad)], capture_output=True, text=True, cwd=ROOT / "target" / "python"
+    )
+    for line, kind in enumerate(WRONG.values(), 2):
+        assert re.search(rf"bad.py:{line}: error: .*\[({kind})\]", done.stdout), (line, done.stdout)
 
 
 def test_each_setting_has_its_type() -> None:

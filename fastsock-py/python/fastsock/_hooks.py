@@ -9,8 +9,8 @@ from collections import deque
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Awaitable, Callable, Coroutine, Deque, Dict, Mapping, Optional, Set, Tuple
 
-from fastsock._fastsock import Later, LoopBridge
-from fastsock.errors import Reject, StoppedError, TicketError
+from fastsock._fastsock import LoopBridge
+from fastsock.errors import Reject
 
 __all__ = ["Hooks"]
 
@@ -271,12 +271,8 @@ class Hooks:
     def _settle(self, hook: "_Hook", args: Args, result: object) -> None:
         """Gives the bridge what a hook returned."""
         if hook.is_decision:
-            if result is Later or isinstance(result, Later):
-                return
             try:
-                self._native.resolve(args[0].ticket, result)
-            except (TicketError, StoppedError):
-                pass  # its time is over: it has failed already
+                self._native.settle(args[0], result, False)
             except Exception as error:  # noqa: BLE001 - an answer that is none
                 self._report(hook, args, error)
         elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
@@ -290,10 +286,7 @@ class Hooks:
 
     def _answer(self, hook: "_Hook", args: Args, error: BaseException) -> None:
         if hook.is_decision:
-            try:
-                self._native.resolve(args[0].ticket, error)
-            except (TicketError, StoppedError):
-                pass
+            self._native.settle(args[0], error, True)
 
     def _report(self, hook: "_Hook", args: Args, error: BaseException) -> None:
         """Tells on_error, or sys.unraisablehook."""

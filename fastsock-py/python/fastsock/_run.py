@@ -3,7 +3,7 @@
 import asyncio
 import warnings
 import weakref
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from fastsock._fastsock import Leftover, LoopBridge
 from fastsock._hooks import Hooks
@@ -54,8 +54,8 @@ class Run:
             raise TypeError('uplinks are forwarded or go to on_uplink; AsyncBridge(uplinks="take") gives them to async for')
         return self._stream
 
-    async def send(self, client_id: str, payload: Payload) -> Sent:
-        """Sends, and waits while Redis is asked."""
+    def send(self, client_id: str, payload: Payload) -> "Union[Sent, asyncio.Future[Sent]]":
+        """Sends; a future when Redis is asked."""
         self._last_send += 1
         number = self._last_send
         sent = self._native.send(client_id, payload, number)
@@ -64,10 +64,8 @@ class Run:
         self.check_loop()
         future: "asyncio.Future[Sent]" = self.loop.create_future()
         self._sends[number] = future
-        try:
-            return await future
-        finally:
-            del self._sends[number]
+        future.add_done_callback(lambda _: self._sends.pop(number, None))
+        return future
 
     def check_loop(self) -> None:
         """Raises in another loop than the bridge's."""
@@ -108,8 +106,8 @@ class Run:
         is_over = self._native.leftover() is not None
         events = self._native.drain(_BATCH)
         call = self.hooks.call
-        for event in events:
-            call(event[0], event[1:])
+        for name, args in events:
+            call(name, args)
         if len(events) < _BATCH and is_over:
             self._end()
 
@@ -130,7 +128,7 @@ class Run:
         self.is_over = True
         self._on_side()
         _close(self._events, self._side, self._stream)
-        for future in self._sends.values():
+        for future in list(self._sends.values()):
             if not future.done():
                 future.set_exception(StoppedError("the bridge stopped before Redis answered"))
         if not self.stopped.done():

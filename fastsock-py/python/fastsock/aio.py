@@ -186,7 +186,8 @@ class AsyncBridge:
         run = self._run
         if run is None:
             raise StoppedError("the bridge is not running")
-        return await run.send(client_id, payload)
+        sent = run.send(client_id, payload)
+        return sent if isinstance(sent, str) else await sent
 
     def reload(self) -> None:
         """Reads the files of certificates again, for connections to come, as Bridge.reload() does. Holds up the loop while it reads."""
