@@ -17,5 +17,5 @@ wheel: ## The wheel and the sdist, in fastsock-py/dist
 
 bench: bench-python
 
-bench-python: ## What a message costs in Python
+bench-python: ## What a message costs in Python, and the same echo by aiohttp and websockets (PYTHON=python3.13 for another)
 	@fastsock-py/scripts/package bench
