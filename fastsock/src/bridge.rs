@@ -523,6 +523,7 @@ impl Builder {
             #[cfg(feature = "tls")]
             tls: ServerTls::new(&config)?,
             trusted: config.trusted_networks(),
+            origins: config.origins(),
             receipts: Receipts::new(&config),
             config,
             auth,

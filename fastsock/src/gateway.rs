@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     auth::{Admitted, CertifiedName},
-    config::Config,
+    config::{Config, origin::Origin},
     error::{Error, ErrorKind, Result},
     handshake::{self, Extra, Head, HeadLimits, Upgrade},
     hooks::{Admission, Decision},
@@ -421,7 +421,7 @@ impl Handshake {
 
     /// Refuses a page that is not listed; where a certificate decides and none is listed, one of another host than this.
     fn check_origin(&self, upgrade: &Upgrade) -> Result<(), Broken> {
-        let allowed = &self.shared.config.listen_origins;
+        let allowed = &self.shared.origins;
         let credentials = &upgrade.request.credentials;
         if allowed.is_empty() && !self.shared.auth.is_by_certificate(credentials) {
             return Ok(());
@@ -435,7 +435,7 @@ impl Handshake {
         }
         let is_allowed = match allowed.is_empty() {
             true => upgrade.is_own_origin(origin),
-            false => allowed.iter().any(|a| a.eq_ignore_ascii_case(origin)),
+            false => Origin::parse(origin).is_ok_and(|o| allowed.iter().any(|a| a.allows(&o))),
         };
         match is_allowed {
             true => Ok(()),

@@ -18,7 +18,7 @@ use crate::tls::ServerTls;
 use crate::{
     auth::Auth,
     broker::{Broker, Deliver},
-    config::Config,
+    config::{Config, origin::Origin},
     hooks::{Admission, Answer},
     lanes::Lanes,
     lifecycle::Lifecycle,
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<ServerTls>,
     /// Whose word on a device's address is taken.
     pub(crate) trusted: Vec<IpNet>,
+    /// Pages that may connect; empty: any.
+    pub(crate) origins: Vec<Origin>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
     pub(crate) lingering: Arc<AtomicUsize>,
     pub(crate) next_session: AtomicU64,

@@ -180,6 +180,16 @@ fn numbers_take_units_or_are_refused_and_those_of_the_original_are_cut_aloud() {
 }
 
 #[test]
+fn an_origin_that_can_never_match_ends_the_start() {
+    let output = Command::new()
+        .env("FASTSOCK_LISTEN_ORIGINS", "https://a.example, b.example")
+        .args(["--check"])
+        .output();
+    let line = "fastsock: FASTSOCK_LISTEN_ORIGINS: \"b.example\" has no scheme; give origins such as https://example.com or https://*.example.com, separated by commas\n";
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+}
+
+#[test]
 fn an_admin_token_file_without_a_token_ends_the_start() {
     for content in ["", "\n", " \r\n"] {
         for command in [

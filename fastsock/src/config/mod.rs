@@ -3,6 +3,7 @@
 mod check;
 mod choices;
 mod nested;
+pub(crate) mod origin;
 mod service_links;
 mod value;
 
@@ -170,7 +171,7 @@ settings! {
     /// Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error.
     listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
     /// Origins that browsers may connect from, separated by commas. Empty allows any, or, where a client certificate decides who a device is, pages of the same host; a request without an Origin is always allowed.
-    listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com, separated by commas";
+    listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com or https://*.example.com, separated by commas", |list| list.iter().try_for_each(|text| origin::Origin::parse(text).map(drop));
     /// PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that
     /// has the name a device asks for (SNI) is shown, else the first. Read again by `reload`.
     tls_cert: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_CERT", "paths of PEM files, separated by commas";
@@ -564,6 +565,14 @@ impl Config {
             .filter(is_file)
             .map(|setting| setting.variable);
         files.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Those of [`Config::listen_origins`].
+    pub(crate) fn origins(&self) -> Vec<origin::Origin> {
+        let texts = self.listen_origins.iter();
+        texts
+            .filter_map(|text| origin::Origin::parse(text).ok())
+            .collect()
     }
 
     /// The networks of [`Config::trusted_proxies`].
