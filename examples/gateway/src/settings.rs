@@ -181,6 +181,8 @@ impl Settings {
                 vars.insert(name, (value, source));
             }
         }
+        let has_url = ["FASTSOCK_REDIS_URL", "FASTSOCK_REDIS_URL_FILE"];
+        let has_url = has_url.iter().any(|name| vars.contains_key(*name));
         let mut given = Vec::new();
         for (key, (value, source)) in vars {
             if let Some((known, form)) = Known::by_variable(&key) {
@@ -190,6 +192,12 @@ impl Settings {
                     value,
                     source,
                     form,
+                });
+            } else if MEANT_FOR_REDIS.contains(&&*key) && !value.is_empty() && !has_url {
+                self.warnings.push(Warning {
+                    message: "This variable is not read",
+                    hint: "FASTSOCK_REDIS_URL takes a URL with user and password".into(),
+                    about: key,
                 });
             } else if key.starts_with("FASTSOCK_") {
                 // The core knows of which names a mistake is dangerous.
@@ -504,6 +512,15 @@ const REDIS_VARIABLES: [&str; 5] = [
     "FASTSOCK_REDIS_URL",
 ];
 
+/// What others call where Redis is and who we are there.
+const MEANT_FOR_REDIS: [&str; 5] = [
+    "REDIS_URL",
+    "REDIS_URI",
+    "REDIS_PASSWORD",
+    "REDIS_USER",
+    "REDIS_USERNAME",
+];
+
 static PROGRAM_SETTINGS: [ProgramSetting; 5] = [
     ProgramSetting {
         name: "log_level",
@@ -716,6 +733,21 @@ mod tests {
         let about: Vec<_> = warnings.iter().map(|w| w.about.as_str()).collect();
         assert_eq!(about, ["FASTSOCK_DRAIN_WINDOW", "FASTSOCK_REDIS_URI"]);
         assert_eq!(warnings[1].hint, "did you mean FASTSOCK_REDIS_URL?");
+    }
+
+    #[test]
+    fn other_names_for_redis_are_told_where_they_belong() {
+        let other = ("REDIS_PASSWORD", "s3cret");
+        let warnings = gather("", "REDIS_URL=redis://h", &[other], &[])
+            .unwrap()
+            .warnings;
+        let about: Vec<_> = warnings.iter().map(|w| w.about.as_str()).collect();
+        assert_eq!(about, ["REDIS_PASSWORD", "REDIS_URL"]);
+        assert!(warnings[0].hint.starts_with("FASTSOCK_REDIS_URL takes "));
+        let known = [other, ("FASTSOCK_REDIS_URL", "redis://:s3cret@h")];
+        assert_eq!(gather("", "", &known, &[]).unwrap().warnings, []);
+        let meant = gather("", "", &[("FASTSOCK_REMOTE_URL", "http://h/")], &[]).unwrap();
+        assert_eq!(meant.warnings[0].hint, "did you mean REMOTE_URL?");
     }
 
     #[test]

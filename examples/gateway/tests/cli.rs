@@ -180,6 +180,28 @@ fn numbers_take_units_or_are_refused_and_those_of_the_original_are_cut_aloud() {
 }
 
 #[test]
+fn the_admin_port_is_not_that_of_devices() {
+    let command = Command::new().env("WEBSOCKET_PORT", "3001");
+    let output = command.args(["--check"]).output();
+    let line = "fastsock: FASTSOCK_ADMIN_ADDR: 127.0.0.1:3001 is the port of devices (WEBSOCKET_PORT); give another one\n";
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+}
+
+#[test]
+fn check_asks_redis_for_a_spool_alone_too() {
+    let free = support::free_port();
+    let output = Command::new()
+        .env("FASTSOCK_BROKER", "embedded")
+        .env("FASTSOCK_SPOOL", "redis")
+        .env("FASTSOCK_REDIS_URL", format!("redis://127.0.0.1:{free}"))
+        .args(["--check"])
+        .output();
+    let told = format!("redis: 127.0.0.1:{free}: Connection refused");
+    assert!(output.stdout.contains(&told), "{}", output.stdout);
+    assert_eq!(output.code, Some(1));
+}
+
+#[test]
 fn an_origin_that_can_never_match_ends_the_start() {
     let output = Command::new()
         .env("FASTSOCK_LISTEN_ORIGINS", "https://a.example, b.example")

@@ -23,6 +23,18 @@ impl Config {
             ));
         }
         self.check_admin_token()?;
+        if let Some(addr) = self.admin_addr
+            && addr.port() != 0
+            && addr.port() == self.websocket_port
+            && self
+                .listen_addr
+                .is_none_or(|ip| ip.is_unspecified() || ip == addr.ip())
+        {
+            let text = format!(
+                "FASTSOCK_ADMIN_ADDR: {addr} is the port of devices (WEBSOCKET_PORT); give another one"
+            );
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         self.check_tls()?;
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             return Err(Error::new(

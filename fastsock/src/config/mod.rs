@@ -190,7 +190,7 @@ settings! {
     /// What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers.
     broker: BrokerKind = BrokerKind::Embedded, "FASTSOCK_BROKER", "embedded, redis or auto";
     /// Host name or address of Redis.
-    redis_host: String = "127.0.0.1".into(), "REDIS_HOST", "a host name or IP address", |s| !s.is_empty();
+    redis_host: String = "127.0.0.1".into(), "REDIS_HOST", "a host name or IP address; FASTSOCK_REDIS_URL takes a URL, REDIS_PORT the port", |s| is_host(s);
     /// Port of Redis.
     redis_port: u16 = 6379, "REDIS_PORT", "a port from 1 to 65535", |p| *p > 0;
     /// Database number of Redis, for the hash of clients. Channels do not depend on it.
@@ -750,6 +750,17 @@ fn network(text: &str) -> Option<IpNet> {
 /// What comes before the IPv4 address in ::ffff:192.0.2.1.
 const MAPPED_BITS: u8 = 96;
 
+/// Whether it is a name or an address alone. An underscore is fine: services of Docker Compose have them.
+fn is_host(text: &str) -> bool {
+    let address = text.trim_matches(['[', ']']);
+    let is_name = !text.contains(|c: char| c.is_whitespace() || ":/@?#,".contains(c));
+    let is_ipv6 = address
+        .split('%')
+        .next()
+        .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
+    !text.is_empty() && (is_name || is_ipv6)
+}
+
 fn is_http_url(text: &str) -> bool {
     url::Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -962,6 +973,30 @@ mod tests {
             };
             Config::default().set(setting.name, value).unwrap();
             assert!(setting.allowed_as(setting.name).contains(unit));
+        }
+    }
+
+    #[test]
+    fn a_redis_host_is_a_name_or_an_address_alone() {
+        for host in [
+            "r",
+            "my_redis.internal",
+            "10.0.0.1",
+            "::1",
+            "[::1]",
+            "fe80::1%eth0",
+        ] {
+            Config::default().set("redis_host", host).unwrap();
+        }
+        for host in ["redis://r", "r:6380", "r/0", "u@r", "a,b", "a b"] {
+            let line = Config::default()
+                .set("redis_host", host)
+                .unwrap_err()
+                .to_line();
+            assert!(
+                line.ends_with("FASTSOCK_REDIS_URL takes a URL, REDIS_PORT the port"),
+                "{line}"
+            );
         }
     }
 
