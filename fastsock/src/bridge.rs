@@ -538,6 +538,7 @@ impl Builder {
             sessions,
             workers,
             admissions: Mutex::default(),
+            unannounced: Mutex::default(),
             answers: Mutex::default(),
             connections: Arc::default(),
             lingering: Arc::default(),

@@ -14,14 +14,15 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
-    broker::Broker,
+    broker::{ANNOUNCED_WITHIN, BoxFuture, Broker},
     config::{Config, Gone, Order, UplinkFull},
     error::Result,
     forwarder::{Cargo, http::HttpForwarder},
+    hooks::UplinkAction,
     lanes::{Lanes, Route},
     registry::Registry,
     remote_addr::RemoteAddr,
@@ -39,9 +40,11 @@ pub(crate) struct Lifecycle {
     lanes: Arc<Lanes>,
     running: Arc<Running>,
     broker: Arc<dyn Broker>,
+    tasks: Tasks,
     /// Name of this bridge in each event.
     node: ClientId,
     grace: Duration,
+    hook_timeout: Duration,
 }
 
 #[derive(Default)]
@@ -87,8 +90,10 @@ impl Lifecycle {
             lanes,
             running,
             broker,
+            tasks: tasks.clone(),
             node: ClientId::new(node).expect("a node has a name"),
             grace: config.events_grace,
+            hook_timeout: config.hook_timeout,
         });
         tasks.spawn_until_stopped(lifecycle.clone().keep_time());
         Ok(lifecycle)
@@ -111,7 +116,11 @@ impl Lifecycle {
         let now = client.connected_at;
         if state.debounce.came(&client.client_id, stay, now) {
             let event = Event::of("connect", &client.client_id, &stay, now);
-            self.tell(&mut state, &client.client_id, stay.session_id, event);
+            let uplink = self.next(&mut state, &client.client_id, stay.session_id, event);
+            match self.broker.announced(&client.client_id) {
+                None => drop(self.lanes.take(uplink, None)),
+                Some(announced) => self.tell_once(announced, uplink),
+            }
         }
     }
 
@@ -251,8 +260,30 @@ impl Lifecycle {
         self.tell(state, client_id, known.stay.session_id, event);
     }
 
+    /// Takes an event into its lane, and lets it go once other processes can find the device.
+    fn tell_once(&self, announced: BoxFuture<'static, ()>, uplink: Uplink) {
+        let (lanes, ticket) = (Arc::clone(&self.lanes), self.lanes.ticket());
+        lanes.take_undecided(uplink, None, ticket);
+        let most = ANNOUNCED_WITHIN.min(self.hook_timeout / 2);
+        self.tasks.spawn_until_stopped(async move {
+            let _ = timeout(most, announced).await;
+            let _ = lanes.decide(ticket, Some(UplinkAction::Forward));
+        });
+    }
+
     /// Numbers an event and hands it to its lane. Under the lock of the state, so that both are in order.
     fn tell(&self, state: &mut State, lane: &ClientId, session_id: SessionId, event: Event<'_>) {
+        let uplink = self.next(state, lane, session_id, event);
+        self.lanes.take(uplink, None);
+    }
+
+    fn next(
+        &self,
+        state: &mut State,
+        lane: &ClientId,
+        session_id: SessionId,
+        event: Event<'_>,
+    ) -> Uplink {
         state.seq += 1;
         let event = Event {
             node: self.node.as_str(),
@@ -260,11 +291,7 @@ impl Lifecycle {
             ..event
         };
         let body = serde_json::to_string(&event).expect("texts and numbers are valid JSON");
-        let (lane, seq) = (lane.clone(), state.seq);
-        self.lanes.take(
-            Uplink::new(lane, session_id, seq, Payload::text(body)),
-            None,
-        );
+        Uplink::new(lane.clone(), session_id, state.seq, Payload::text(body))
     }
 }
 

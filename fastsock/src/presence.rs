@@ -43,6 +43,8 @@ struct Entry {
     is_unclaimed: bool,
     /// Whether the seat was taken over from another gateway, which may have written the hash after us.
     is_contested: bool,
+    /// Whether the hash has it, as far as is known.
+    is_there: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +155,7 @@ impl Presence {
             }
             entry.seen_ms = entry.seen_ms.max(seated.seen_ms);
             entry.is_unclaimed = true;
+            entry.is_there = false;
             if entry.seen_ms != 0 {
                 entry.wanted = Wanted::Set;
                 self.mark(&seated.client_id);
@@ -238,12 +241,15 @@ impl Presence {
                     self.entries.remove(&client_id);
                     trim(&mut self.entries, ROOM);
                 }
-                Wanted::Del => batch.dels.push(Del {
-                    client_id,
-                    least_ms: entry.written_ms.min(entry.seen_ms),
-                    most_ms: entry.written_ms.max(entry.seen_ms),
-                    is_contested: entry.is_contested,
-                }),
+                Wanted::Del => {
+                    entry.is_there = false;
+                    batch.dels.push(Del {
+                        client_id,
+                        least_ms: entry.written_ms.min(entry.seen_ms),
+                        most_ms: entry.written_ms.max(entry.seen_ms),
+                        is_contested: entry.is_contested,
+                    });
+                }
             }
         }
         Some(batch)
@@ -270,6 +276,7 @@ impl Presence {
         for set in batch.sets {
             if let Some(entry) = self.entries.get_mut(&set.client_id) {
                 entry.written_ms = set.seen_ms;
+                entry.is_there = true;
             }
         }
         for del in batch.dels {
@@ -291,6 +298,12 @@ impl Presence {
         for client_id in sets.chain(batch.dels.into_iter().map(|del| del.client_id)) {
             self.mark(&client_id);
         }
+    }
+
+    /// Whether the hash has a device, as far as is known.
+    pub(crate) fn is_there(&self, client_id: &ClientId) -> bool {
+        let entry = self.entries.get(client_id);
+        entry.is_some_and(|entry| entry.is_there)
     }
 
     /// How many changes are not taken into a batch.
@@ -315,6 +328,7 @@ impl Presence {
                 change: 0,
                 is_unclaimed: true,
                 is_contested: false,
+                is_there: false,
             })
     }
 
@@ -403,6 +417,31 @@ mod tests {
             !presence.seen(&id("a"), 5),
             "the same value again is no change"
         );
+    }
+
+    #[test]
+    fn the_hash_has_a_device_from_the_confirmation_until_its_removal_is_on_its_way() {
+        let mut presence = Presence::default();
+        presence.seated(&id("a"), S1, 1000);
+        presence.seen(&id("a"), 5);
+        let first = batch(&mut presence).unwrap();
+        assert!(!presence.is_there(&id("a")));
+        presence.confirm(first);
+        presence.seen(&id("a"), 6);
+        let second = batch(&mut presence).unwrap();
+        assert!(presence.is_there(&id("a")), "with another value");
+        presence.give_back(second);
+        presence.unseated(&id("a"), S1);
+        let removal = batch(&mut presence).unwrap();
+        presence.seated(&id("a"), S2, 1000);
+        presence.seen(&id("a"), 7);
+        assert!(!presence.is_there(&id("a")), "it may be gone any moment");
+        presence.confirm(removal);
+        assert!(!presence.is_there(&id("a")));
+        written(&mut presence);
+        assert!(presence.is_there(&id("a")));
+        presence.restore(vec![seated("a", S2, 7)], 2000, 2000);
+        assert!(!presence.is_there(&id("a")), "Redis may have lost it");
     }
 
     #[test]

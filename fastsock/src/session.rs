@@ -13,9 +13,10 @@ use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use crate::{
+    broker::BoxFuture,
     envelope::{self, Envelope},
     heartbeat::{Beat, Heartbeat},
-    hooks::Decision,
+    hooks::{Decision, UplinkAction},
     lanes::Room,
     limits::{Meter, Pace},
     linger::{LINGERING_MAX, linger},
@@ -46,6 +47,8 @@ pub(crate) struct Session {
     /// A control frame waits to be flushed, or what TLS holds.
     has_control: bool,
     was_told_of_no_remote: bool,
+    /// Its first uplink was held until the hash has the device, or need not be.
+    is_announced: bool,
     /// It speaks `fastsock.v1.ack`.
     acks: Option<Box<Acks>>,
     /// Its places among the connections, given back at the end.
@@ -79,6 +82,7 @@ impl Session {
             is_undecided: false,
             has_control: false,
             was_told_of_no_remote: false,
+            is_announced: false,
             acks: None,
             places,
         }
@@ -340,9 +344,10 @@ impl Session {
             uplink.id = key;
             pledge
         });
+        let announced = self.announced();
         let room = match self.shared.status.has_hooks() {
-            false => self.take(uplink, pledge),
-            true => self.ask(uplink, pledge),
+            false => self.take(uplink, pledge, announced),
+            true => self.ask(uplink, pledge, announced),
         };
         match room {
             Room::More | Room::NoRemote => Ok(()),
@@ -358,18 +363,49 @@ impl Session {
         }
     }
 
-    fn take(&mut self, uplink: Uplink, pledge: Option<Pledge>) -> Room {
+    /// What the first uplink has to wait for: a backend that looks the device up in the hash must find it there.
+    fn announced(&mut self) -> Option<BoxFuture<'static, ()>> {
+        if std::mem::replace(&mut self.is_announced, true) {
+            return None;
+        }
+        let is_forwarded = self.shared.config.remote_url.is_some();
+        is_forwarded.then(|| self.shared.broker.announced(&self.seat.client_id))?
+    }
+
+    fn take(
+        &mut self,
+        uplink: Uplink,
+        pledge: Option<Pledge>,
+        announced: Option<BoxFuture<'static, ()>>,
+    ) -> Room {
         if self.shared.config.remote_url.is_none() {
             self.tell_of_no_remote(&uplink);
         }
-        self.shared.lanes.take(uplink, pledge)
+        let lanes = &self.shared.lanes;
+        let Some(announced) = announced else {
+            return lanes.take(uplink, pledge);
+        };
+        // Decided already, but not told yet.
+        let ticket = lanes.ticket();
+        let room = lanes.take_undecided(uplink, pledge, ticket);
+        verbs::hold(&self.shared, ticket, announced);
+        let _ = verbs::decide(&self.shared, ticket, Some(UplinkAction::Forward));
+        room
     }
 
     /// Asks the hook; the message has its place in the order before the hook can answer from another thread.
-    fn ask(&mut self, uplink: Uplink, pledge: Option<Pledge>) -> Room {
+    fn ask(
+        &mut self,
+        uplink: Uplink,
+        pledge: Option<Pledge>,
+        announced: Option<BoxFuture<'static, ()>>,
+    ) -> Room {
         let lanes = &self.shared.lanes;
         let ticket = lanes.ticket();
         lanes.take_undecided(uplink.clone(), pledge, ticket);
+        if let Some(announced) = announced {
+            verbs::hold(&self.shared, ticket, announced);
+        }
         let answer = self
             .shared
             .status

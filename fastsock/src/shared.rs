@@ -19,7 +19,7 @@ use crate::{
     auth::Auth,
     broker::{Broker, Deliver},
     config::{Config, origin::Origin},
-    hooks::{Admission, Answer},
+    hooks::{Admission, Answer, UplinkAction},
     lanes::Lanes,
     lifecycle::Lifecycle,
     limits::{AddressPlace, Addresses},
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Tasks,
     /// Decisions about who may connect that a hook has put off.
     pub(crate) admissions: Mutex<HashMap<Ticket, oneshot::Sender<Option<Admission>>>>,
+    /// Uplinks that wait until the hash has their device, each with what was decided about it meanwhile.
+    pub(crate) unannounced: Mutex<HashMap<Ticket, Option<UplinkAction>>>,
     /// Answers that a task will give soon.
     pub(crate) answers: Mutex<Answers>,
     /// Sessions and handshakes right now.

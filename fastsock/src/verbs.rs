@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
+    broker::{ANNOUNCED_WITHIN, BoxFuture},
     error::{Error, ErrorKind, Result},
-    hooks::Answer,
+    hooks::{Answer, UplinkAction},
     outbox::{DOWNLINK_MAX_BYTES, Put},
     shared::Shared,
     stats::{LifecycleBooks, Stats},
@@ -163,21 +165,51 @@ fn admit(
     let waiting = shared.admissions.lock().remove(&ticket);
     match waiting.map(|waiting| waiting.send(admission)) {
         Some(Ok(())) => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Ticket,
-            format!(
-                "ticket {} is unknown, answered already, or timed out",
-                ticket.0
-            ),
-        )),
+        _ => Err(no_ticket(ticket)),
     }
 }
 
-pub(crate) fn decide(
-    shared: &Shared,
-    ticket: Ticket,
-    action: Option<crate::hooks::UplinkAction>,
-) -> Result<()> {
+fn no_ticket(ticket: Ticket) -> Error {
+    let text = format!(
+        "ticket {} is unknown, answered already, or timed out",
+        ticket.0
+    );
+    Error::new(ErrorKind::Ticket, text)
+}
+
+/// Lets an uplink wait until other processes can find its device, whatever is decided about it meanwhile: a second at most.
+pub(crate) fn hold(shared: &Arc<Shared>, ticket: Ticket, announced: BoxFuture<'static, ()>) {
+    shared.unannounced.lock().insert(ticket, None);
+    let shared = Arc::clone(shared);
+    // Whoever decides in time must not be late because of this.
+    let most = ANNOUNCED_WITHIN.min(shared.config.hook_timeout / 2);
+    shared.workers.clone().spawn_until_stopped(async move {
+        let _ = timeout(most, announced).await;
+        let decided = shared.unannounced.lock().remove(&ticket).flatten();
+        if let Some(action) = decided {
+            let _ = decide(&shared, ticket, Some(action)); // only one that timed out cannot be
+        }
+    });
+}
+
+/// Decides about an uplink; what is to be forwarded while it is held is forwarded then.
+pub(crate) fn decide(shared: &Shared, ticket: Ticket, action: Option<UplinkAction>) -> Result<()> {
+    {
+        let is_forwarded = matches!(
+            action,
+            Some(UplinkAction::Forward | UplinkAction::Replace(_))
+        );
+        let mut unannounced = shared.unannounced.lock();
+        match unannounced.get_mut(&ticket) {
+            None => {}
+            Some(Some(_)) => return Err(no_ticket(ticket)),
+            Some(held) if is_forwarded => {
+                *held = action;
+                return Ok(());
+            }
+            Some(None) => drop(unannounced.remove(&ticket)),
+        }
+    }
     if let Some((client_id, reply)) = shared.lanes.decide(ticket, action)? {
         // A device that gets no reply is no failure of the decision.
         match send_here(shared, &client_id, reply) {

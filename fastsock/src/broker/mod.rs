@@ -4,7 +4,11 @@ pub(crate) mod embedded;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
-use std::{future::Future, pin::Pin, time::SystemTime};
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -36,6 +40,13 @@ pub(crate) trait Broker: Send + Sync {
     /// Never blocks; coalesced per device.
     fn seen(&self, client_id: &ClientId, seen_ms: u64);
 
+    /// Resolves once other processes can find the device in the hash, for whoever is about to tell them of it. `None` when that
+    /// is so, or not to be waited for: the link is down, or refuses presence. To be waited for [`ANNOUNCED_WITHIN`] at most.
+    fn announced(&self, client_id: &ClientId) -> Option<BoxFuture<'static, ()>> {
+        let _ = client_id;
+        None
+    }
+
     /// The seat of this id is empty now. Not called when a takeover filled it.
     fn unseated(&self, client_id: &ClientId, session_id: SessionId);
 
@@ -55,6 +66,9 @@ pub(crate) trait Broker: Send + Sync {
     /// links and tasks, not later than `deadline`. Returns how many presence changes could not be written.
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, u64>;
 }
+
+/// How long something waits until other processes can find its device.
+pub(crate) const ANNOUNCED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether the broker can reach other processes.
 #[cfg_attr(

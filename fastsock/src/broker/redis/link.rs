@@ -224,6 +224,8 @@ pub(super) struct Links {
     told_down: bool,
     /// Whether Redis refuses nothing that devices rely on.
     is_whole: bool,
+    /// Which could not be had when that was tried last.
+    has_failed: [bool; 2],
 }
 
 impl Links {
@@ -234,7 +236,13 @@ impl Links {
             gap_from: None,
             told_down: false,
             is_whole: true,
+            has_failed: [false; 2],
         }
+    }
+
+    /// Whether a link could not be had when that was tried last. At the start nothing is known yet.
+    pub(super) fn has_failed(&self, kind: Kind) -> bool {
+        self.has_failed[kind as usize]
     }
 
     pub(super) fn is_up(&self, kind: Kind) -> bool {
@@ -253,6 +261,7 @@ impl Links {
     /// A link works. Returns what to tell, in order.
     pub(super) fn up(&mut self, kind: Kind, now: SystemTime) -> Vec<LinkChange> {
         self.is_up[kind as usize] = true;
+        self.has_failed[kind as usize] = false;
         self.ups[kind as usize] += 1;
         let mut tell = Vec::new();
         if kind == Kind::Sub
@@ -282,6 +291,7 @@ impl Links {
     /// makes a gap as well: devices are there already, and others may reach Redis.
     pub(super) fn down(&mut self, kind: Kind, last_good: SystemTime) -> (bool, Option<LinkChange>) {
         let was_up = std::mem::take(&mut self.is_up[kind as usize]);
+        self.has_failed[kind as usize] = true;
         if kind == Kind::Sub {
             self.gap_from.get_or_insert(last_good);
         }

@@ -4,6 +4,7 @@
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
 //! between. Presence is one map written by one task (`crate::presence`).
 
+mod announce;
 pub(crate) mod check;
 #[cfg(feature = "redis-cluster")]
 pub(crate) mod cluster;
@@ -40,6 +41,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    announce::Announcements,
     connect::Connection,
     link::{Failure, Kind, LinkError, Links},
     names::Names,
@@ -102,6 +104,7 @@ struct Shared {
     cmd: Mutex<Option<Connection>>,
     presence: Mutex<Presence>,
     presence_changed: Notify,
+    announcements: Announcements,
     started: Instant,
     /// What Redis's clock says, as far as this node can know.
     clock: Mutex<Clock>,
@@ -153,6 +156,7 @@ impl RedisBroker {
             cmd: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),
+            announcements: Announcements::default(),
             started: Instant::now(),
             clock: Mutex::default(),
             restore: Notify::new(),
@@ -221,9 +225,14 @@ impl Broker for RedisBroker {
         if shared.presence.lock().unseated(client_id, session_id) {
             shared.presence_changed.notify_one();
         }
+        shared.announcements.release(std::iter::once(client_id));
         if shared.is_exact {
             shared.subscriptions.unseated(client_id);
         }
+    }
+
+    fn announced(&self, client_id: &ClientId) -> Option<BoxFuture<'static, ()>> {
+        self.shared.announced(client_id)
     }
 
     fn publish(&self, client_id: ClientId, payload: Bytes) -> BoxFuture<'_, Result<Sent>> {
@@ -353,6 +362,9 @@ impl Shared {
         }
         let _in_order = self.telling.lock();
         let (was_up, tell) = self.links.lock().down(kind, *self.last_good.lock());
+        if kind == Kind::Cmd {
+            self.announcements.release_all();
+        }
         if was_up && !self.is_over() {
             self.running.broker_links_lost.add(1);
         }
@@ -370,6 +382,9 @@ impl Shared {
     /// The link is no good any more.
     async fn failed(&self, function: Function, failure: Failure) -> Result<Duration, LinkError> {
         let wait = self.troubles.weigh(function, failure).await?;
+        if function == Function::Presence {
+            self.announcements.release_all();
+        }
         self.tell_whether_whole();
         Ok(wait)
     }

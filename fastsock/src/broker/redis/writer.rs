@@ -74,10 +74,11 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
             () = shared.stop.cancelled() => {}
             () = sleep_until(again.unwrap_or(flushed_at)), if again.is_some() => {}
             () = shared.presence_changed.notified(), if again.is_none() => {
-                // The first change after a pause goes out soon, later ones together.
+                // The first change after a pause goes out soon, later ones together, and one that is waited for at once.
                 let due = (flushed_at + PACE).max(Instant::now() + GATHER);
                 tokio::select! {
                     () = shared.stop.cancelled() => {}
+                    () = shared.announcements.has_waiting.notified() => {}
                     () = sleep_until(due) => {}
                 }
             }
@@ -193,7 +194,11 @@ impl InFlight<'_> {
                 false => Vec::new(),
             },
         };
-        self.shared.presence.lock().confirm(confirmed);
+        // Under one lock: who asks whether a device is there either sees it, or is released.
+        let mut presence = self.shared.presence.lock();
+        let here = confirmed.sets.iter().map(|set| &set.client_id);
+        self.shared.announcements.release(here);
+        presence.confirm(confirmed);
     }
 }
 
