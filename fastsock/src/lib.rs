@@ -47,6 +47,7 @@ mod outbox;
 #[cfg(feature = "redis")]
 mod presence;
 mod proxy;
+mod racing;
 mod receipts;
 mod registry;
 mod remote_addr;

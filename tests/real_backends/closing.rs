@@ -24,7 +24,7 @@ async fn nginx_reloads_under_traffic() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_restarts() {
     join!(
         restarts(Kind::Node),
@@ -112,7 +112,7 @@ async fn start(server: &Server) -> Bridge {
     bridge.start().await.expect("it starts")
 }
 
-const DEVICES: usize = 20;
+const DEVICES: usize = 12;
 const ROUNDS: usize = 3;
 const RELOADS: u32 = 6;
 const TRAFFIC: Duration = Duration::from_secs(3);

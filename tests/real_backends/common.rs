@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fastsock::Bridge;
 use support::{Gateway, eventually};
 
-use crate::server::Server;
+use crate::server::{PATIENCE_MS, Server};
 
 /// No attempt failed, and so nothing had to wait for its next.
 pub(crate) fn assert_on_time(bridge: &Bridge) {
@@ -44,6 +44,7 @@ pub(crate) async fn keys_stay(server: &Server) {
         .var("FASTSOCK_AUTH", "jwt")
         .var("FASTSOCK_AUTH_JWT_JWKS", server.url("/jwks"))
         .var("FASTSOCK_AUTH_JWT_REFRESH", refresh.to_string())
+        .var("FASTSOCK_AUTH_TIMEOUT", PATIENCE_MS)
         .var("FASTSOCK_REMOTE_CA", ca.to_str().expect("UTF-8"))
         .start()
         .await;

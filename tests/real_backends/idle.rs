@@ -10,22 +10,22 @@ use crate::{
     server::{Kind, Server, TinyProxy, wait_all_closed},
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node() {
     join!(is_noticed(Kind::Node), is_noticed(Kind::NodeTls));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gunicorn() {
     join!(is_noticed(Kind::Gunicorn), is_noticed(Kind::GunicornTls));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uvicorn() {
     join!(is_noticed(Kind::Uvicorn), is_noticed(Kind::UvicornTls));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx() {
     join!(
         is_noticed(Kind::Nginx),
@@ -34,7 +34,7 @@ async fn nginx() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tinyproxy() {
     let proxied = async |kind| {
         let (server, proxy) = (Server::start(kind).await, TinyProxy::start().await);
@@ -85,4 +85,4 @@ async fn devices(server: &Server, config: Config, port: u16) {
     bridge.stop(DEADLINE).await;
 }
 
-const DEVICES: usize = 20;
+const DEVICES: usize = 12;

@@ -124,6 +124,7 @@ impl Server {
             .events_url(Some(self.url("/events")));
         config.set("auth", "webhook").expect("a way to do it");
         config.set("auth_url", &self.url("/auth")).expect("a URL");
+        config.set("auth_timeout", PATIENCE_MS).expect("a time");
         config
     }
 
@@ -349,6 +350,8 @@ fn is_connected(port: u16) -> bool {
     })
 }
 
+/// What a busy machine may need, and less than a test waits for anything.
+pub(crate) const PATIENCE_MS: &str = "9000";
 const ESTABLISHED: &str = "01";
 /// Of RFC 8037, appendix A.2.
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;

@@ -8,15 +8,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::sleep,
-};
+use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
+
+use crate::racing::{ADDRESS_HEAD_START, first_of};
 
 /// Connects to the host and port of a URI. Tries the addresses of a name one after the other, each while those before it are
 /// still being tried (RFC 8305): a dead one costs 250 ms, and not the time-out of a request.
@@ -36,7 +34,8 @@ impl Service<Uri> for Tcp {
         Box::pin(async move {
             let (host, port) = host_and_port(&to).ok_or(io::ErrorKind::InvalidInput)?;
             let addresses = lookup_host((host, port)).await?;
-            let stream = first_of(in_turns(addresses.collect())).await?;
+            let tries = in_turns(addresses.collect()).into_iter().map(connect);
+            let stream = first_of(tries, ADDRESS_HEAD_START).await.map_err(all)?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -75,33 +74,22 @@ fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// The first connection that comes about. Fails with the first error when none does.
-async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut left = addresses.into_iter();
-    let mut tries = FuturesUnordered::new();
-    let mut error = None;
-    loop {
-        let next = left.next();
-        let is_last = next.is_none();
-        tries.extend(next.map(connect));
-        tokio::select! {
-            tried = tries.next() => match tried {
-                Some(Ok(stream)) => return Ok(stream),
-                Some(Err(failed)) => error = error.or(Some(failed)),
-                None => return Err(error.unwrap_or(io::ErrorKind::AddrNotAvailable.into())),
-            },
-            () = sleep(NEXT_AFTER), if !is_last => {}
-        }
-    }
-}
-
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let connected = TcpStream::connect(address).await;
     connected.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
 }
 
-/// "Connection Attempt Delay" of RFC 8305 §8.
-const NEXT_AFTER: Duration = Duration::from_millis(250);
+/// What was wrong with each address, in one line.
+fn all(errors: Vec<io::Error>) -> io::Error {
+    match <[_; 1]>::try_from(errors) {
+        Ok([alone]) => alone,
+        Err(errors) => {
+            let texts: Vec<_> = errors.iter().map(io::Error::to_string).collect();
+            io::Error::other(texts.join("; "))
+        }
+    }
+}
+
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, PushKind, RedisFuture,
     Value, aio::MultiplexedConnection, io::AsyncDNSResolver,
@@ -29,6 +28,7 @@ use super::{
     link::{Failure, LinkError},
     url::{self, Address, Topology},
 };
+use crate::racing::{self, ADDRESS_HEAD_START};
 
 /// A connection, and how to learn that it is no good any more.
 #[derive(Clone)]
@@ -300,32 +300,16 @@ impl<R> Connection<R> {
 /// An attempt to connect somewhere.
 pub(super) type Attempt<'a, T> = BoxFuture<'a, Result<T, LinkError>>;
 
-/// Makes attempts in their order, each when the one before has failed, or beside it when that takes longer than `head_start`.
-/// Returns the first success, or all that was wrong.
+/// As [`racing::first_of`], with what is wrong in one line.
 pub(super) async fn first_of<T>(
     attempts: Vec<Attempt<'_, T>>,
     head_start: Duration,
 ) -> Result<T, LinkError> {
-    let mut attempts = attempts.into_iter().enumerate();
-    let (mut running, mut errors) = (FuturesUnordered::new(), Vec::new());
-    loop {
-        if let Some((n, attempt)) = attempts.next() {
-            running.push(async move { (n, attempt.await) });
-        }
-        tokio::select! {
-            ended = running.next() => match ended {
-                Some((_, Ok(success))) => return Ok(success),
-                Some((n, Err(error))) => errors.push((n, error)),
-                None => break,
-            },
-            () = sleep(head_start), if attempts.len() > 0 => {}
-        }
-    }
-    errors.sort_by_key(|(n, _)| *n); // so that the same trouble has the same words
-    let errors = errors.into_iter().map(|(_, error)| error);
-    Err(errors
-        .reduce(LinkError::and)
-        .unwrap_or_else(|| LinkError::new("there is no address")))
+    let first = racing::first_of(attempts, head_start).await;
+    first.map_err(|errors| {
+        let all = errors.into_iter().reduce(LinkError::and);
+        all.unwrap_or_else(|| LinkError::new("there is no address"))
+    })
 }
 
 /// The addresses of a server, each once.
@@ -410,9 +394,6 @@ fn too_slow(patience: Patience) -> LinkError {
     ))
 }
 
-/// How long an address is tried before the next is tried beside it (RFC 8305 §5).
-const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
-
 /// How long a sentinel, or a server of a cluster, may take before the next is asked beside it.
 pub(super) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
 
@@ -426,36 +407,18 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    /// Each of these takes so long and ends so.
-    async fn race(attempts: &[(u64, Result<u8, &str>)]) -> (Result<u8, String>, Duration) {
-        let mut boxed: Vec<Attempt<'_, u8>> = Vec::new();
-        for (ms, end) in attempts {
-            boxed.push(Box::pin(async move {
-                sleep(Duration::from_millis(*ms)).await;
-                end.map_err(LinkError::new)
-            }));
-        }
-        let start = tokio::time::Instant::now();
-        let first = first_of(boxed, Duration::from_millis(250)).await;
-        (first.map_err(|e| e.text), start.elapsed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_next_is_tried_when_one_fails_or_takes_long() {
-        let ms = Duration::from_millis;
-        let (never, no) = (1_000_000, Err("no"));
-        assert_eq!(race(&[(10, Ok(1)), (0, Ok(2))]).await, (Ok(1), ms(10)));
-        assert_eq!(race(&[(10, no), (5, Ok(2))]).await, (Ok(2), ms(15)));
-        let slow = [(never, Ok(1)), (never, Ok(2)), (100, Ok(3))];
-        assert_eq!(race(&slow).await, (Ok(3), ms(600)));
-        let first_after_all = [(400, Ok(1)), (never, Ok(2))];
-        assert_eq!(race(&first_after_all).await, (Ok(1), ms(400)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_that_is_wrong_is_told_in_the_order_of_the_addresses() {
-        let (errors, _) = race(&[(400, Err("one")), (10, Err("two")), (0, Err("two"))]).await;
-        assert_eq!(errors.unwrap_err(), "one; two");
-        assert_eq!(race(&[]).await.0.unwrap_err(), "there is no address");
+    #[tokio::test]
+    async fn all_that_is_wrong_is_told_in_one_line() {
+        let of = |texts: &'static [&'static str]| {
+            let failed = |text: &&'static str| -> Attempt<'static, ()> {
+                Box::pin(std::future::ready(Err(LinkError::new(*text))))
+            };
+            first_of(texts.iter().map(failed).collect(), Duration::ZERO)
+        };
+        assert_eq!(
+            of(&["one", "two", "two"]).await.unwrap_err().text,
+            "one; two"
+        );
+        assert_eq!(of(&[]).await.unwrap_err().text, "there is no address");
     }
 }
