@@ -11,7 +11,7 @@ mod log;
 mod work;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, hash_map::Entry},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -96,6 +96,8 @@ struct Limits {
 
 struct State {
     lanes: HashMap<ClientId, Lane>,
+    /// What the lanes themselves take beside their messages; 0 with a durable spool, where most of them are a few words.
+    lanes_bytes: usize,
     /// Whose turn it is next: each lane that has something ready, once.
     turns: VecDeque<ClientId>,
     due: BTreeMap<(Instant, u64), Due>,
@@ -211,6 +213,7 @@ impl Lanes {
             held: Stored::default(),
             stored: Stored::default(),
             loading_bytes: 0,
+            lanes_bytes: 0,
             uncommitted: 0,
             starving: VecDeque::new(),
             held_up: Vec::new(),
@@ -399,7 +402,10 @@ impl Lanes {
             in_lanes
         };
         let mut books = state.books.clone();
-        (books.held, books.held_bytes) = (held as u64, state.held.bytes as u64);
+        (books.held, books.held_bytes) = match held {
+            0 => (0, 0), // a lane that is left only waits for its turn to go
+            _ => (held as u64, (state.held.bytes + state.lanes_bytes) as u64),
+        };
         if let Some(letters) = &mut state.letters {
             letters.expire(SystemTime::now());
             (books.dead_letters, books.dead_letters_dropped) = letters.books();
@@ -449,6 +455,7 @@ impl Lanes {
             state.starving.clear();
             let mut kept = state.stored;
             let mut lost = Vec::new();
+            state.lanes_bytes = 0;
             for slot in std::mem::take(&mut state.lanes)
                 .into_values()
                 .flat_map(|lane| lane.slots)
@@ -492,7 +499,8 @@ impl Lanes {
                     pledge.lost(LostReason::NoRemoteUrl);
                 }
                 (Room::NoRemote, false)
-            } else if self.cargo == Cargo::Events && state.held.bytes >= self.limits.total_bytes {
+            } else if self.cargo == Cargo::Events && state.memory_bytes() >= self.limits.total_bytes
+            {
                 state.books.lost.count(LostReason::Full); // nobody could be told to wait
                 displaced.push(Loss(uplink, LostReason::Full));
                 (Room::More, false)
@@ -524,8 +532,13 @@ impl Lanes {
         state.next_number += 1;
         let client_id = uplink.client_id.clone();
         state.held.add(&uplink);
-        self.note_fullness(state);
-        let lane = state.lanes.entry(client_id.clone()).or_default();
+        let lane = match state.lanes.entry(client_id.clone()) {
+            Entry::Occupied(lane) => lane.into_mut(),
+            Entry::Vacant(lane) => {
+                state.lanes_bytes += self.cost_of_lane(&client_id);
+                lane.insert(Lane::default())
+            }
+        };
         lane.bytes += uplink.payload.cost();
         let phase = ticket.map_or(Phase::Ready, Phase::Undecided);
         let mut slot = Slot::new(number, uplink, phase, now);
@@ -539,6 +552,22 @@ impl Lanes {
             state.tickets.insert(ticket, (client_id, number));
             let at = now + self.limits.hook_timeout;
             self.remind(state, at, number, Due::Ticket(ticket));
+        }
+        self.note_fullness(state);
+    }
+
+    /// What a lane takes beside its messages. Their common bound has to know of it: names are up to 8 KiB, and whoever may
+    /// choose one can leave a message under each of a million.
+    fn cost_of_lane(&self, client_id: &ClientId) -> usize {
+        match self.spool {
+            None => LANE_BYTES + client_id.as_str().len(),
+            Some(_) => 0,
+        }
+    }
+
+    fn drop_lane(&self, state: &mut State, client_id: &ClientId) {
+        if state.lanes.remove(client_id).is_some() {
+            state.lanes_bytes -= self.cost_of_lane(client_id);
         }
     }
 
@@ -659,14 +688,14 @@ impl Lanes {
     }
 
     /// Takes the first turn; a lane that stayed only for it goes.
-    fn take_turn(state: &mut State) {
+    fn take_turn(&self, state: &mut State) {
         let Some(client_id) = state.turns.pop_front() else {
             return;
         };
         if let Some(lane) = state.lanes.get_mut(&client_id) {
             lane.has_turn = false;
             if lane.is_empty() {
-                state.lanes.remove(&client_id);
+                self.drop_lane(state, &client_id);
             }
         }
     }
@@ -680,7 +709,7 @@ impl Lanes {
         lane.bytes -= slot.uplink.payload.cost();
         state.held.take(&slot.uplink);
         if lane.is_empty() && !lane.has_turn {
-            state.lanes.remove(client_id);
+            self.drop_lane(state, client_id);
             trim(&mut state.lanes, ROOM);
         }
         if state.held.messages == 0 {
@@ -764,7 +793,7 @@ impl Lanes {
 impl State {
     /// What is held in memory, or soon will be.
     fn memory_bytes(&self) -> usize {
-        self.held.bytes - self.stored.bytes + self.loading_bytes
+        self.held.bytes - self.stored.bytes + self.loading_bytes + self.lanes_bytes
     }
 }
 
@@ -788,6 +817,8 @@ fn keep(slot: Option<Slot>) {
 
 /// How long a stop waits for answers to POSTs whose messages the spool keeps anyway.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// What a lane with one message takes, beside its name and what the message counts for: measured.
+const LANE_BYTES: usize = 896;
 /// Lanes that there is always room for: they come and go with every message.
 const ROOM: usize = 4096;
 

@@ -39,7 +39,8 @@ pub struct UplinkBooks {
     pub delivered: u64,
     /// Waiting for a hook, for the spool, for their turn, for a retry, or for an answer. After `stop`: what the spool keeps.
     pub held: u64,
-    /// Bytes the held ones count for: each its payload and 128 more.
+    /// Bytes the held ones count for: each its payload and 128 more, and without a durable spool each device that has any its
+    /// client id and 896 more.
     pub held_bytes: u64,
     /// Taken by `on_uplink`.
     pub dropped_by_hook: u64,

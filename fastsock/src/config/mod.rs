@@ -263,7 +263,7 @@ settings! {
     uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close";
     /// Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk.
     uplink_lane_bytes: usize as bytes = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Bytes all lanes hold in memory together.
+    /// Bytes all lanes hold in memory together. Without a durable spool a lane that has something to send counts with its client id and 896 more.
     uplink_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
     /// Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`.
     ack: bool = false, "FASTSOCK_ACK", "on or off";
@@ -282,7 +282,7 @@ settings! {
     events_headers: Headers = Headers::default(), "FASTSOCK_EVENTS_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
     /// Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each.
     events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
-    /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost.
+    /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more, and a device that has any with its client id and 896. Beyond, new ones are lost.
     events_total_bytes: usize as bytes = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
     /// Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md).
     spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis";

@@ -247,8 +247,8 @@ impl Lanes {
     }
 
     /// The first turn is of a lane that may not deliver for now. It has no turn until that changes.
-    pub(super) fn hold_up(state: &mut State, client_id: ClientId) {
-        Self::take_turn(state);
+    pub(super) fn hold_up(&self, state: &mut State, client_id: ClientId) {
+        self.take_turn(state);
         if let Some(lane) = state.lanes.get_mut(&client_id) {
             lane.is_held_up = true;
             state.held_up.push(client_id);

@@ -172,3 +172,25 @@ async fn one_whose_shard_is_away_for_half_an_hour_is_not_thrown_away() {
     pass(1800 + 120).await;
     assert_eq!((lanes.books().held, lanes.books().lost.poison), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_lanes_hold_together_counts_their_names_too() {
+    for length in [1, 8000] {
+        let script = Script::default();
+        let lanes = start(&script);
+        let name = |n: usize| ClientId::new(format!("{n:07}{}", "x".repeat(length))).unwrap();
+        let take = |n| lanes.take(Uplink::new(name(n), SessionId(1), 1, "x".into()), None);
+        let full = (0..).find(|n| take(*n) != Room::More).unwrap();
+        let most = Config::default().uplink_total_bytes / (LANE_BYTES + length);
+        assert!(
+            full <= most && full > most / 2,
+            "{full} names of {length} bytes"
+        );
+        // They give back what they took.
+        let names: Vec<_> = (0..=full).map(|n| name(n).as_str().to_owned()).collect();
+        script.answer(names, 200);
+        lanes.drained().await;
+        assert_eq!(lanes.state.lock().lanes_bytes, 0);
+        assert_eq!(take(0), Room::More);
+    }
+}

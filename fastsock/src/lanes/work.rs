@@ -111,7 +111,7 @@ impl Lanes {
                 lane.slot(number)
             });
             let Some(slot) = ready else {
-                Self::take_turn(state); // what it had was displaced meanwhile
+                self.take_turn(state); // what it had was displaced meanwhile
                 continue;
             };
             let number = slot.number;
@@ -124,7 +124,7 @@ impl Lanes {
             if let Some(spool) = &self.spool
                 && !spool.may_deliver(&client_id)
             {
-                Self::hold_up(state, client_id);
+                self.hold_up(state, client_id);
                 continue;
             }
             let pass = match state.breaker.allow(now, state.in_flight) {
@@ -150,7 +150,7 @@ impl Lanes {
             {
                 lane.ready.remove(&number);
             }
-            Self::take_turn(state);
+            self.take_turn(state);
             self.promote(state, &client_id);
             return Some(job);
         }
