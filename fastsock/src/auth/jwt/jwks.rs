@@ -37,9 +37,12 @@ pub(super) struct Jwks {
 
 enum Source {
     /// Read on a thread of its own, where it may hang.
-    File(Reader<Result<Vec<Key>, String>>),
+    File(Reader<Loaded>),
     Url(Box<Remote>),
 }
+
+/// The keys of a set, or what is wrong with it.
+type Loaded = Result<Vec<Key>, String>;
 
 struct Remote {
     client: Client,
@@ -267,7 +270,7 @@ impl Source {
         })))
     }
 
-    async fn load(&mut self, timeout: Duration) -> Result<Vec<Key>, String> {
+    async fn load(&mut self, timeout: Duration) -> Loaded {
         match self {
             Self::File(reader) => reader.read(timeout).await.map_err(|e| e.to_string())?,
             Self::Url(remote) => {
@@ -290,7 +293,7 @@ impl Source {
 }
 
 /// The keys of a file, and how to read it again.
-fn file(path: &str) -> Result<(Reader<Result<Vec<Key>, String>>, Vec<Key>)> {
+fn file(path: &str) -> Result<(Reader<Loaded>, Vec<Key>)> {
     let failed = |what| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}"));
     let path = path.to_owned();
     let read = move || {
