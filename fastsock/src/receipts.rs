@@ -128,7 +128,7 @@ impl State {
     ) {
         let number = self.next_number;
         self.next_number += 1;
-        self.bytes += cost(id);
+        self.bytes += cost(client_id, id);
         self.ages.insert(number, (now, client_id.clone()));
         let window = self.windows.entry(client_id.clone()).or_default();
         window.push_back(Entry {
@@ -159,7 +159,7 @@ impl State {
             return;
         };
         if let Some(entry) = window.remove(index) {
-            self.bytes -= cost(&entry.id);
+            self.bytes -= cost(client_id, &entry.id);
             self.ages.remove(&entry.number);
         }
         if window.is_empty() {
@@ -220,9 +220,10 @@ pub(crate) fn key(client_id: &ClientId, id: &str) -> Uuid {
     Uuid::new_v8(bytes)
 }
 
-/// What a name costs against the bound of all.
-fn cost(id: &str) -> usize {
-    id.len() + 256
+/// What an entry costs against the bound of all. With the name of its device: that is up to 8 KiB, and who may choose one can
+/// send a message under each of many.
+fn cost(client_id: &ClientId, id: &str) -> usize {
+    client_id.as_str().len() + id.len() + 256
 }
 
 const OPEN: u8 = 0;
@@ -297,12 +298,22 @@ mod tests {
         assert_eq!((state.windows.len(), state.ages.len()), (1, 1));
         drop(state);
 
-        let small = receipts(100, 4 * cost("x"));
+        let small = receipts(100, 4 * cost(&dev("dev0"), "x"));
         for n in 0..10 {
             assert!(take(&small, &format!("dev{n}"), "x", start));
         }
-        assert_eq!(small.state.lock().bytes, 4 * cost("x"));
+        assert_eq!(small.state.lock().bytes, 4 * cost(&dev("dev0"), "x"));
         assert!(!take(&small, "dev9", "x", start) && take(&small, "dev5", "x", start));
+    }
+
+    #[test]
+    fn the_bytes_of_all_count_the_names_of_devices() {
+        let (small, start) = (receipts(100, 64 << 10), Instant::now());
+        for n in 0..100 {
+            let name = format!("{n}{}", "x".repeat(8000));
+            assert!(take(&small, &name, "1", start));
+        }
+        assert_eq!(small.state.lock().windows.len(), (64 << 10) / 8259);
     }
 
     #[test]
@@ -317,7 +328,7 @@ mod tests {
         receipts.offer(&dev("x"), "1", start + Duration::from_secs(3600));
         let state = receipts.state.lock();
         let left = (state.windows.len(), state.ages.len(), state.bytes);
-        assert_eq!(left, (1, 1, cost("1")));
+        assert_eq!(left, (1, 1, cost(&dev("x"), "1")));
     }
 
     #[test]

@@ -271,7 +271,7 @@ settings! {
     ack_window: usize = 256, "FASTSOCK_ACK_WINDOW", "an integer from 1 to 4096", |n| (1..=4096).contains(n);
     /// Milliseconds for which they are remembered.
     ack_time: Duration = Duration::from_secs(600), "FASTSOCK_ACK_TIME", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);
-    /// Bytes that all of them take; each counts with its id and 256 more. Beyond, the oldest are forgotten early.
+    /// Bytes that all of them take; each counts with its id, that of its device and 256 more. Beyond, the oldest are forgotten early.
     ack_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_ACK_TOTAL_BYTES", "bytes from 1024 to 1073741824", |n| (1024..=1 << 30).contains(n);
     /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
     uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
