@@ -19,6 +19,7 @@ use crate::admin;
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 use crate::{
+    ahead::AllAhead,
     auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, BrokerKind, Config, Warning},
@@ -518,6 +519,7 @@ impl Builder {
             running.clone(),
             workers.clone(),
         );
+        let ahead = AllAhead::new(config.uplink_total_bytes / 4);
         Ok(Arc::new(Shared {
             addresses: Addresses::new(config.limit_connections_per_ip),
             #[cfg(feature = "tls")]
@@ -542,6 +544,7 @@ impl Builder {
             answers: Mutex::default(),
             connections: Arc::default(),
             lingering: Arc::default(),
+            ahead,
             next_session: next_session.into(),
             books: Mutex::default(),
         }))

@@ -372,6 +372,24 @@ impl Lanes {
         self.is_at_bound(&self.state.lock(), client_id)
     }
 
+    /// Whether a session that ends anyhow may put one more message of so many bytes past the bounds: `most` of such in each lane,
+    /// until that is below its bound again, and a quarter of what all hold together.
+    pub(crate) fn may_exceed(&self, client_id: &ClientId, bytes: usize, most: usize) -> bool {
+        let mut state = self.state.lock();
+        let is_at_last = self.is_spool_full(&state)
+            || state.is_spool_failing
+            || state.memory_bytes() >= self.limits.total_bytes / 4 * 5;
+        let Some(lane) = state.lanes.get_mut(client_id) else {
+            return !is_at_last;
+        };
+        let surplus = lane.surplus_bytes + bytes;
+        if is_at_last || surplus > most {
+            return false;
+        }
+        lane.surplus_bytes = surplus;
+        true
+    }
+
     /// Whether a ticket waits for its answer here.
     pub(crate) fn is_pending(&self, ticket: Ticket) -> bool {
         self.state.lock().tickets.contains_key(&ticket)
@@ -707,6 +725,9 @@ impl Lanes {
         let slot = lane.slots.remove(index)?;
         lane.ready.remove(&number);
         lane.bytes -= slot.uplink.payload.cost();
+        if lane.total_bytes() < self.limits.lane_bytes {
+            lane.surplus_bytes = 0;
+        }
         state.held.take(&slot.uplink);
         if lane.is_empty() && !lane.has_turn {
             self.drop_lane(state, client_id);

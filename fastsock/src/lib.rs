@@ -14,6 +14,7 @@
 
 #[cfg(feature = "admin")]
 mod admin;
+mod ahead;
 mod auth;
 mod backoff;
 pub mod blocking;

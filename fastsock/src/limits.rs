@@ -87,6 +87,8 @@ pub(crate) struct Meter {
     /// Since when it has had more to say than it may, each time it was read again.
     over_since: Option<Instant>,
     resumes_at: Option<Instant>,
+    /// Bytes of pings read since then: it is not read, and its pings are answered all the same, up to a bound.
+    answered_bytes: usize,
 }
 
 /// What a device's rates say about reading on.
@@ -108,12 +110,16 @@ impl Meter {
             bytes: Bucket::new(config.limit_uplink_bytes, now),
             over_since: None,
             resumes_at: None,
+            answered_bytes: 0,
         };
         (meter.messages.is_some() || meter.bytes.is_some()).then(|| Box::new(meter))
     }
 
     /// Counts a message that was read. `true` when it was one too many: the device is to be read no further for now.
     pub(crate) fn count(&mut self, bytes: usize, now: Instant) -> bool {
+        if self.resumes_at.is_some() {
+            self.answered_bytes += bytes + FRAME_HEAD_BYTES;
+        }
         let buckets = [(&mut self.messages, 1), (&mut self.bytes, bytes)];
         let in_credit_at = buckets.into_iter().filter_map(|(bucket, tokens)| {
             let bucket = bucket.as_mut()?;
@@ -141,9 +147,15 @@ impl Meter {
             Some(_) if self.over_since.is_some_and(|s| now >= s + OVER_MAX) => Pace::TooMany,
             Some(_) => {
                 self.resumes_at = None;
+                self.answered_bytes = 0;
                 Pace::Read
             }
         }
+    }
+
+    /// Bytes of pings read since it may not be read.
+    pub(crate) fn answered_bytes(&self) -> usize {
+        self.answered_bytes
     }
 
     /// When [`Meter::pace`] is to be asked again; `None` while the device may be read.
@@ -205,6 +217,8 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// The head of a ping of a device.
+const FRAME_HEAD_BYTES: usize = 6;
 /// How long a device may have more to say than it may before it is closed.
 const OVER_MAX: Duration = Duration::from_secs(30);
 

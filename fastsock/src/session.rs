@@ -1,5 +1,7 @@
 //! One device on one task: its socket, its heartbeat, its downlinks out and its uplinks in.
 
+mod waiting;
+
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -8,11 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
+use self::waiting::Next;
 use crate::{
+    ahead::Ahead,
     broker::BoxFuture,
     envelope::{self, Envelope},
     heartbeat::{Beat, Heartbeat},
@@ -40,6 +45,10 @@ pub(crate) struct Session {
     stalled: Option<(Instant, u64)>,
     /// Since when it is not read, because its lane has no room.
     paused: Option<Instant>,
+    /// What it has read while its messages waited.
+    ahead: Option<Box<Ahead>>,
+    /// It has not looked yet whether there is room: the lane of its device may be full from before.
+    is_new: bool,
     /// Its rates, if they are limited.
     meter: Option<Box<Meter>>,
     /// It is not read, because a hook has not answered about the last uplink.
@@ -78,6 +87,8 @@ impl Session {
             seq: 0,
             stalled: None,
             paused: None,
+            ahead: None,
+            is_new: true,
             meter,
             is_undecided: false,
             has_control: false,
@@ -165,39 +176,43 @@ impl Session {
     fn read(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         for _ in 0..MESSAGES_A_TURN {
             if !self.may_read(cx)? {
-                return Ok(());
+                return self.read_ahead(cx);
             }
-            let Poll::Ready(message) = self.socket.poll_message(cx) else {
-                if let Some(meter) = &mut self.meter {
-                    meter.caught_up();
-                }
+            let Poll::Ready(message) = self.poll_next(cx) else {
                 return Ok(());
             };
-            let message = message?;
-            self.measure(&message);
-            self.on_message(message, cx)?;
+            match message? {
+                Next::Kept { is_text, bytes } => {
+                    self.measure(bytes.len());
+                    self.on_data(is_text, bytes, cx)?;
+                }
+                Next::Fresh(message) => self.on_message(message, cx)?,
+            }
         }
         cx.waker().wake_by_ref(); // the turn of others
         Ok(())
     }
 
-    /// Backpressure: nothing is read while the device's lane or the bridge has no room, a hook has to decide, or the device
+    /// Backpressure: no message is taken while the device's lane or the bridge has no room, a hook has to decide, or the device
     /// has said too much.
     fn may_read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         if self.is_over_its_rates()? || self.has_too_many_unsent(cx)? {
             return Ok(false);
         }
-        if self.paused.is_none() && !self.is_undecided && !self.shared.lanes.is_full() {
+        let lanes = &self.shared.lanes;
+        let is_full = match std::mem::take(&mut self.is_new) {
+            true => lanes.room(&self.seat.client_id) == Room::Wait,
+            false => lanes.is_full(),
+        };
+        if self.paused.is_none() && !self.is_undecided && !is_full {
             return Ok(true);
         }
-        let lanes = &self.shared.lanes;
         let room = lanes.poll_room(&self.seat.client_id, cx.waker());
         let was_undecided = std::mem::replace(&mut self.is_undecided, room == Room::Undecided);
         match room {
             Room::Close => return Err(CloseReason::TryAgainLater),
             Room::Undecided => {}
-            Room::Wait if self.paused.is_none() => self.pause(),
-            Room::Wait => {}
+            Room::Wait => self.pause(),
             Room::More | Room::NoRemote => {
                 let paused = self.paused.take();
                 if was_undecided || paused.is_some() {
@@ -211,7 +226,11 @@ impl Session {
         if room != Room::Undecided {
             self.tell_outcome(cx)?;
         }
-        Ok(room == Room::More)
+        Ok(match room {
+            Room::More | Room::NoRemote => true,
+            Room::Wait => self.may_exceed(),
+            Room::Undecided | Room::Close => false,
+        })
     }
 
     fn has_too_many_unsent(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
@@ -224,11 +243,12 @@ impl Session {
     }
 
     /// Counts what was read against the device's rates, if it has any.
-    fn measure(&mut self, message: &Message) {
-        if let Some(meter) = &mut self.meter
-            && !message.is_pong() // we asked for it
-            && meter.count(message.len(), Instant::now())
-        {
+    fn measure(&mut self, bytes: usize) {
+        let Some(meter) = &mut self.meter else {
+            return;
+        };
+        let was_over = meter.resumes_at().is_some();
+        if meter.count(bytes, Instant::now()) && !was_over {
             self.shared.running.rates_exceeded.add(1);
         }
     }
@@ -253,19 +273,21 @@ impl Session {
     }
 
     fn pause(&mut self) {
-        self.shared.running.reads_paused.add(1);
-        self.paused = Some(Instant::now());
+        if self.paused.is_none() {
+            self.shared.running.reads_paused.add(1);
+            self.paused = Some(Instant::now());
+        }
     }
 
     fn on_message(&mut self, message: Message, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         self.heartbeat.mark_alive();
+        if !message.is_pong() {
+            self.measure(message.len()); // a pong is what we asked for
+        }
         match message {
-            Message::Text(text) if self.acks.is_some() => self.on_envelope(text.as_bytes(), cx),
-            Message::Binary(_) if self.acks.is_some() => Err(CloseReason::Protocol),
-            Message::Text(text) => {
-                self.on_uplink(Payload::checked_text(compact(text.into())), None)
-            }
-            Message::Binary(bytes) => self.on_uplink(Payload::binary(compact(bytes)), None),
+            Message::Text(text) if self.acks.is_some() => self.on_data(true, text.into(), cx),
+            Message::Text(text) => self.on_data(true, compact(text.into()), cx),
+            Message::Binary(bytes) => self.on_data(false, compact(bytes), cx),
             Message::Ping(_) => {
                 self.has_control = true; // tungstenite has queued the pong
                 Ok(())
@@ -275,6 +297,21 @@ impl Session {
                 Ok(())
             }
             Message::Close(_) | Message::Frame(_) => Ok(()), // never given out by the socket
+        }
+    }
+
+    /// A message that was read, now or ahead of its time.
+    fn on_data(
+        &mut self,
+        is_text: bool,
+        bytes: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), CloseReason> {
+        match (is_text, self.acks.is_some()) {
+            (true, true) => self.on_envelope(&bytes, cx),
+            (false, true) => Err(CloseReason::Protocol),
+            (true, false) => self.on_uplink(Payload::checked_text(bytes), None),
+            (false, false) => self.on_uplink(Payload::binary(bytes), None),
         }
     }
 
@@ -561,7 +598,12 @@ impl Session {
     async fn say_goodbye(&mut self, reason: &CloseReason) -> bool {
         let said = match reason {
             CloseReason::Lost | CloseReason::NoLife => false,
-            CloseReason::ByDevice(_) => true,
+            CloseReason::ByDevice(code) => {
+                let code = *code;
+                poll_fn(|cx| Poll::Ready(self.socket.answer_close(cx, code)))
+                    .await
+                    .is_ok()
+            }
             reason => {
                 let code = reason.code().unwrap_or(1000);
                 poll_fn(|cx| Poll::Ready(self.socket.close(cx, code, reason.as_str())))
@@ -583,9 +625,9 @@ struct Acks {
 }
 
 /// Small payloads are copied out of the read buffer they are a slice of; a held one would keep the whole buffer alive.
-fn compact(bytes: bytes::Bytes) -> bytes::Bytes {
+fn compact(bytes: Bytes) -> Bytes {
     if bytes.len() < COPY_BELOW_BYTES {
-        bytes::Bytes::copy_from_slice(&bytes)
+        Bytes::copy_from_slice(&bytes)
     } else {
         bytes
     }

@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::Instant};
 #[cfg(feature = "tls")]
 use crate::tls::ServerTls;
 use crate::{
+    ahead::AllAhead,
     auth::Auth,
     broker::{Broker, Deliver},
     config::{Config, origin::Origin},
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) origins: Vec<Origin>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
     pub(crate) lingering: Arc<AtomicUsize>,
+    /// What sessions have read ahead.
+    pub(crate) ahead: Arc<AllAhead>,
     pub(crate) next_session: AtomicU64,
     pub(crate) books: Mutex<SessionBooks>,
 }
@@ -162,6 +165,7 @@ impl Shared {
         let books = self.books.lock().clone();
         SessionBooks {
             connected: self.registry.len() as u64,
+            read_ahead_bytes: self.ahead.bytes() as u64,
             ..books
         }
     }

@@ -46,6 +46,8 @@ pub(crate) struct Socket {
 struct Stream {
     wire: Wire,
     begun: Option<Begun>,
+    /// Bytes read since the last frame that was given out.
+    unfinished: usize,
 }
 
 /// A downlink that the socket has taken only a part of.
@@ -87,8 +89,13 @@ impl Socket {
             true => WebSocketContext::new(Role::Server, Some(config)),
             false => WebSocketContext::from_partially_read(rest, Role::Server, Some(config)),
         };
+        let io = Stream {
+            wire,
+            begun: None,
+            unfinished: 0,
+        };
         Self {
-            io: Stream { wire, begun: None },
+            io,
             ws,
             has_envelopes: false,
         }
@@ -104,12 +111,45 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Message, CloseReason>> {
+        self.poll_up_to(cx, usize::MAX)
+    }
+
+    /// The same for one whose messages wait: reads at most so many bytes, and what is queued goes out before
+    /// ([`Socket::poll_control`]). A close frame of the device is not answered yet: what is owed to it may still be written,
+    /// and [`Socket::answer_close`] comes last.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Message, CloseReason>> {
+        let polled = self.poll_up_to(cx, most);
+        if let Poll::Ready(Err(CloseReason::ByDevice(_))) = &polled {
+            // This context writes nothing any more but its answer. A new one does; the old one had nothing left.
+            let config = *self.ws.get_config();
+            self.ws = WebSocketContext::new(Role::Server, Some(config));
+        }
+        polled
+    }
+
+    /// Bytes of a frame that is not whole yet.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.io.unfinished
+    }
+
+    fn poll_up_to(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Message, CloseReason>> {
         let Self { io, ws, .. } = self;
-        match ws.read(&mut Blocking { io, cx }) {
+        match ws.read(&mut Blocking { io, cx, most }) {
             Ok(Message::Close(frame)) => Poll::Ready(Err(CloseReason::ByDevice(
                 frame.map_or(1005, |frame| frame.code.into()),
             ))),
-            Ok(message) => Poll::Ready(Ok(message)),
+            Ok(message) => {
+                self.io.unfinished = 0;
+                Poll::Ready(Ok(message))
+            }
             Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(reason_of(&error))),
         }
@@ -145,7 +185,7 @@ impl Socket {
         let Self { io, ws, .. } = self;
         // Whoever queues them sees to it that they are few; pings and pongs cannot displace them.
         ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
-        let written = ws.write(&mut Blocking { io, cx }, Message::text(text));
+        let written = ws.write(&mut Blocking::new(io, cx), Message::text(text));
         ws.set_config(|config| config.max_write_buffer_size = CONTROL_BYTES);
         pending_is_fine(written)
     }
@@ -153,7 +193,7 @@ impl Socket {
     /// Queues an empty ping; [`Socket::poll_control`] sends it.
     pub(crate) fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         let Self { io, ws, .. } = self;
-        pending_is_fine(ws.write(&mut Blocking { io, cx }, Message::Ping(Bytes::new())))
+        pending_is_fine(ws.write(&mut Blocking::new(io, cx), Message::Ping(Bytes::new())))
     }
 
     /// Queues a close frame; [`Socket::poll_control`] sends it.
@@ -163,14 +203,36 @@ impl Socket {
         code: u16,
         reason: &str,
     ) -> Result<(), CloseReason> {
-        let Self { io, ws, .. } = self;
-        // The last word has its place behind whatever waits.
-        ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
         let frame = CloseFrame {
             code: code.into(),
             reason: Utf8Bytes::from(cut(reason, 123)),
         };
-        pending_is_fine(ws.close(&mut Blocking { io, cx }, Some(frame)))
+        self.close_with(cx, Some(frame))
+    }
+
+    /// Answers the close frame of the device, which had this code, unless that is queued already.
+    pub(crate) fn answer_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        code: u16,
+    ) -> Result<(), CloseReason> {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: Utf8Bytes::default(),
+        };
+        // 1005 stands for a close frame without a code. RFC 6455 §7.1.5
+        self.close_with(cx, (code != 1005).then_some(frame))
+    }
+
+    fn close_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: Option<CloseFrame>,
+    ) -> Result<(), CloseReason> {
+        let Self { io, ws, .. } = self;
+        // The last word has its place behind whatever waits.
+        ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
+        pending_is_fine(ws.close(&mut Blocking::new(io, cx), frame))
     }
 
     /// Writes the rest of the downlink that was begun, if any, and takes it out of its outbox.
@@ -201,7 +263,7 @@ impl Socket {
         if ready!(io.poll_finish(cx)).is_err() {
             return Poll::Ready(Err(CloseReason::Lost));
         }
-        match ws.flush(&mut Blocking { io, cx }) {
+        match ws.flush(&mut Blocking::new(io, cx)) {
             Ok(()) | Err(WsError::ConnectionClosed) => {
                 let flushed = ready!(Pin::new(&mut io.wire).poll_flush(cx));
                 Poll::Ready(flushed.map_err(|_| CloseReason::Lost))
@@ -361,13 +423,32 @@ impl FrameHead {
 struct Blocking<'a, 'b, 'c> {
     io: &'a mut Stream,
     cx: &'b mut Context<'c>,
+    /// Bytes that may be read.
+    most: usize,
+}
+
+impl<'a, 'b, 'c> Blocking<'a, 'b, 'c> {
+    fn new(io: &'a mut Stream, cx: &'b mut Context<'c>) -> Self {
+        let most = usize::MAX;
+        Self { io, cx, most }
+    }
 }
 
 impl Read for Blocking<'_, '_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut buffer = ReadBuf::new(into);
+        let most = into.len().min(self.most);
+        if most == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut buffer = ReadBuf::new(&mut into[..most]);
         match Pin::new(&mut self.io.wire).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Ready(result) => {
+                result?;
+                let read = buffer.filled().len();
+                self.io.unfinished += read;
+                self.most -= read;
+                Ok(read)
+            }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

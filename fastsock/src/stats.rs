@@ -205,6 +205,8 @@ pub struct SessionBooks {
     pub refused: BTreeMap<u16, u64>,
     /// Handshakes that broke off or timed out before an answer.
     pub abandoned: u64,
+    /// Bytes that sessions have read ahead while their messages wait; no other book has them yet.
+    pub read_ahead_bytes: u64,
 }
 
 macro_rules! counters {

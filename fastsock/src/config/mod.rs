@@ -334,7 +334,7 @@ settings! {
     limit_accepts: u32 = 0, "FASTSOCK_LIMIT_ACCEPTS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
     /// Handshakes at once, from the connection to the 101; more are answered with 503. 0: any number.
     limit_handshakes: usize = 0, "FASTSOCK_LIMIT_HANDSHAKES", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
-    /// Messages and pings a device may send a second, with one second's worth at once. Beyond that it is not read for a while; one that
+    /// Messages and pings a device may send a second, with one second's worth at once. Beyond that its messages wait for a while; one that
     /// stays beyond it for 30 s is closed with 4429. 0: any number.
     limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
     /// Bytes of messages and pings a device may send a second, in the same way. 0: any number.

@@ -29,6 +29,8 @@ pub(super) struct Lane {
     pub(super) unsettled: usize,
     /// In the spool alone; all of them behind the committed ones in memory.
     pub(super) stored: Stored,
+    /// What it took past its bound of sessions that ended.
+    pub(super) surplus_bytes: usize,
     /// What was asked of the spool and is not here yet; 0 when nothing was.
     pub(super) loading_bytes: usize,
     /// It is in `starving`.

@@ -1,0 +1,113 @@
+//! A session whose messages wait: for room in its lane, for a hook, for the spool, or for its rate. It reads ahead, so that its
+//! device gets pongs for its pings meanwhile, and so that its end is noticed.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{MESSAGES_A_TURN, Session};
+use crate::{
+    ahead::{AHEAD_BYTES, Ahead},
+    types::CloseReason,
+};
+
+/// What a session reads next.
+pub(super) enum Next {
+    /// Straight from the socket.
+    Fresh(Message),
+    /// A message that was read ahead.
+    Kept { is_text: bool, bytes: Bytes },
+}
+
+impl Session {
+    /// The next message: of those read ahead, or of the socket; then how the session ends, if that was found behind them.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, CloseReason>> {
+        if let Some(ahead) = &mut self.ahead {
+            if let Some((is_text, bytes)) = ahead.pop() {
+                return Poll::Ready(Ok(Next::Kept { is_text, bytes }));
+            }
+            if let Some(reason) = ahead.take_end() {
+                return Poll::Ready(Err(reason));
+            }
+            self.ahead = None;
+        }
+        let polled = self.socket.poll_message(cx);
+        if polled.is_pending()
+            && let Some(meter) = &mut self.meter
+        {
+            meter.caught_up();
+        }
+        polled.map_ok(Next::Fresh)
+    }
+
+    /// Reads on although no message can be taken: keeps messages for later, answers pings, and notices the end. Not while an
+    /// answer waits for the device to read it: then it waits for others as well.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        for _ in 0..MESSAGES_A_TURN {
+            if self.has_control {
+                self.write(cx, false)?;
+            }
+            let most = self.allowance();
+            if self.has_control || most == 0 {
+                return Ok(());
+            }
+            let Poll::Ready(polled) = self.socket.poll_ahead(cx, most) else {
+                return Ok(());
+            };
+            match polled {
+                Ok(Message::Text(text)) => self.keep(true, text.as_bytes()),
+                Ok(Message::Binary(bytes)) => self.keep(false, &bytes),
+                Ok(control) => self.on_message(control, cx)?,
+                Err(reason) => return self.end_behind(reason, cx),
+            }
+        }
+        cx.waker().wake_by_ref(); // the turn of others
+        Ok(())
+    }
+
+    /// Whether it is known how the session ends once what was read ahead is taken. Then up to [`AHEAD_BYTES`] of it go past the
+    /// bound of the lane, so that the device is not kept waiting for the answer to its close frame.
+    pub(super) fn may_exceed(&self) -> bool {
+        let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.has_end()) else {
+            return false;
+        };
+        let lanes = &self.shared.lanes;
+        let first = ahead.first_len();
+        first.is_none_or(|bytes| lanes.may_exceed(&self.seat.client_id, bytes, AHEAD_BYTES))
+    }
+
+    /// How many bytes may be read ahead now.
+    fn allowance(&self) -> usize {
+        let held = match &self.ahead {
+            Some(ahead) if ahead.has_end() => return 0,
+            Some(ahead) => ahead.len(),
+            None => 0,
+        };
+        let answered = self
+            .meter
+            .as_ref()
+            .map_or(0, |meter| meter.answered_bytes());
+        let used = held + self.socket.unfinished() + answered;
+        self.shared.ahead.allowance(used)
+    }
+
+    fn keep(&mut self, is_text: bool, message: &[u8]) {
+        self.heartbeat.mark_alive();
+        let all = &self.shared.ahead;
+        let ahead = self.ahead.get_or_insert_with(|| Ahead::new(all));
+        ahead.push(is_text, message);
+    }
+
+    /// Its end was found: at once if nothing is before it, else in its place.
+    fn end_behind(&mut self, reason: CloseReason, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        if self.ahead.is_none() && !self.is_undecided {
+            return Err(reason);
+        }
+        let all = &self.shared.ahead;
+        let ahead = self.ahead.get_or_insert_with(|| Ahead::new(all));
+        ahead.set_end(reason);
+        cx.waker().wake_by_ref(); // what waits for room may go past the bound now
+        Ok(())
+    }
+}
