@@ -119,6 +119,7 @@ async fn while_redis_reads_its_data_links_stay_for_five_seconds() {
         let set = ["CONFIG", "SET", "key-load-delay", &each_us];
         pair.redis.cmd::<()>(&set).await;
         let mut other = pair.redis.connection().await;
+        #[allow(clippy::disallowed_methods, reason = "the test waits for it")]
         let reload = tokio::spawn(async move {
             let reload = redis::cmd("DEBUG").arg("RELOAD").to_owned();
             let _ = reload.exec_async(&mut other).await; // its answer may come later than is waited for

@@ -197,7 +197,7 @@ impl Value for Duration {
         }
         // For humantime `5M` is five months; whoever writes it means minutes.
         let duration = humantime::parse_duration(text).ok();
-        let is_exact = |d: &Self| d.subsec_nanos() % 1_000_000 == 0 && !text.contains('M');
+        let is_exact = |d: &Self| d.subsec_nanos().is_multiple_of(1_000_000) && !text.contains('M');
         plainly(duration.filter(is_exact))
     }
     fn show(&self) -> String {
