@@ -68,9 +68,10 @@ platforms: ## Core and gateway compile for the other platforms that rustup has
 emulated: ## The gateway for other platforms, linked and run by qemu-user
 	@scripts/platforms run
 
-deny: ## Licences, bans and sources of all dependencies
+deny: ## Licences with their texts, bans and sources of all dependencies
 	@scripts/setup deny
 	PATH="$(CURDIR)/target/tools/bin:$$PATH" $(CARGO) deny --log-level error check licenses bans sources
+	@scripts/licences --check
 
 smoke: build ## The release build starts, serves and stops
 	@scripts/smoke $(TARGET)/release/fastsock

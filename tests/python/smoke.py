@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import importlib.metadata
-import importlib.resources
+import json
 import os
 import socket
 
@@ -37,6 +37,22 @@ async def aio() -> bytes:
     raise AssertionError
 
 
+def check_papers() -> None:
+    """What has to come along: whose work is in it, under which licences, and what the index shows."""
+    about = importlib.metadata.metadata("fastsock")
+    assert about["License-Expression"] == "MIT" and "Homepage" in str(about.get_all("Project-URL")), about
+    assert "Programming Language :: Python :: 3.12" in (about.get_all("Classifier") or [])
+    text = about.get_payload() if hasattr(about, "get_payload") else ""
+    assert "on_uplink" in text and "](docs/" not in text, "the description stands alone"
+    papers = {str(path).rsplit("/", 1)[-1]: path for path in importlib.metadata.files("fastsock") or []}
+    texts = papers["THIRD-PARTY-LICENSES.txt"].read_text()
+    bill = json.loads(papers["fastsock-py.cdx.json"].read_text())
+    names = [f"{component['name']} {component['version']} (" for component in bill["components"]]
+    assert len(names) > 50 and not [name for name in names if name not in texts]
+    assert "Apache License" in texts and "LICENSE" in papers
+    assert "sboms" in str(papers["fastsock-py.cdx.json"]), papers["fastsock-py.cdx.json"]
+
+
 def main() -> None:
     """Says what is installed and that it works."""
     with fastsock.Bridge(
@@ -47,6 +63,7 @@ def main() -> None:
     assert importlib.metadata.version("fastsock") == fastsock.__version__
     folder = os.path.dirname(fastsock.__file__)
     assert {"py.typed", "_fastsock.pyi", "settings.py"} <= set(os.listdir(folder)), os.listdir(folder)
+    check_papers()
     print(f"fastsock {fastsock.__version__} works, from {folder}")
 
 
