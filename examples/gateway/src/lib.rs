@@ -39,9 +39,9 @@ use crate::{
 /// Runs the command with its arguments, of which the first is the program's name, until a signal ends it.
 ///
 /// Reads the environment and `.env` of the working directory, writes to stdout, stderr and the log file, takes SIGTERM,
-/// SIGINT and SIGHUP, raises the descriptor limit, logs panics. All of that is undone when it returns, except that the
-/// three signals stay taken (a handler that was there before is called as well), and that tracing's global subscriber,
-/// if there was none, is now one that is silent. It may be run again.
+/// SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXFSZ, raises the descriptor limit, logs panics. All of that is undone when it
+/// returns, except that the signals stay taken (a handler that was there before is called as well), and that tracing's
+/// global subscriber, if there was none, is now one that is silent. It may be run again.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match carry_out(args) {
         Ok(code) => code,
@@ -111,18 +111,19 @@ fn serve(settings: &Settings) -> Result<ExitCode, String> {
     let _limit = RaisedLimit::raise();
     let runtime = runtime(settings.workers(), entrance)
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    let end = runtime.block_on(until_stopped(settings));
+    let end = runtime.block_on(until_stopped(settings, logging.reopener()));
     runtime.shutdown_timeout(THREADS_TIME);
     end.inspect_err(|line| error!(error = line, "Start failed"))
 }
 
 /// The life of the bridge: start, wait for a signal, stop.
-async fn until_stopped(settings: &Settings) -> Result<ExitCode, String> {
+async fn until_stopped(settings: &Settings, reopen_log: impl Fn()) -> Result<ExitCode, String> {
     let mut signals = Signals::take().map_err(|e| format!("signals cannot be taken: {e}"))?;
     let bridge = start(settings).await.map_err(|e| e.to_line())?;
     tell_ready(&bridge);
 
     let reload = || {
+        reopen_log();
         let bridge = bridge.clone();
         #[expect(
             clippy::disallowed_methods,
@@ -136,7 +137,7 @@ async fn until_stopped(settings: &Settings) -> Result<ExitCode, String> {
     warn!(signal, "Shutdown initiated... Exit code: 0");
     tokio::select! {
         leftover = bridge.stop(STOP_TIME) => tell_leftover(leftover),
-        signal = signals.stop(|| ()) => {
+        signal = signals.stop(&reopen_log) => {
             error!(signal, "Shutdown cut short. Exit code: 1");
             return Ok(ExitCode::FAILURE);
         }

@@ -3,12 +3,11 @@
 mod support;
 
 use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
-use support::Command;
+use support::{Command, Device};
 
 /// A gateway on a free port that needs nothing else.
 fn gateway() -> Command {
@@ -256,43 +255,4 @@ fn a_stalled_console_holds_up_nothing() {
         .filter(|line| line.get("data").is_some())
         .count();
     assert_eq!(forwarded, 4000);
-}
-
-/// A device on a raw socket.
-struct Device {
-    stream: TcpStream,
-}
-
-impl Device {
-    fn connect(port: u16, token: &str) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let head = format!(
-            "GET /?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            answer.push(byte[0]);
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 101 "));
-        Self { stream }
-    }
-
-    /// Sends a TEXT message of less than 64 KiB, masked with zeros.
-    fn send(&mut self, text: &str) {
-        let length = u16::try_from(text.len()).unwrap();
-        let mut frame = vec![0x81];
-        if length < 126 {
-            frame.push(0x80 | length as u8);
-        } else {
-            frame.push(0x80 | 126);
-            frame.extend(length.to_be_bytes());
-        }
-        frame.extend([0; 4]);
-        frame.extend(text.as_bytes());
-        self.stream.write_all(&frame).unwrap();
-    }
 }

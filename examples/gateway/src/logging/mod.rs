@@ -1,5 +1,7 @@
 //! The log of the program: what the bridge tells, as the original's JSON lines on stdout and in a file.
 
+mod console;
+mod file;
 mod line;
 mod sinks;
 mod writer;
@@ -143,8 +145,8 @@ impl Logging {
     pub(crate) fn start(program: &Program) -> std::io::Result<Self> {
         let (sinks, trouble) = Sinks::open(program);
         let writer = Writer::start(sinks, program.log_level)?;
-        if let Some((path, error)) = trouble {
-            writer.queue().push(&sinks::file_trouble(&path, &error));
+        if let Some(line) = trouble {
+            writer.queue().push(&line);
         }
         let dispatch = Dispatch::new(Log {
             level: program.log_level,
@@ -158,6 +160,12 @@ impl Logging {
             is_global,
             writer,
         })
+    }
+
+    /// What has the log file opened anew: it was moved away. Whatever is logged from then on is in the new one.
+    pub(crate) fn reopener(&self) -> impl Fn() + use<> {
+        let queue = self.writer.queue().clone();
+        move || queue.reopen()
     }
 
     /// What makes a thread log here: nothing when all do, or a guard when the global subscriber is someone else's, such

@@ -30,6 +30,8 @@ struct State {
     dropped: u64,
     /// Whether the writer waits for lines.
     is_waiting: bool,
+    /// Whether the file is to be opened anew before the next lines are written.
+    reopens: bool,
     /// Until when what is queued is written; set once nothing more is taken.
     closing: Option<Instant>,
     has_ended: bool,
@@ -38,6 +40,7 @@ struct State {
 /// What the writer takes from the queue at once.
 struct Batch {
     dropped: u64,
+    reopens: bool,
     closing: Option<Instant>,
 }
 
@@ -59,6 +62,14 @@ impl Queue {
         }
     }
 
+    /// Has the file opened anew: before whatever is pushed from now on is written. Does not wait.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        state.reopens = true;
+        state.is_waiting = false;
+        self.has_news.notify_one();
+    }
+
     /// Whether nothing more is taken.
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closing.is_some()
@@ -67,7 +78,7 @@ impl Queue {
     /// Waits for lines, and a moment longer: the next ones are often near, and one write for many costs less.
     fn wait(&self) {
         let mut state = self.state.lock();
-        if !state.lines.is_empty() || state.closing.is_some() {
+        if !state.lines.is_empty() || state.closing.is_some() || state.reopens {
             return;
         }
         state.is_waiting = true;
@@ -88,6 +99,7 @@ impl Queue {
         std::mem::swap(lines, &mut state.lines);
         Batch {
             dropped: std::mem::take(&mut state.dropped),
+            reopens: std::mem::take(&mut state.reopens),
             closing: state.closing,
         }
     }
@@ -160,10 +172,18 @@ fn write_all(queue: &Queue, mut sinks: Sinks, level: Level) {
         } else {
             queue.wait();
         }
-        let Batch { dropped, closing } = queue.take(&mut lines);
+        let Batch {
+            dropped,
+            reopens,
+            closing,
+        } = queue.take(&mut lines);
         let is_last = lines.is_empty();
-        if dropped > 0 && level >= Level::Warn {
-            lines.extend(dropped_lines(dropped));
+        let trouble = if reopens { sinks.reopen() } else { None };
+        if level >= Level::Warn {
+            lines.extend(trouble.unwrap_or_default());
+            if dropped > 0 {
+                lines.extend(dropped_lines(dropped, "queue_full"));
+            }
         }
         sinks.write(&lines);
         if let Some(deadline) = closing

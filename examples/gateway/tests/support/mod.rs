@@ -58,6 +58,22 @@ impl Command {
         self
     }
 
+    /// Lets no file grow beyond so many KiB, as `ulimit -f` does.
+    pub(crate) fn file_limit(mut self, kib: u32) -> Self {
+        let mut command = std::process::Command::new("prlimit");
+        command
+            .arg(format!("--fsize={}", kib * 1024))
+            .arg(self.command.get_program())
+            .env_clear()
+            .envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))))
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.command = command;
+        self
+    }
+
     /// The directory; it stays as long as this.
     pub(crate) fn directory(&self) -> Arc<TempDir> {
         self.directory.clone()
@@ -227,5 +243,52 @@ pub(crate) fn free_port() -> u16 {
         if socket.bind(&addr.into()).is_ok() {
             return port;
         }
+    }
+}
+
+/// A device on a raw socket.
+pub(crate) struct Device {
+    stream: TcpStream,
+}
+
+impl Device {
+    pub(crate) fn connect(port: u16, token: &str) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let head = format!(
+            "GET /?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        Self { stream }
+    }
+
+    /// Sends a TEXT message of less than 64 KiB, masked with zeros.
+    pub(crate) fn send(&mut self, text: &str) {
+        let length = u16::try_from(text.len()).unwrap();
+        let mut frame = vec![0x81];
+        if length < 126 {
+            frame.push(0x80 | length as u8);
+        } else {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+        frame.extend([0; 4]);
+        frame.extend(text.as_bytes());
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// Sends a ping and waits for its pong: all that was said before has been read.
+    pub(crate) fn ping(&mut self) {
+        self.stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).unwrap();
+        let mut pong = [0; 2];
+        self.stream.read_exact(&mut pong).unwrap();
+        assert_eq!(pong, [0x8a, 0]);
     }
 }
