@@ -370,7 +370,7 @@ pub enum CloseReason {
     Lost,
     /// The bridge stops: 1001.
     Shutdown,
-    /// The bridge drains: 1012.
+    /// The host drains: 1012. Only a host gives this reason.
     Drain,
     /// The device broke RFC 6455: 1002.
     Protocol,
@@ -378,7 +378,7 @@ pub enum CloseReason {
     InvalidUtf8,
     /// A frame or message was over the limit: 1009.
     TooBig,
-    /// The bridge failed: 1011.
+    /// The host failed: 1011. Only a host gives this reason.
     Internal,
     /// The device's lane stayed full while the backend was up: 1013.
     TryAgainLater,
@@ -394,7 +394,7 @@ pub enum CloseReason {
     Forbidden,
     /// A newer session of the same client id took its place: 4509.
     Replaced,
-    /// The host or an operator ended it: 4510.
+    /// The host ended it: 4510. Only a host gives this reason.
     Kicked,
     /// No sign of life by the next ping: cut without a close frame.
     NoLife,
