@@ -127,8 +127,15 @@ pub(crate) fn detach(name: &str, run: impl FnOnce() + Send + 'static) -> io::Res
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
-    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    // Where the host has no subscriber there is none to hand on, and `with_default` would leave a trace in its process.
+    let subscriber = tracing::dispatcher::get_default(|current| {
+        let is_none = current.is::<tracing::subscriber::NoSubscriber>();
+        (!is_none).then(|| current.clone())
+    });
     thread::Builder::new()
         .name(name.into())
-        .spawn(move || tracing::dispatcher::with_default(&dispatch, run))
+        .spawn(move || match subscriber {
+            Some(subscriber) => tracing::dispatcher::with_default(&subscriber, run),
+            None => run(),
+        })
 }
