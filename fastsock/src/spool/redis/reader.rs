@@ -16,7 +16,7 @@ use crate::{
         connect::{At, Connection, heedless},
         link::{Failure, LinkError},
         trouble::{CLUSTER_CODES, Function},
-        url::{Address, Topology},
+        url::Address,
     },
     spool::Record,
 };
@@ -25,7 +25,7 @@ use crate::{
 pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
     match &address.topology {
         #[cfg(feature = "redis-cluster")]
-        Topology::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
+        crate::broker::redis::url::Topology::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
         _ => vec![(0..SHARDS).collect()],
     }
 }
