@@ -111,7 +111,7 @@ class Settings(TypedDict, total=False):
     uplink_lane_bytes: Optional[Union[int, str]]
     """Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
     uplink_total_bytes: Optional[Union[int, str]]
-    """Bytes all lanes hold in memory together. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
+    """Bytes all lanes hold in memory together. Without a durable spool a lane that has something to send counts with its client id and 896 more. Default 67108864. Variable FASTSOCK_UPLINK_TOTAL_BYTES."""
     ack: Optional[bool]
     """Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`. Default off. Variable FASTSOCK_ACK."""
     ack_window: Optional[int]
@@ -119,7 +119,7 @@ class Settings(TypedDict, total=False):
     ack_time: Optional[Union[int, str, timedelta]]
     """Milliseconds for which they are remembered. Default 600000. Variable FASTSOCK_ACK_TIME."""
     ack_total_bytes: Optional[Union[int, str]]
-    """Bytes that all of them take; each counts with its id and 256 more. Beyond, the oldest are forgotten early. Default 67108864. Variable FASTSOCK_ACK_TOTAL_BYTES."""
+    """Bytes that all of them take; each counts with its id, that of its device and 256 more. Beyond, the oldest are forgotten early. Default 67108864. Variable FASTSOCK_ACK_TOTAL_BYTES."""
     uplink_binary: Optional[Literal["lossy", "base64"]]
     """How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it. Default lossy. Variable FASTSOCK_UPLINK_BINARY."""
     events_url: Optional[str]
@@ -129,7 +129,7 @@ class Settings(TypedDict, total=False):
     events_grace: Optional[Union[int, str, timedelta]]
     """Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
     events_total_bytes: Optional[Union[int, str]]
-    """Bytes of lifecycle events held while their backend is away; an event counts with 128 more. Beyond, new ones are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
+    """Bytes of lifecycle events held while their backend is away; an event counts with 128 more, and a device that has any with its client id and 896. Beyond, new ones are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
     spool: Optional[Literal["memory", "disk", "redis"]]
     """Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md). Default memory. Variable FASTSOCK_SPOOL."""
     spool_fsync: Optional[Literal["always", "interval", "never"]]
@@ -179,7 +179,7 @@ class Settings(TypedDict, total=False):
     limit_handshakes: Optional[int]
     """Handshakes at once, from the connection to the 101; more are answered with 503. 0: any number. Default 0. Variable FASTSOCK_LIMIT_HANDSHAKES."""
     limit_uplinks: Optional[int]
-    """Messages and pings a device may send a second, with one second's worth at once. Beyond that it is not read for a while; one that stays beyond it for 30 s is closed with 4429. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINKS."""
+    """Messages and pings a device may send a second, with one second's worth at once. Beyond that its messages wait for a while; one that stays beyond it for 30 s is closed with 4429. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINKS."""
     limit_uplink_bytes: Optional[Union[int, str]]
     """Bytes of messages and pings a device may send a second, in the same way. 0: any number. Default 0. Variable FASTSOCK_LIMIT_UPLINK_BYTES."""
     write_timeout: Optional[Union[int, str, timedelta]]
