@@ -17,28 +17,26 @@ use tokio::{
 #[cfg(feature = "admin")]
 use crate::admin;
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::net::tls::ServerTls;
 use crate::{
-    ahead::AllAhead,
     auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, BrokerKind, Config, Warning},
     error::{Error, ErrorKind, Result},
     files,
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
-    gateway,
-    hooks::{Answer, HookVerbs, Hooks, WeakBridge},
-    lanes::{Lanes, Route},
-    lifecycle::Lifecycle,
-    limits::Addresses,
-    receipts::Receipts,
-    registry::Registry,
-    shared::Shared,
+    gateway::{self, registry::Registry, shared::Shared},
+    host::{
+        hooks::{Answer, HookVerbs, Hooks, WeakBridge},
+        lifecycle::Lifecycle,
+        status::Status,
+    },
+    pure::{ahead::AllAhead, limits::Addresses, receipts::Receipts},
     spool::Spool,
     stats::{Running, Stats},
-    status::Status,
     tasks::Tasks,
     types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
+    uplinks::{Lanes, Route},
     verbs,
 };
 

@@ -11,14 +11,16 @@ use crate::{
     broker::{BoxFuture, Deliver},
     config::Config,
     forwarder::{Attempt, Cargo, Forward, http},
-    handshake::{self, Head, HeadLimits},
-    lanes::{Lanes, Route},
-    registry::{Registry, Seating},
-    seat::Seat,
+    gateway::{
+        registry::{Registry, Seating},
+        seat::Seat,
+    },
+    host::status::Status,
+    pure::handshake::{self, Head, HeadLimits},
     stats::Running,
-    status::Status,
     tasks::Tasks,
     types::{ClientId, Payload, SessionId, Uplink},
+    uplinks::{Lanes, Route},
 };
 
 /// Whether these bytes are the head of a WebSocket request, as the gateway reads it.

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::{
     broker::{ANNOUNCED_WITHIN, BoxFuture},
     error::{Error, ErrorKind, Result},
-    hooks::{Answer, UplinkAction},
-    outbox::{DOWNLINK_MAX_BYTES, Put},
-    shared::Shared,
+    gateway::shared::Shared,
+    host::hooks::{Answer, UplinkAction},
+    pure::outbox::{DOWNLINK_MAX_BYTES, Put},
     stats::{LifecycleBooks, Stats},
     types::{Client, ClientId, CloseReason, DeadLetter, Payload, Sent, State, Ticket},
 };
@@ -160,7 +160,7 @@ async fn give_answers(shared: Arc<Shared>) {
 fn admit(
     shared: &Shared,
     ticket: Ticket,
-    admission: Option<crate::hooks::Admission>,
+    admission: Option<crate::host::hooks::Admission>,
 ) -> Result<()> {
     let waiting = shared.admissions.lock().remove(&ticket);
     match waiting.map(|waiting| waiting.send(admission)) {

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     files,
-    outbox::DOWNLINK_MAX_BYTES,
-    shared::Shared,
+    gateway::shared::Shared,
+    pure::outbox::DOWNLINK_MAX_BYTES,
     types::{ClientId, Payload, Sent},
     verbs,
 };

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::shared::Place;
+use crate::gateway::shared::Place;
 
 /// The connections of one admin listener.
 pub(super) struct Connections {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Answer, failure, guard::Guard, json as answer_json, method_not_allowed, problem};
-use crate::{dead_letters::Outline, error::Error, shared::Shared, verbs};
+use crate::{dead_letters::Outline, error::Error, gateway::shared::Shared, verbs};
 
 /// Where they are; the rest of the path is empty or begins with a slash.
 pub(super) const PATH: &str = "/api/v1/dead-letters";

@@ -28,9 +28,11 @@ use crate::{
     broker::Link,
     config::Config,
     error::{Error, ErrorKind, Result},
-    gateway::listen,
-    linger::linger,
-    shared::{Place, Shared},
+    gateway::linger::linger,
+    gateway::{
+        listen,
+        shared::{Place, Shared},
+    },
     types::{ClientId, State},
 };
 

@@ -23,7 +23,7 @@ use crate::{
     broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{Client, IDENTITY, Target, basic_auth},
+    net::http::{Client, IDENTITY, Target, basic_auth},
     remote_addr::RemoteAddr,
     tasks::Tasks,
     types::ClientId,

@@ -24,7 +24,7 @@ use crate::{
     broker::BoxFuture,
     config::{Config, UplinkBinary},
     error::{Error, ErrorKind, Result},
-    http::{Answer, Client, Secrets, Target},
+    net::http::{Answer, Client, Secrets, Target},
     tasks::Tasks,
     types::{Payload, Uplink},
 };

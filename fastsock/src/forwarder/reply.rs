@@ -8,8 +8,8 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use crate::{
     broker::Broker,
     config::Config,
-    http::Answer,
-    registry::Registry,
+    gateway::registry::Registry,
+    net::http::Answer,
     stats::Running,
     types::{ClientId, Payload, Sent},
 };

@@ -11,7 +11,7 @@ use crate::admin::{api, guard};
 use crate::{
     config::Config,
     forwarder,
-    http::{Answer, Client, Target},
+    net::http::{Answer, Client, Target},
     tasks::Tasks,
 };
 

@@ -1,6 +1,6 @@
 //! What a device says under the subprotocol `fastsock.v1.ack`.
 
-use crate::{envelope, types::LostReason};
+use crate::{pure::envelope, types::LostReason};
 
 /// A message is opened or refused; what is opened has an id, and each answer to it is JSON that names it.
 pub fn ack_envelope(bytes: &[u8]) {

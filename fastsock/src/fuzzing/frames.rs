@@ -12,7 +12,7 @@ use std::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::choice;
-use crate::{socket::Socket, types::CloseReason};
+use crate::{gateway::socket::Socket, types::CloseReason};
 
 /// The bytes of a device give the messages and the end that a plain reading of RFC 6455 gives, in whatever pieces they
 /// come, and what goes back are pongs to its pings and one close frame.

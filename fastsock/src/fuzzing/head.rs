@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::choice;
 use crate::{
-    handshake::{self, Extra, Head, HeadLimits, Upgrade},
+    pure::handshake::{self, Extra, Head, HeadLimits, Upgrade},
     types::Refusal,
 };
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::halves;
 use crate::{
-    proxy::{self, Header},
+    net::proxy::{self, Header},
     remote_addr::RemoteAddr,
 };
 

@@ -16,12 +16,11 @@ use super::{
     key::{self, Fault, Key, Origin},
 };
 use crate::{
-    backoff::Backoff,
     config::Config,
     error::{Error, ErrorKind, Result},
     files::{self, Reader},
-    http::{Client, IDENTITY, Target, basic_auth},
-    limits::Bucket,
+    net::http::{Client, IDENTITY, Target, basic_auth},
+    pure::{backoff::Backoff, limits::Bucket},
     tasks::Tasks,
 };
 

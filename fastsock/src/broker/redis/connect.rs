@@ -28,7 +28,7 @@ use super::{
     link::{Failure, LinkError},
     url::{self, Address, Topology},
 };
-use crate::racing::{self, ADDRESS_HEAD_START};
+use crate::net::racing::{self, ADDRESS_HEAD_START};
 
 /// A connection, and how to learn that it is no good any more.
 #[derive(Clone)]

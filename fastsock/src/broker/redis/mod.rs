@@ -2,7 +2,7 @@
 //!
 //! Two links, each with a task that keeps it for ever (`link`): *cmd* publishes and writes (`writer`, `node`), *sub* is
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
-//! between. Presence is one map written by one task (`crate::presence`).
+//! between. Presence is one map written by one task (`crate::pure::presence`).
 
 mod announce;
 pub(crate) mod check;
@@ -56,7 +56,7 @@ use super::{BoxFuture, Broker, Deliver, Link, LinkChange};
 use crate::{
     config::{Config, Subscribe},
     error::{Error, ErrorKind, Result},
-    presence::Presence,
+    pure::presence::Presence,
     stats::Running,
     tasks::Tasks,
     types::{ClientId, Sent, SessionId, unix_ms},

@@ -11,7 +11,7 @@ use super::{
     trouble::DENIED_DELAY,
     writer,
 };
-use crate::backoff::Backoff;
+use crate::pure::backoff::Backoff;
 
 /// Keeps a link for ever: connect, serve it until trouble, tell, wait, again.
 pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {

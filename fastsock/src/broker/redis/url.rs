@@ -320,7 +320,7 @@ fn with_certificates(info: ConnectionInfo, config: &Config) -> Result<Connection
 #[cfg(feature = "tls")]
 fn identity(config: &Config) -> Result<Option<redis::ClientTlsConfig>> {
     let (cert, key) = (&config.redis_cert, &config.redis_key);
-    let identity = crate::tls::Identity::new(
+    let identity = crate::net::tls::Identity::new(
         ("FASTSOCK_REDIS_CERT", cert.as_deref()),
         ("FASTSOCK_REDIS_KEY", key.as_deref()),
     )?;

@@ -19,7 +19,7 @@ use super::{
     unix_ms,
 };
 use crate::{
-    presence::{Batch, Del, Set},
+    pure::presence::{Batch, Del, Set},
     types::{ClientId, SessionId},
 };
 

@@ -17,7 +17,7 @@ use super::super::signature::Signer;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    http::{IDENTITY, Secrets, Target, basic_auth},
+    net::http::{IDENTITY, Secrets, Target, basic_auth},
     types::Uplink,
 };
 

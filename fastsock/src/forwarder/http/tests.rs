@@ -9,10 +9,10 @@ use tokio::{
 
 use super::*;
 #[cfg(feature = "tls")]
-use crate::http::tests::Received;
+use crate::net::http::tests::Received;
 use crate::{
     config::{Headers, Secret},
-    http::tests::{Backend, Reply, status},
+    net::http::tests::{Backend, Reply, status},
     types::{ClientId, SessionId},
 };
 

@@ -11,7 +11,6 @@ use super::{
     shards::{Acks, Plan, SHARDS},
 };
 use crate::{
-    backoff::Backoff,
     broker::redis::{
         connect::{Connection, Redis, servers_of},
         link::{Failure, LinkError},
@@ -19,6 +18,7 @@ use crate::{
         script::RENEW,
         trouble::Function,
     },
+    pure::backoff::Backoff,
     spool::Record,
 };
 

@@ -11,13 +11,13 @@ use super::{
     shards::SHARDS,
 };
 use crate::{
-    backoff::Backoff,
     broker::redis::{
         connect::{At, Connection, heedless},
         link::{Failure, LinkError},
         trouble::{CLUSTER_CODES, Function},
         url::Address,
     },
+    pure::backoff::Backoff,
     spool::Record,
 };
 

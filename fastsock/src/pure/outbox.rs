@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     config::Full,
+    pure::surplus::Surpluses,
     stats::{DownlinkBooks, DownlinkLost},
-    surplus::Surpluses,
     types::{Payload, SessionId},
 };
 

@@ -27,11 +27,10 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::{
-    envelope,
-    outbox::Outbox,
-    seat::Seat,
+    gateway::seat::Seat,
+    net::wire::Wire,
+    pure::{envelope, outbox::Outbox},
     types::{CloseReason, Payload},
-    wire::Wire,
 };
 
 /// One WebSocket connection after its handshake.

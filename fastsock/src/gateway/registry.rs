@@ -11,12 +11,12 @@ use crate::{
     auth::{Admitted, Grant},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy},
+    gateway::seat::{Bounds, Fight, Seat},
+    host::status::Status,
     maps::trim,
-    outbox::{Cut, Outbox, Put},
+    pure::outbox::{Cut, Outbox, Put},
     remote_addr::RemoteAddr,
-    seat::{Bounds, Fight, Seat},
     stats::DownlinkBooks,
-    status::Status,
     types::{ClientId, CloseReason, Payload, SessionId},
 };
 
@@ -317,7 +317,7 @@ const TAKEOVERS_MAX: u32 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seat::TAKEOVER_SPAN;
+    use crate::gateway::seat::TAKEOVER_SPAN;
 
     fn registry(config: Config) -> Registry {
         Registry::new(&config, Arc::new(Status::new(None, Arc::default())))

@@ -4,7 +4,7 @@
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    envelope,
+    pure::envelope,
     remote_addr::RemoteAddr,
     types::{ConnectRequest, Credentials, Faults, Refusal},
 };

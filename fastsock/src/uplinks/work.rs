@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use super::{Due, Lanes, Loss, State, lane::Phase};
 use crate::{
-    backoff::Backoff,
     config::{Gone, Order},
     forwarder::{
         Attempt,
         breaker::{PROBES, Pass, Permit},
         outcome::{Floor, Verdict, judge},
     },
+    pure::backoff::Backoff,
     spool::Place,
     types::{ClientId, CloseReason, LostReason, Uplink},
 };

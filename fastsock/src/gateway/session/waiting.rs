@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::{MESSAGES_A_TURN, Session};
 use crate::{
-    ahead::{AHEAD_BYTES, Ahead},
+    pure::ahead::{AHEAD_BYTES, Ahead},
     types::CloseReason,
 };
 

@@ -23,7 +23,7 @@ use crate::{
     config::{ClientAuth, Config},
     error::{Error, ErrorKind, Result},
     files::{self, Turn, Turns},
-    wire::{Tcp, Wire},
+    net::wire::{Tcp, Wire},
 };
 
 /// What the device port shows and asks for; replaced as a whole by a reload.

@@ -14,24 +14,30 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 #[cfg(feature = "tls")]
-use crate::tls::ServerTls;
+use crate::net::tls::ServerTls;
 use crate::{
-    ahead::AllAhead,
     auth::Auth,
     broker::{Broker, Deliver},
     config::{Config, origin::Origin},
-    hooks::{Admission, Answer, UplinkAction},
-    lanes::Lanes,
-    lifecycle::Lifecycle,
-    limits::{AddressPlace, Addresses},
-    proxy,
-    receipts::Receipts,
-    registry::Registry,
-    seat::{Seat, Told},
+    gateway::{
+        registry::Registry,
+        seat::{Seat, Told},
+    },
+    host::{
+        hooks::{Admission, Answer, UplinkAction},
+        lifecycle::Lifecycle,
+        status::Status,
+    },
+    net::proxy,
+    pure::{
+        ahead::AllAhead,
+        limits::{AddressPlace, Addresses},
+        receipts::Receipts,
+    },
     stats::{Running, SessionBooks, closed_key},
-    status::Status,
     tasks::Tasks,
     types::{CloseReason, SessionId, Ticket},
+    uplinks::Lanes,
 };
 
 /// What all tasks of one bridge hold.

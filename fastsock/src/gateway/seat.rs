@@ -15,11 +15,13 @@ use tokio::time::Instant;
 use crate::{
     auth::{Admitted, Grant},
     config::{Config, Full},
-    losses::{Loss, LossLines, Losses},
-    outbox::{Cut, Outbox, OutboxLimits, Put},
+    pure::{
+        losses::{Loss, LossLines, Losses},
+        outbox::{Cut, Outbox, OutboxLimits, Put},
+        surplus::Surpluses,
+    },
     remote_addr::RemoteAddr,
     stats::{DownlinkBooks, DownlinkLost},
-    surplus::Surpluses,
     types::{Client, ClientId, CloseReason, Payload, SessionId, unix_ms},
 };
 

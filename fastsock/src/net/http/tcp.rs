@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
 
-use crate::racing::{ADDRESS_HEAD_START, first_of};
+use crate::net::racing::{ADDRESS_HEAD_START, first_of};
 
 /// Connects to the host and port of a URI. Tries the addresses of a name one after the other, each while those before it are
 /// still being tried (RFC 8305): a dead one costs 250 ms, and not the time-out of a request.

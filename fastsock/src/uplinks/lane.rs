@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     forwarder::{Attempt, outcome::Trial},
-    receipts::Pledge,
+    pure::receipts::Pledge,
     types::{Ticket, Uplink},
 };
 

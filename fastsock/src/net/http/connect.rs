@@ -16,7 +16,7 @@ use super::tcp::Tcp;
 #[cfg(feature = "tls")]
 use crate::{
     config::Http2,
-    tls::{Identity, client_config},
+    net::tls::{Identity, client_config},
 };
 use crate::{
     config::{Config, Secret},

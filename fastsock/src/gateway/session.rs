@@ -17,19 +17,23 @@ use uuid::Uuid;
 
 use self::waiting::Next;
 use crate::{
-    ahead::Ahead,
     broker::BoxFuture,
-    envelope::{self, Envelope},
-    heartbeat::{Beat, Heartbeat},
-    hooks::{Decision, UplinkAction},
-    lanes::Room,
-    limits::{Meter, Pace},
-    linger::{LINGERING_MAX, linger},
-    receipts::{self, Offer, Outcome, Pledge, Receipt},
-    seat::Seat,
-    shared::{Places, Shared},
-    socket::{Socket, Written},
+    gateway::linger::{LINGERING_MAX, linger},
+    gateway::{
+        seat::Seat,
+        shared::{Places, Shared},
+        socket::{Socket, Written},
+    },
+    host::hooks::{Decision, UplinkAction},
+    pure::{
+        ahead::Ahead,
+        envelope::{self, Envelope},
+        heartbeat::{Beat, Heartbeat},
+        limits::{Meter, Pace},
+        receipts::{self, Offer, Outcome, Pledge, Receipt},
+    },
     types::{CloseReason, Payload, Uplink},
+    uplinks::Room,
     verbs,
 };
 

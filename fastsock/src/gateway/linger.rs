@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::shared::Place;
+use crate::gateway::shared::Place;
 
 /// Discards input until the peer closes, the deadline, or 64 MiB; not at all when `at_most` others wait already.
 /// The stream's writing side is shut down already.

@@ -1,5 +1,12 @@
 //! From an accepted connection to a session in its seat: limits, handshake, admission, takeover, 101.
 
+pub(crate) mod linger;
+pub(crate) mod registry;
+pub(crate) mod seat;
+pub(crate) mod session;
+pub(crate) mod shared;
+pub(crate) mod socket;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -19,19 +26,22 @@ use crate::{
     auth::{Admitted, CertifiedName},
     config::{Config, origin::Origin},
     error::{Error, ErrorKind, Result},
-    handshake::{self, Extra, Head, HeadLimits, Upgrade},
-    hooks::{Admission, Decision},
-    limits::Bucket,
-    linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
-    proxy,
-    registry::Seating,
+    gateway::{
+        linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
+        registry::Seating,
+        seat::Seat,
+        session::Session,
+        shared::{Place, Places, Shared},
+        socket::Socket,
+    },
+    host::hooks::{Admission, Decision},
+    net::{proxy, wire::Wire},
+    pure::{
+        handshake::{self, Extra, Head, HeadLimits, Upgrade},
+        limits::Bucket,
+    },
     remote_addr::RemoteAddr,
-    seat::Seat,
-    session::Session,
-    shared::{Place, Places, Shared},
-    socket::Socket,
     types::{CloseReason, Refusal},
-    wire::Wire,
 };
 
 /// Binds the device port: all addresses, IPv6 and IPv4 on one socket where there is IPv6, unless one is named.

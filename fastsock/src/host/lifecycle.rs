@@ -22,14 +22,13 @@ use crate::{
     config::{Config, Gone, Order, UplinkFull},
     error::Result,
     forwarder::{Cargo, http::HttpForwarder},
-    hooks::UplinkAction,
-    lanes::{Lanes, Route},
-    registry::Registry,
+    gateway::registry::Registry,
+    host::{hooks::UplinkAction, status::Status},
     remote_addr::RemoteAddr,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
-    status::Status,
     tasks::Tasks,
     types::{Client, ClientId, CloseReason, Payload, SessionId, Uplink, unix_ms},
+    uplinks::{Lanes, Route},
 };
 
 /// Who is there as far as the backend knows, and the lanes that tell it.

@@ -1,0 +1,8 @@
+//! The network: the bytes of a connection, TLS, what a proxy says of a device, and the HTTP client.
+
+pub(crate) mod http;
+pub(crate) mod proxy;
+pub(crate) mod racing;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+pub(crate) mod wire;
