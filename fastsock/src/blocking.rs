@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    host::hooks::{Answer, Hooks},
+    hooks::{Answer, Hooks},
     stats::Stats,
     types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
     verbs,

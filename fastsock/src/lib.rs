@@ -27,6 +27,7 @@ mod forwarder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod hooks;
 mod host;
 mod maps;
 #[cfg(feature = "micro")]
@@ -34,6 +35,7 @@ mod maps;
 pub mod micro;
 mod net;
 mod pure;
+mod registry;
 mod remote_addr;
 #[allow(
     dead_code,
@@ -41,6 +43,7 @@ mod remote_addr;
 )]
 mod spool;
 mod stats;
+mod status;
 mod tasks;
 mod types;
 mod uplinks;
@@ -49,8 +52,8 @@ mod verbs;
 pub use bridge::{Bridge, Builder};
 pub use config::*;
 pub use error::*;
+pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use host::events;
-pub use host::hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use remote_addr::RemoteAddr;
 pub use stats::{
     Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, SessionBooks, Stats,

@@ -8,17 +8,14 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    broker::{BoxFuture, Deliver},
+    broker::Deliver,
     config::Config,
     forwarder::{Attempt, Cargo, Forward, http},
-    gateway::{
-        registry::{Registry, Seating},
-        seat::Seat,
-    },
-    host::status::Status,
     pure::handshake::{self, Head, HeadLimits},
+    registry::{Registry, Seating, seat::Seat},
     stats::Running,
-    tasks::Tasks,
+    status::Status,
+    tasks::{BoxFuture, Tasks},
     types::{ClientId, Payload, SessionId, Uplink},
     uplinks::{Lanes, Route},
 };

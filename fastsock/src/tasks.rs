@@ -9,7 +9,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A future of a port, which has to be an object.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+type Task = BoxFuture<'static, ()>;
 
 /// A group of tasks that can be told to stop and waited for.
 #[derive(Clone, Debug)]

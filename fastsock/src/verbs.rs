@@ -6,12 +6,13 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
-    broker::{ANNOUNCED_WITHIN, BoxFuture},
+    broker::ANNOUNCED_WITHIN,
     error::{Error, ErrorKind, Result},
     gateway::shared::Shared,
-    host::hooks::{Answer, UplinkAction},
+    hooks::{Answer, UplinkAction},
     pure::outbox::{DOWNLINK_MAX_BYTES, Put},
     stats::{LifecycleBooks, Stats},
+    tasks::BoxFuture,
     types::{Client, ClientId, CloseReason, DeadLetter, Payload, Sent, State, Ticket},
 };
 
@@ -160,7 +161,7 @@ async fn give_answers(shared: Arc<Shared>) {
 fn admit(
     shared: &Shared,
     ticket: Ticket,
-    admission: Option<crate::host::hooks::Admission>,
+    admission: Option<crate::hooks::Admission>,
 ) -> Result<()> {
     let waiting = shared.admissions.lock().remove(&ticket);
     match waiting.map(|waiting| waiting.send(admission)) {

@@ -19,7 +19,12 @@ use self::{
     key::{Fault, Key, verify},
 };
 use super::{Admitted, Authenticate, Denied, Grant, Shown};
-use crate::{broker::BoxFuture, config::Config, error::Result, tasks::Tasks, types::ClientId};
+use crate::{
+    config::Config,
+    error::Result,
+    tasks::{BoxFuture, Tasks},
+    types::ClientId,
+};
 
 /// Lets in whoever has a token that one of the keys has signed.
 pub(crate) struct Jwt {

@@ -16,8 +16,8 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use crate::{
-    broker::BoxFuture,
     remote_addr::RemoteAddr,
+    tasks::BoxFuture,
     types::{ClientId, ConnectRequest, Credentials, Refusal},
 };
 
@@ -43,9 +43,6 @@ pub(crate) enum Auth {
     /// Whom a provider lets in.
     Provider(Arc<dyn Authenticate>),
 }
-
-/// The name in a client certificate, if it has any, or why nobody can be sure of it.
-pub(crate) type CertifiedName = Result<Option<String>, &'static str>;
 
 /// What one device shows, and from where.
 #[derive(Clone, Copy)]

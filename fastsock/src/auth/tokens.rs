@@ -15,11 +15,10 @@ use tokio::time::Instant;
 use self::watched::{Stamp, Watched};
 use super::{Admitted, Authenticate, Denied, Digest, Grant, Shown};
 use crate::{
-    broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
     files::{self, Reader},
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::ClientId,
 };
 

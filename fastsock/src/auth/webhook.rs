@@ -20,12 +20,11 @@ use url::Url;
 
 use super::{Admitted, Authenticate, Denied, Digest, Grant, Shown};
 use crate::{
-    broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
     net::http::{Client, IDENTITY, Target, basic_auth},
     remote_addr::RemoteAddr,
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::ClientId,
 };
 

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{BoxFuture, Broker, Link};
+use super::{Broker, Link};
+use crate::tasks::BoxFuture;
 use crate::{
     error::Result,
     types::{ClientId, Sent, SessionId, unix_ms},

@@ -4,21 +4,16 @@ pub(crate) mod embedded;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
-use std::{
-    future::Future,
-    pin::Pin,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     error::Result,
+    tasks::BoxFuture,
     types::{ClientId, Sent, SessionId},
 };
-
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Carries downlinks and presence between processes. One per bridge.
 pub(crate) trait Broker: Send + Sync {

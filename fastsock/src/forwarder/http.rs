@@ -21,11 +21,10 @@ use super::{
     reply::Replies,
 };
 use crate::{
-    broker::BoxFuture,
     config::{Config, UplinkBinary},
     error::{Error, ErrorKind, Result},
     net::http::{Answer, Client, Secrets, Target},
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::{Payload, Uplink},
 };
 

@@ -10,7 +10,7 @@ mod signature;
 
 use std::time::Duration;
 
-use crate::{broker::BoxFuture, types::Uplink};
+use crate::{tasks::BoxFuture, types::Uplink};
 
 /// Carries one uplink to the backend, once. Retrying is the business of the lanes.
 pub(crate) trait Forward: Send + Sync {

@@ -8,8 +8,8 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use crate::{
     broker::Broker,
     config::Config,
-    gateway::registry::Registry,
     net::http::Answer,
+    registry::Registry,
     stats::Running,
     types::{ClientId, Payload, Sent},
 };

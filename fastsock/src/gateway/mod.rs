@@ -1,8 +1,6 @@
 //! From an accepted connection to a session in its seat: limits, handshake, admission, takeover, 101.
 
 pub(crate) mod linger;
-pub(crate) mod registry;
-pub(crate) mod seat;
 pub(crate) mod session;
 pub(crate) mod shared;
 pub(crate) mod socket;
@@ -23,23 +21,22 @@ use tokio::{
 };
 
 use crate::{
-    auth::{Admitted, CertifiedName},
+    auth::Admitted,
     config::{Config, origin::Origin},
     error::{Error, ErrorKind, Result},
     gateway::{
         linger::{LINGERING_MAX, LINGERING_MAX_WHEN_FULL, linger},
-        registry::Seating,
-        seat::Seat,
         session::Session,
         shared::{Place, Places, Shared},
         socket::Socket,
     },
-    host::hooks::{Admission, Decision},
-    net::{proxy, wire::Wire},
+    hooks::{Admission, Decision},
+    net::{CertifiedName, proxy, wire::Wire},
     pure::{
         handshake::{self, Extra, Head, HeadLimits, Upgrade},
         limits::Bucket,
     },
+    registry::{Seating, seat::Seat},
     remote_addr::RemoteAddr,
     types::{CloseReason, Refusal},
 };

@@ -17,14 +17,12 @@ use uuid::Uuid;
 
 use self::waiting::Next;
 use crate::{
-    broker::BoxFuture,
-    gateway::linger::{LINGERING_MAX, linger},
     gateway::{
-        seat::Seat,
+        linger::{LINGERING_MAX, linger},
         shared::{Places, Shared},
         socket::{Socket, Written},
     },
-    host::hooks::{Decision, UplinkAction},
+    hooks::{Decision, UplinkAction},
     pure::{
         ahead::Ahead,
         envelope::{self, Envelope},
@@ -32,6 +30,8 @@ use crate::{
         limits::{Meter, Pace},
         receipts::{self, Offer, Outcome, Pledge, Receipt},
     },
+    registry::seat::Seat,
+    tasks::BoxFuture,
     types::{CloseReason, Payload, Uplink},
     uplinks::Room,
     verbs,

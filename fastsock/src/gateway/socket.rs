@@ -27,9 +27,9 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::{
-    gateway::seat::Seat,
     net::wire::Wire,
     pure::{envelope, outbox::Outbox},
+    registry::seat::Seat,
     types::{CloseReason, Payload},
 };
 

@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    host::hooks::{Admission, Answer, Decision, Hooks, UplinkAction},
+    hooks::{Admission, Answer, Decision, Hooks, UplinkAction},
     types::{Client, CloseReason, ConnectRequest, LostReason, State, Ticket, Uplink},
 };
 

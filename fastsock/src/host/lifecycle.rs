@@ -18,15 +18,16 @@ use tokio::{
 };
 
 use crate::{
-    broker::{ANNOUNCED_WITHIN, BoxFuture, Broker},
+    broker::{ANNOUNCED_WITHIN, Broker},
     config::{Config, Gone, Order, UplinkFull},
     error::Result,
     forwarder::{Cargo, http::HttpForwarder},
-    gateway::registry::Registry,
-    host::{hooks::UplinkAction, status::Status},
+    hooks::UplinkAction,
+    registry::Registry,
     remote_addr::RemoteAddr,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
-    tasks::Tasks,
+    status::Status,
+    tasks::{BoxFuture, Tasks},
     types::{Client, ClientId, CloseReason, Payload, SessionId, Uplink, unix_ms},
     uplinks::{Lanes, Route},
 };

@@ -6,3 +6,6 @@ pub(crate) mod racing;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod wire;
+
+/// The name in a client certificate, if it has any, or why nobody can be sure of it.
+pub(crate) type CertifiedName = Result<Option<String>, &'static str>;

@@ -8,7 +8,5 @@ pub(crate) mod heartbeat;
 pub(crate) mod limits;
 pub(crate) mod losses;
 pub(crate) mod outbox;
-#[cfg(feature = "redis")]
-pub(crate) mod presence;
 pub(crate) mod receipts;
 pub(crate) mod surplus;

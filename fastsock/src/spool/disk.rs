@@ -25,11 +25,10 @@ use uuid::Uuid;
 use self::store::{Fault, Op, Outcome, Store};
 use super::{Backlog, Place, Record, Settle, Spool};
 use crate::{
-    broker::BoxFuture,
     config::Config,
     error::{Error, ErrorKind, Result},
     pure::backoff::Backoff,
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
 };
 

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    broker::BoxFuture,
     error::Result,
+    tasks::BoxFuture,
     types::{ClientId, DeadLetter, Uplink},
 };
 

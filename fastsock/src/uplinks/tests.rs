@@ -4,7 +4,7 @@ use ahash::HashSet;
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::{broker::BoxFuture, forwarder::breaker::PROBES, types::SessionId};
+use crate::{forwarder::breaker::PROBES, tasks::BoxFuture, types::SessionId};
 
 /// A backend that answers each device with a status of its own.
 #[derive(Clone, Default)]

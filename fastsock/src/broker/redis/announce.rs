@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Shared, link::Kind, trouble::Function};
-use crate::{broker::BoxFuture, types::ClientId};
+use crate::{tasks::BoxFuture, types::ClientId};
 
 /// Who waits for which device.
 #[derive(Debug, Default)]

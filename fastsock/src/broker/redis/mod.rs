@@ -2,7 +2,7 @@
 //!
 //! Two links, each with a task that keeps it for ever (`link`): *cmd* publishes and writes (`writer`, `node`), *sub* is
 //! subscribed (`subscribe`). Redis hands each message to [`Deliver`] on the reader of the sub link, without a queue
-//! between. Presence is one map written by one task (`crate::pure::presence`).
+//! between. Presence is one map written by one task (`presence`).
 
 mod announce;
 pub(crate) mod check;
@@ -12,6 +12,7 @@ pub(crate) mod connect;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod node;
+pub(crate) mod presence;
 pub(crate) mod rights;
 pub(crate) mod script;
 mod subscribe;
@@ -52,11 +53,12 @@ use self::{
     trouble::{Function, Troubles},
     url::Address,
 };
-use super::{BoxFuture, Broker, Deliver, Link, LinkChange};
+use super::{Broker, Deliver, Link, LinkChange};
+use crate::tasks::BoxFuture;
 use crate::{
+    broker::redis::presence::Presence,
     config::{Config, Subscribe},
     error::{Error, ErrorKind, Result},
-    pure::presence::Presence,
     stats::Running,
     tasks::Tasks,
     types::{ClientId, Sent, SessionId, unix_ms},

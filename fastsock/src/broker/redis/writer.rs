@@ -19,7 +19,7 @@ use super::{
     unix_ms,
 };
 use crate::{
-    pure::presence::{Batch, Del, Set},
+    broker::redis::presence::{Batch, Del, Set},
     types::{ClientId, SessionId},
 };
 

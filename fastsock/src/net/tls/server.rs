@@ -19,11 +19,13 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{certificates, name::name_of};
 use crate::{
-    auth::CertifiedName,
     config::{ClientAuth, Config},
     error::{Error, ErrorKind, Result},
     files::{self, Turn, Turns},
-    net::wire::{Tcp, Wire},
+    net::{
+        CertifiedName,
+        wire::{Tcp, Wire},
+    },
 };
 
 /// What the device port shows and asks for; replaced as a whole by a reload.

@@ -37,13 +37,12 @@ use uuid::Uuid;
 use self::shards::{SHARDS, Shards, shard_of};
 use super::{Place, Record, Settle, Spool, record};
 use crate::{
-    broker::{
-        BoxFuture,
-        redis::{connect::Redis, names::escaped, rights::Rights, trouble::Troubles, url::Address},
+    broker::redis::{
+        connect::Redis, names::escaped, rights::Rights, trouble::Troubles, url::Address,
     },
     config::Config,
     error::Result,
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
 };
 

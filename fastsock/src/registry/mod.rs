@@ -1,5 +1,7 @@
 //! Who is connected here: client id to seat, and takeover.
 
+pub(crate) mod seat;
+
 use std::sync::Arc;
 
 use ahash::{HashMap, RandomState};
@@ -11,12 +13,12 @@ use crate::{
     auth::{Admitted, Grant},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy},
-    gateway::seat::{Bounds, Fight, Seat},
-    host::status::Status,
     maps::trim,
     pure::outbox::{Cut, Outbox, Put},
+    registry::seat::{Bounds, Fight, Seat},
     remote_addr::RemoteAddr,
     stats::DownlinkBooks,
+    status::Status,
     types::{ClientId, CloseReason, Payload, SessionId},
 };
 
@@ -317,7 +319,7 @@ const TAKEOVERS_MAX: u32 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::seat::TAKEOVER_SPAN;
+    use crate::registry::seat::TAKEOVER_SPAN;
 
     fn registry(config: Config) -> Registry {
         Registry::new(&config, Arc::new(Status::new(None, Arc::default())))

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{broker::LinkChange, host::hooks::Hooks, stats::Running, types::State};
+use crate::{broker::LinkChange, hooks::Hooks, stats::Running, types::State};
 
 /// The phase of a bridge and of its broker link, and the hooks that hear of changes.
 pub(crate) struct Status {
