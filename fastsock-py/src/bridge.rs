@@ -21,7 +21,7 @@ use crate::{
 
 /// A WebSocket to Redis to HTTP bridge in this process.
 ///
-/// Keywords are the settings of the README by their names in lower case (websocket_port=3000, remote_url="http://..."; times
+/// Keywords are the settings of docs/settings.md by their names in lower case (websocket_port=3000, remote_url="http://..."; times
 /// are milliseconds as int), and the hooks. config is a dict of settings or the path of a TOML file, environ a mapping of
 /// environment variables; keywords win over environ, and environ over config.
 ///

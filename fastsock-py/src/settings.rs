@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread::available_parallelism};
 
-use fastsock::{Config, Setting};
+use fastsock::{Config, Setting, ValueKind};
 use pyo3::{
     exceptions::PyTypeError,
     intern,
@@ -146,7 +146,9 @@ fn setting(key: &str) -> Option<&'static Setting> {
 }
 
 fn is_of_gateway(key: &str) -> bool {
-    fastsock_gateway::own_settings().any(|(name, _)| name == key)
+    fastsock_gateway::own_settings()
+        .iter()
+        .any(|own| own.name == key)
 }
 
 fn config_error(text: String) -> PyErr {
@@ -249,7 +251,7 @@ fn milliseconds(key: &str, delta: &Bound<'_, PyAny>) -> PyResult<String> {
 }
 
 fn is_time(setting: &Setting) -> bool {
-    setting.allowed.starts_with("milliseconds")
+    setting.kind == ValueKind::Time
 }
 
 fn utf8(key: &str, text: &Bound<'_, PyString>) -> PyResult<String> {
@@ -304,7 +306,9 @@ fn is_variable(name: &str) -> bool {
         || Config::settings()
             .iter()
             .any(|s| s.variable == name || s.is_secret && Some(s.variable) == file)
-        || fastsock_gateway::own_settings().any(|(_, variable)| variable == name)
+        || fastsock_gateway::own_settings()
+            .iter()
+            .any(|own| own.variable == name)
 }
 
 fn warn_unknown(py: Python<'_>, name: &str) -> PyResult<()> {

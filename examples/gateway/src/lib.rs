@@ -28,6 +28,8 @@ use fastsock::{Bridge, Error, ErrorKind, Leftover};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{dispatcher::DefaultGuard, error, info, warn};
 
+pub use settings::OwnSetting;
+
 use crate::{
     descriptors::RaisedLimit,
     flags::{Action, Flags},
@@ -49,11 +51,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The settings that only the gateway has, each its name and its variable: for hosts that read the same files and environments.
-pub fn own_settings() -> impl Iterator<Item = (&'static str, &'static str)> {
-    settings::Known::all()
-        .filter(|known| matches!(known, settings::Known::Program(_)))
-        .map(|known| (known.name(), known.variable()))
+/// The settings that only the gateway has: for hosts that read the same files and environments.
+pub fn own_settings() -> &'static [OwnSetting] {
+    settings::OWN_SETTINGS
 }
 
 fn carry_out(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, String> {

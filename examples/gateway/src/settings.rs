@@ -15,7 +15,7 @@ use crate::{
     flags::Flags,
     logging::{Level, Payloads},
 };
-use fastsock::{BrokerKind, Config, Setting, Warning};
+use fastsock::{BrokerKind, Config, Setting, ValueKind, Warning};
 
 /// All settings of the gateway, and where each comes from.
 #[derive(Debug)]
@@ -50,18 +50,33 @@ pub(crate) enum Known {
     /// Of the bridge.
     Bridge(&'static Setting),
     /// Of the program.
-    Program(&'static ProgramSetting),
+    Program(&'static OwnSetting),
 }
 
 /// One row of the program's own table, as [`Setting`] is of the bridge's.
 #[derive(Debug)]
-pub(crate) struct ProgramSetting {
-    name: &'static str,
-    variable: &'static str,
-    allowed: &'static str,
-    about: &'static str,
+pub struct OwnSetting {
+    /// Its name in TOML.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub variable: &'static str,
+    /// What sort of value it takes.
+    pub kind: ValueKind,
+    /// What is allowed, in words.
+    pub allowed: &'static str,
+    /// A value other than the default.
+    pub example: &'static str,
+    /// What it does.
+    pub about: &'static str,
     set: fn(&mut Program, &str) -> Option<()>,
     show: fn(&Program) -> String,
+}
+
+impl OwnSetting {
+    /// Its default as text.
+    pub fn default_text(&self) -> String {
+        (self.show)(&Settings::default().program)
+    }
 }
 
 /// Where a value comes from; a later one wins.
@@ -306,7 +321,7 @@ impl Known {
     /// All settings, in the order of the documentation.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let bridge = Config::settings().iter().map(Self::Bridge);
-        bridge.chain(PROGRAM_SETTINGS.iter().map(Self::Program))
+        bridge.chain(OWN_SETTINGS.iter().map(Self::Program))
     }
 
     /// Its name in TOML.
@@ -521,28 +536,34 @@ const MEANT_FOR_REDIS: [&str; 5] = [
     "REDIS_USERNAME",
 ];
 
-static PROGRAM_SETTINGS: [ProgramSetting; 5] = [
-    ProgramSetting {
+pub(crate) static OWN_SETTINGS: &[OwnSetting] = &[
+    OwnSetting {
         name: "log_level",
         variable: "LOG_LEVEL",
+        kind: ValueKind::Choice,
         allowed: "error, warn, info, http, verbose, debug or silly",
-        about: "The least important lines to log.",
+        example: "info",
+        about: "Log lines of this level and above.",
         set: |program, text| Level::parse(text).map(|level| program.log_level = level),
         show: |program| program.log_level.as_str().into(),
     },
-    ProgramSetting {
+    OwnSetting {
         name: "log_payloads",
         variable: "FASTSOCK_LOG_PAYLOADS",
+        kind: ValueKind::Choice,
         allowed: "capped, full or none",
-        about: "What becomes of the data of logged messages: cut at 1 KiB, whole, or left out.",
+        example: "none",
+        about: "The `data` of logged messages. `capped`: cut at 1 KiB. `full`: whole. `none`: left out.",
         set: |program, text| Payloads::parse(text).map(|payloads| program.log_payloads = payloads),
         show: |program| program.log_payloads.as_str().into(),
     },
-    ProgramSetting {
+    OwnSetting {
         name: "log_file",
         variable: "FASTSOCK_LOG_FILE",
+        kind: ValueKind::Path,
         allowed: "the path of a file, or off",
-        about: "Where lines are appended beside stdout. Its folder is made.",
+        example: "/var/log/fastsock/fastsock.log",
+        about: "File to which the gateway appends its log lines, beside stdout. It makes the folder. SIGHUP opens the file anew.",
         set: |program, text| {
             program.log_file = (text != "off").then(|| text.into());
             Some(())
@@ -552,11 +573,13 @@ static PROGRAM_SETTINGS: [ProgramSetting; 5] = [
             path.map_or_else(|| "off".into(), |path| path.display().to_string())
         },
     },
-    ProgramSetting {
+    OwnSetting {
         name: "log_file_mode",
         variable: "FASTSOCK_LOG_FILE_MODE",
+        kind: ValueKind::Text,
         allowed: "an octal number from 0600 to 0777",
-        about: "Permissions of that file. Empty: as the umask has it for a new file.",
+        example: "0640",
+        about: "Permissions of the log file. Empty: as the umask says for a new file.",
         set: |program, text| {
             program.log_file_mode = Some(parse_mode(text)?);
             Some(())
@@ -566,10 +589,12 @@ static PROGRAM_SETTINGS: [ProgramSetting; 5] = [
             mode.map_or_else(String::new, |mode| format!("{mode:04o}"))
         },
     },
-    ProgramSetting {
+    OwnSetting {
         name: "runtime_workers",
         variable: "FASTSOCK_RUNTIME_WORKERS",
+        kind: ValueKind::Integer,
         allowed: "an integer from 0 to 64",
+        example: "2",
         about: "Threads that run the bridge. 0: the number of cores, at most 4.",
         set: |program, text| parse_workers(text).map(|workers| program.runtime_workers = workers),
         show: |program| program.runtime_workers.to_string(),
@@ -826,5 +851,31 @@ mod tests {
     #[test]
     fn a_url_is_logged_without_its_secrets() {
         assert_eq!(without_secrets("https://u:p@h:1/p?k=v#f"), "https://h:1/p");
+    }
+
+    #[test]
+    fn every_example_of_the_documentation_is_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/settings.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let examples = page.split("```toml\n").skip(1);
+        let examples: Vec<_> = examples
+            .map(|rest| rest.split_once("```").unwrap().0)
+            .collect();
+        assert!(examples.len() >= Known::all().count());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fastsock.toml");
+        for example in examples {
+            std::fs::write(&path, example).unwrap();
+            let given = from_toml(&path).unwrap_or_else(|line| panic!("{example}: {line}"));
+            let mut settings = Settings::default();
+            settings
+                .apply(&given)
+                .unwrap_or_else(|line| panic!("{example}: {line}"));
+            assert!(!given.is_empty());
+            for given in given {
+                let variable = given.known.variable();
+                assert!(!settings.is_default(variable), "{variable}: {example}");
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod choices;
+mod kind;
 mod nested;
 pub(crate) mod origin;
 mod service_links;
@@ -22,18 +23,23 @@ pub use self::{
         AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Fsync, Full, Gone,
         Http2, Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
     },
+    kind::ValueKind,
     nested::flatten,
     value::{Headers, Secret},
 };
 
-/// One line a setting: docs, `name: type = default, "VARIABLE", "what is allowed", check`; `type as bytes` where the number is one of bytes.
-/// From it come the field, its default, its chained setter, its variable, its error line and the printed table.
+/// The table of settings. A section begins with its heading in brackets. A setting is its docs and one line:
+/// `name: type = default, "VARIABLE", "what is allowed", "an example that is not the default", check`; the type is followed by
+/// `as bytes` where it is a number of bytes, and by `as directory` where it is the path of one.
+/// From it come the field, its default, its chained setter, its variable, its error line and the printed tables.
 macro_rules! settings {
     (@parse $type:ty) => { <$type as Value>::parse };
     (@parse $type:ty, bytes) => { value::bytes::parse::<$type> };
-    (@units $type:ty) => { <$type as Value>::UNITS };
-    (@units $type:ty, bytes) => { value::bytes::UNITS };
-    ($($(#[doc = $doc:literal])* $name:ident: $type:ty $(as $kind:ident)? = $default:expr, $env:literal, $allowed:literal $(, $check:expr)?;)*) => {
+    (@parse $type:ty, directory) => { <$type as Value>::parse };
+    (@kind $type:ty) => { <$type as Value>::KIND };
+    (@kind $type:ty, bytes) => { ValueKind::Size };
+    (@kind $type:ty, directory) => { ValueKind::Directory };
+    ($([$section:literal] $($(#[doc = $doc:literal])* $name:ident: $type:ty $(as $kind:ident)? = $default:expr, $env:literal, $allowed:literal, $example:literal $(, $check:expr)?;)*)*) => {
         /// All settings of a bridge. Fields are public, [`Default`] gives the defaults, and each has a chained setter:
         ///
         /// ```
@@ -47,32 +53,34 @@ macro_rules! settings {
         #[non_exhaustive]
         #[allow(rustdoc::bare_urls, reason = "what is allowed is also an error line, without markup")]
         pub struct Config {
-            $($(#[doc = $doc])*
+            $($($(#[doc = $doc])*
             #[doc = concat!("\n\nVariable: `", $env, "`; allowed: ", $allowed, ".")]
-            pub $name: $type,)*
+            pub $name: $type,)*)*
             pub(crate) warnings: Vec<Warning>,
         }
 
         impl Default for Config {
             fn default() -> Self {
-                Self { $($name: $default,)* warnings: Vec::new() }
+                Self { $($($name: $default,)*)* warnings: Vec::new() }
             }
         }
 
         impl Config {
-            $(#[doc = concat!("Sets [`", stringify!($name), "`](Config#structfield.", stringify!($name), ").")]
+            $($(#[doc = concat!("Sets [`", stringify!($name), "`](Config#structfield.", stringify!($name), ").")]
             #[must_use]
             pub fn $name(mut self, value: impl Into<$type>) -> Self {
                 self.$name = value.into();
                 self
-            })*
+            })*)*
         }
 
-        static SETTINGS: &[Setting] = &[$(Setting {
+        static SETTINGS: &[Setting] = &[$($(Setting {
             name: stringify!($name),
             variable: $env,
+            section: $section,
+            kind: settings!(@kind $type $(, $kind)?),
             allowed: $allowed,
-            units: settings!(@units $type $(, $kind)?),
+            example: $example,
             about: concat!($($doc),*),
             is_secret: <$type as Value>::IS_SECRET,
             set: |config, text| {
@@ -89,7 +97,7 @@ macro_rules! settings {
                 check(&config.$name).verdict()?;)?
                 Ok(())
             },
-        },)*];
+        },)*)*];
     };
 }
 
@@ -99,9 +107,14 @@ pub struct Setting {
     pub name: &'static str,
     /// Its environment variable.
     pub variable: &'static str,
+    /// The heading under which the documentation has it.
+    pub section: &'static str,
+    /// What sort of value it takes.
+    pub kind: ValueKind,
     /// What is allowed, in words.
     pub allowed: &'static str,
-    units: &'static str,
+    /// A value other than the default, as text that [`Config::set`] takes.
+    pub example: &'static str,
     /// What it does.
     pub about: &'static str,
     /// Whether its value must not be shown; such a setting can also be given as `<variable>_FILE`.
@@ -139,7 +152,7 @@ impl Setting {
 
     /// What is allowed under one of its names, in words, units included: the variables of the original take none.
     pub fn allowed_as(&self, key: &str) -> String {
-        match self.units {
+        match self.kind.units() {
             units if !units.is_empty() && !ORIGINAL_NUMBERS.contains(&key) => {
                 format!("{}, or {units}", self.allowed)
             }
@@ -162,226 +175,239 @@ impl Setting {
 }
 
 settings! {
-    /// Port that devices connect to. 0 picks a free one; `local_addr` tells which.
-    websocket_port: u16 = 3000, "WEBSOCKET_PORT", "a port from 0 to 65535";
-    /// Milliseconds between pings to a device; one without a sign of life by its next ping is cut. 0 turns the heartbeat off.
-    websocket_ping_interval: Duration = Duration::from_secs(30), "WEBSOCKET_PING_INTERVAL", "milliseconds from 0 to 86400000", |d| d.as_millis() <= 86_400_000;
-    /// Address to listen on. Empty means all, IPv6 and IPv4 (`::`), or IPv4 alone where there is no IPv6.
-    listen_addr: Option<IpAddr> = None, "FASTSOCK_LISTEN_ADDR", "an IP address, or empty for all";
-    /// Lets several processes share the port (SO_REUSEPORT). Off, so that a taken port is an error.
-    listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off";
-    /// Origins that browsers may connect from, separated by commas. Empty allows any, or, where a client certificate decides who a device is, pages of the same host; a request without an Origin is always allowed.
-    listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com or https://*.example.com, separated by commas", |list| list.iter().try_for_each(|text| origin::Origin::parse(text).map(drop));
-    /// PEM files of certificates, each with its chain, that turn the device port into `wss` (TLS 1.2 and 1.3). Of several, the one that
-    /// has the name a device asks for (SNI) is shown, else the first. Read again by `reload`.
-    tls_cert: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_CERT", "paths of PEM files, separated by commas";
-    /// PEM files of their keys, in the same order. Read again by `reload`.
-    tls_key: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_KEY", "paths of PEM files, separated by commas";
-    /// Whether devices are asked for a certificate of their own: `off`; `optional`, one that is shown must be good; `required`. The name in
-    /// it (common name, else the first DNS name, URI or e-mail address) is a credential, and the client id with `FASTSOCK_AUTH=certificate`.
-    tls_client_auth: ClientAuth = ClientAuth::Off, "FASTSOCK_TLS_CLIENT_AUTH", "off, optional or required";
-    /// PEM file of the authorities that sign the certificates of devices. Read again by `reload`.
-    tls_client_ca: Option<PathBuf> = None, "FASTSOCK_TLS_CLIENT_CA", "the path of a PEM file";
-    /// Proxies whose word on a device's address is taken, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: nobody's.
-    trusted_proxies: Vec<String> = Vec::new(), "FASTSOCK_TRUSTED_PROXIES", "addresses and CIDRs such as 10.0.0.0/8, separated by commas", |list| list.iter().all(|text| network(text).is_some());
-    /// Requires a PROXY header, version 1 or 2, of each trusted proxy, before TLS and everything else. Others must not send one.
-    proxy_protocol: bool = false, "FASTSOCK_PROXY_PROTOCOL", "on or off";
+    ["Devices connect"]
+    /// Port that devices connect to. 0 picks a free port; `local_addr` tells which.
+    websocket_port: u16 = 3000, "WEBSOCKET_PORT", "a port from 0 to 65535", "4000";
+    /// Milliseconds between pings to a device. The gateway cuts a device that shows no sign of life by its next ping. 0 turns the heartbeat off.
+    websocket_ping_interval: Duration = Duration::from_secs(30), "WEBSOCKET_PING_INTERVAL", "milliseconds from 0 to 86400000", "60000", |d| d.as_millis() <= 86_400_000;
+    /// Address to listen on. Empty means all addresses, IPv6 and IPv4 (`::`), or IPv4 alone where there is no IPv6.
+    listen_addr: Option<IpAddr> = None, "FASTSOCK_LISTEN_ADDR", "an IP address, or empty for all", "127.0.0.1";
+    /// Lets several processes share the port (SO_REUSEPORT). While it is off, a taken port is an error.
+    listen_reuseport: bool = false, "FASTSOCK_LISTEN_REUSEPORT", "on or off", "on";
+    /// Origins that browsers may connect from. Empty allows every origin; where a client certificate decides who a device is, empty allows pages of the same host only. A request without an Origin is always allowed.
+    listen_origins: Vec<String> = Vec::new(), "FASTSOCK_LISTEN_ORIGINS", "origins such as https://example.com or https://*.example.com, separated by commas", "https://example.com,https://*.example.com", |list| list.iter().try_for_each(|text| origin::Origin::parse(text).map(drop));
 
-    /// What carries downlinks between processes: `embedded` this process only; `redis`; `auto` Redis as soon as it answers.
-    broker: BrokerKind = BrokerKind::Embedded, "FASTSOCK_BROKER", "embedded, redis or auto";
+    ["TLS for devices"]
+    /// PEM files of certificates, each with its chain. They turn the device port into `wss` (TLS 1.2 and 1.3). The gateway shows the certificate that has the name a device asks for (SNI), else the first. `reload` reads the files again.
+    tls_cert: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_CERT", "paths of PEM files, separated by commas", "/etc/fastsock/gateway.pem";
+    /// PEM files of the keys, in the same order as the certificates. `reload` reads the files again.
+    tls_key: Vec<PathBuf> = Vec::new(), "FASTSOCK_TLS_KEY", "paths of PEM files, separated by commas", "/etc/fastsock/gateway.key";
+    /// Whether the gateway asks devices for a certificate. `off`: it does not. `optional`: a device may show one, which must be valid. `required`: a device must show one. The name in it (common name, else the first DNS name, URI or e-mail address) is a credential, and the client id with `FASTSOCK_AUTH=certificate`.
+    tls_client_auth: ClientAuth = ClientAuth::Off, "FASTSOCK_TLS_CLIENT_AUTH", "off, optional or required", "required";
+    /// PEM file of the authorities that sign the certificates of devices. `reload` reads the file again.
+    tls_client_ca: Option<PathBuf> = None, "FASTSOCK_TLS_CLIENT_CA", "the path of a PEM file", "/etc/fastsock/devices-ca.pem";
+
+    ["Proxies in front of the gateway"]
+    /// Proxies that the gateway believes about the address of a device, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: it believes none.
+    trusted_proxies: Vec<String> = Vec::new(), "FASTSOCK_TRUSTED_PROXIES", "addresses and CIDRs such as 10.0.0.0/8, separated by commas", "10.0.0.0/8,192.0.2.1", |list| list.iter().all(|text| network(text).is_some());
+    /// Requires a PROXY header, version 1 or 2, from each trusted proxy, before TLS and everything else. Others must not send one.
+    proxy_protocol: bool = false, "FASTSOCK_PROXY_PROTOCOL", "on or off", "on";
+
+    ["Redis"]
+    /// What carries downlinks between processes. `embedded`: this process only. `redis`: Redis. `auto`: Redis as soon as it answers.
+    broker: BrokerKind = BrokerKind::Embedded, "FASTSOCK_BROKER", "embedded, redis or auto", "redis";
     /// Host name or address of Redis.
-    redis_host: String = "127.0.0.1".into(), "REDIS_HOST", "a host name or IP address; FASTSOCK_REDIS_URL takes a URL, REDIS_PORT the port", |s| is_host(s);
+    redis_host: String = "127.0.0.1".into(), "REDIS_HOST", "a host name or IP address; FASTSOCK_REDIS_URL takes a URL, REDIS_PORT the port", "redis.internal", |s| is_host(s);
     /// Port of Redis.
-    redis_port: u16 = 6379, "REDIS_PORT", "a port from 1 to 65535", |p| *p > 0;
+    redis_port: u16 = 6379, "REDIS_PORT", "a port from 1 to 65535", "6380", |p| *p > 0;
     /// Database number of Redis, for the hash of clients. Channels do not depend on it.
-    redis_db: i64 = 0, "REDIS_DB", "an integer from 0 to 2147483647", |n| (0..=2_147_483_647).contains(n);
+    redis_db: i64 = 0, "REDIS_DB", "an integer from 0 to 2147483647", "1", |n| (0..=2_147_483_647).contains(n);
     /// First part of every Redis key and channel.
-    redis_prefix: String = "fastsock".into(), "REDIS_PREFIX", "any text that is not empty", |s| !s.is_empty();
-    /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and db.
-    redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL";
-    /// PEM file of certificates to trust for `rediss`, beside the system's.
-    redis_ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file";
-    /// PEM file of a certificate, with its chain, for a `rediss` server that asks who we are.
-    redis_cert: Option<PathBuf> = None, "FASTSOCK_REDIS_CERT", "the path of a PEM file";
+    redis_prefix: String = "fastsock".into(), "REDIS_PREFIX", "any text that is not empty", "plant7", |s| !s.is_empty();
+    /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and database.
+    redis_url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL", "rediss://gateway:secret@redis.internal:6380/0";
+    /// PEM file of certificates to trust for `rediss`, beside those of the system.
+    redis_ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file", "/etc/fastsock/redis-ca.pem";
+    /// PEM file of the gateway's certificate, with its chain, for a `rediss` server that asks for one.
+    redis_cert: Option<PathBuf> = None, "FASTSOCK_REDIS_CERT", "the path of a PEM file", "/etc/fastsock/redis-client.pem";
     /// PEM file of the private key of that certificate.
-    redis_key: Option<PathBuf> = None, "FASTSOCK_REDIS_KEY", "the path of a PEM file";
-    /// Milliseconds to connect to Redis: DNS, TCP, TLS and login together. Every address of its name is tried.
-    redis_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REDIS_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
-    /// `pattern`: one PSUBSCRIBE, right for one or two gateways; `exact`: one SUBSCRIBE per device, right from three gateways up.
-    redis_subscribe: Subscribe = Subscribe::Pattern, "FASTSOCK_REDIS_SUBSCRIBE", "pattern or exact";
+    redis_key: Option<PathBuf> = None, "FASTSOCK_REDIS_KEY", "the path of a PEM file", "/etc/fastsock/redis-client.key";
+    /// Milliseconds to connect to Redis: DNS, TCP, TLS and login together. The gateway tries every address of the name.
+    redis_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REDIS_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", "10s", |d| is_within(d, 1, 600_000);
+    /// `pattern`: one PSUBSCRIBE, right for one or two gateways. `exact`: one SUBSCRIBE per device, right from three gateways up.
+    redis_subscribe: Subscribe = Subscribe::Pattern, "FASTSOCK_REDIS_SUBSCRIBE", "pattern or exact", "exact";
 
-    /// Where uplinks are POSTed. Empty: nobody takes them (they are counted as lost), unless a hook does.
-    remote_url: Option<String> = None, "REMOTE_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
-    /// Headers of each POST as a JSON object; they override every other. Numbers and booleans become text, null removes a header.
-    remote_headers: Headers = Headers::default(), "REMOTE_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
-    /// PEM file of certificates to trust for an `https` remote, beside the system's.
-    remote_ca: Option<PathBuf> = None, "FASTSOCK_REMOTE_CA", "the path of a PEM file";
-    /// The same for everything over TLS, as Node has it.
-    extra_ca_certs: Option<PathBuf> = None, "NODE_EXTRA_CA_CERTS", "the path of a PEM file";
-    /// PEM file of a certificate, with its chain, for an `https` remote that asks who we are.
-    remote_cert: Option<PathBuf> = None, "FASTSOCK_REMOTE_CERT", "the path of a PEM file";
+    ["The backend"]
+    /// Where the gateway POSTs uplinks. Empty: it counts them as lost, unless a hook takes them.
+    remote_url: Option<String> = None, "REMOTE_URL", "an http:// or https:// URL", "http://127.0.0.1:8080/", |url| url.as_deref().is_none_or(is_http_url);
+    /// Headers of each POST as a JSON object; they override all other headers. Numbers and booleans become text, null removes a header.
+    remote_headers: Headers = Headers::default(), "REMOTE_HEADERS", "a JSON object of header names and texts, numbers, booleans or null", r#"{"Authorization":"Bearer secret"}"#;
+    /// PEM file of certificates to trust for an `https` remote, beside those of the system.
+    remote_ca: Option<PathBuf> = None, "FASTSOCK_REMOTE_CA", "the path of a PEM file", "/etc/fastsock/backend-ca.pem";
+    /// PEM file of certificates to trust for everything over TLS, as in Node.
+    extra_ca_certs: Option<PathBuf> = None, "NODE_EXTRA_CA_CERTS", "the path of a PEM file", "/etc/ssl/extra-ca.pem";
+    /// PEM file of the gateway's certificate, with its chain, for an `https` remote that asks for one.
+    remote_cert: Option<PathBuf> = None, "FASTSOCK_REMOTE_CERT", "the path of a PEM file", "/etc/fastsock/backend-client.pem";
     /// PEM file of the private key of that certificate.
-    remote_key: Option<PathBuf> = None, "FASTSOCK_REMOTE_KEY", "the path of a PEM file";
+    remote_key: Option<PathBuf> = None, "FASTSOCK_REMOTE_KEY", "the path of a PEM file", "/etc/fastsock/backend-client.key";
     /// Proxy for an `http` remote. The lower-case variable wins.
-    http_proxy: Option<Secret> = None, "HTTP_PROXY", "the URL of a proxy";
+    http_proxy: Option<Secret> = None, "HTTP_PROXY", "the URL of a proxy", "http://proxy.internal:3128";
     /// Proxy for an `https` remote. The lower-case variable wins.
-    https_proxy: Option<Secret> = None, "HTTPS_PROXY", "the URL of a proxy";
-    /// Hosts reached without a proxy. The lower-case variable wins.
-    no_proxy: Vec<String> = Vec::new(), "NO_PROXY", "host names, domains, addresses or CIDRs separated by commas, or *";
+    https_proxy: Option<Secret> = None, "HTTPS_PROXY", "the URL of a proxy", "http://proxy.internal:3128";
+    /// Hosts that the gateway reaches without a proxy. The lower-case variable wins.
+    no_proxy: Vec<String> = Vec::new(), "NO_PROXY", "host names, domains, addresses or CIDRs separated by commas, or *", "localhost,.internal,10.0.0.0/8";
     /// POSTs in flight at once, over all devices.
-    remote_concurrency: usize = 256, "FASTSOCK_REMOTE_CONCURRENCY", "an integer from 1 to 10000", |n| (1..=10_000).contains(n);
-    /// `device`: one POST in flight per device, so that its order is kept; `none`: no order, no such limit.
-    remote_order: Order = Order::Device, "FASTSOCK_REMOTE_ORDER", "device or none";
+    remote_concurrency: usize = 256, "FASTSOCK_REMOTE_CONCURRENCY", "an integer from 1 to 10000", "64", |n| (1..=10_000).contains(n);
+    /// `device`: one POST in flight per device, so that each device keeps its order. `none`: no order, no such limit.
+    remote_order: Order = Order::Device, "FASTSOCK_REMOTE_ORDER", "device or none", "none";
     /// Milliseconds to connect to the remote, TLS included.
-    remote_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REMOTE_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+    remote_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REMOTE_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", "2s", |d| is_within(d, 1, 600_000);
     /// Milliseconds for one whole POST.
-    remote_timeout: Duration = Duration::from_secs(15), "FASTSOCK_REMOTE_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
-    /// HTTP/2 to an `https` remote: `auto` where the remote offers it, `off` never. One connection then carries all POSTs.
-    remote_http2: Http2 = Http2::Auto, "FASTSOCK_REMOTE_HTTP2", "auto or off";
-    /// Milliseconds a connection to the remote is used for new POSTs. The next one looks the name up again, so that a change of DNS takes effect.
-    remote_connection_age: Duration = Duration::from_secs(300), "FASTSOCK_REMOTE_CONNECTION_AGE", "milliseconds from 1 to 86400000", |d| is_within(d, 1, 86_400_000);
-    /// Milliseconds after which an uplink that cannot be delivered is given up.
-    remote_max_age: Duration = Duration::from_secs(24 * 3600), "FASTSOCK_REMOTE_MAX_AGE", "milliseconds from 1000 to 2592000000", |d| is_within(d, 1000, 2_592_000_000);
+    remote_timeout: Duration = Duration::from_secs(15), "FASTSOCK_REMOTE_TIMEOUT", "milliseconds from 1 to 600000", "30s", |d| is_within(d, 1, 600_000);
+    /// HTTP/2 to an `https` remote. `auto`: where the remote offers it; one connection then carries all POSTs. `off`: never.
+    remote_http2: Http2 = Http2::Auto, "FASTSOCK_REMOTE_HTTP2", "auto or off", "off";
+    /// Milliseconds for which the gateway uses a connection to the remote for new POSTs. Then it opens another and looks the name up again, so that a change of DNS takes effect.
+    remote_connection_age: Duration = Duration::from_secs(300), "FASTSOCK_REMOTE_CONNECTION_AGE", "milliseconds from 1 to 86400000", "1m", |d| is_within(d, 1, 86_400_000);
+    /// Milliseconds after which the gateway gives up an uplink that it cannot deliver.
+    remote_max_age: Duration = Duration::from_secs(24 * 3600), "FASTSOCK_REMOTE_MAX_AGE", "milliseconds from 1000 to 2592000000", "1h", |d| is_within(d, 1000, 2_592_000_000);
     /// Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST.
-    remote_extra_headers: bool = true, "FASTSOCK_REMOTE_EXTRA_HEADERS", "on or off";
-    /// Signs each POST as Standard Webhooks says, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Two secrets while they are changed: two signatures.
-    remote_secret: Option<Secret> = None, "FASTSOCK_REMOTE_SECRET", "whsec_ and the Base64 of 24 to 64 bytes; two of them separated by a space or comma", |s| s.as_ref().is_none_or(|s| s.webhook_keys().is_some());
+    remote_extra_headers: bool = true, "FASTSOCK_REMOTE_EXTRA_HEADERS", "on or off", "off";
+    /// Signs each POST by Standard Webhooks, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Give two secrets while you change them: the gateway then sends two signatures.
+    remote_secret: Option<Secret> = None, "FASTSOCK_REMOTE_SECRET", "whsec_ and the Base64 of 24 to 64 bytes; two of them separated by a space or comma", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", |s| s.as_ref().is_none_or(|s| s.webhook_keys().is_some());
     /// Makes each POST a CloudEvent in binary mode, by `ce-` headers beside the same body.
-    remote_cloudevents: bool = false, "FASTSOCK_REMOTE_CLOUDEVENTS", "on or off";
-    /// Sends the body of a 200, if it is not empty, back to the device: BINARY when it is `application/octet-stream`, else TEXT.
-    remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off";
-    /// Longest such reply in bytes; a longer one is lost. As many POSTs as are in flight may hold one each.
-    remote_reply_bytes: usize as bytes = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", |n| (1..=16 << 20).contains(n);
-    /// Messages of several devices that share one POST, as a JSON array. 1: each is a POST of its own.
-    remote_batch: usize = 1, "FASTSOCK_REMOTE_BATCH", "an integer from 1 to 1024", |n| (1..=1024).contains(n);
+    remote_cloudevents: bool = false, "FASTSOCK_REMOTE_CLOUDEVENTS", "on or off", "on";
+    /// Sends the body of a 200, if it is not empty, back to the device: BINARY when its type is `application/octet-stream`, else TEXT.
+    remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off", "on";
+    /// Longest such reply in bytes; the gateway counts a longer one as lost. Each POST in flight may hold one reply.
+    remote_reply_bytes: usize as bytes = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", "16KiB", |n| (1..=16 << 20).contains(n);
+    /// Most messages in one POST, as a JSON array. They come from several devices. 1: each message is a POST of its own.
+    remote_batch: usize = 1, "FASTSOCK_REMOTE_BATCH", "an integer from 1 to 1024", "100", |n| (1..=1024).contains(n);
     /// Milliseconds that the first message of a batch waits for others while other POSTs are in flight.
-    remote_batch_wait: Duration = Duration::from_millis(10), "FASTSOCK_REMOTE_BATCH_WAIT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
-    /// What a 410 does beside losing the message: `ignore`, or `close` the device with 4410.
-    remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close";
+    remote_batch_wait: Duration = Duration::from_millis(10), "FASTSOCK_REMOTE_BATCH_WAIT", "milliseconds from 1 to 60000", "50ms", |d| is_within(d, 1, 60_000);
+    /// What a 410 does besides losing the message. `ignore`: nothing. `close`: the gateway closes the device with 4410.
+    remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close", "close";
 
-    /// What happens when a device's lane is full: `pause` stops reading that socket, `drop_oldest`, or `close` with 1013.
-    uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close";
-    /// Bytes one device's lane holds in memory; a message counts with its payload and 128 more. One message more is taken below the bound. With a disk spool the rest of the lane is on the disk.
-    uplink_lane_bytes: usize as bytes = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Bytes all lanes hold in memory together. Without a durable spool a lane that has something to send counts with its client id and 896 more.
-    uplink_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", |n| (1..=64u64 << 30).contains(&(*n as u64));
+    ["Uplinks in memory"]
+    /// What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost. `close`: the gateway closes the device with 1013.
+    uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close", "drop_oldest";
+    /// Bytes that the lane of one device holds in memory. A message counts as its payload and 128 bytes. The gateway checks the limit before it adds a message, so one message may exceed it. With a disk spool the rest of the lane is on the disk.
+    uplink_lane_bytes: usize as bytes = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", "128KiB", |n| (1..=1 << 30).contains(n);
+    /// Bytes that all lanes together hold in memory. Without a durable spool, a lane that has something to send counts as its client id and 896 bytes more.
+    uplink_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_UPLINK_TOTAL_BYTES", "bytes from 1 to 68719476736", "256MiB", |n| (1..=64u64 << 30).contains(&(*n as u64));
+    /// How a binary frame becomes the text `data`. `lossy`: as UTF-8, in which bad bytes become U+FFFD. `base64`: as Base64, with `"encoding":"base64"` beside it.
+    uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64", "base64";
+
+    ["Acknowledgements"]
     /// Lets devices ask for acknowledgements with the subprotocol `fastsock.v1.ack`.
-    ack: bool = false, "FASTSOCK_ACK", "on or off";
-    /// Acknowledged uplinks of a device that are remembered, so that one it sends again is not taken twice.
-    ack_window: usize = 256, "FASTSOCK_ACK_WINDOW", "an integer from 1 to 4096", |n| (1..=4096).contains(n);
-    /// Milliseconds for which they are remembered.
-    ack_time: Duration = Duration::from_secs(600), "FASTSOCK_ACK_TIME", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);
-    /// Bytes that all of them take; each counts with its id, that of its device and 256 more. Beyond, the oldest are forgotten early.
-    ack_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_ACK_TOTAL_BYTES", "bytes from 1024 to 1073741824", |n| (1024..=1 << 30).contains(n);
-    /// How a binary frame becomes the text `data`: `lossy` UTF-8, or `base64` with `"encoding":"base64"` beside it.
-    uplink_binary: UplinkBinary = UplinkBinary::Lossy, "FASTSOCK_UPLINK_BINARY", "lossy or base64";
+    ack: bool = false, "FASTSOCK_ACK", "on or off", "on";
+    /// Acknowledged uplinks per device that the gateway remembers, so that it does not take one twice when the device repeats it.
+    ack_window: usize = 256, "FASTSOCK_ACK_WINDOW", "an integer from 1 to 4096", "1024", |n| (1..=4096).contains(n);
+    /// Milliseconds for which the gateway remembers them.
+    ack_time: Duration = Duration::from_secs(600), "FASTSOCK_ACK_TIME", "milliseconds from 1000 to 86400000", "1h", |d| is_within(d, 1000, 86_400_000);
+    /// Bytes that they take together. Each counts as its id, the client id and 256 bytes. Beyond that, the gateway forgets the oldest early.
+    ack_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_ACK_TOTAL_BYTES", "bytes from 1024 to 1073741824", "16MiB", |n| (1024..=1 << 30).contains(n);
 
-    /// Where lifecycle events are POSTed: who connected, who disconnected, gaps of the broker. Empty: nowhere.
-    events_url: Option<String> = None, "FASTSOCK_EVENTS_URL", "an http:// or https:// URL", |url| url.as_deref().is_none_or(is_http_url);
-    /// Headers of each event as a JSON object, as `REMOTE_HEADERS` are those of uplinks.
-    events_headers: Headers = Headers::default(), "FASTSOCK_EVENTS_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
-    /// Milliseconds a device may be away untold: one that is back by then yields neither a disconnect nor a connect event. 0 tells of each.
-    events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
-    /// Bytes of lifecycle events held while their backend is away; an event counts with 128 more, and a device that has any with its client id and 896. Beyond, new ones are lost.
-    events_total_bytes: usize as bytes = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Where uplinks wait until they are delivered: `memory`; `disk`, where they outlive the process; `redis`, where other gateways deliver them when this one is gone (docs/delivery.md).
-    spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis";
-    /// When the disk spool syncs: `always` before a message counts as taken; `interval`: a kill or a power loss costs at most what was taken within it; `never`: a kill costs nothing, a power loss may cost the spool.
-    spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always, interval or never";
+    ["Lifecycle events"]
+    /// Where the gateway POSTs lifecycle events: who connected, who disconnected, gaps of the broker. Empty: nowhere.
+    events_url: Option<String> = None, "FASTSOCK_EVENTS_URL", "an http:// or https:// URL", "http://127.0.0.1:8080/events", |url| url.as_deref().is_none_or(is_http_url);
+    /// Headers of each event as a JSON object, as `REMOTE_HEADERS` for uplinks.
+    events_headers: Headers = Headers::default(), "FASTSOCK_EVENTS_HEADERS", "a JSON object of header names and texts, numbers, booleans or null", r#"{"Authorization":"Bearer secret"}"#;
+    /// Milliseconds for which the gateway waits before it reports a disconnect. If the device is back by then, it reports neither the disconnect nor the connect. 0 reports each.
+    events_grace: Duration = Duration::from_secs(5), "FASTSOCK_EVENTS_GRACE", "milliseconds from 0 to 3600000", "10s", |d| is_within(d, 0, 3_600_000);
+    /// Bytes of lifecycle events that the gateway holds while their backend is away. An event counts as its body and 128 bytes, and each device with events as its client id and 896 bytes. Beyond that, new events are lost.
+    events_total_bytes: usize as bytes = 16 << 20, "FASTSOCK_EVENTS_TOTAL_BYTES", "bytes from 1 to 1073741824", "64MiB", |n| (1..=1 << 30).contains(n);
+
+    ["The spool and dead letters"]
+    /// Where uplinks wait until they are delivered. `memory`: in this process; they end with it. `disk`: on the disk; they outlive the process. `redis`: in Redis; other gateways deliver them when this one is gone (docs/delivery.md).
+    spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis", "disk";
+    /// When the disk spool syncs. `always`: before a message counts as taken. `interval`: every `FASTSOCK_SPOOL_FSYNC_INTERVAL`; a kill or a power loss costs at most what was taken within it. `never`: a kill costs nothing, a power loss may cost the spool.
+    spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always, interval or never", "interval";
     /// Milliseconds between syncs with `interval`.
-    spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
-    /// Bytes the disk spool holds, counted as in a lane; at the bound `uplink_full` decides. The file is larger by what redb needs. In Redis each of 16 streams holds a 16th, and at the bound sessions wait.
-    spool_max_bytes: usize as bytes = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
-    /// Messages a durable spool holds.
-    spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", |n| (1..=1_000_000_000).contains(n);
+    spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", "50ms", |d| is_within(d, 1, 60_000);
+    /// Bytes that a durable spool holds, counted as in a lane. When it is full, `FASTSOCK_UPLINK_FULL` decides on disk, and sessions wait in Redis. The file is larger than this by what redb needs. In Redis each of the 16 streams holds a 16th.
+    spool_max_bytes: usize as bytes = 1 << 30, "FASTSOCK_SPOOL_MAX_BYTES", "bytes from 1 to 1099511627776", "10GiB", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    /// Messages that a durable spool holds.
+    spool_max_messages: usize = 1_000_000, "FASTSOCK_SPOOL_MAX_MESSAGES", "an integer from 1 to 1000000000", "5000000", |n| (1..=1_000_000_000).contains(n);
     /// Replicas of Redis that must have a message before it counts as taken in the spool in Redis. While fewer have it within a second, sessions wait. 0: a failover may lose what was taken in the last moments before it.
-    spool_replicas: usize = 0, "FASTSOCK_SPOOL_REPLICAS", "an integer from 0 to 16", |n| *n <= 16;
-    /// Bytes one device's lane holds in the disk spool, so that no device fills it alone.
-    spool_lane_bytes: usize as bytes = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", |n| (1..=1u64 << 40).contains(&(*n as u64));
-    /// Directory of what outlives the process; made with mode 0700 when it is not there. One process at a time.
-    data_dir: Option<PathBuf> = None, "FASTSOCK_DATA_DIR", "the path of a directory";
-    /// Dead letters that are kept; beyond, the oldest goes. With the memory spool at most 1,000 of together 1 MiB. 0 keeps none.
-    dead_letters_max: usize = 10_000, "FASTSOCK_DEAD_LETTERS_MAX", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
-    /// Milliseconds a dead letter is kept after it was given up.
-    dead_letters_max_age: Duration = Duration::from_secs(30 * 24 * 3600), "FASTSOCK_DEAD_LETTERS_MAX_AGE", "milliseconds from 1000 to 315360000000", |d| is_within(d, 1000, 315_360_000_000);
+    spool_replicas: usize = 0, "FASTSOCK_SPOOL_REPLICAS", "an integer from 0 to 16", "1", |n| *n <= 16;
+    /// Bytes that the lane of one device holds in the disk spool, so that no device fills it alone.
+    spool_lane_bytes: usize as bytes = 64 << 20, "FASTSOCK_SPOOL_LANE_BYTES", "bytes from 1 to 1099511627776", "16MiB", |n| (1..=1u64 << 40).contains(&(*n as u64));
+    /// Directory of what outlives the process. The gateway makes it with mode 0700 when it is not there. One process uses it at a time.
+    data_dir: Option<PathBuf> as directory = None, "FASTSOCK_DATA_DIR", "the path of a directory", "/var/lib/fastsock";
+    /// Dead letters that the gateway keeps; beyond that, it drops the oldest. With the memory spool it keeps at most 1,000 of together 1 MiB. 0 keeps none.
+    dead_letters_max: usize = 10_000, "FASTSOCK_DEAD_LETTERS_MAX", "an integer from 0 to 1000000", "1000", |n| *n <= 1_000_000;
+    /// Milliseconds for which the gateway keeps a dead letter after it gave it up.
+    dead_letters_max_age: Duration = Duration::from_secs(30 * 24 * 3600), "FASTSOCK_DEAD_LETTERS_MAX_AGE", "milliseconds from 1000 to 315360000000", "7d", |d| is_within(d, 1000, 315_360_000_000);
 
-    /// How a downlink that is not UTF-8 is sent: `text` replaces bad bytes by U+FFFD, `auto` sends it as BINARY.
-    downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto";
-    /// What happens when an outbox is full and its device does not read: `close` with 4413, `drop_oldest` or `drop_newest`.
-    downlink_full: Full = Full::Close, "FASTSOCK_DOWNLINK_FULL", "close, drop_oldest or drop_newest";
-    /// Bytes one device's outbox holds; a message counts with its payload and 128 more. One message more is taken below the bound.
-    outbox_bytes: usize as bytes = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", |n| (1..=1 << 30).contains(n);
-    /// Messages one device's outbox holds.
-    outbox_messages: usize = 16_384, "FASTSOCK_OUTBOX_MESSAGES", "an integer from 1 to 1048576", |n| (1..=1 << 20).contains(n);
-    /// Bytes that all devices together may have waiting beyond these two limits. Only a device that reads goes beyond them: its socket has taken something within the last second. When these bytes are used up, `downlink_full` applies to the devices beyond their own limits, the largest first. 0: no device goes beyond.
-    outbox_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_OUTBOX_TOTAL_BYTES", "bytes from 0 to 68719476736", |n| *n as u64 <= 64 << 30;
+    ["Downlinks"]
+    /// How the gateway sends a downlink that is not UTF-8. `text`: as TEXT, in which bad bytes become U+FFFD. `auto`: as BINARY.
+    downlink_binary: DownlinkBinary = DownlinkBinary::Text, "FASTSOCK_DOWNLINK_BINARY", "text or auto", "auto";
+    /// What happens when an outbox is full and its device does not read. `close`: the gateway closes the device with 4413. `drop_oldest` and `drop_newest`: that message is lost.
+    downlink_full: Full = Full::Close, "FASTSOCK_DOWNLINK_FULL", "close, drop_oldest or drop_newest", "drop_oldest";
+    /// Bytes that the outbox of one device holds. A message counts as its payload and 128 bytes. The gateway checks the limit before it adds a message, so one message may exceed it.
+    outbox_bytes: usize as bytes = 1 << 20, "FASTSOCK_OUTBOX_BYTES", "bytes from 1 to 1073741824", "256KiB", |n| (1..=1 << 30).contains(n);
+    /// Messages that the outbox of one device holds.
+    outbox_messages: usize = 16_384, "FASTSOCK_OUTBOX_MESSAGES", "an integer from 1 to 1048576", "1000", |n| (1..=1 << 20).contains(n);
+    /// Bytes that all devices together may have waiting beyond their own two limits. Only a device that reads goes beyond them: its socket has taken something within the last second. When these bytes are used up, `FASTSOCK_DOWNLINK_FULL` applies to the devices beyond their own limits, the largest first. 0: no device goes beyond.
+    outbox_total_bytes: usize as bytes = 64 << 20, "FASTSOCK_OUTBOX_TOTAL_BYTES", "bytes from 0 to 68719476736", "256MiB", |n| *n as u64 <= 64 << 30;
 
-    /// A second session of a client id: `replace` the first (closed with 4509), or `reject` the second with 409.
-    duplicate_policy: DuplicatePolicy = DuplicatePolicy::Replace, "FASTSOCK_DUPLICATE_POLICY", "replace or reject";
+    ["Sessions and limits"]
+    /// What a second session of a client id does. `replace`: it replaces the first, which is closed with 4509. `reject`: it is refused with 409.
+    duplicate_policy: DuplicatePolicy = DuplicatePolicy::Replace, "FASTSOCK_DUPLICATE_POLICY", "replace or reject", "reject";
     /// Longest message of a device in bytes, inclusive.
-    limit_message_bytes: usize as bytes = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", |n| (1..=100 << 20).contains(n);
+    limit_message_bytes: usize as bytes = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", "64KiB", |n| (1..=100 << 20).contains(n);
     /// Longest request head in bytes.
-    limit_head_bytes: usize as bytes = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", |n| (256..=65_536).contains(n);
+    limit_head_bytes: usize as bytes = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", "4KiB", |n| (256..=65_536).contains(n);
     /// Most header fields of a request.
-    limit_headers: usize = 64, "FASTSOCK_LIMIT_HEADERS", "an integer from 8 to 256", |n| (8..=256).contains(n);
-    /// Milliseconds a device has to send its request head.
-    limit_handshake_time: Duration = Duration::from_secs(10), "FASTSOCK_LIMIT_HANDSHAKE_TIME", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
-    /// Sessions and handshakes at once. 0: the descriptor limit of the process less 64.
-    limit_connections: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
-    /// Connections at once from one address, beyond which 429 is answered; the /64 of an IPv6 address counts as one. 0: any number.
-    limit_connections_per_ip: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS_PER_IP", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
-    /// Connections taken a second, with one second's worth at once; the rest is answered with 503. 0: any number.
-    limit_accepts: u32 = 0, "FASTSOCK_LIMIT_ACCEPTS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
-    /// Handshakes at once, from the connection to the 101; more are answered with 503. 0: any number.
-    limit_handshakes: usize = 0, "FASTSOCK_LIMIT_HANDSHAKES", "an integer from 0 to 10000000", |n| *n <= 10_000_000;
-    /// Messages and pings a device may send a second, with one second's worth at once. Beyond that its messages wait for a while; one that
-    /// stays beyond it for 30 s is closed with 4429. 0: any number.
-    limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", |n| *n <= 1_000_000;
-    /// Bytes of messages and pings a device may send a second, in the same way. 0: any number.
-    limit_uplink_bytes: u64 as bytes = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", |n| *n <= 1 << 30;
-    /// Milliseconds a device may take no byte of what is written to it before it is closed with 4413. The same for a client of
-    /// the admin listener.
-    write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", |d| is_within(d, 100, 600_000);
-    /// Milliseconds a device has to answer a close frame.
-    close_timeout: Duration = Duration::from_secs(2), "FASTSOCK_CLOSE_TIMEOUT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
-    /// Milliseconds a hook has to answer a decision it put off.
-    hook_timeout: Duration = Duration::from_secs(5), "FASTSOCK_HOOK_TIMEOUT", "milliseconds from 1 to 600000", |d| is_within(d, 1, 600_000);
+    limit_headers: usize = 64, "FASTSOCK_LIMIT_HEADERS", "an integer from 8 to 256", "100", |n| (8..=256).contains(n);
+    /// Milliseconds that a device has to send its request head.
+    limit_handshake_time: Duration = Duration::from_secs(10), "FASTSOCK_LIMIT_HANDSHAKE_TIME", "milliseconds from 100 to 600000", "5s", |d| is_within(d, 100, 600_000);
+    /// Most sessions and handshakes at once. 0: the descriptor limit of the process less 64.
+    limit_connections: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS", "an integer from 0 to 10000000", "50000", |n| *n <= 10_000_000;
+    /// Most connections at once from one address; more are answered with 429. The /64 of an IPv6 address counts as one address. 0: any number.
+    limit_connections_per_ip: usize = 0, "FASTSOCK_LIMIT_CONNECTIONS_PER_IP", "an integer from 0 to 10000000", "100", |n| *n <= 10_000_000;
+    /// Connections that the gateway accepts per second, with one second's worth at once; the rest is answered with 503. 0: any number.
+    limit_accepts: u32 = 0, "FASTSOCK_LIMIT_ACCEPTS", "an integer from 0 to 1000000", "500", |n| *n <= 1_000_000;
+    /// Most handshakes at once, from the connection to the 101; more are answered with 503. 0: any number.
+    limit_handshakes: usize = 0, "FASTSOCK_LIMIT_HANDSHAKES", "an integer from 0 to 10000000", "1000", |n| *n <= 10_000_000;
+    /// Messages and pings that a device may send per second, with one second's worth at once. Beyond that its messages wait; a device that stays beyond it for 30 s is closed with 4429. 0: any number.
+    limit_uplinks: u32 = 0, "FASTSOCK_LIMIT_UPLINKS", "an integer from 0 to 1000000", "50", |n| *n <= 1_000_000;
+    /// Bytes of messages and pings that a device may send per second, in the same way. 0: any number.
+    limit_uplink_bytes: u64 as bytes = 0, "FASTSOCK_LIMIT_UPLINK_BYTES", "bytes from 0 to 1073741824", "1MiB", |n| *n <= 1 << 30;
+    /// Milliseconds for which a device may take no byte of what the gateway writes; then it is closed with 4413. The same holds for a client of the admin listener.
+    write_timeout: Duration = Duration::from_secs(10), "FASTSOCK_WRITE_TIMEOUT", "milliseconds from 100 to 600000", "30s", |d| is_within(d, 100, 600_000);
+    /// Milliseconds that a device has to answer a close frame.
+    close_timeout: Duration = Duration::from_secs(2), "FASTSOCK_CLOSE_TIMEOUT", "milliseconds from 1 to 60000", "1s", |d| is_within(d, 1, 60_000);
+    /// Milliseconds that a hook has to answer a decision it put off.
+    hook_timeout: Duration = Duration::from_secs(5), "FASTSOCK_HOOK_TIMEOUT", "milliseconds from 1 to 600000", "10s", |d| is_within(d, 1, 600_000);
 
-    /// Who may connect, unless a hook decides: `open`, whoever names a client id as `token`; `tokens` of a file; `jwt`; `webhook`, whom `auth_url` lets in; `certificate`, the name in a client certificate. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts.
-    auth: AuthKind = AuthKind::Open, "FASTSOCK_AUTH", "open, tokens, jwt, webhook or certificate";
-    /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. Read again within 1 s of being replaced, or 2 s after it was last written in place; sessions whose token is gone are closed with 4503.
-    auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file";
+    ["Who may connect"]
+    /// Who may connect, unless a hook decides. `open`: whoever names a client id as `token`. `tokens`: whoever has a token of a file. `jwt`: whoever has a valid JWT. `webhook`: whomever `FASTSOCK_AUTH_URL` lets in. `certificate`: whoever has a client certificate; the name in it is the client id. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts.
+    auth: AuthKind = AuthKind::Open, "FASTSOCK_AUTH", "open, tokens, jwt, webhook or certificate", "tokens";
+    /// File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. The gateway reloads it within 1 s of its being replaced, or 2 s after it was last written in place. It closes sessions whose token is gone with 4503.
+    auth_tokens_file: Option<PathBuf> = None, "FASTSOCK_AUTH_TOKENS_FILE", "the path of a file", "/etc/fastsock/tokens";
     /// Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such.
-    auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, the Base64 of one, hs256:base64:… or hs256:text:…";
-    /// Keys that JWTs are verified with, as a JWK set; HS256 secrets in it count only when it is a file. Fetched again now and then, and for an unknown `kid`: five times at once, and then once in 10 s; while it cannot be, the keys before stay.
-    auth_jwt_jwks: Option<String> = None, "FASTSOCK_AUTH_JWT_JWKS", "an http:// or https:// URL, or the path of a file";
-    /// Milliseconds after which the JWK set is fetched again.
-    auth_jwt_refresh: Duration = Duration::from_secs(300), "FASTSOCK_AUTH_JWT_REFRESH", "milliseconds from 1000 to 86400000", |d| is_within(d, 1000, 86_400_000);
+    auth_jwt_key: Option<Secret> = None, "FASTSOCK_AUTH_JWT_KEY", "PEM blocks PUBLIC KEY, the Base64 of one, hs256:base64:… or hs256:text:…", "hs256:text:0123456789abcdef0123456789abcdef";
+    /// Keys that JWTs are verified with, as a JWK set. HS256 secrets in it count only when it is a file. The gateway fetches the set again every `FASTSOCK_AUTH_JWT_REFRESH`, and for an unknown `kid`: five times at once, and then once in 10 s. While it cannot, it keeps the keys it has.
+    auth_jwt_jwks: Option<String> = None, "FASTSOCK_AUTH_JWT_JWKS", "an http:// or https:// URL, or the path of a file", "https://login.example.com/jwks.json";
+    /// Milliseconds after which the gateway fetches the JWK set again.
+    auth_jwt_refresh: Duration = Duration::from_secs(300), "FASTSOCK_AUTH_JWT_REFRESH", "milliseconds from 1000 to 86400000", "1h", |d| is_within(d, 1000, 86_400_000);
     /// Claim of a JWT that is the client id.
-    auth_jwt_claim: String = "sub".into(), "FASTSOCK_AUTH_JWT_CLAIM", "the name of a claim", |s| !s.is_empty();
-    /// Audiences of which a JWT must name one (`aud`). Empty: one that names any is refused.
-    auth_jwt_audience: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_AUDIENCE", "names separated by commas";
-    /// Issuers that a JWT may be of (`iss`). Empty allows any.
-    auth_jwt_issuer: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_ISSUER", "names separated by commas";
-    /// Milliseconds by which clocks may differ: a JWT is good so much before `nbf` (at least 5 s) and after `exp`, when its session is closed with 4501.
-    auth_jwt_leeway: Duration = Duration::ZERO, "FASTSOCK_AUTH_JWT_LEEWAY", "milliseconds from 0 to 600000", |d| is_within(d, 0, 600_000);
-    /// Where the webhook is asked who may connect.
-    auth_url: Option<Secret> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", |url| url.as_ref().is_none_or(|url| is_http_url(url.expose()));
-    /// Headers for the webhook, as `remote_headers`.
-    auth_headers: Headers = Headers::default(), "FASTSOCK_AUTH_HEADERS", "a JSON object of header names and texts, numbers, booleans or null";
-    /// Milliseconds a device waits for the webhook or for JWT keys, its turn included; then it gets a 503.
-    auth_timeout: Duration = Duration::from_secs(3), "FASTSOCK_AUTH_TIMEOUT", "milliseconds from 1 to 60000", |d| is_within(d, 1, 60_000);
+    auth_jwt_claim: String = "sub".into(), "FASTSOCK_AUTH_JWT_CLAIM", "the name of a claim", "device", |s| !s.is_empty();
+    /// Audiences; a JWT must name one of them (`aud`). Empty: a JWT that names any is refused.
+    auth_jwt_audience: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_AUDIENCE", "names separated by commas", "fastsock";
+    /// Issuers; a JWT must come from one of them (`iss`). Empty allows any.
+    auth_jwt_issuer: Vec<String> = Vec::new(), "FASTSOCK_AUTH_JWT_ISSUER", "names separated by commas", "https://login.example.com";
+    /// Milliseconds by which clocks may differ. A JWT is valid that long before `nbf` (at least 5 s) and after `exp`, when the gateway closes its session with 4501.
+    auth_jwt_leeway: Duration = Duration::ZERO, "FASTSOCK_AUTH_JWT_LEEWAY", "milliseconds from 0 to 600000", "5s", |d| is_within(d, 0, 600_000);
+    /// Where the gateway asks the webhook who may connect.
+    auth_url: Option<Secret> = None, "FASTSOCK_AUTH_URL", "an http:// or https:// URL", "http://127.0.0.1:8080/auth", |url| url.as_ref().is_none_or(|url| is_http_url(url.expose()));
+    /// Headers for the webhook, as `REMOTE_HEADERS` for uplinks.
+    auth_headers: Headers = Headers::default(), "FASTSOCK_AUTH_HEADERS", "a JSON object of header names and texts, numbers, booleans or null", r#"{"Authorization":"Bearer secret"}"#;
+    /// Milliseconds that a device waits for the webhook or for JWT keys, its turn included; then it gets a 503.
+    auth_timeout: Duration = Duration::from_secs(3), "FASTSOCK_AUTH_TIMEOUT", "milliseconds from 1 to 60000", "1s", |d| is_within(d, 1, 60_000);
     /// Requests to the webhook at once.
-    auth_concurrency: usize = 64, "FASTSOCK_AUTH_CONCURRENCY", "an integer from 1 to 10000", |n| (1..=10_000).contains(n);
-    /// Milliseconds for which a device that the webhook let in is let in again unasked, never beyond `expires_at`. 0: it is always asked.
-    auth_cache: Duration = Duration::from_secs(10), "FASTSOCK_AUTH_CACHE", "milliseconds from 0 to 3600000", |d| is_within(d, 0, 3_600_000);
+    auth_concurrency: usize = 64, "FASTSOCK_AUTH_CONCURRENCY", "an integer from 1 to 10000", "16", |n| (1..=10_000).contains(n);
+    /// Milliseconds for which the gateway lets a device in again without asking the webhook, never beyond `expires_at`. 0: it always asks.
+    auth_cache: Duration = Duration::from_secs(10), "FASTSOCK_AUTH_CACHE", "milliseconds from 0 to 3600000", "1m", |d| is_within(d, 0, 3_600_000);
 
-    /// Address and port of the admin listener (health and publish). Empty or `off`: none.
-    admin_addr: Option<SocketAddr> = None, "FASTSOCK_ADMIN_ADDR", "an address and port such as 127.0.0.1:3001, or off";
-    /// Bearer token of the admin API; required when it listens beyond loopback, and then of at least 16 characters.
-    admin_token: Option<Secret> = None, "FASTSOCK_ADMIN_TOKEN", "any text";
+    ["The admin listener"]
+    /// Address and port of the admin listener (health and API). Empty or `off`: none.
+    admin_addr: Option<SocketAddr> = None, "FASTSOCK_ADMIN_ADDR", "an address and port such as 127.0.0.1:3001, or off", "127.0.0.1:9001";
+    /// Bearer token of the admin API. It is required when the admin listener is beyond loopback, and must then have at least 16 characters.
+    admin_token: Option<Secret> = None, "FASTSOCK_ADMIN_TOKEN", "any text", "0123456789abcdef0123456789abcdef";
     /// Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`.
-    ready_requires_broker: bool = false, "FASTSOCK_READY_REQUIRES_BROKER", "on or off";
+    ready_requires_broker: bool = false, "FASTSOCK_READY_REQUIRES_BROKER", "on or off", "on";
 }
 
 impl Config {
@@ -423,7 +449,7 @@ impl Config {
         Self::from_vars(pairs)
     }
 
-    /// The defaults overlaid with environment variables, in the names of the README. Other variables are ignored.
+    /// The defaults overlaid with environment variables, by the names of docs/settings.md. Other variables are ignored.
     /// `<variable>_FILE` reads a secret from a file, without whitespace around it. Of the numbers that the original had, only the
     /// digits they begin with count, as there (`WEBSOCKET_PORT=3000.5` is 3000); [`Config::warnings`] then says so. What Kubernetes sets for services (`FASTSOCK_PORT=tcp://…`) is passed over.
     ///
@@ -553,12 +579,9 @@ impl Config {
     pub(crate) fn named_files(&self) -> String {
         let is_file = |setting: &&Setting| {
             let value = (setting.show)(self);
-            let allowed = setting.allowed;
-            let is_path = allowed.contains("path of") || allowed.contains("paths of");
-            is_path
-                && !allowed.contains("directory")
-                && !value.is_empty()
-                && !value.starts_with("http")
+            let is_path = matches!(setting.kind, ValueKind::Path | ValueKind::Paths)
+                || setting.name == "auth_jwt_jwks" && !value.starts_with("http");
+            is_path && !value.is_empty()
         };
         let files = SETTINGS
             .iter()
@@ -963,16 +986,48 @@ mod tests {
     #[test]
     fn every_time_and_size_takes_units_and_says_so() {
         for setting in SETTINGS {
-            let (value, unit) = match setting.allowed {
-                allowed if allowed.starts_with("milliseconds") => ("2s", "30s"),
-                allowed if allowed.starts_with("bytes") => ("64KiB", "64KiB"),
-                _ => {
-                    assert_eq!(setting.units, "", "{}", setting.name);
+            let (value, unit) = match setting.kind {
+                ValueKind::Time => ("2s", "30s"),
+                ValueKind::Size => ("64KiB", "64KiB"),
+                kind => {
+                    assert_eq!(kind.units(), "", "{}", setting.name);
                     continue;
                 }
             };
             Config::default().set(setting.name, value).unwrap();
             assert!(setting.allowed_as(setting.name).contains(unit));
+        }
+    }
+
+    #[test]
+    fn every_example_is_allowed_and_is_not_the_default() {
+        for setting in SETTINGS {
+            let mut config = Config::default();
+            config.set(setting.name, setting.example).unwrap();
+            let default = (setting.show)(&Config::default());
+            assert_ne!((setting.show)(&config), default, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_setting_is_what_its_words_say() {
+        for setting in SETTINGS {
+            let begins =
+                |start: &[&str]| start.iter().any(|start| setting.allowed.starts_with(start));
+            let agrees = match setting.kind {
+                ValueKind::Switch => setting.allowed == "on or off",
+                ValueKind::Integer => begins(&["an integer", "a port"]),
+                ValueKind::Time => begins(&["milliseconds from"]),
+                ValueKind::Size => begins(&["bytes from"]),
+                ValueKind::Path => begins(&["the path of a PEM file", "the path of a file"]),
+                ValueKind::Directory => begins(&["the path of a directory"]),
+                ValueKind::Paths => begins(&["paths of"]),
+                ValueKind::List => setting.allowed.contains("separated by commas"),
+                ValueKind::Headers => begins(&["a JSON object of header names"]),
+                ValueKind::Choice => setting.allowed.contains(" or "),
+                ValueKind::Text | ValueKind::Address => true,
+            };
+            assert!(agrees, "{}: {:?}", setting.name, setting.kind);
         }
     }
 

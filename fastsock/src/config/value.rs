@@ -4,6 +4,8 @@ use std::{borrow::Cow, net::IpAddr, net::SocketAddr, path::PathBuf, time::Durati
 
 use zeroize::Zeroizing;
 
+use super::ValueKind;
+
 /// What is wrong with a text, for a line that goes on with what is allowed; empty where that says it all. Never a part of a secret.
 pub(super) type Why = Cow<'static, str>;
 
@@ -11,8 +13,8 @@ pub(super) type Why = Cow<'static, str>;
 pub(super) trait Value: Sized {
     /// Whether it must not be printed.
     const IS_SECRET: bool = false;
-    /// What may stand in place of a bare number, in words.
-    const UNITS: &'static str = "";
+    /// What sort of value it is.
+    const KIND: ValueKind;
     /// Reads it. Text comes without whitespace around it.
     fn parse(text: &str) -> Result<Self, Why>;
     /// Writes it so that [`Value::parse`] reads it again.
@@ -103,6 +105,7 @@ impl std::fmt::Debug for Headers {
 
 impl Value for Headers {
     const IS_SECRET: bool = true;
+    const KIND: ValueKind = ValueKind::Headers;
 
     fn parse(text: &str) -> Result<Self, Why> {
         let json: serde_json::Value = serde_json::from_str(text).map_err(|e| {
@@ -165,6 +168,8 @@ pub(super) fn parse_int(text: &str) -> Option<i64> {
 macro_rules! integers {
     ($($type:ty),*) => {$(
         impl Value for $type {
+            const KIND: ValueKind = ValueKind::Integer;
+
             fn parse(text: &str) -> Result<Self, Why> {
                 plainly(text.parse().ok())
             }
@@ -178,6 +183,8 @@ integers!(u16, u32, u64, i64);
 
 /// A number of things. More than a 32-bit machine can count means as many as it can.
 impl Value for usize {
+    const KIND: ValueKind = ValueKind::Integer;
+
     fn parse(text: &str) -> Result<Self, Why> {
         let number = u64::parse(text)?;
         Ok(number.try_into().unwrap_or(Self::MAX))
@@ -189,7 +196,7 @@ impl Value for usize {
 
 /// Milliseconds, or with a unit. What is no whole number of milliseconds is no value.
 impl Value for Duration {
-    const UNITS: &'static str = "a time with its unit: 250ms, 30s, 5m, 1h, 1d";
+    const KIND: ValueKind = ValueKind::Time;
 
     fn parse(text: &str) -> Result<Self, Why> {
         if let Ok(milliseconds) = text.parse() {
@@ -208,10 +215,6 @@ impl Value for Duration {
 /// A number of bytes: how a `usize` or a `u64` is read that is one.
 pub(super) mod bytes {
     use super::{Value, Why, plainly};
-
-    /// What may stand in place of a bare number, in words.
-    pub(in crate::config) const UNITS: &str =
-        "a size with its unit: 64KiB, 64MiB, 1GiB, 64kB, 64MB, 1GB";
 
     /// Bytes, or with a unit. (The crates bytesize and parse-size round and saturate: a value would be cut.)
     pub(in crate::config) fn parse<T: Value>(text: &str) -> Result<T, Why> {
@@ -241,6 +244,8 @@ pub(super) mod bytes {
 }
 
 impl Value for bool {
+    const KIND: ValueKind = ValueKind::Switch;
+
     fn parse(text: &str) -> Result<Self, Why> {
         match text.to_ascii_lowercase().as_str() {
             "on" | "true" | "1" | "yes" => Ok(true),
@@ -254,8 +259,10 @@ impl Value for bool {
 }
 
 macro_rules! as_text {
-    ($($type:ty: $parse:expr, $show:expr;)*) => {$(
+    ($($type:ty, $kind:ident: $parse:expr, $show:expr;)*) => {$(
         impl Value for $type {
+            const KIND: ValueKind = ValueKind::$kind;
+
             fn parse(text: &str) -> Result<Self, Why> {
                 plainly(($parse)(text))
             }
@@ -266,14 +273,15 @@ macro_rules! as_text {
     )*};
 }
 as_text! {
-    String: |t: &str| Some(t.to_owned()), |s: &String| s.clone();
-    PathBuf: |t: &str| Some(PathBuf::from(t)), |p: &PathBuf| p.display().to_string();
-    IpAddr: |t: &str| t.trim_matches(['[', ']']).parse().ok(), ToString::to_string;
-    SocketAddr: |t: &str| t.parse().ok(), ToString::to_string;
+    String, Text: |t: &str| Some(t.to_owned()), |s: &String| s.clone();
+    PathBuf, Path: |t: &str| Some(PathBuf::from(t)), |p: &PathBuf| p.display().to_string();
+    IpAddr, Address: |t: &str| t.trim_matches(['[', ']']).parse().ok(), ToString::to_string;
+    SocketAddr, Address: |t: &str| t.parse().ok(), ToString::to_string;
 }
 
 impl Value for Secret {
     const IS_SECRET: bool = true;
+    const KIND: ValueKind = ValueKind::Text;
 
     fn parse(text: &str) -> Result<Self, Why> {
         Ok(Self::new(text))
@@ -286,7 +294,7 @@ impl Value for Secret {
 /// `off` and the empty text are `None`.
 impl<T: Value> Value for Option<T> {
     const IS_SECRET: bool = T::IS_SECRET;
-    const UNITS: &'static str = T::UNITS;
+    const KIND: ValueKind = T::KIND;
 
     fn parse(text: &str) -> Result<Self, Why> {
         match text {
@@ -301,6 +309,8 @@ impl<T: Value> Value for Option<T> {
 
 /// Comma-separated.
 impl<T: Value> Value for Vec<T> {
+    const KIND: ValueKind = T::KIND.list();
+
     fn parse(text: &str) -> Result<Self, Why> {
         text.split(',')
             .map(str::trim)
@@ -329,6 +339,8 @@ macro_rules! choice {
         }
 
         impl super::value::Value for $name {
+            const KIND: super::ValueKind = super::ValueKind::Choice;
+
             fn parse(text: &str) -> Result<Self, super::value::Why> {
                 match text { $($word => Ok(Self::$variant),)* _ => Err(super::value::Why::default()) }
             }
