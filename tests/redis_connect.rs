@@ -47,6 +47,39 @@ async fn a_redis_that_takes_longer_than_it_may_is_named_with_the_setting() {
     );
 }
 
+/// TLS where there is none, and none where there is TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_that_the_other_scheme_is_meant() {
+    let authority = Authority::new();
+    let redis = TempRedis::builder().tls(&authority).start().await;
+    let (plain, tls) = (redis.port(), redis.tls_port());
+    let to_tls = "; it speaks TLS there: FASTSOCK_REDIS_URL takes rediss://";
+    let to_plain = "; it speaks no TLS there: FASTSOCK_REDIS_URL takes redis:// for that";
+    for (name, value, hint) in [
+        (
+            "FASTSOCK_REDIS_URL",
+            format!("redis://127.0.0.1:{tls}"),
+            to_tls,
+        ),
+        ("REDIS_PORT", tls.to_string(), to_tls),
+        (
+            "FASTSOCK_REDIS_URL",
+            format!("rediss://localhost:{plain}"),
+            to_plain,
+        ),
+    ] {
+        let gateway = Gateway::builder()
+            .var("FASTSOCK_REDIS_CONNECT_TIMEOUT", "1000")
+            .var(name, value);
+        let mut check = gateway.arg("--check").launch();
+        assert_eq!(check.exit_code().await, Some(1));
+        let lines = check.stdout();
+        let line = lines.iter().find(|line| line.starts_with("redis: "));
+        let line = line.unwrap_or_else(|| panic!("{}", check.output()));
+        assert!(line.contains(hint) && line.contains(name), "{line}");
+    }
+}
+
 #[test]
 fn a_name_whose_first_address_is_dead_or_silent_leads_to_the_next() {
     let test = "a_name_whose_first_address_is_dead_or_silent_leads_to_the_next";

@@ -324,24 +324,72 @@ impl Builder {
     /// # Errors
     /// `Config`, naming the setting; `Io` when the process has no descriptor left.
     pub fn check(self) -> Result<()> {
-        self.config.check()?;
-        let named = self.config.named_files();
-        files::within(move || self.try_assemble()).unwrap_or_else(|e| Err(unread(&named, e)))
+        self.problems().into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn try_assemble(self) -> Result<()> {
+    /// All that [`check`](Self::check) would find, not only the first.
+    pub fn problems(self) -> Vec<Error> {
+        let found = self.config.problems();
+        if !found.is_empty() {
+            return found;
+        }
+        let named = self.config.named_files();
+        files::within(move || self.try_assemble()).unwrap_or_else(|e| vec![unread(&named, e)])
+    }
+
+    fn try_assemble(self) -> Vec<Error> {
         // All is built as for a start, on a runtime that never runs: what would connect is a task of it.
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = match tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| Error::new(ErrorKind::Io, "cannot check").with_source(e))?;
+        {
+            Ok(runtime) => runtime,
+            Err(e) => return vec![Error::new(ErrorKind::Io, "cannot check").with_source(e)],
+        };
         let handle = runtime.handle().clone();
-        let built = {
+        let found = {
             let _entered = handle.enter();
-            self.assemble(&handle, Tasks::new(handle.clone()), None)
+            let (config, tasks) = (self.config.clone(), Tasks::new(handle.clone()));
+            match self.assemble(&handle, tasks.clone(), None) {
+                Ok(_) => Vec::new(),
+                Err(first) => parts_that_fail(&config, &tasks, first),
+            }
         };
         runtime.shutdown_background(); // a plain drop is not allowed where the caller has a runtime of its own
-        built.map(drop)
+        found
+    }
+
+    /// Takes the ports and the directory of the disk spool as [`start`](Self::start) would, and lets go of them again. A directory or
+    /// a spool that is not there yet is not made. Also finds what another gateway with the same settings has.
+    ///
+    /// # Panics
+    /// When called outside a tokio runtime and none was given.
+    pub async fn check_places(&self) -> Vec<Error> {
+        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
+        let devices_and_admin = {
+            let _entered = runtime.enter();
+            let devices = gateway::bind(&self.config).map(|_listener| ());
+            #[cfg(feature = "admin")]
+            let admin = admin::bind(&self.config).map(|_listener| ());
+            #[cfg(not(feature = "admin"))]
+            let admin = Ok(());
+            [devices, admin]
+        };
+        #[cfg(feature = "disk")]
+        let spool = match self.config.spool {
+            crate::config::SpoolKind::Disk => {
+                let config = self.config.clone();
+                let named = "FASTSOCK_DATA_DIR";
+                files::aside(move || crate::spool::disk::check(&config))
+                    .await
+                    .unwrap_or_else(|e| Err(unread(named, e)))
+            }
+            _ => Ok(()),
+        };
+        #[cfg(not(feature = "disk"))]
+        let spool = Ok(());
+        let all = devices_and_admin.into_iter().chain([spool]);
+        all.filter_map(Result::err).collect()
     }
 
     /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether its user has all rights.
@@ -356,9 +404,50 @@ impl Builder {
             use crate::broker::redis::{check::check, url::Address};
             let address = Address::from_config(&self.config)?;
             let checked = check(&address, &rights(&self.config, &address)).await;
-            checked.map_err(|e| Error::new(ErrorKind::Broker, e.to_string()))?;
+            if let Err(error) = checked {
+                let hint = self.redis_scheme_hint(&error).await.unwrap_or_default();
+                return Err(Error::new(ErrorKind::Broker, format!("{error}{hint}")));
+            }
         }
         Ok(())
+    }
+
+    /// What to tell when the server is only reached in another way: with TLS where none was asked for, or without.
+    #[cfg(feature = "redis")]
+    async fn redis_scheme_hint(
+        &self,
+        error: &crate::broker::redis::link::LinkError,
+    ) -> Option<&'static str> {
+        use crate::broker::redis::{check::check, url::Address};
+        if error.is_denied || !cfg!(feature = "tls") {
+            return None;
+        }
+        let host = self.config.redis_host.trim_matches(['[', ']']);
+        let url = match &self.config.redis_url {
+            Some(url) => url.expose().to_owned(),
+            None if host.contains(':') => format!("redis://[{host}]:{}", self.config.redis_port),
+            None => format!("redis://{host}:{}", self.config.redis_port),
+        };
+        let (url, hint) = match url.split_once("://")? {
+            ("redis", rest) => (
+                format!("rediss://{rest}"),
+                "; it speaks TLS there: FASTSOCK_REDIS_URL takes rediss://",
+            ),
+            ("rediss", rest) => (
+                format!("redis://{rest}"),
+                "; it speaks no TLS there: FASTSOCK_REDIS_URL takes redis:// for that",
+            ),
+            _ => return None,
+        };
+        let is_tls = url.starts_with("rediss");
+        let mut other = self.config.clone().redis_url(Some(url.into()));
+        other.redis_connect_timeout = other.redis_connect_timeout.min(HINT_TIME);
+        let address = Address::from_config(&other).ok()?;
+        let is_it = match check(&address, &[]).await {
+            Ok(()) => true,
+            Err(e) => e.is_denied || (is_tls && e.text.contains("certificate")),
+        };
+        is_it.then_some(hint)
     }
 
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
@@ -557,6 +646,29 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+/// Which parts cannot be built, each alone: the first that was told of, and the others.
+fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error> {
+    let running = Arc::new(Running::default());
+    let status = Arc::new(Status::new(None, running.clone()));
+    let registry = Arc::new(Registry::new(config, status));
+    let remote = |cargo| HttpForwarder::new(config, cargo, workers.clone()).map(drop);
+    let parts = [
+        config.remote_url.as_ref().map(|_| remote(Cargo::Uplinks)),
+        Some(auth(config, &registry, workers).map(drop)),
+        Some(broker(config, &registry, workers, &running).map(drop)),
+        config.events_url.as_ref().map(|_| remote(Cargo::Events)),
+        #[cfg(feature = "tls")]
+        Some(ServerTls::new(config).map(drop)),
+    ];
+    let mut found = vec![first];
+    for error in parts.into_iter().flatten().filter_map(Result::err) {
+        if found.iter().all(|known| known.to_line() != error.to_line()) {
+            found.push(error);
+        }
+    }
+    found
+}
+
 /// The files of some settings have not been read.
 fn unread(named: &str, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Config, named).with_source(error)
@@ -650,4 +762,7 @@ fn micros_since_1970() -> u64 {
     since.map_or(0, |since| since.as_micros() as u64)
 }
 
+/// How long a look for the right way to Redis may take.
+#[cfg(feature = "redis")]
+const HINT_TIME: Duration = Duration::from_secs(2);
 const LAST_BREATH: Duration = Duration::from_millis(100);

@@ -10,7 +10,11 @@ use fastsock::{Bridge, BrokerKind, Config, SpoolKind};
 use tokio::runtime::Builder;
 use url::Url;
 
-use crate::settings::{Settings, without_secrets};
+use crate::{
+    is_default_admin_taken,
+    logging::file,
+    settings::{Program, Settings, to_lines, without_secrets},
+};
 
 /// What a test found: one line, and whether the gateway can work that way.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub(crate) struct Finding {
     pub(crate) is_ok: bool,
 }
 
-/// Tests what the settings point to. Blocks: for the remote 3 s at most, for Redis as long as it may take to connect.
+/// Tests what the settings point to, and names all that is wrong. Blocks: for the remote 3 s at most, for Redis as long as it may
+/// take to connect.
 pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
     let config = &settings.config;
     let warnings = settings.warnings.iter().chain(config.warnings());
@@ -30,22 +35,61 @@ pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
         is_ok: true,
     });
     let mut findings: Vec<_> = warnings.collect();
-    findings.push(check_settings(config));
+    findings.extend(check_settings(config));
+    findings.extend(check_places(settings));
+    findings.extend(check_log(&settings.program));
     findings.push(check_redis(config));
     findings.push(check_remote(config));
     findings
 }
 
 /// The settings themselves were read already; these are the files they name, and what only these tell.
-fn check_settings(config: &Config) -> Finding {
-    let checked = Bridge::builder(config.clone()).check();
-    Finding {
-        is_ok: checked.is_ok(),
-        line: match checked {
-            Ok(()) => "settings: ok".into(),
-            Err(error) => format!("settings: {}", error.to_line()),
-        },
+fn check_settings(config: &Config) -> Vec<Finding> {
+    let problems = to_lines(Bridge::builder(config.clone()).problems());
+    if problems.is_empty() {
+        return vec![Finding {
+            line: "settings: ok".into(),
+            is_ok: true,
+        }];
     }
+    let finding = |line| Finding {
+        line: format!("settings: {line}"),
+        is_ok: false,
+    };
+    problems.into_iter().map(finding).collect()
+}
+
+/// The ports and the directory that a gateway has for itself.
+fn check_places(settings: &Settings) -> Vec<Finding> {
+    let bridge = Bridge::builder(settings.config.clone());
+    let problems = match wait_for(bridge.check_places()) {
+        Ok(problems) => problems,
+        Err(line) => return vec![Finding { line, is_ok: false }],
+    };
+    let finding = |error| match is_default_admin_taken(settings, &error) {
+        true => Finding {
+            line: format!("{}; the gateway runs without it", error.to_line()),
+            is_ok: true,
+        },
+        false => Finding {
+            line: error.to_line(),
+            is_ok: false,
+        },
+    };
+    problems.into_iter().map(finding).collect()
+}
+
+/// A gateway without its log file runs, and tries again.
+fn check_log(program: &Program) -> Option<Finding> {
+    let path = program.log_file.as_deref()?;
+    let error = file::check(path, program.log_file_mode).err()?;
+    Some(Finding {
+        line: format!(
+            "FASTSOCK_LOG_FILE: {} cannot be written: {error}; the gateway logs to stdout alone until it can",
+            path.display()
+        ),
+        is_ok: true,
+    })
 }
 
 fn check_redis(config: &Config) -> Finding {
@@ -55,16 +99,9 @@ fn check_redis(config: &Config) -> Finding {
             is_ok: true,
         };
     }
-    let checked = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())
-        .and_then(|runtime| {
-            let bridge = Bridge::builder(config.clone());
-            let checked = runtime.block_on(bridge.check_redis());
-            runtime.shutdown_background(); // a name may still be looked up
-            checked.map_err(|e| e.to_line())
-        });
+    let bridge = Bridge::builder(config.clone());
+    let checked =
+        wait_for(bridge.check_redis()).and_then(|checked| checked.map_err(|e| e.to_line()));
     match checked {
         Ok(()) => Finding {
             line: format!(
@@ -77,11 +114,28 @@ fn check_redis(config: &Config) -> Finding {
             line: format!("redis: {error}; the gateway runs embedded until it can use it"),
             is_ok: true,
         },
-        Err(error) => Finding {
-            line: format!("redis: {error}"),
-            is_ok: false,
-        },
+        Err(error) => {
+            let setting = match &config.redis_url {
+                Some(_) => "FASTSOCK_REDIS_URL",
+                None => "REDIS_HOST, REDIS_PORT",
+            };
+            Finding {
+                line: format!("redis: {error} ({setting})"),
+                is_ok: false,
+            }
+        }
     }
+}
+
+/// Waits on a runtime of its own.
+fn wait_for<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background(); // a name may still be looked up
+    Ok(output)
 }
 
 /// Where Redis is, without secrets.

@@ -179,7 +179,7 @@ Usage: fastsock [--config FILE] [--port PORT] [--set NAME=VALUE]...
   --config FILE       read settings from a TOML file
   --port PORT         the same as --set websocket_port=PORT
   --set NAME=VALUE    set one setting, by its variable or by its name in TOML
-  --check             test the settings and their files, Redis and the remote, then exit
+  --check             test the settings and their files, ports, spool, log, Redis and the remote, then exit
   --print-config      print every setting and where it comes from, then exit
   --version, --help
 

@@ -47,7 +47,7 @@ use crate::{
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match carry_out(args) {
         Ok(code) => code,
-        Err(line) => fail(&line),
+        Err(lines) => fail(&lines),
     }
 }
 
@@ -77,8 +77,10 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn fail(line: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "fastsock: {line}");
+fn fail(lines: &str) -> ExitCode {
+    for line in lines.lines() {
+        let _ = writeln!(io::stderr(), "fastsock: {line}");
+    }
     ExitCode::FAILURE
 }
 
@@ -162,7 +164,8 @@ async fn start(settings: &Settings) -> fastsock::Result<Bridge> {
     }
 }
 
-fn is_default_admin_taken(settings: &Settings, error: &Error) -> bool {
+/// Whether a start goes on without the admin listener: nobody has asked for it at that port.
+pub(crate) fn is_default_admin_taken(settings: &Settings, error: &Error) -> bool {
     error.kind() == ErrorKind::Bind
         && settings.is_default("FASTSOCK_ADMIN_ADDR")
         && error.to_string().contains("FASTSOCK_ADMIN_ADDR")

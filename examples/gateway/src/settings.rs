@@ -15,7 +15,7 @@ use crate::{
     flags::Flags,
     logging::{Level, Payloads},
 };
-use fastsock::{BrokerKind, Config, Setting, ValueKind, Warning};
+use fastsock::{BrokerKind, Config, Error, Setting, ValueKind, Warning};
 
 /// All settings of the gateway, and where each comes from.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Settings {
     /// Gathers the settings from everywhere. `.env` is read in `directory`.
     ///
     /// # Errors
-    /// One line that says which setting, which value, and what is allowed.
+    /// A line for each that is wrong, which says which setting, which value, and what is allowed.
     pub(crate) fn gather(
         flags: &Flags,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -131,9 +131,15 @@ impl Settings {
         for (key, value) in &flags.given {
             given.push(Given::named(key, value, Source::Flag)?);
         }
-        settings.apply(&given)?;
-        settings.config.check().map_err(|e| e.to_line())?;
-        Ok(settings)
+        let mut wrong = settings.apply(&given);
+        if wrong.is_empty() {
+            // Of values that were not understood these would say what is not so.
+            wrong = to_lines(settings.config.problems());
+        }
+        match wrong.is_empty() {
+            true => Ok(settings),
+            false => Err(wrong.join("\n")),
+        }
     }
 
     /// Whether a setting was left at its default.
@@ -242,7 +248,9 @@ impl Settings {
         }
     }
 
-    fn apply(&mut self, given: &[Given]) -> Result<(), String> {
+    /// Sets what was given. Returns a line for each that is not allowed.
+    fn apply(&mut self, given: &[Given]) -> Vec<String> {
+        let mut wrong = Vec::new();
         for known in Known::all() {
             let of_this = given
                 .iter()
@@ -250,13 +258,18 @@ impl Settings {
             let Some(winner) = of_this.filter(|g| g.counts()).max_by_key(|g| g.rank()) else {
                 continue;
             };
-            if !winner.value.is_empty() {
-                self.set(winner)?;
-                self.sources.insert(known.variable(), winner.source);
+            if winner.value.is_empty() {
+                continue;
+            }
+            match self.set(winner) {
+                Ok(()) => {
+                    self.sources.insert(known.variable(), winner.source);
+                }
+                Err(line) => wrong.push(line),
             }
         }
         self.follow_redis();
-        Ok(())
+        wrong
     }
 
     /// Whoever names a Redis wants that one, also when it is the one that `auto` tries anyway.
@@ -419,6 +432,11 @@ impl Given {
             Reverse(self.form == Form::File),
         )
     }
+}
+
+/// Each on its line.
+pub(crate) fn to_lines(errors: Vec<Error>) -> Vec<String> {
+    errors.iter().map(Error::to_line).collect()
 }
 
 impl fmt::Display for Source {
@@ -868,9 +886,8 @@ mod tests {
             std::fs::write(&path, example).unwrap();
             let given = from_toml(&path).unwrap_or_else(|line| panic!("{example}: {line}"));
             let mut settings = Settings::default();
-            settings
-                .apply(&given)
-                .unwrap_or_else(|line| panic!("{example}: {line}"));
+            let wrong = settings.apply(&given);
+            assert!(wrong.is_empty(), "{example}: {wrong:?}");
             assert!(!given.is_empty());
             for given in given {
                 let variable = given.known.variable();

@@ -287,7 +287,7 @@ fn check_tells_of_redis_and_the_remote() {
     let taken = listener.local_addr().unwrap();
     let free = support::free_port();
 
-    let output = Command::new()
+    let output = Command::on_free_ports()
         .env("FASTSOCK_REDIS_URL", format!("redis://127.0.0.1:{free}"))
         .env("REMOTE_URL", format!("http://u:p@{taken}/in?k=v"))
         .args(["--check"])
@@ -301,7 +301,7 @@ fn check_tells_of_redis_and_the_remote() {
         format!("remote: http://{taken}/in can be connected to")
     );
 
-    let output = Command::new()
+    let output = Command::on_free_ports()
         .env("FASTSOCK_BROKER", "embedded")
         .env("FASTSOCK_DRAIN_WINDOW", "1")
         .args(["--check"])
@@ -356,7 +356,7 @@ fn check_reads_the_files_that_the_settings_name() {
 fn check_asks_a_real_redis() {
     let redis = support::Redis::start("s3cret");
     let check = |url: String| {
-        let output = Command::new()
+        let output = Command::on_free_ports()
             .env("FASTSOCK_REDIS_URL", url)
             .args(["--check"])
             .output();

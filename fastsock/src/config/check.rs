@@ -1,5 +1,7 @@
 //! What one setting alone cannot tell.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::{
     AuthKind, BrokerKind, ClientAuth, Config, SETTINGS, Secret, Setting, SpoolKind, not_allowed,
 };
@@ -11,117 +13,134 @@ impl Config {
     /// # Errors
     /// `Config`, naming the settings.
     pub fn check(&self) -> Result<()> {
-        for setting in SETTINGS {
-            (setting.holds)(self)
-                .map_err(|why| not_allowed(setting, setting.variable, &setting.show(self), &why))?;
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that [`check`](Self::check) would find, one after the other.
+    pub fn problems(&self) -> Vec<Error> {
+        let alone = SETTINGS.iter().filter_map(|setting| {
+            let why = (setting.holds)(self).err()?;
+            let value = setting.show(self);
+            Some(not_allowed(setting, setting.variable, &value, &why))
+        });
+        let parts = [
+            Self::check_batch,
+            Self::check_admin,
+            Self::check_tls,
+            Self::check_proxies,
+            Self::check_auth,
+            Self::check_unused_certificates,
+            Self::check_broker,
+            Self::check_spool,
+            Self::check_urls,
+        ];
+        let parts = parts.into_iter().flat_map(|part| part(self));
+        alone
+            .chain(parts.map(|text| Error::new(ErrorKind::Config, text)))
+            .collect()
+    }
+
+    fn check_admin(&self) -> Vec<String> {
+        let Some(addr) = self.admin_addr else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        if !cfg!(feature = "admin") {
+            let text = "FASTSOCK_ADMIN_ADDR: this build has no admin listener (feature \"admin\")";
+            found.push(text.into());
         }
-        self.check_batch()?;
-        if self.admin_addr.is_some() && !cfg!(feature = "admin") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_ADMIN_ADDR: this build has no admin listener (feature \"admin\")",
-            ));
-        }
-        self.check_admin_token()?;
-        if let Some(addr) = self.admin_addr
-            && addr.port() != 0
+        found.extend(self.check_admin_token(addr));
+        let listens_there = |ip: IpAddr| ip.is_unspecified() || ip == addr.ip();
+        if addr.port() != 0
             && addr.port() == self.websocket_port
-            && self
-                .listen_addr
-                .is_none_or(|ip| ip.is_unspecified() || ip == addr.ip())
+            && self.listen_addr.is_none_or(listens_there)
         {
-            let text = format!(
+            found.push(format!(
                 "FASTSOCK_ADMIN_ADDR: {addr} is the port of devices (WEBSOCKET_PORT); give another one"
-            );
-            return Err(Error::new(ErrorKind::Config, text));
-        }
-        self.check_tls()?;
-        if self.proxy_protocol && self.trusted_proxies.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_PROXY_PROTOCOL: nobody may send a PROXY header; set FASTSOCK_TRUSTED_PROXIES",
             ));
         }
-        self.check_auth()?;
-        self.check_unused_certificates()?;
-        if self.broker != BrokerKind::Embedded && !cfg!(feature = "redis") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_BROKER: this build has no Redis (feature \"redis\"); only \"embedded\" is allowed",
-            ));
-        }
-        if self.spool == SpoolKind::Disk {
-            if !cfg!(feature = "disk") {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "FASTSOCK_SPOOL: this build has no disk spool (feature \"disk\"); \"disk\" is not allowed",
-                ));
+        found
+    }
+
+    fn check_proxies(&self) -> Vec<String> {
+        let is_unused = self.proxy_protocol && self.trusted_proxies.is_empty();
+        let text =
+            "FASTSOCK_PROXY_PROTOCOL: nobody may send a PROXY header; set FASTSOCK_TRUSTED_PROXIES";
+        is_unused.then(|| text.into()).into_iter().collect()
+    }
+
+    fn check_broker(&self) -> Vec<String> {
+        let is_missing = self.broker != BrokerKind::Embedded && !cfg!(feature = "redis");
+        let text = "FASTSOCK_BROKER: this build has no Redis (feature \"redis\"); only \"embedded\" is allowed";
+        is_missing.then(|| text.into()).into_iter().collect()
+    }
+
+    fn check_spool(&self) -> Vec<String> {
+        let text = match self.spool {
+            SpoolKind::Disk if !cfg!(feature = "disk") => {
+                "FASTSOCK_SPOOL: this build has no disk spool (feature \"disk\"); \"disk\" is not allowed"
             }
-            if self.data_dir.is_none() {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "FASTSOCK_SPOOL: \"disk\" needs a directory; set FASTSOCK_DATA_DIR",
-                ));
+            SpoolKind::Disk if self.data_dir.is_none() => {
+                "FASTSOCK_SPOOL: \"disk\" needs a directory; set FASTSOCK_DATA_DIR"
             }
-        }
-        if self.spool == SpoolKind::Redis && !cfg!(feature = "redis-spool") {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "FASTSOCK_SPOOL: this build has no spool in Redis (feature \"redis-spool\"); \"redis\" is not allowed",
-            ));
-        }
-        #[cfg(not(feature = "tls"))]
-        for (variable, url) in [
+            SpoolKind::Redis if !cfg!(feature = "redis-spool") => {
+                "FASTSOCK_SPOOL: this build has no spool in Redis (feature \"redis-spool\"); \"redis\" is not allowed"
+            }
+            _ => return Vec::new(),
+        };
+        vec![text.into()]
+    }
+
+    fn check_urls(&self) -> Vec<String> {
+        let urls = [
             ("REMOTE_URL", &self.remote_url),
             ("FASTSOCK_EVENTS_URL", &self.events_url),
-        ] {
-            if url.as_deref().is_some_and(|url| url.starts_with("https:")) {
-                let text = format!(
-                    "{variable}: this build has no TLS (feature \"tls\"); only http:// is allowed"
-                );
-                return Err(Error::new(ErrorKind::Config, text));
-            }
-        }
-        Ok(())
+        ];
+        let needs_tls = |url: &Option<String>| {
+            !cfg!(feature = "tls") && url.as_deref().is_some_and(|url| url.starts_with("https:"))
+        };
+        let bad = urls.into_iter().filter(|(_, url)| needs_tls(url));
+        let text = |(variable, _)| {
+            format!("{variable}: this build has no TLS (feature \"tls\"); only http:// is allowed")
+        };
+        bad.map(text).collect()
     }
 
     /// Beyond loopback whoever guesses the token can speak for every device.
-    fn check_admin_token(&self) -> Result<()> {
-        let Some(addr) = self
-            .admin_addr
-            .filter(|addr| !addr.ip().to_canonical().is_loopback())
-        else {
-            return Ok(());
-        };
+    fn check_admin_token(&self, addr: SocketAddr) -> Option<String> {
+        if addr.ip().to_canonical().is_loopback() {
+            return None;
+        }
         let length = self
             .admin_token
             .as_ref()
             .map(|token| token.expose().chars().count());
-        let text = match length {
-            None => format!(
+        match length {
+            None => Some(format!(
                 "FASTSOCK_ADMIN_ADDR: {addr} is beyond loopback, so FASTSOCK_ADMIN_TOKEN is required"
-            ),
-            Some(length @ ..LEAST_TOKEN_CHARACTERS) => format!(
+            )),
+            Some(length @ ..LEAST_TOKEN_CHARACTERS) => Some(format!(
                 "FASTSOCK_ADMIN_TOKEN: it has {length} characters, and needs {LEAST_TOKEN_CHARACTERS} since {addr} is beyond loopback"
-            ),
-            Some(_) => return Ok(()),
-        };
-        Err(Error::new(ErrorKind::Config, text))
+            )),
+            Some(_) => None,
+        }
     }
 
     /// A batch is of several messages: no reply is for all of them, and they are not one event.
-    fn check_batch(&self) -> Result<()> {
-        let other = match self.remote_batch > 1 {
-            true if self.remote_reply => "FASTSOCK_REMOTE_REPLY",
-            true if self.remote_cloudevents => "FASTSOCK_REMOTE_CLOUDEVENTS",
-            _ => return Ok(()),
-        };
-        let text = format!("FASTSOCK_REMOTE_BATCH: {other} needs it to be 1");
-        Err(Error::new(ErrorKind::Config, text))
+    fn check_batch(&self) -> Vec<String> {
+        let others = [
+            ("FASTSOCK_REMOTE_REPLY", self.remote_reply),
+            ("FASTSOCK_REMOTE_CLOUDEVENTS", self.remote_cloudevents),
+        ];
+        let bad = others
+            .into_iter()
+            .filter(|(_, is_on)| *is_on && self.remote_batch > 1);
+        bad.map(|(other, _)| format!("FASTSOCK_REMOTE_BATCH: {other} needs it to be 1"))
+            .collect()
     }
 
     /// Each way to authenticate needs its own settings.
-    fn check_auth(&self) -> Result<()> {
+    fn check_auth(&self) -> Vec<String> {
         let needed = match self.auth {
             AuthKind::Tokens if self.auth_tokens_file.is_none() => "FASTSOCK_AUTH_TOKENS_FILE",
             AuthKind::Webhook if self.auth_url.is_none() => "FASTSOCK_AUTH_URL",
@@ -129,20 +148,22 @@ impl Config {
                 "FASTSOCK_TLS_CLIENT_AUTH"
             }
             AuthKind::Jwt if !cfg!(feature = "jwt") => {
-                let text = "FASTSOCK_AUTH: this build has no JWT (feature \"jwt\")";
-                return Err(Error::new(ErrorKind::Config, text));
+                return vec!["FASTSOCK_AUTH: this build has no JWT (feature \"jwt\")".into()];
             }
             AuthKind::Jwt if self.auth_jwt_key.is_none() && self.auth_jwt_jwks.is_none() => {
                 "FASTSOCK_AUTH_JWT_KEY or FASTSOCK_AUTH_JWT_JWKS"
             }
             _ => return self.check_unused_auth(),
         };
-        let text = format!("FASTSOCK_AUTH: {} needs {needed}", self.auth.as_str());
-        Err(Error::new(ErrorKind::Config, text))
+        vec![format!(
+            "FASTSOCK_AUTH: {} needs {needed}",
+            self.auth.as_str()
+        )]
     }
 
     /// Whoever sets up a way to authenticate believes that it is on: with another way, a door would stand open that looks shut.
-    fn check_unused_auth(&self) -> Result<()> {
+    fn check_unused_auth(&self) -> Vec<String> {
+        let mut found = Vec::new();
         let default = Self::default();
         let is_set = |setting: &Setting| (setting.show)(self) != (setting.show)(&default);
         for setting in SETTINGS {
@@ -157,17 +178,16 @@ impl Config {
                 let (variable, auth) = (setting.variable, self.auth.as_str());
                 let users: Vec<_> = users.iter().map(|user| user.as_str()).collect();
                 let users = users.join(" or ");
-                let text = format!(
+                found.push(format!(
                     "{variable}: it has no effect while FASTSOCK_AUTH is {auth}; set FASTSOCK_AUTH to {users}, or remove {variable}"
-                );
-                return Err(Error::new(ErrorKind::Config, text));
+                ));
             }
         }
-        Ok(())
+        found
     }
 
     /// The same for certificates where nothing is said over TLS. (Beside `http://`, `FASTSOCK_REMOTE_CA` is for redirects and proxies.)
-    fn check_unused_certificates(&self) -> Result<()> {
+    fn check_unused_certificates(&self) -> Vec<String> {
         let uses_redis = self.broker != BrokerKind::Embedded || self.spool == SpoolKind::Redis;
         let redis_url = self.redis_url.as_ref().map_or("", Secret::expose);
         let urls = [
@@ -183,7 +203,7 @@ impl Config {
         );
         let is_plain_redis = uses_redis && scheme(redis_url) != "rediss";
         let is_plain_remote = is_any("http") && !is_any("https");
-        for (variable, path, is_unused, why) in [
+        let all = [
             ("FASTSOCK_REDIS_CA", &self.redis_ca, is_plain_redis, redis),
             (
                 "FASTSOCK_REDIS_CERT",
@@ -204,18 +224,17 @@ impl Config {
                 is_plain_remote,
                 remote,
             ),
-        ] {
-            if is_unused && path.is_some() {
-                let text =
-                    format!("{variable}: it has no effect, since {why}, or remove {variable}");
-                return Err(Error::new(ErrorKind::Config, text));
-            }
-        }
-        Ok(())
+        ];
+        all.into_iter()
+            .filter(|(_, path, is_unused, _)| *is_unused && path.is_some())
+            .map(|(variable, _, _, why)| {
+                format!("{variable}: it has no effect, since {why}, or remove {variable}")
+            })
+            .collect()
     }
 
     /// What TLS needs must be there whole: half of it would leave a door open that looks shut.
-    fn check_tls(&self) -> Result<()> {
+    fn check_tls(&self) -> Vec<String> {
         let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
         let asks = self.tls_client_auth != ClientAuth::Off;
         let text = if certs != keys {
@@ -229,9 +248,9 @@ impl Config {
         } else if self.tls_client_ca.is_some() && !asks {
             "FASTSOCK_TLS_CLIENT_CA: nobody is asked for a certificate; set FASTSOCK_TLS_CLIENT_AUTH".into()
         } else {
-            return Ok(());
+            return Vec::new();
         };
-        Err(Error::new(ErrorKind::Config, text))
+        vec![text]
     }
 }
 
@@ -379,7 +398,7 @@ mod tests {
     fn beyond_loopback_a_token_is_long_enough_not_to_be_guessed() {
         let check = |addr: &str, token: Option<&str>| {
             let config = Config::default().admin_token(token.map(Into::into));
-            let addr: std::net::SocketAddr = addr.parse().unwrap();
+            let addr: SocketAddr = addr.parse().unwrap();
             config.admin_addr(Some(addr)).check()
         };
         let (short, long) = (Some("0123456789abcdé"), Some("0123456789abcdeé"));

@@ -90,6 +90,14 @@ enum Ask {
 
 type Answer<T> = oneshot::Sender<Result<T>>;
 
+/// Opens the spool as a start would and lets go of it; one that is not there yet is not made, but a file beside it is.
+///
+/// # Errors
+/// `Io`, naming the setting.
+pub(crate) fn check(config: &Config) -> Result<()> {
+    Store::check(config)
+}
+
 impl DiskSpool {
     /// Opens the spool in `config.data_dir`, which is made if it is not there.
     ///

@@ -151,6 +151,30 @@ impl LogFile {
     }
 }
 
+/// Finds whether [`LogFile::open`] could open it. One that is not there is not made, but a file in its place, or above.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
+    if path.try_exists()? {
+        let file = OpenOptions::new().append(true).open(path)?;
+        let of = file.metadata()?;
+        if mode.is_some() && of.is_file() {
+            file.set_permissions(of.permissions())?; // whether that is allowed
+        }
+        return Ok(());
+    }
+    let mut folders = path.ancestors().skip(1);
+    let nearest = folders.find(|folder| folder.as_os_str().is_empty() || folder.exists());
+    let mut draft = nearest.unwrap_or(Path::new("")).to_owned();
+    draft.push(format!(".fastsock.{}.check", std::process::id()));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&draft)?;
+    std::fs::remove_file(&draft)
+}
+
 /// Opens a file and the folders it is in. What is no file, such as `/dev/null`, keeps its mode.
 fn open(path: &Path, mode: Option<u32>) -> io::Result<File> {
     if let Some(folder) = path.parent() {

@@ -1,7 +1,7 @@
 //! The log of the program: what the bridge tells, as the original's JSON lines on stdout and in a file.
 
 mod console;
-mod file;
+pub(crate) mod file;
 mod line;
 mod sinks;
 mod writer;

@@ -43,6 +43,13 @@ impl Command {
         }
     }
 
+    /// The same, with any free port for devices and no admin listener.
+    pub(crate) fn on_free_ports() -> Self {
+        Self::new()
+            .env("WEBSOCKET_PORT", "0")
+            .env("FASTSOCK_ADMIN_ADDR", "off")
+    }
+
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
@@ -59,10 +66,20 @@ impl Command {
     }
 
     /// Lets no file grow beyond so many KiB, as `ulimit -f` does.
-    pub(crate) fn file_limit(mut self, kib: u32) -> Self {
-        let mut command = std::process::Command::new("prlimit");
+    pub(crate) fn file_limit(self, kib: u32) -> Self {
+        self.through("prlimit", &format!("--fsize={}", kib * 1024))
+    }
+
+    /// Takes away what root may do beyond others, such as `net_bind_service`.
+    pub(crate) fn without(self, capability: &str) -> Self {
+        self.through("setpriv", &format!("--bounding-set=-{capability}"))
+    }
+
+    /// Has another program start it. Before any argument.
+    fn through(mut self, program: &str, arg: &str) -> Self {
+        let mut command = std::process::Command::new(program);
         command
-            .arg(format!("--fsize={}", kib * 1024))
+            .arg(arg)
             .arg(self.command.get_program())
             .env_clear()
             .envs(self.command.get_envs().filter_map(|(k, v)| Some((k, v?))))

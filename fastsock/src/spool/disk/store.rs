@@ -102,6 +102,27 @@ impl Store {
         Ok(Self::new(config, path, opener))
     }
 
+    /// Opens it and lets go of it. Where there is none yet, only finds out whether one could be made.
+    ///
+    /// # Errors
+    /// As [`Store::in_directory`] and [`Store::open_first`].
+    pub(super) fn check(config: &Config) -> Result<()> {
+        let directory = config.data_dir.as_deref().unwrap_or(Path::new("."));
+        let path = directory.join(FILE_NAME);
+        let is_there = path.try_exists().and_then(|is_there| match is_there {
+            true => Ok(true),
+            false => try_to_make(directory).map(|()| false),
+        });
+        match is_there {
+            Ok(true) => Self::in_directory(config)?.open_first(),
+            Ok(false) => Ok(()),
+            Err(e) => {
+                let text = format!("FASTSOCK_DATA_DIR: cannot make {}", path.display());
+                Err(Error::new(ErrorKind::Io, text).with_source(e))
+            }
+        }
+    }
+
     pub(super) fn new(config: &Config, path: PathBuf, opener: Opener) -> Self {
         Self {
             path,
@@ -504,6 +525,21 @@ fn make_directory(directory: &Path) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
+}
+
+/// Makes and removes a file in this directory, or in the one that this would be made in.
+fn try_to_make(directory: &Path) -> io::Result<()> {
+    let here = Path::new(".");
+    let mut ancestors = directory.ancestors();
+    let nearest = ancestors.find(|a| a.as_os_str().is_empty() || a.exists());
+    let nearest = nearest.filter(|a| !a.as_os_str().is_empty());
+    let draft = format!(".{FILE_NAME}.{}.check", std::process::id());
+    let draft = nearest.unwrap_or(here).join(draft);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&draft)?;
+    fs::remove_file(&draft)
 }
 
 /// Makes the file if it is not there, under another name first: a process that is killed meanwhile leaves no half of one.
