@@ -16,6 +16,8 @@ mod interop;
 mod listen;
 #[path = "drop_in/logs.rs"]
 mod logs;
+#[path = "drop_in/migrate.rs"]
+mod migrate;
 #[path = "drop_in/no_race.rs"]
 mod no_race;
 #[path = "drop_in/presence.rs"]
