@@ -36,6 +36,11 @@ unit:
 docs:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
+.PHONY: docs-site
+docs-site: ## The pages as a site with search, target/docs-site/site; its links are followed (needs mdbook, installed into target/tools)
+	@scripts/setup site
+	@scripts/docs-site
+
 # The committed header against what cbindgen makes of the sources.
 header:
 ifneq ($(wildcard fastsock-ffi/tests/header.rs),)
