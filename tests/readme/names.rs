@@ -4,7 +4,7 @@ use std::fs;
 
 use fastsock::Config;
 
-use crate::pages::{all, root};
+use crate::pages::{all, files, root};
 
 /// Variables of tests, not of the gateway.
 const OF_TESTS: &[&str] = &["FASTSOCK_BLESS", "FASTSOCK_SEED", "FASTSOCK_SOAK_SECONDS"];
@@ -49,6 +49,32 @@ fn names(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("FASTSOCK_")).collect()
 }
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    let files = files();
+    let mut wrong = Vec::new();
+    for page in all().iter().filter(|page| page.name != "CHANGELOG.md") {
+        for name in page
+            .prose()
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+        {
+            let name = name.trim_start_matches("./");
+            let is_file = SOURCES.iter().any(|end| name.ends_with(end))
+                && name
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "./_-".contains(c));
+            let is_there = |file: &String| *file == name || file.ends_with(&format!("/{name}"));
+            if is_file && !files.iter().any(is_there) {
+                wrong.push(format!("{}: {name}", page.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How names of sources end. Pages name other files too, such as certificates.
+const SOURCES: &[&str] = &[".rs", ".py", ".c", ".cpp", ".h", ".hpp"];
 
 #[test]
 fn the_readme_is_short_and_shows_lines_of_the_programs_it_links_to() {

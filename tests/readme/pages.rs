@@ -21,25 +21,33 @@ pub(crate) struct Page {
 
 /// Every page of the project, but not those of what it builds.
 pub(crate) fn all() -> Vec<Page> {
-    let mut pages = Vec::new();
-    gather(&root(), &mut pages);
+    let names = files().into_iter().filter(|name| name.ends_with(".md"));
+    let pages = names.map(|name| Page {
+        text: fs::read_to_string(root().join(&name)).unwrap(),
+        name,
+    });
+    let pages: Vec<_> = pages.collect();
     assert!(pages.len() > 15, "{}", pages.len());
     pages
 }
 
-fn gather(directory: &Path, pages: &mut Vec<Page>) {
+/// Every file and, with a slash at its end, every folder of the project.
+pub(crate) fn files() -> Vec<String> {
+    let mut files = Vec::new();
+    gather(&root(), "", &mut files);
+    files
+}
+
+fn gather(directory: &Path, from_root: &str, files: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() {
-            if !name.starts_with(['.', '_']) && !BUILT.contains(&name) {
-                gather(&path, pages);
-            }
-        } else if name.ends_with(".md") {
-            let text = fs::read_to_string(&path).unwrap();
-            let name = path.strip_prefix(root()).unwrap();
-            let name = name.to_str().unwrap().to_owned();
-            pages.push(Page { name, text });
+        if !path.is_dir() {
+            files.push(format!("{from_root}{name}"));
+        } else if !name.starts_with(['.', '_']) && !BUILT.contains(&name) {
+            let from_root = format!("{from_root}{name}/");
+            gather(&path, &from_root, files);
+            files.push(from_root);
         }
     }
 }
