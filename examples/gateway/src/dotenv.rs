@@ -1,32 +1,57 @@
 //! The grammar of Node's dotenv 17. It is one regular expression there, and installations rely on its corners, so this
 //! reads exactly what that expression matches; the vectors in `tests/vectors/dotenv.json` come from Node.
 
-/// Reads the names and values of a `.env` text. The last of several values wins; lines that make no sense are skipped.
-pub(crate) fn parse(text: &str) -> Vec<(String, String)> {
+/// What is in a `.env` text.
+#[derive(Default)]
+pub(crate) struct Parsed {
+    /// Names and values; the last of several values wins.
+    pub(crate) entries: Vec<(String, String)>,
+    /// The numbers of lines that make no sense, from 1. They are skipped, as Node does in silence.
+    pub(crate) skipped: Vec<usize>,
+}
+
+/// Reads a `.env` text.
+pub(crate) fn parse(text: &str) -> Parsed {
     let text: Vec<char> = text
         .replace("\r\n", "\n")
         .replace('\r', "\n")
         .chars()
         .collect();
-    let mut entries: Vec<(String, String)> = Vec::new();
-    let mut at = 0;
+    let mut parsed = Parsed::default();
+    let (mut at, mut line) = (0, 1);
     while at < text.len() {
-        let Some(entry) = entry(&text, at) else {
-            at += 1;
-            continue;
-        };
-        at = entry.end;
-        entries.retain(|(name, _)| *name != entry.name);
-        entries.push((entry.name, entry.value));
+        let begin = at;
+        match entry(&text, at) {
+            Some(entry) => {
+                at = entry.end;
+                parsed.entries.retain(|(name, _)| *name != entry.name);
+                parsed.entries.push((entry.name, entry.value));
+            }
+            None => {
+                if is_nonsense(&text, at) {
+                    parsed.skipped.push(line);
+                }
+                at += 1;
+            }
+        }
+        line += text[begin..at].iter().filter(|c| **c == '\n').count();
     }
-    entries
+    parsed
+}
+
+/// Whether a line begins here that is neither empty nor a comment.
+fn is_nonsense(text: &[char], at: usize) -> bool {
+    let is_inside = |c: &&char| !is_line_end(**c);
+    let mut line = text[at..].iter().take_while(is_inside);
+    is_line_start(text, at) && line.find(|c| !is_space(**c)).is_some_and(|c| *c != '#')
 }
 
 /// Any bytes give names that are names, each once; and what was read, written in the plainest way, reads the same.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let entries = parse(&text);
+    let Parsed { entries, skipped } = parse(&text);
+    assert!(skipped.is_sorted_by(|a, b| a <= b), "{skipped:?}");
     let mut written = String::new();
     for (index, (name, value)) in entries.iter().enumerate() {
         assert!(!name.is_empty() && name.chars().all(is_name), "{name:?}");
@@ -44,7 +69,9 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         };
         written.push_str(&format!("{name}={quote}{value}{quote}\n"));
     }
-    assert_eq!(parse(&written), entries, "{written:?}");
+    let again = parse(&written);
+    assert_eq!(again.entries, entries, "{written:?}");
+    assert!(again.skipped.is_empty(), "{written:?}");
 }
 
 /// One assignment, and where the text goes on after it.
@@ -234,6 +261,23 @@ mod tests {
     ];
 
     #[test]
+    fn lines_that_make_no_sense_are_known_by_their_number() {
+        for (text, skipped) in [
+            ("", &[][..]),
+            ("A=1\n\n# B\n  # C\nexport D=2 # E\nF: 3", &[]),
+            ("A='1\n2\n3'\nB", &[4]),
+            (
+                "\u{feff}A=1\r\n<<<<<<< HEAD\r\nB=2\r\n=======\r\nC D=3\r\n",
+                &[2, 4, 5],
+            ),
+            ("password\n\n  A\n=1\n", &[1]),
+            ("A=1 \n\n junk # x\n", &[3]),
+        ] {
+            assert_eq!(parse(text).skipped, skipped, "{text:?}");
+        }
+    }
+
+    #[test]
     fn it_reads_what_node_reads() {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -247,7 +291,7 @@ mod tests {
             let input = case["input"].as_str().unwrap();
             let expected: BTreeMap<String, String> =
                 serde_json::from_value(case["parsed"].clone()).unwrap();
-            let entries = parse(input);
+            let entries = parse(input).entries;
             let count = entries.len();
             let parsed: BTreeMap<_, _> = entries.into_iter().collect();
             assert_eq!(parsed, expected, "{input:?}");

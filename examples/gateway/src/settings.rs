@@ -235,7 +235,17 @@ impl Settings {
 
     fn read_dotenv(&mut self, path: &Path) -> Vec<(String, String)> {
         match std::fs::read(path) {
-            Ok(bytes) => dotenv::parse(&String::from_utf8_lossy(&bytes)),
+            Ok(bytes) => {
+                let parsed = dotenv::parse(&String::from_utf8_lossy(&bytes));
+                if !parsed.skipped.is_empty() {
+                    self.warnings.push(Warning {
+                        message: "What is no NAME=VALUE in a file of settings is skipped",
+                        about: path.display().to_string(),
+                        hint: lines(&parsed.skipped),
+                    });
+                }
+                parsed.entries
+            }
             Err(error) if error.kind() == NotFound => Vec::new(),
             Err(error) => {
                 self.warnings.push(Warning {
@@ -434,6 +444,17 @@ impl Given {
     }
 }
 
+/// Names lines by their numbers, the first few of many.
+fn lines(numbers: &[usize]) -> String {
+    let named = numbers.iter().take(NAMED_LINES).map(usize::to_string);
+    let named = named.collect::<Vec<_>>().join(", ");
+    match numbers {
+        [_] => format!("line {named}"),
+        [_, ..] if numbers.len() <= NAMED_LINES => format!("lines {named}"),
+        _ => format!("lines {named} and {} more", numbers.len() - NAMED_LINES),
+    }
+}
+
 /// Each on its line.
 pub(crate) fn to_lines(errors: Vec<Error>) -> Vec<String> {
     errors.iter().map(Error::to_line).collect()
@@ -618,6 +639,9 @@ pub(crate) static OWN_SETTINGS: &[OwnSetting] = &[
         show: |program| program.runtime_workers.to_string(),
     },
 ];
+
+/// Most lines of a file that a warning names.
+const NAMED_LINES: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -857,7 +881,7 @@ mod tests {
         for secret in ["us3r", "pw@", "s3cret"] {
             assert!(!printed.contains(secret), "{printed}");
         }
-        let again = dotenv::parse(&printed);
+        let again = dotenv::parse(&printed).entries;
         assert_eq!(again.len(), Known::all().count());
         let value = |name| &again.iter().find(|(n, _)| n == name).unwrap().1;
         assert_eq!(value("REDIS_PREFIX"), " a # b's ");

@@ -180,6 +180,29 @@ fn numbers_take_units_or_are_refused_and_those_of_the_original_are_cut_aloud() {
 }
 
 #[test]
+fn lines_of_dotenv_that_make_no_sense_are_skipped_and_told_once_without_their_text() {
+    let text = "A=1\n<<<<<<< HEAD\nREDIS_DB=5\n# fine\nmy s3cret\n";
+    let more = ["s3cret\n"; 4].concat();
+    for (text, lines) in [
+        (text, "lines 2, 5"),
+        ("s3cret=\ns3cret", "line 2"),
+        (&format!("{text}{more}"), "lines 2, 5, 6, 7, 8 and 1 more"),
+    ] {
+        let output = Command::on_free_ports()
+            .env("FASTSOCK_BROKER", "embedded")
+            .file(".env", text)
+            .args(["--check"])
+            .output();
+        let warning =
+            format!(".env: What is no NAME=VALUE in a file of settings is skipped: {lines}\n");
+        assert!(output.stdout.starts_with(&warning), "{}", output.stdout);
+        assert_eq!(output.stdout.matches("NAME=VALUE").count(), 1);
+        assert_eq!(output.code, Some(0));
+        assert!(!output.stdout.contains("s3cret"), "{}", output.stdout);
+    }
+}
+
+#[test]
 fn the_admin_port_is_not_that_of_devices() {
     let command = Command::new().env("WEBSOCKET_PORT", "3001");
     let output = command.args(["--check"]).output();
