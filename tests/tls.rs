@@ -421,7 +421,7 @@ async fn half_of_what_tls_needs_is_an_error_at_the_start() {
         ),
         (
             place.config().tls_key(vec!["/nowhere/key.pem".into()]),
-            "cannot read a key in \"/nowhere/key.pem\"",
+            "cannot read a private key in \"/nowhere/key.pem\"",
         ),
     ] {
         let error = Bridge::builder(config).start().await.unwrap_err();
@@ -494,6 +494,70 @@ async fn the_gateway_reloads_on_sighup_and_openssl_agrees() {
             .starts_with("FASTSOCK_TLS_CERT: "),
         "{line}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_not_valid_now_is_told_at_the_start_a_reload_and_a_check() {
+    let place = Place::new();
+    let days = |days: i64| {
+        place
+            .authority
+            .issue_to_device("old.example", &[], days * 86_400)
+    };
+    let (expired, to_come) = (days(-1), place.authority.issue_to_come("new.example"));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let bundle = place.identity.dir().join("bundle.pem");
+    let pem = |identity: &Identity| fs::read_to_string(&identity.cert_path).unwrap();
+    let all = [pem(&expired), pem(&place.identity), pem(&to_come)].concat();
+    fs::write(&bundle, all).unwrap();
+    let gateway = || {
+        Gateway::builder()
+            .var("FASTSOCK_BROKER", "embedded")
+            .var("FASTSOCK_TLS_CERT", path(&place.identity.cert_path))
+            .var("FASTSOCK_TLS_KEY", path(&place.identity.key_path))
+            .var("FASTSOCK_REMOTE_CA", path(&bundle))
+    };
+    let named = |line: &str, identity: &Identity, rest: &str| {
+        let file = format!("{:?}: CN={rest} ", path(&identity.cert_path));
+        assert!(line.contains(&file) && line.ends_with(" UTC"), "{line}");
+    };
+    let running = gateway().start().await;
+    let line = running.wait_line("A certificate has expired").await;
+    assert_eq!(
+        (&line["level"], &line["about"]),
+        (&"warn".into(), &"FASTSOCK_REMOTE_CA".into())
+    );
+    let hint = line["hint"].as_str().unwrap();
+    assert!(
+        hint.contains("bundle.pem") && hint.ends_with("UTC, and 1 more in this file"),
+        "{hint}"
+    );
+    assert_eq!(running.lines_with("A certificate has expired").len(), 1);
+
+    for (identity, message, name) in [
+        (&expired, "A certificate has expired", "old.example expired"),
+        (
+            &to_come,
+            "A certificate is not valid yet",
+            "new.example is valid from",
+        ),
+    ] {
+        replace(&place.identity, identity);
+        running.process().signal(rustix::process::Signal::HUP);
+        let is_told = |line: &serde_json::Value| {
+            line["message"] == message && line["about"] == "FASTSOCK_TLS_CERT"
+        };
+        let line = running.wait_line_where(message, is_told).await;
+        named(line["hint"].as_str().unwrap(), &place.identity, name);
+
+        let mut check = gateway().arg("--check").launch();
+        assert_eq!(check.exit_code().await, Some(0));
+        let begin = format!("FASTSOCK_TLS_CERT: {message}: ");
+        let lines = check.stdout();
+        let line = lines.iter().find(|line| line.starts_with(&begin));
+        let line = line.unwrap_or_else(|| panic!("{}", check.output()));
+        named(line, &place.identity, name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -337,6 +337,13 @@ impl Builder {
         files::within(move || self.try_assemble()).unwrap_or_else(|e| vec![unread(&named, e)])
     }
 
+    /// What looks wrong in the files that the settings name but is no reason not to run: certificates that have expired, or are not
+    /// valid yet. [`start`](Self::start) and [`Bridge::reload`] log it. Blocks as [`check`](Self::check) does.
+    pub fn file_warnings(&self) -> Vec<Warning> {
+        let config = self.config.clone();
+        files::within(move || file_warnings(&config)).unwrap_or_default() // `check` tells of a file that hangs
+    }
+
     fn try_assemble(self) -> Vec<Error> {
         // All is built as for a start, on a runtime that never runs: what would connect is a task of it.
         let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -472,7 +479,7 @@ impl Builder {
         };
         let workers = Tasks::new(runtime.clone());
         let spool = spool(&self.config, &workers).await?;
-        let shared = self.assemble_aside(&runtime, workers, spool).await?;
+        let (shared, of_files) = self.assemble_aside(&runtime, workers, spool).await?;
         let _entered = runtime.enter();
         let addr = |listener: &TcpListener| {
             listener.local_addr().map_err(|e| {
@@ -487,14 +494,8 @@ impl Builder {
             stopped: OnceCell::new(),
         };
         let bridge = Bridge(Arc::new(inner));
-        for Warning {
-            message,
-            about,
-            hint,
-        } in shared.config.warnings()
-        {
-            tracing::warn!(about, hint, "{message}");
-        }
+        let warnings = shared.config.warnings().iter().chain(&of_files);
+        warnings.for_each(Warning::log);
         if matches!(shared.auth, Auth::Open)
             && !shared.status.has_hooks()
             && !local_addr.ip().to_canonical().is_loopback()
@@ -529,7 +530,7 @@ impl Builder {
         runtime: &Handle,
         workers: Tasks,
         spool: Option<Arc<dyn Spool>>,
-    ) -> Result<Arc<Shared>> {
+    ) -> Result<(Arc<Shared>, Vec<Warning>)> {
         let named = self.config.named_files();
         let too_late = {
             let _entered = runtime.enter();
@@ -538,7 +539,9 @@ impl Builder {
         let (tasks, handle) = (workers.clone(), runtime.clone());
         let assembling = files::aside(move || {
             let _entered = handle.enter();
-            self.assemble(&handle, workers, spool)
+            let config = self.config.clone();
+            let shared = self.assemble(&handle, workers, spool)?;
+            Ok((shared, file_warnings(&config)))
         });
         let assembled = tokio::select! {
             assembled = assembling => assembled.unwrap_or_else(|e| Err(unread(&named, e))),
@@ -644,6 +647,14 @@ impl std::fmt::Debug for Builder {
             .field("has_hooks", &self.hooks.is_some())
             .finish_non_exhaustive()
     }
+}
+
+#[cfg_attr(not(feature = "tls"), allow(unused_variables))]
+fn file_warnings(config: &Config) -> Vec<Warning> {
+    #[cfg(feature = "tls")]
+    return crate::net::tls::validity::warnings(config);
+    #[cfg(not(feature = "tls"))]
+    Vec::new()
 }
 
 /// Which parts cannot be built, each alone: the first that was told of, and the others.

@@ -90,12 +90,13 @@ pub(crate) fn stats(shared: &Shared) -> Stats {
 pub(crate) fn reload(shared: &Shared) -> Result<()> {
     #[cfg(feature = "tls")]
     if let Some(tls) = &shared.tls {
-        tls.reload(&shared.config).inspect_err(|error| {
+        let warnings = tls.reload(&shared.config).inspect_err(|error| {
             tracing::error!(
                 error = error.to_line(),
                 "Reload failed; what was loaded before stays"
             );
         })?;
+        warnings.iter().for_each(crate::config::Warning::log);
     }
     #[cfg(not(feature = "tls"))]
     let _ = shared; // nothing comes from a file

@@ -96,6 +96,18 @@ impl Authority {
         self.sign(&params, &format!("device-{common_name}"))
     }
 
+    /// The certificate of a device with this common name that is valid from tomorrow on.
+    pub fn issue_to_come(&self, common_name: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        let tomorrow = std::time::SystemTime::now() + Duration::from_secs(86_400);
+        params.not_before = tomorrow.into();
+        self.sign(&params, &format!("device-{common_name}"))
+    }
+
     /// A certificate with just these names, valid now.
     pub fn issue_named(
         &self,

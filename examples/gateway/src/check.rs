@@ -29,7 +29,9 @@ pub(crate) struct Finding {
 /// take to connect.
 pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
     let config = &settings.config;
+    let of_files = Bridge::builder(config.clone()).file_warnings();
     let warnings = settings.warnings.iter().chain(config.warnings());
+    let warnings = warnings.chain(&of_files);
     let warnings = warnings.map(|warning| Finding {
         line: format!("{}: {}: {}", warning.about, warning.message, warning.hint),
         is_ok: true,

@@ -135,6 +135,17 @@ pub struct Warning {
     pub hint: String,
 }
 
+impl Warning {
+    pub(crate) fn log(&self) {
+        let Self {
+            message,
+            about,
+            hint,
+        } = self;
+        tracing::warn!(about, hint, "{message}");
+    }
+}
+
 impl std::fmt::Debug for Setting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Setting")

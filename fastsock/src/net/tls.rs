@@ -1,8 +1,10 @@
 //! TLS for what we connect to: rustls with an explicit ring provider, whom to trust, who we are. [`server`] has the device port's, [`name`] who a
-//! certificate names.
+//! certificate names, [`pem`] what files hold, [`validity`] which of them have expired.
 
 mod name;
+pub(crate) mod pem;
 mod server;
+pub(crate) mod validity;
 
 use std::{path::Path, sync::Arc};
 
@@ -11,7 +13,6 @@ use rustls::{
     crypto::ring,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 pub(crate) use self::server::ServerTls;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,9 +54,8 @@ impl<'a> Identity<'a> {
     /// # Errors
     /// `Config`, naming the variable and the path.
     pub(crate) fn read(&self) -> Result<CertifiedKey> {
-        let chain = certificates(self.cert.0, self.cert.1)?;
-        let key = PrivateKeyDer::from_pem_file(self.key.1)
-            .map_err(|e| failed(self.key, "cannot read a private key").with_source(e))?;
+        let chain = pem::certificates(self.cert)?;
+        let key = pem::private_key(self.key)?;
         CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|e| {
             let what = "the key does not belong to the certificate, or cannot be used,";
             failed(self.key, what).with_source(e)
@@ -77,7 +77,7 @@ pub(crate) fn client_config<'a>(
 ) -> Result<ClientConfig> {
     let mut roots = system_roots();
     for file in extra {
-        for certificate in certificates(file.0, file.1)? {
+        for certificate in pem::certificates(file)? {
             roots
                 .add(certificate)
                 .map_err(|e| failed(file, "there is a bad certificate").with_source(e))?;
@@ -105,18 +105,6 @@ fn system_roots() -> RootCertStore {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
-}
-
-/// The certificates of a PEM file; at least one.
-fn certificates(variable: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = |what| failed((variable, path), what);
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| failed("cannot read certificates").with_source(e))?;
-    match certificates.is_empty() {
-        true => Err(failed("there is no certificate")),
-        false => Ok(certificates),
-    }
 }
 
 fn failed((variable, path): File<'_>, what: &str) -> Error {
@@ -188,6 +176,32 @@ mod tests {
             let identity = identity(Some(&**cert), Some(&**key)).unwrap().unwrap();
             let expected = format!("{told} {:?}", named.to_str().unwrap());
             assert_eq!(line(identity.read().unwrap_err()), expected);
+        }
+
+        let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+        let (marked_cert, marked_key) = (
+            // As two such files become one.
+            file(
+                "marked-cert",
+                format!("\u{feff}{0}\u{feff}{0}", text(&cert)),
+            ),
+            file("marked-key", format!("\u{feff}{}", text(&key))),
+        );
+        let marked = identity(Some(&marked_cert), Some(&marked_key)).unwrap();
+        assert_eq!(marked.unwrap().read().unwrap().cert.len(), 2);
+
+        for block in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            let locked = file("locked", block.into());
+            let both = (("A_CERT", Some(&*cert)), ("A_KEY", Some(&*locked)));
+            let locked_identity = Identity::new(both.0, both.1).unwrap().unwrap();
+            let expected = format!(
+                "A_KEY: the private key in {:?} is encrypted; give it without a password, as openssl pkey writes it",
+                locked.to_str().unwrap()
+            );
+            assert_eq!(line(locked_identity.read().unwrap_err()), expected);
         }
     }
 }

@@ -12,6 +12,8 @@ use redis::{
 #[cfg(feature = "redis-cluster")]
 use super::cluster::Nodes;
 use super::connect::Patience;
+#[cfg(feature = "tls")]
+use crate::net::tls::pem;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
@@ -329,7 +331,7 @@ fn identity(config: &Config) -> Result<Option<redis::ClientTlsConfig>> {
     };
     identity.read()?;
     let read = |setting: &str, path: &Path| {
-        std::fs::read(path).map_err(|e| {
+        pem::read(path).map_err(|e| {
             let text = format!("{setting}: cannot read {}", path.display());
             Error::new(ErrorKind::Config, text).with_source(e)
         })
@@ -348,7 +350,7 @@ fn certificates(setting: &str, path: &Path) -> Result<Vec<u8>> {
         let path = path.display();
         Error::new(ErrorKind::Config, format!("{setting}: {text} {path}"))
     };
-    let text = std::fs::read(path).map_err(|e| fail("cannot read").with_source(e))?;
+    let text = pem::read(path).map_err(|e| fail("cannot read").with_source(e))?;
     let mut pem = Vec::new();
     for der in CertificateDer::pem_slice_iter(&text) {
         let der = der.map_err(|e| fail("no certificates in").with_source(e))?;

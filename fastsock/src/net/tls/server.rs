@@ -13,13 +13,13 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{certificates, name::name_of};
+use super::{name::name_of, pem, validity::device_port_warnings};
 use crate::{
-    config::{ClientAuth, Config},
+    config::{ClientAuth, Config, Warning},
     error::{Error, ErrorKind, Result},
     files::{self, Turn, Turns},
     net::{
@@ -50,15 +50,15 @@ impl ServerTls {
     }
 
     /// Reads the same files again, for connections to come; with an error, what was read before stays. Blocks while it reads, for
-    /// at most 20 s.
+    /// at most 20 s. Returns what looks wrong in them.
     ///
     /// # Errors
     /// As [`ServerTls::new`]; and when a file takes longer than it may.
-    pub(crate) fn reload(&self, config: &Config) -> Result<()> {
+    pub(crate) fn reload(&self, config: &Config) -> Result<Vec<Warning>> {
         let config = config.clone();
         let read_in_turn = |turn: Turn| {
             files::within(move || {
-                let read = read(&config);
+                let read = read(&config).map(|read| (read, device_port_warnings(&config)));
                 drop(turn);
                 read
             })
@@ -67,8 +67,9 @@ impl ServerTls {
             let text = "FASTSOCK_TLS_CERT, FASTSOCK_TLS_KEY, FASTSOCK_TLS_CLIENT_CA: not reloaded";
             Error::new(ErrorKind::Config, text).with_source(e)
         })?;
-        *self.current.lock() = Arc::new(read?);
-        Ok(())
+        let (read, warnings) = read?;
+        *self.current.lock() = Arc::new(read);
+        Ok(warnings)
     }
 
     /// The handshake of one device. Returns its connection, and what the certificate names that it showed, if any.
@@ -114,15 +115,13 @@ fn read(config: &Config) -> Result<ServerConfig> {
 
 /// A certificate with its chain, and its key.
 fn read_pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey> {
-    let chain = certificates("FASTSOCK_TLS_CERT", cert)?;
-    let failed = |what: &str, e: &dyn std::error::Error| {
+    let chain = pem::certificates(("FASTSOCK_TLS_CERT", cert))?;
+    let der = pem::private_key(("FASTSOCK_TLS_KEY", key))?;
+    CertifiedKey::from_der(chain, der, provider).map_err(|e| {
         let path = key.display().to_string();
-        let text = format!("FASTSOCK_TLS_KEY: {what} {path:?}: {e}");
-        Error::new(ErrorKind::Config, text)
-    };
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| failed("cannot read a key in", &e))?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map_err(|e| failed("this is not the key of its certificate:", &e))
+        let text = format!("FASTSOCK_TLS_KEY: this is not the key of its certificate: {path:?}");
+        Error::new(ErrorKind::Config, text).with_source(e)
+    })
 }
 
 fn client_verifier(
@@ -138,7 +137,7 @@ fn client_verifier(
         Error::new(ErrorKind::Config, text).with_source(e)
     };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("FASTSOCK_TLS_CLIENT_CA", path)? {
+    for certificate in pem::certificates(("FASTSOCK_TLS_CLIENT_CA", path))? {
         roots.add(certificate).map_err(|e| bad(e.into()))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
