@@ -14,7 +14,7 @@ use crate::{
     verbs,
 };
 
-/// A running bridge with a runtime of its own. The calls that block say so; those may not be made from a task of an
+/// A running bridge with its own runtime. The calls that block say so; do not make them from a task of an
 /// async runtime, nor from a hook. Dropping it ends everything without waiting.
 ///
 /// ```
@@ -52,7 +52,7 @@ impl Bridge {
         }
     }
 
-    /// As [`crate::Bridge::send`]; blocks, at most some 2 s, while Redis is asked when the device is not here.
+    /// As [`crate::Bridge::send`]. When the device is not here, it asks Redis and blocks for at most some 2 s.
     ///
     /// # Errors
     /// As there.
@@ -68,8 +68,8 @@ impl Bridge {
         }
     }
 
-    /// As [`Bridge::send`], never blocking: `done` gets the result, on this thread or on one of the runtime's. When the
-    /// bridge stops meanwhile, `done` may be dropped without a call.
+    /// As [`Bridge::send`], but never blocks: `done` gets the result, on this thread or on one of the runtime. If the
+    /// bridge stops meanwhile, it may drop `done` without a call.
     pub fn send_then(
         &self,
         client_id: &ClientId,
@@ -172,7 +172,7 @@ impl Bridge {
         self.bridge.reload()
     }
 
-    /// As [`crate::Bridge::stop`]; blocks until everything has ended, the threads of the runtime too.
+    /// As [`crate::Bridge::stop`]; blocks until everything has ended, including the threads of the runtime.
     pub fn stop(&self, deadline: Duration) -> Leftover {
         let leftover = self.handle.block_on(self.bridge.stop(deadline));
         let runtime = self.runtime.lock().take();
@@ -197,7 +197,7 @@ impl Drop for Bridge {
 }
 
 impl Builder {
-    /// The callbacks. See [`Hooks`].
+    /// Sets the callbacks. See [`Hooks`].
     pub fn hooks(self, hooks: impl Hooks) -> Self {
         self.shared_hooks(Arc::new(hooks))
     }
@@ -214,7 +214,7 @@ impl Builder {
         self
     }
 
-    /// Runs on each thread of the runtime as it starts, before anything else; for signal masks and names.
+    /// Sets a function that each thread of the runtime calls first; for signal masks and names.
     pub fn on_thread_start(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_thread_start = Some(Box::new(f));
         self
@@ -223,7 +223,7 @@ impl Builder {
     /// Starts the runtime and the bridge. Blocks until the ports are bound.
     ///
     /// # Errors
-    /// As [`crate::Builder::start`], and `Io` when threads cannot be started.
+    /// As [`crate::Builder::start`], and `Io` when the system starts no threads.
     pub fn start(self) -> Result<Bridge> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder

@@ -39,7 +39,7 @@ use crate::{
     verbs,
 };
 
-/// A running bridge. Clones are cheap and mean the same bridge; dropping the last one stops everything without waiting.
+/// A running bridge. Clones are cheap and are the same bridge. Dropping the last one stops everything without waiting.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -84,8 +84,8 @@ impl Bridge {
     /// Queues a message for a device, here or on another gateway.
     ///
     /// # Errors
-    /// `TooLarge` over 16 MiB, `OutboxFull` when the outbox here is full (and with `downlink_full` = `close` the device is
-    /// closed for it), `Broker` when the device is not here and Redis cannot be asked, `Stopped`.
+    /// `TooLarge` over 16 MiB; `OutboxFull` when the outbox here is full (with `downlink_full` = `close` the bridge also closes the
+    /// device); `Broker` when the device is not here and Redis does not answer; `Stopped`.
     pub async fn send(&self, client_id: &ClientId, payload: Payload) -> Result<Sent> {
         verbs::send(&self.0.shared, client_id, payload).await
     }
@@ -98,29 +98,29 @@ impl Bridge {
         self.0.send_here(client_id, payload)
     }
 
-    /// The same bridge for a hook to hold: it does not keep it running.
+    /// A handle for hooks, which does not keep the bridge running.
     pub fn downgrade(&self) -> WeakBridge {
         let inner: Weak<dyn HookVerbs> = Arc::<Inner>::downgrade(&self.0);
         WeakBridge(inner)
     }
 
-    /// Closes the session of a device that is here, what its outbox holds first if the socket takes it at once.
-    /// `false` when it is not here. Never blocks.
+    /// Closes the session of a device that is here. What its outbox holds goes out first if the socket takes it at once.
+    /// `false` when the device is not here. Never blocks.
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
         self.0.disconnect(client_id, reason)
     }
 
-    /// Everyone who is seated here, in no order.
+    /// Every device that is connected here, in no order.
     pub fn clients(&self) -> Vec<Client> {
         verbs::clients(&self.0.shared)
     }
 
-    /// The books, true in this moment. Looks at every outbox: some 20 ns a device.
+    /// The books, exact at this moment. Looks at every outbox, which takes some 20 ns per device.
     pub fn stats(&self) -> Stats {
         verbs::stats(&self.0.shared)
     }
 
-    /// What the bridge is doing. Never `Gap`: that one is only told to `on_state`.
+    /// What the bridge is doing. Never `Gap`: only `on_state` gets that.
     pub fn state(&self) -> State {
         self.0.shared.status.state()
     }
@@ -135,7 +135,7 @@ impl Bridge {
         self.0.admin_addr
     }
 
-    /// The settings it runs with.
+    /// The settings that it runs with.
     pub fn config(&self) -> &Config {
         &self.0.shared.config
     }
@@ -145,35 +145,34 @@ impl Bridge {
         self.0.shared.broker.name()
     }
 
-    /// Answers a decision that was put off. From any thread; never blocks.
+    /// Answers a decision that a hook put off. From any thread; never blocks.
     ///
     /// # Errors
-    /// `Ticket` when it is unknown, answered already or timed out; `Argument` when the answer is of the other kind.
+    /// `Ticket` when the ticket is unknown, answered already or timed out; `Argument` when the answer is for the other kind of decision.
     pub fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
         self.0.resolve(ticket, answer)
     }
 
-    /// As [`Bridge::resolve`], but a thread of the runtime does the work, so that the caller pays some 50 ns; an answer that
-    /// cannot be given is passed over. In no order with [`Bridge::send`]. For hosts with one thread for many hooks.
+    /// As [`Bridge::resolve`], but a thread of the runtime does the work, so it costs the caller some 50 ns. An answer that comes too
+    /// late has no effect. In no order with [`Bridge::send`]. For hosts with one thread for many hooks.
     pub fn resolve_soon(&self, ticket: Ticket, answer: Answer) {
         verbs::resolve_soon(&self.0.shared, ticket, answer);
     }
 
-    /// Reads the files of certificates again, for connections to come; sessions stay. Reads from disk and so blocks for a moment, or for
+    /// Reloads the files of certificates, for new connections; sessions stay. Reads from disk and so blocks for a moment, or for
     /// up to 20 s when the disk hangs.
     ///
     /// # Errors
-    /// `Config`, naming the variable and the path, when a file cannot be used; what was read before stays. It is logged, too.
+    /// `Config`, naming the variable and the path, when the bridge cannot use a file; it keeps what it has, and logs the error, too.
     pub fn reload(&self) -> Result<()> {
         verbs::reload(&self.0.shared)
     }
 
-    /// Dead letters: uplinks that are kept although the backend or time gave them up. In the order in which they were received;
-    /// at most `limit`, from the first after the id `after`. With the memory spool the newest 1,000 are kept, of at most 1 MiB,
-    /// until the process ends.
+    /// Dead letters: uplinks that the bridge gave up and keeps. In the order in which it received them; at most `limit`, from the
+    /// first after the id `after`. The memory spool keeps the newest 1,000, of at most 1 MiB, until the process ends.
     ///
     /// # Errors
-    /// `Io` or `Broker` when a durable spool cannot be read now, at the latest after 10 s.
+    /// `Io` or `Broker` when a durable spool does not answer within 10 s, or fails.
     pub async fn dead_letters(
         &self,
         after: Option<uuid::Uuid>,
@@ -190,7 +189,7 @@ impl Bridge {
         verbs::dead_letter(&self.0.shared, id).await
     }
 
-    /// Delivers a dead letter again: behind all that its device has waiting, under the same `Idempotency-Key`. Resolves once
+    /// Delivers a dead letter again, behind all that its device has waiting, under the same `Idempotency-Key`. Returns when
     /// the spool has it as an uplink; `stats` counts it as recovered. `false`: there is no such letter.
     ///
     /// # Errors
@@ -207,7 +206,7 @@ impl Bridge {
         verbs::drop_dead_letter(&self.0.shared, id).await
     }
 
-    /// Begins to stop without waiting: nobody is accepted any more and all sessions are told to close.
+    /// Begins to stop without waiting: the bridge accepts nobody any more and closes all sessions.
     /// [`Bridge::stop`] does the rest.
     pub fn request_stop(&self) {
         let shared = &self.0.shared;
@@ -216,11 +215,11 @@ impl Bridge {
         shared.registry.close_all(&CloseReason::Shutdown);
     }
 
-    /// Stops: closes every device with 1001, delivers what was accepted, clears presence, ends all tasks; at most
-    /// `deadline` long. Says what was left. Calling it again waits for the same end and says the same.
+    /// Stops: closes every device with 1001, delivers the uplinks that the bridge took, removes presence, ends all tasks; all
+    /// within `deadline`. Returns what was left. Calling it again waits for the same end and returns the same.
     ///
     /// # Cancel safety
-    /// Dropped half-way, the bridge is still stopping; call it again to see the end.
+    /// When the future is dropped, the bridge still stops; call it again to wait for the end.
     pub async fn stop(&self, deadline: Duration) -> Leftover {
         *self
             .0
@@ -300,7 +299,7 @@ impl Drop for Inner {
 }
 
 impl Builder {
-    /// The callbacks. See [`Hooks`].
+    /// Sets the callbacks. See [`Hooks`].
     pub fn hooks(self, hooks: impl Hooks) -> Self {
         self.shared_hooks(Arc::new(hooks))
     }
@@ -311,15 +310,15 @@ impl Builder {
         self
     }
 
-    /// The runtime to run on; without it, the one `start` is called on.
+    /// Sets the runtime. Without it the bridge uses the runtime on which `start` is called.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// Finds what [`start`](Self::start) would refuse, but for the ports and the directory of the disk spool, which others
-    /// may have: reads every file that the settings name. Connects to nobody, changes nothing, blocks for some milliseconds, or for 10 s
-    /// when a file cannot be read at all.
+    /// Finds what [`start`](Self::start) would refuse, except for the ports and the directory of the disk spool, which others
+    /// may have. Reads every file that the settings name. Connects to nobody and changes nothing. Blocks for some milliseconds, or for
+    /// 10 s when a file hangs.
     ///
     /// # Errors
     /// `Config`, naming the setting; `Io` when the process has no descriptor left.
@@ -370,7 +369,7 @@ impl Builder {
     /// a spool that is not there yet is not made. Also finds what another gateway with the same settings has.
     ///
     /// # Panics
-    /// When called outside a tokio runtime and none was given.
+    /// When called outside a tokio runtime and without [`runtime`](Self::runtime).
     pub async fn check_places(&self) -> Vec<Error> {
         let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
         let devices_and_admin = {
@@ -399,8 +398,8 @@ impl Builder {
         all.filter_map(Result::err).collect()
     }
 
-    /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether its user has all rights.
-    /// Changes nothing. Redis before 7.0 only tells of the rights to channels.
+    /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether the user has all rights.
+    /// Changes nothing. Redis before 7.0 only tells the rights to channels.
     ///
     /// # Errors
     /// `Broker`, with all that is wrong on one line; `Config`, naming the setting.
@@ -460,10 +459,10 @@ impl Builder {
     /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
     ///
     /// # Errors
-    /// `Config` for settings that contradict each other or files that cannot be read (within 10 s), `Bind` for a port that is taken.
+    /// `Config` for settings that contradict each other and for files that it cannot read within 10 s; `Bind` for a taken port.
     ///
     /// # Panics
-    /// When called outside a tokio runtime and none was given.
+    /// When called outside a tokio runtime and without [`runtime`](Self::runtime).
     pub async fn start(self) -> Result<Bridge> {
         self.config.check()?;
         let runtime = self.runtime.clone().unwrap_or_else(Handle::current);

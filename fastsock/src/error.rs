@@ -1,4 +1,4 @@
-//! What a call of the host can fail with.
+//! How a call of the host fails.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// A setting has a value that is not allowed, or two settings contradict each other.
     Config = 1,
-    /// A port could not be bound.
+    /// A port is taken, or may not be bound.
     Bind = 2,
     /// No session of that client id is here.
     NotConnected = 3,

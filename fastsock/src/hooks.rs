@@ -12,18 +12,18 @@ use crate::{
 
 /// The callbacks of the embedding program. Every method has a default; `()` implements the trait.
 ///
-/// Decisions ([`authenticate`](Hooks::authenticate), [`on_uplink`](Hooks::on_uplink)) answer
-/// [`Decision::Now`], or [`Decision::Later`] with the ticket they were given, to be answered through
-/// [`Bridge::resolve`](crate::Bridge::resolve) from any thread within [`Config::hook_timeout`](crate::Config).
-/// Notices return nothing. All run on a task of the bridge and **must not block**; a host whose
-/// answer takes time answers `Later`. Order per device: `authenticate`, `on_connect`, `on_uplink`…, `on_disconnect`; a
-/// takeover's `on_disconnect(old, Replaced)` comes before `on_connect(new)`.
+/// Decisions ([`authenticate`](Hooks::authenticate), [`on_uplink`](Hooks::on_uplink)) answer [`Decision::Now`], or
+/// [`Decision::Later`] with the ticket that they got. The host then answers that ticket through
+/// [`Bridge::resolve`](crate::Bridge::resolve), from any thread, within [`Config::hook_timeout`](crate::Config).
+/// Notices return nothing. All hooks run on a task of the bridge and **must not block**; a host whose
+/// answer takes time answers `Later`. Order per device: `authenticate`, `on_connect`, `on_uplink`…, `on_disconnect`. At a
+/// takeover, `on_disconnect(old, Replaced)` comes before `on_connect(new)`.
 ///
-/// While `on_connect` or `on_disconnect` of a session runs, no other session of its device is told of: that is what keeps them in
-/// order. So one that blocks, against the rule, holds up the next connection of that device, beside the thread it blocks.
+/// While `on_connect` or `on_disconnect` of a session runs, the bridge calls neither for another session of that device: so
+/// they stay in order. A hook that blocks, against the rule, delays the next connection of that device, beside the thread it blocks.
 ///
-/// A panic is caught where the hook is called and logged. A failed `authenticate` refuses with 503;
-/// a failed `on_uplink` loses that message with the reason `hook_failed`: it is never forwarded unchecked.
+/// The bridge catches and logs a panic in a hook. A failed `authenticate` refuses with 503. A failed `on_uplink` loses that
+/// message with the reason `hook_failed`; the bridge never forwards it unchecked.
 pub trait Hooks: Send + Sync + 'static {
     /// The bridge is about to accept devices. Keep the handle to send from hooks later ([`WeakBridge::send_here`]).
     fn on_start(&self, bridge: &WeakBridge) {
@@ -36,23 +36,23 @@ pub trait Hooks: Send + Sync + 'static {
         Decision::Now(Admission::AsConfigured)
     }
 
-    /// Decides what becomes of one message of a device.
+    /// Decides what happens to one message of a device.
     fn on_uplink(&self, uplink: &Uplink, ticket: Ticket) -> Decision<UplinkAction> {
         let _ = (uplink, ticket);
         Decision::Now(UplinkAction::Forward)
     }
 
-    /// A device is seated: from now on it can be sent to.
+    /// A device is connected: from now on the host can send to it.
     fn on_connect(&self, client: &Client) {
         let _ = client;
     }
 
-    /// Its session has ended. Exactly once per `on_connect`.
+    /// The session of a device has ended. Called exactly once per `on_connect`.
     fn on_disconnect(&self, client: &Client, reason: &CloseReason) {
         let _ = (client, reason);
     }
 
-    /// An uplink was given up. Not called for [`LostReason::NoRemoteUrl`].
+    /// The bridge gave up an uplink. Not called for [`LostReason::NoRemoteUrl`].
     fn on_uplink_lost(&self, uplink: &Uplink, reason: LostReason) {
         let _ = (uplink, reason);
     }
@@ -65,7 +65,7 @@ pub trait Hooks: Send + Sync + 'static {
 
 impl Hooks for () {}
 
-/// A bridge as its hooks hold it: what they may call without blocking, and without keeping it running.
+/// The handle for hooks: calls that never block. It does not keep the bridge running.
 ///
 /// Every call fails with [`ErrorKind::Stopped`] once the host has dropped its last [`Bridge`](crate::Bridge).
 #[derive(Clone)]
@@ -118,11 +118,11 @@ impl std::fmt::Debug for WeakBridge {
 /// The answer of a decision: at once, later by [`Bridge::resolve`](crate::Bridge::resolve), or never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision<T> {
-    /// Here it is.
+    /// The answer itself.
     Now(T),
-    /// It will be given for this ticket.
+    /// The host will answer this ticket.
     Later(Ticket),
-    /// There is none: the hook failed. The same as a panic in it, without the noise.
+    /// No answer: the hook failed. The same as a panic in it, without the log line.
     Failed,
 }
 
@@ -130,11 +130,11 @@ pub enum Decision<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Admission {
-    /// No opinion: the configured way decides.
+    /// No opinion: the settings decide.
     AsConfigured,
-    /// Let in under this client id.
+    /// The device may connect under this client id.
     Accept(ClientId),
-    /// Refused.
+    /// The device may not connect.
     Reject(Refusal),
 }
 
@@ -142,11 +142,11 @@ pub enum Admission {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UplinkAction {
-    /// POST it to the backend.
+    /// POSTs it to the backend.
     Forward,
-    /// The host has taken it: nothing is POSTed; counted as `dropped_by_hook`.
+    /// The host has taken it: the bridge POSTs nothing, and counts it as `dropped_by_hook`.
     Drop,
-    /// POST this payload in its place.
+    /// POSTs this payload in its place.
     Replace(Payload),
     /// As `Drop`, and this payload goes back to the device.
     Reply(Payload),

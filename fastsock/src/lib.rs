@@ -1,5 +1,7 @@
-//! Fastsock keeps devices on WebSockets, carries what a backend PUBLISHes in Redis down to them (*downlink*), and
-//! POSTs what they say to an HTTP endpoint (*uplink*).
+//! Fastsock keeps devices on WebSockets. It carries what a backend PUBLISHes in Redis down to them (*downlink*), and
+//! POSTs their messages to an HTTP endpoint (*uplink*).
+//!
+//! Start with [`Bridge`]. [`Config`] has the settings, [`Hooks`] the callbacks, and [`blocking::Bridge`] brings its own runtime.
 #![warn(missing_docs, missing_debug_implementations)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![cfg_attr(

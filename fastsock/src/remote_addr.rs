@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// Where a device is: its address, and its port if anybody knows it (most proxies tell the address alone).
+/// Where a device is: its address, and its port if it is known (most proxies send the address alone).
 ///
 /// An IPv4 device is never seen as `::ffff:…`. As text it is `192.0.2.1:4660`, `[2001:db8::1]:4660`, or, without a port,
 /// `192.0.2.1` and `2001:db8::1`.

@@ -17,13 +17,13 @@ use crate::types::{CloseReason, LostReason};
 pub struct Stats {
     /// Messages of devices.
     pub uplink: UplinkBooks,
-    /// Messages to devices that are seated here.
+    /// Messages to devices that are connected here.
     pub downlink: DownlinkBooks,
     /// Lifecycle events; all zero without `events_url`.
     pub lifecycle: LifecycleBooks,
     /// Connections.
     pub sessions: SessionBooks,
-    /// Everything else worth a number.
+    /// Other counters.
     pub counters: Counters,
 }
 
@@ -39,16 +39,16 @@ pub struct UplinkBooks {
     pub delivered: u64,
     /// Waiting for a hook, for the spool, for their turn, for a retry, or for an answer. After `stop`: what the spool keeps.
     pub held: u64,
-    /// Bytes the held ones count for: each its payload and 128 more, and without a durable spool each device that has any its
-    /// client id and 896 more.
+    /// Bytes that the held ones count for: each counts as its payload and 128 bytes. Without a durable spool each device that has
+    /// any counts as its client id and 896 bytes more.
     pub held_bytes: u64,
     /// Taken by `on_uplink`.
     pub dropped_by_hook: u64,
-    /// Taken here and given to a spool that several gateways share; whoever delivers them counts them as recovered.
+    /// Taken here and given to a spool that several gateways share; the gateway that delivers them counts them as recovered.
     pub passed_on: u64,
-    /// Dead letters that are kept now: the content of what was lost as `rejected`, `poison` or `too_old`.
+    /// Dead letters that the bridge keeps now: what was lost as `rejected`, `poison` or `too_old`.
     pub dead_letters: u64,
-    /// Dead letters that are gone for good since the start: dropped by hand, or to keep within their bounds.
+    /// Dead letters that are gone for good since the start: dropped by hand, or to stay within their limits.
     pub dead_letters_dropped: u64,
     /// Given up.
     pub lost: UplinkLost,
@@ -109,8 +109,8 @@ pub struct DownlinkBooks {
     pub delivered: u64,
     /// In an outbox.
     pub held: u64,
-    /// Bytes of the held ones that are beyond the bounds of their outboxes: what `outbox_total_bytes` bounds. Each message counts
-    /// with 128 more; a payload that several devices wait for counts once.
+    /// Bytes of the held ones that are beyond the limits of their outboxes: `outbox_total_bytes` limits them. Each message counts
+    /// as its payload and 128 bytes; a payload that several devices wait for counts once.
     pub surplus_bytes: u64,
     /// Given up.
     pub lost: DownlinkLost,
@@ -150,17 +150,17 @@ impl std::ops::AddAssign for DownlinkBooks {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LifecycleBooks {
-    /// Worth telling.
+    /// Events that the bridge made.
     pub made: u64,
     /// Answered with 2xx.
     pub delivered: u64,
     /// Waiting for their turn, for a retry, or for an answer.
     pub held: u64,
-    /// Bytes the held ones count for against `events_total_bytes`.
+    /// Bytes that the held ones count for against `events_total_bytes`.
     pub held_bytes: u64,
     /// Given up.
     pub lost: LifecycleLost,
-    /// POSTs made, retries included.
+    /// POSTs, retries included.
     pub posts: u64,
     /// POSTs that did not deliver.
     pub posts_failed: u64,
@@ -178,7 +178,7 @@ pub struct LifecycleLost {
     pub poison: u64,
     /// See [`LostReason::TooOld`].
     pub too_old: u64,
-    /// Too many were held, of one device or of all.
+    /// The bridge held too many, of one device or of all.
     pub full: u64,
     /// See [`LostReason::Shutdown`].
     pub shutdown: u64,
@@ -195,23 +195,23 @@ impl LifecycleLost {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SessionBooks {
-    /// Seated now.
+    /// Connected now.
     pub connected: u64,
-    /// Seated since the start.
+    /// Connected since the start.
     pub opened: u64,
-    /// Ended since the start, by [`CloseReason::as_str`] (`custom` for codes the host chose).
+    /// Ended since the start, by [`CloseReason::as_str`] (`custom` for codes that the host chose).
     pub closed: BTreeMap<String, u64>,
     /// Handshakes refused, by HTTP status.
     pub refused: BTreeMap<u16, u64>,
     /// Handshakes that broke off or timed out before an answer.
     pub abandoned: u64,
-    /// Bytes that sessions have read ahead while their messages wait; no other book has them yet.
+    /// Bytes that sessions have read ahead while their messages wait; no other counter has them yet.
     pub read_ahead_bytes: u64,
 }
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Everything else worth a number, since the start.
+        /// Other counters, since the start.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
@@ -229,15 +229,15 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Messages Redis pushed for ids that are not seated here.
+    /// Messages that Redis pushed for client ids that are not connected here.
     pushes_elsewhere,
-    /// Pushes from Redis that could not be understood.
+    /// Pushes from Redis that the bridge did not understand.
     pushes_bad,
     /// Times a broker link was lost.
     broker_links_lost,
-    /// Gaps: spans in which downlinks may not have arrived.
+    /// Gaps: times in which downlinks may not have arrived.
     broker_gaps,
-    /// POSTs made, retries included.
+    /// POSTs, retries included.
     posts,
     /// POSTs that did not deliver.
     posts_failed,
@@ -249,15 +249,15 @@ counters! {
     hooks_failed,
     /// Sessions taken over by a newer one of their client id.
     takeovers,
-    /// Uplinks a device sent again under an id that is known; acknowledged and not taken twice.
+    /// Uplinks that a device sent again under an id that the bridge knew; acknowledged, and not taken twice.
     uplinks_repeated,
     /// Times accepting paused because descriptors ran out.
     accept_paused,
     /// Times a session stopped reading because its lane or the bridge was full.
     reads_paused,
-    /// Times a session stopped reading because its device said more than `limit_uplinks` or `limit_uplink_bytes` allow.
+    /// Times a session stopped reading because its device sent more than `limit_uplinks` or `limit_uplink_bytes` allow.
     rates_exceeded,
-    /// TLS handshakes that failed: no TLS at all, nothing in common, or no good certificate. They count as abandoned, too.
+    /// TLS handshakes that failed: no TLS at all, nothing in common, or no valid certificate. They count as abandoned, too.
     tls_failed,
 }
 

@@ -1,4 +1,4 @@
-//! The nouns that every other file uses: who is connected, what is said, and how it ends.
+//! The nouns that every other file uses: devices, messages, and how sessions end.
 
 use std::{borrow::Borrow, fmt, sync::Arc, time::SystemTime};
 
@@ -152,7 +152,7 @@ impl Payload {
         }
     }
 
-    /// What a held message costs against the bounds of a queue, in bytes.
+    /// What a held message counts for against the limits of a queue, in bytes.
     pub(crate) fn cost(&self) -> usize {
         self.bytes.len() + HELD_OVERHEAD_BYTES
     }
@@ -197,18 +197,18 @@ const HELD_OVERHEAD_BYTES: usize = 128;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Uplink {
-    /// Who said it.
+    /// The device that sent it.
     pub client_id: ClientId,
-    /// The connection it came over.
+    /// The session over which it came.
     pub session_id: SessionId,
     /// Its number within the session, from 1.
     pub seq: u64,
-    /// What was said.
+    /// The message itself.
     pub payload: Payload,
-    /// UUIDv7 made when the frame was read, or a UUIDv8 of client id and the name the device gave it; the `Idempotency-Key` of
-    /// every attempt to deliver it.
+    /// A UUIDv7 that the bridge makes when it reads the frame, or a UUIDv8 of the client id and the name that the device gave the
+    /// message. The `Idempotency-Key` of every attempt to deliver it.
     pub id: uuid::Uuid,
-    /// When the frame was read.
+    /// When the bridge read the frame.
     pub received_at: SystemTime,
 }
 
@@ -226,18 +226,18 @@ impl Uplink {
     }
 }
 
-/// An uplink that was given up, kept until it is replayed, dropped, or too old; with the memory spool at the longest until the
-/// process ends.
+/// An uplink that the bridge gave up. It keeps it until the host replays or drops it, or it is too old; with the memory spool at
+/// the longest until the process ends.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The message itself; its `id` is also the id of the letter.
     pub uplink: Uplink,
-    /// Why it was given up: `Rejected`, `Poison` or `TooOld`.
+    /// Why the bridge gave it up: `Rejected`, `Poison` or `TooOld`.
     pub reason: LostReason,
-    /// What the backend answered last, if its last attempt was answered.
+    /// The status of the last attempt, if the backend answered it.
     pub status: Option<u16>,
-    /// What went wrong at last, in words.
+    /// What went wrong in the last attempt, in words.
     pub error: String,
     /// POSTs made of it since this process took it or found it in the spool.
     pub attempts: u32,
@@ -245,13 +245,13 @@ pub struct DeadLetter {
     pub first_attempt_at: Option<SystemTime>,
     /// When the last of them ended.
     pub last_attempt_at: Option<SystemTime>,
-    /// When it was given up.
+    /// When the bridge gave it up.
     pub given_up_at: SystemTime,
     /// The headers of the last POST; values that may be secret are `***`.
     pub headers: Vec<(String, String)>,
 }
 
-/// What a device asked for: the head of its WebSocket request. `Debug` prints neither its target nor the values of its headers.
+/// The head of a device's WebSocket request. `Debug` prints neither its target nor the values of its headers.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectRequest {
@@ -259,9 +259,9 @@ pub struct ConnectRequest {
     pub target: String,
     /// Header names (lower case) and values in the order sent; values that are not UTF-8 are lossy.
     pub headers: Vec<(String, String)>,
-    /// Where the device is; by the word of trusted proxies, if there are any.
+    /// The address of the device; what trusted proxies say, if there are any.
     pub remote_addr: RemoteAddr,
-    /// What it shows to be let in.
+    /// The credentials that the device shows.
     pub credentials: Credentials,
 }
 
@@ -286,7 +286,7 @@ impl fmt::Debug for ConnectRequest {
     }
 }
 
-/// What a device shows to be let in. `Debug` does not print it.
+/// The credentials that a device shows. `Debug` does not print them.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -296,8 +296,8 @@ pub struct Credentials {
     pub bearer: Option<String>,
     /// The token of a `fastsock-token.<token>` subprotocol.
     pub subprotocol: Option<String>,
-    /// The name in a client certificate that TLS has checked. No secret. `None` also when the certificate has no name, or one
-    /// that nobody can be sure of.
+    /// The name in a client certificate that TLS has checked. Not a secret. `None` also when the certificate has no name, or an
+    /// ambiguous one.
     pub certificate: Option<String>,
     pub(crate) faults: Faults,
 }
@@ -327,7 +327,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why a handshake is refused, as the HTTP answer the device gets.
+/// The HTTP answer with which the bridge refuses a handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// HTTP status, 400 to 599.
@@ -353,7 +353,7 @@ impl Refusal {
         }
     }
 
-    /// The same, telling the device when to come back.
+    /// The same, with a `Retry-After` for the device.
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
@@ -386,24 +386,24 @@ pub enum CloseReason {
     Gone,
     /// The device did not read its downlinks in time: 4413.
     SlowConsumer,
-    /// The device said or reconnected too much: 4429.
+    /// The device sent or reconnected too much: 4429.
     TooMany,
     /// Its token ran out: 4501.
     TokenExpired,
-    /// It is no longer allowed: 4503.
+    /// The device is no longer allowed: 4503.
     Forbidden,
     /// A newer session of the same client id took its place: 4509.
     Replaced,
-    /// The host ended it: 4510. Only a host gives this reason.
+    /// The host closed it: 4510. Only a host gives this reason.
     Kicked,
-    /// No sign of life by the next ping: cut without a close frame.
+    /// The device showed no sign of life by the next ping: cut without a close frame.
     NoLife,
     /// The host chose a close code and a reason (at most 123 bytes; a longer one is cut).
     Custom(u16, String),
 }
 
 impl CloseReason {
-    /// The close code that goes out, or `None` when no close frame is sent.
+    /// The close code that the bridge sends, or `None` when it sends no close frame.
     pub fn code(&self) -> Option<u16> {
         Some(match self {
             Self::ByDevice(_) | Self::Lost | Self::NoLife => return None,
@@ -456,7 +456,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Why an uplink was given up.
+/// Why the bridge gave up an uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LostReason {
@@ -466,7 +466,7 @@ pub enum LostReason {
     HookFailed,
     /// The backend refused this message for good.
     Rejected,
-    /// The backend failed on this message again and again while others got through.
+    /// The backend failed on this message again and again while it took others.
     Poison,
     /// It grew older than the age limit.
     TooOld,
@@ -512,15 +512,15 @@ impl fmt::Display for LostReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
-    /// Its name.
+    /// The name of the device.
     pub client_id: ClientId,
-    /// Its connection.
+    /// The session.
     pub session_id: SessionId,
     /// Where it connects from.
     pub remote_addr: RemoteAddr,
-    /// When it was seated.
+    /// When it connected.
     pub connected_at: SystemTime,
-    /// When it last said something; the connect counts.
+    /// When it last sent a message; the connect counts.
     pub last_seen: SystemTime,
 }
 
@@ -538,7 +538,7 @@ impl Client {
     }
 }
 
-/// A promise to answer a decision later, through `resolve`. Never 0.
+/// Names a decision that the host answers later, through `resolve`. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
 
@@ -547,13 +547,13 @@ pub struct Ticket(pub u64);
 pub enum Sent {
     /// Into the outbox of a session of this bridge.
     Here,
-    /// Published; Redis says that another gateway holds the device.
+    /// Published: Redis says that another gateway has the device.
     Elsewhere,
-    /// Nobody holds the device; the message is gone.
+    /// No gateway has the device; the message is gone.
     Offline,
 }
 
-/// What the bridge tells of itself, by `state` and `on_state`.
+/// What the bridge is doing, for `state` and `on_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
@@ -561,7 +561,7 @@ pub enum State {
     Running,
     /// Accepting devices; the broker cannot be reached.
     Degraded,
-    /// The broker link is back: what was published between these two times may not have arrived.
+    /// The broker link is back. What was published between these two times may not have arrived.
     Gap {
         /// The last moment the link was known to deliver.
         from: SystemTime,
@@ -587,24 +587,24 @@ impl State {
     }
 }
 
-/// What `stop` left behind. All zero when everything was handed over in time.
+/// What `stop` left. All zero when everything was delivered in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftover {
     /// Sessions cut without waiting for their close handshake.
     pub sessions: u64,
-    /// Uplinks not delivered: lost with the reason `shutdown`.
+    /// Uplinks that were not delivered: lost with the reason `shutdown`.
     pub uplinks: u64,
     /// Presence entries that Redis may still hold; the lease of this node removes them.
     pub presence: u64,
-    /// Lifecycle events not delivered: lost with the reason `shutdown`.
+    /// Lifecycle events that were not delivered: lost with the reason `shutdown`.
     pub events: u64,
-    /// Uplinks that a durable spool keeps: the next start delivers them. Not lost, so `is_empty` does not look at them.
+    /// Uplinks that a durable spool keeps; the next start delivers them. They are not lost, so `is_empty` ignores them.
     pub spooled: u64,
 }
 
 impl Leftover {
-    /// Whether nothing was left undone. What a spool keeps is in good hands.
+    /// Whether nothing was left undone. What a durable spool keeps does not count.
     pub fn is_empty(&self) -> bool {
         let spooled = self.spooled;
         *self

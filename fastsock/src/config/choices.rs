@@ -5,9 +5,9 @@ use super::value::choice;
 choice! {
     /// What carries downlinks between processes.
     BrokerKind {
-        /// Nothing: this process serves all devices itself.
+        /// Nothing: this process serves all devices.
         Embedded = "embedded",
-        /// Redis or Valkey; its absence is a fault that is waited out.
+        /// Redis or Valkey; while it is away, the gateway waits for it.
         Redis = "redis",
         /// Redis as soon as it answers; embedded until then.
         Auto = "auto",
@@ -21,9 +21,9 @@ choice! {
         Open = "open",
         /// Whoever has a token of a file.
         Tokens = "tokens",
-        /// Whoever has a JWT that one of the keys has signed.
+        /// Whoever has a JWT that one of the keys verifies.
         Jwt = "jwt",
-        /// Whom an HTTP endpoint lets in.
+        /// Whomever an HTTP endpoint lets in.
         Webhook = "webhook",
         /// Whoever has a client certificate.
         Certificate = "certificate",
@@ -33,11 +33,11 @@ choice! {
 choice! {
     /// Whether a device has to show a certificate of its own.
     ClientAuth {
-        /// It is not asked for one.
+        /// The gateway does not ask for one.
         Off = "off",
-        /// It may show one, which must then be good.
+        /// The device may show one, which must then be valid.
         Optional = "optional",
-        /// Without a good one there is no connection.
+        /// Without a valid one there is no connection.
         Required = "required",
     }
 }
@@ -71,7 +71,7 @@ choice! {
         Always = "always",
         /// Every `spool_fsync_interval`.
         Interval = "interval",
-        /// When the system likes to.
+        /// When the system does.
         Never = "never",
     }
 }
@@ -87,7 +87,7 @@ choice! {
 }
 
 choice! {
-    /// Which HTTP an `https` remote is spoken to.
+    /// Which HTTP the gateway speaks to an `https` remote.
     Http2 {
         /// HTTP/2 where the remote offers it.
         Auto = "auto",
@@ -99,9 +99,9 @@ choice! {
 choice! {
     /// What a 410 from the backend does.
     Gone {
-        /// It costs the message.
+        /// The gateway loses the message.
         Ignore = "ignore",
-        /// It also closes the device with 4410.
+        /// The gateway also closes the device with 4410.
         Close = "close",
     }
 }
@@ -109,7 +109,7 @@ choice! {
 choice! {
     /// What happens when a device's lane is full.
     UplinkFull {
-        /// Its socket is read no further until there is room.
+        /// The gateway stops reading its socket until there is room.
         Pause = "pause",
         /// The oldest message that is not in flight is lost.
         DropOldest = "drop_oldest",
@@ -153,7 +153,7 @@ choice! {
 choice! {
     /// What a second session of a client id does.
     DuplicatePolicy {
-        /// It takes the place of the first.
+        /// It replaces the first.
         Replace = "replace",
         /// It is refused with 409.
         Reject = "reject",

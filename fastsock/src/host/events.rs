@@ -50,18 +50,18 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A device wants in: answer the ticket with an [`Admission`].
+    /// A device wants to connect: answer the ticket with an [`Admission`].
     Authenticate {
-        /// To be given to `resolve`.
+        /// The ticket for `resolve`.
         ticket: Ticket,
-        /// What it asked for.
+        /// The head of its request.
         request: Box<ConnectRequest>,
     },
-    /// A device is seated.
+    /// A device connected.
     Connect(Client),
-    /// A device said something.
+    /// A device sent a message.
     Uplink {
-        /// To be answered with an [`UplinkAction`]; `None` when the host has taken it by draining it.
+        /// Answer it with an [`UplinkAction`]; `None` when the host took the message by draining it.
         ticket: Option<Ticket>,
         /// What was said.
         uplink: Uplink,
@@ -84,15 +84,15 @@ pub enum Event {
     State(State),
 }
 
-/// What becomes of the messages of devices.
+/// What happens to the messages of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Uplinks {
-    /// They are forwarded; the queue does not see them.
+    /// The bridge forwards them; the queue does not get them.
     #[default]
     Off,
     /// Each waits for `resolve`.
     Decide,
-    /// The host consumes them: nothing is POSTed, they are counted as `dropped_by_hook`.
+    /// The host takes them: the bridge POSTs nothing, and counts them as `dropped_by_hook`.
     Take,
 }
 
@@ -100,15 +100,15 @@ pub enum Uplinks {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EventOptions {
-    /// Taken uplinks, and as many notices, that are held; at least 1. Default 8,192.
+    /// Most taken uplinks that the queue holds, and most notices; at least 1. Default 8,192.
     pub capacity: usize,
-    /// Bytes of taken uplinks that are held; each counts with its payload and 128 more. Default 16 MiB.
+    /// Most bytes of taken uplinks that the queue holds; each counts as its payload and 128 bytes. Default 16 MiB.
     pub capacity_bytes: usize,
-    /// Whether the host decides who may connect. Default off: the configured way decides.
+    /// Whether the host decides who may connect. Default off: the settings decide.
     pub authenticate: bool,
-    /// What becomes of uplinks. Default off.
+    /// What happens to uplinks. Default off.
     pub uplinks: Uplinks,
-    /// Whether connects, disconnects, lost uplinks and states are told. Default on.
+    /// Whether the queue gets connects, disconnects, lost uplinks and states. Default on.
     pub notices: bool,
     /// How long a decision can be answered: the `hook_timeout` of the bridge's configuration. Default 5 s.
     pub decision_time: Duration,
@@ -171,7 +171,7 @@ impl EventOptions {
     }
 }
 
-/// The host's end. Any thread may call any method; events of one device come in order to whoever drains alone.
+/// The host's end. Any thread may call any method. A single thread that drains gets the events of a device in order.
 ///
 /// Dropping it is [`EventQueue::close`].
 #[derive(Debug)]
@@ -205,10 +205,10 @@ impl EventQueue {
         Ok((Arc::new(hooks), Self { shared }))
     }
 
-    /// Says how tickets are answered: usually `move |ticket, answer| bridge.resolve(ticket, answer)`, right after the
-    /// start. Needed by [`Uplinks::Take`], whose waiting uplinks are accepted while they are drained, and to fail what is
-    /// undecided at [`EventQueue::close`]. The bridge holds this queue's other end, so a handle in the closure keeps the
-    /// bridge alive until the queue is closed.
+    /// Sets how the queue answers tickets: usually `move |ticket, answer| bridge.resolve(ticket, answer)`, right after the
+    /// start. [`Uplinks::Take`] needs it, to accept waiting uplinks while the host drains, and [`EventQueue::close`] needs it, to fail
+    /// what is undecided. The bridge holds the other end of this queue, so a handle in the closure keeps the bridge alive until
+    /// the queue is closed.
     pub fn attach(&self, resolve: impl Fn(Ticket, Answer) -> Result<()> + Send + Sync + 'static) {
         let mut state = self.shared.state.lock();
         if !state.is_closed {
@@ -222,8 +222,8 @@ impl EventQueue {
         self.drain_with(max, into, true)
     }
 
-    /// As [`EventQueue::drain`], but only one that finds nothing at all makes the descriptor unreadable. For whoever drains
-    /// again soon and unasked, until there is nothing: what comes in meanwhile need not ring.
+    /// As [`EventQueue::drain`], but only a call that finds nothing at all makes the descriptor unreadable. For hosts that drain
+    /// again soon, until there is nothing: events that come meanwhile need no wake-up.
     pub fn drain_on(&self, max: usize, into: &mut Vec<Event>) -> usize {
         self.drain_with(max, into, false)
     }
@@ -255,8 +255,8 @@ impl EventQueue {
         self.shared.bell.wait(timeout)
     }
 
-    /// The descriptor that is readable while there is something to drain. Only for polling: not to be read or closed. It is
-    /// level-triggered, and belongs to the queue. Once closed it stays readable, as a socket at its end does.
+    /// The descriptor that is readable while there is something to drain. Only poll it; do not read or close it. It is
+    /// level-triggered, and belongs to the queue. Once the queue is closed it stays readable, as a socket at its end does.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.shared.bell.fd()
     }
@@ -266,17 +266,17 @@ impl EventQueue {
         self.shared.ring(&mut self.shared.state.lock());
     }
 
-    /// How many events are held.
+    /// How many events the queue holds.
     pub fn len(&self) -> usize {
         self.shared.state.lock().len()
     }
 
-    /// Whether nothing is held.
+    /// Whether the queue holds nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many notices were dropped because the host fell behind.
+    /// How many notices the queue dropped because the host fell behind.
     pub fn dropped(&self) -> u64 {
         self.shared.state.lock().dropped
     }
@@ -286,8 +286,8 @@ impl EventQueue {
         self.shared.state.lock().is_closed
     }
 
-    /// Ends the flow: what is undecided has failed, new decisions fail at once, new notices go nowhere. What was taken or
-    /// told already can still be drained. Lets go of what [`EventQueue::attach`] was given.
+    /// Closes the queue: undecided decisions fail, new ones fail at once, and it drops new notices. The host can still drain what
+    /// is in it. Drops the function that [`EventQueue::attach`] got.
     pub fn close(&self) {
         let (undecided, resolve) = {
             let mut state = self.shared.state.lock();
