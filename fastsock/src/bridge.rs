@@ -407,7 +407,7 @@ impl Builder {
         self.config.check()?;
         #[cfg(feature = "redis")]
         if self.config.uses_redis() {
-            use crate::broker::redis::{check::check, url::Address};
+            use crate::redis::{address::Address, check::check};
             let address = Address::from_config(&self.config)?;
             let checked = check(&address, &rights(&self.config, &address)).await;
             if let Err(error) = checked {
@@ -422,9 +422,9 @@ impl Builder {
     #[cfg(feature = "redis")]
     async fn redis_scheme_hint(
         &self,
-        error: &crate::broker::redis::link::LinkError,
+        error: &crate::redis::error::LinkError,
     ) -> Option<&'static str> {
-        use crate::broker::redis::{check::check, url::Address};
+        use crate::redis::{address::Address, check::check};
         if error.is_denied || !cfg!(feature = "tls") {
             return None;
         }
@@ -709,12 +709,11 @@ fn auth(config: &Config, registry: &Arc<Registry>, workers: &Tasks) -> Result<Au
 #[cfg(feature = "redis")]
 fn rights(
     config: &Config,
-    address: &crate::broker::redis::url::Address,
-) -> Vec<crate::broker::redis::rights::Rights> {
-    use crate::broker::redis::rights::Rights;
+    address: &crate::redis::address::Address,
+) -> Vec<crate::redis::rights::Rights> {
     let mut rights = Vec::new();
     if config.broker != BrokerKind::Embedded {
-        rights.push(Rights::of_broker(config, address));
+        rights.push(crate::broker::redis::rights(config, address));
     }
     #[cfg(feature = "redis-spool")]
     if config.spool == crate::config::SpoolKind::Redis {

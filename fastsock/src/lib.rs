@@ -37,6 +37,8 @@ mod maps;
 pub mod micro;
 mod net;
 mod pure;
+#[cfg(feature = "redis")]
+mod redis;
 mod registry;
 mod remote_addr;
 #[allow(

@@ -2,9 +2,10 @@
 
 use super::{CANARY, choice, halves, text_with_canary};
 use crate::{
-    broker::redis::{names::Names, url::Topology},
+    broker::redis::names::Names,
     config::{Config, Secret},
     error::ErrorKind,
+    redis::address::Topology,
 };
 
 /// The channel of a device leads back to its id, and the pattern matches it as Redis does, and nobody else's.

@@ -4,8 +4,8 @@ use ahash::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Shared, link::Kind, trouble::Function};
-use crate::{tasks::BoxFuture, types::ClientId};
+use super::{Shared, links::Kind};
+use crate::{redis::trouble::Function, tasks::BoxFuture, types::ClientId};
 
 /// Who waits for which device.
 #[derive(Debug, Default)]

@@ -5,24 +5,20 @@
 //! between. Presence is one map written by one task (`presence`).
 
 mod announce;
-pub(crate) mod check;
-#[cfg(feature = "redis-cluster")]
-pub(crate) mod cluster;
-pub(crate) mod connect;
-pub(crate) mod link;
+mod links;
 pub(crate) mod names;
-pub(crate) mod node;
-pub(crate) mod presence;
-pub(crate) mod rights;
-pub(crate) mod script;
+mod node;
+mod presence;
+mod rights;
+mod script;
 mod subscribe;
 mod supervisor;
-pub(crate) mod trouble;
-pub(crate) mod url;
 mod writer;
 
+pub(crate) use self::rights::rights;
+
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::{
     fmt,
@@ -43,24 +39,25 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     announce::Announcements,
-    connect::Connection,
-    link::{Failure, Kind, LinkError, Links},
+    links::{Kind, Links},
     names::Names,
     node::Clock,
-    rights::Rights,
+    presence::Presence,
     subscribe::Subscriptions,
     supervisor::supervise,
-    trouble::{Function, Troubles},
-    url::Address,
 };
 use super::{Broker, Deliver, Link, LinkChange};
-use crate::tasks::BoxFuture;
 use crate::{
-    broker::redis::presence::Presence,
     config::{Config, Subscribe},
     error::{Error, ErrorKind, Result},
+    redis::{
+        address::Address,
+        connect::Connection,
+        error::{Failure, LinkError},
+        trouble::{Function, Troubles},
+    },
     stats::Running,
-    tasks::Tasks,
+    tasks::{BoxFuture, Tasks},
     types::{ClientId, Sent, SessionId, unix_ms},
 };
 
@@ -136,7 +133,7 @@ impl RedisBroker {
         let address = Address::from_config(config)?;
         let names = Names::new(&config.redis_prefix, &node);
         let is_exact = config.redis_subscribe == Subscribe::Exact;
-        let rights = Rights::of_broker(config, &address);
+        let rights = rights(config, &address);
         let shared = Arc::new(Shared {
             troubles: Troubles::new(address.clone(), rights),
             address,

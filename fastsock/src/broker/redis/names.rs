@@ -1,5 +1,7 @@
 //! The keys and channels in Redis, of which the prefix is the first part.
 
+use crate::redis::glob::escaped;
+
 /// The names one bridge uses.
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -46,18 +48,6 @@ impl Names {
     pub(crate) fn ids_of(&self, node: &str) -> String {
         format!("{}{node}", self.node)
     }
-}
-
-/// The pattern that matches this text and nothing else.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 1);
-    for char in text.chars() {
-        if matches!(char, '*' | '?' | '[' | ']' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(char);
-    }
-    pattern
 }
 
 #[cfg(test)]

@@ -1,18 +1,15 @@
 //! This bridge among the gateways: its lease, the devices of gateways that are gone, and takeovers between gateways.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::{
-    Shared,
+use super::{Shared, script};
+use crate::redis::{
     connect::Redis,
-    link::{Failure, LinkError},
-    script,
+    error::{Failure, LinkError},
+    lease::{LEASE, RENEW, RENEWAL, Watch},
     trouble::Function,
 };
 use crate::types::{ClientId, SessionId};
@@ -69,7 +66,7 @@ impl Lease {
     async fn renew(&mut self, shared: &Shared, redis: &mut Redis) -> Result<bool, Failure> {
         let asked_us = shared.now_us();
         let mut answer: Vec<String> = redis::cmd("EVAL")
-            .arg(script::RENEW)
+            .arg(RENEW)
             .arg(1)
             .arg(&shared.names.nodes)
             .arg(&shared.node)
@@ -261,38 +258,6 @@ pub(super) async fn farewell(shared: &Shared, redis: &mut Redis) -> Result<(), F
     Ok(steps.exec_async(redis).await?)
 }
 
-/// Who did not renew for how long, as far as this node saw. No I/O.
-#[derive(Default)]
-pub(crate) struct Watch {
-    /// Each other node with the end of its lease and since when it stands there unchanged.
-    seen: HashMap<String, (String, Instant)>,
-}
-
-impl Watch {
-    /// Takes note of the leases; returns those that were not renewed for as long as a lease lasts. It goes by what was
-    /// seen on this connection and not by the ends: after a freeze or a restart of Redis all of them have passed.
-    pub(crate) fn look<'a>(
-        &mut self,
-        now: Instant,
-        leases: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Vec<(String, String)> {
-        let mut still = HashMap::new();
-        let mut gone = Vec::new();
-        for (node, ends) in leases {
-            let since = match self.seen.get(node) {
-                Some((before, since)) if before == ends => *since,
-                _ => now,
-            };
-            if now.duration_since(since) + ROUNDING >= LEASE {
-                gone.push((node.to_owned(), ends.to_owned()));
-            }
-            still.insert(node.to_owned(), (ends.to_owned(), since));
-        }
-        self.seen = still;
-        gone
-    }
-}
-
 /// What Redis's clock says, known by what it said between a question and its answer. No I/O.
 ///
 /// Who has which seat goes by it, so it must not depend on how long one answer took on a busy day: each answer leaves a span
@@ -369,14 +334,8 @@ pub(super) fn is_of(owner: &str, node: &str) -> bool {
     owner.split(':').next() == Some(node)
 }
 
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
-pub(crate) const RENEWAL: Duration = Duration::from_secs(1);
-
 /// Renewals of a new link.
 const FIRST_RENEWALS: usize = 4;
-
-/// The third look after the first is meant to be the one that decides.
-pub(crate) const ROUNDING: Duration = Duration::from_millis(100);
 
 /// Ids looked at in one step.
 const IDS_A_STEP: usize = 512;
@@ -384,22 +343,6 @@ const IDS_A_STEP: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lease_is_dead_when_it_was_seen_unchanged_for_its_length() {
-        let (mut watch, start) = (Watch::default(), Instant::now());
-        let mut look = |second: u64, ends: &str| {
-            let now = start + Duration::from_secs(second);
-            let gone = watch.look(now, [("a", ends)].into_iter());
-            gone.len()
-        };
-        assert_eq!(look(0, "5"), 0, "however old it is at first sight");
-        assert_eq!(look(1, "5"), 0);
-        assert_eq!(look(2, "6"), 0);
-        assert_eq!((look(3, "6"), look(4, "6")), (0, 0));
-        assert_eq!(look(5, "6"), 1);
-        assert_eq!(look(6, "9"), 0, "it came back");
-    }
 
     #[test]
     fn the_clock_goes_by_the_quickest_answers_until_it_is_set() {

@@ -1,245 +1,62 @@
-//! What the user of Redis must be allowed (`docs/security.md` has it as lines of an ACL), and what of that is missing.
+//! What the user of Redis must be allowed for presence, leases and downlinks.
 
-use std::convert::Infallible;
-
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
+use super::names::Names;
+use crate::{
+    config::{Config, Subscribe},
+    redis::{address::Address, glob::escaped, rights::Rights},
 };
 
-use super::{
-    link::{Failure, LinkError},
-    names::{Names, escaped},
-    trouble::DENIED_DELAY,
-    url::Address,
-};
-use crate::config::{Config, Subscribe};
+/// What presence, leases and downlinks need.
+pub(crate) fn rights(config: &Config, address: &Address) -> Rights {
+    let names = Names::new(&config.redis_prefix, "x");
+    let is_exact = config.redis_subscribe == Subscribe::Exact;
+    let mut rights = Rights::new("downlinks and presence");
+    rights.commands(address.commands());
+    rights.commands(&["eval x 0", "time", "ping"]);
+    let (clients, owner) = (escaped(&names.clients), escaped(&names.owner));
+    rights.key(&clients, &names.clients);
+    rights.key(&owner, &names.owner);
+    rights.on(
+        &clients,
+        &names.clients,
+        &["hget % x", "hset % x x", "hdel % x", "hmget % x"],
+    );
+    let nodes = escaped(&names.nodes);
+    rights.key(&nodes, &names.nodes);
+    let leases = ["zadd % 1 x", "zscore % x", "zrange % 0 1", "zrem % x"];
+    rights.on(&nodes, &names.nodes, &leases);
+    let node = names.ids_of("");
+    let any_node = format!("{}*", escaped(&node));
+    rights.key(&any_node, &node);
+    rights.on(
+        &any_node,
+        &node,
+        &["sadd % x", "srem % x", "sscan % 0", "del %"],
+    );
 
-/// Commands, keys and channels, as an ACL names them.
-#[derive(Debug, Default)]
-pub(crate) struct Rights {
-    /// Whose these are, to say it.
-    of: &'static str,
-    needs: Vec<Need>,
-    /// Something was refused for want of a right.
-    pub(crate) look: Notify,
+    // Without a channel, which for these is complete, the commands alone.
+    rights.commands(match is_exact {
+        true => &["subscribe", "unsubscribe"],
+        false => &["subscribe", "psubscribe"],
+    });
+    let control = escaped(&names.control);
+    rights.channel(&control, "subscribe", &names.control);
+    rights.need(
+        "+publish",
+        &["PUBLISH", &names.control, ""],
+        Some(format!("&{control}")),
+    );
+    let (own, _) = names
+        .probe
+        .rsplit_once(':')
+        .expect("the node is its last part");
+    let own = format!("{}:*", escaped(own));
+    rights.channel(&own, "subscribe", &names.probe);
+    // Redis compares a pattern with the ACL letter by letter; to subscribe to what it matches is less.
+    let pattern = names.pattern();
+    match is_exact {
+        true => rights.channel(&pattern, "subscribe", &names.channel("x")),
+        false => rights.channel(&pattern, "psubscribe", &pattern),
+    }
+    rights
 }
-
-/// One right, and a command that it allows.
-#[derive(Debug)]
-struct Need {
-    right: String,
-    /// Whole, as it would be sent: Redis 7.0 crashes when it is asked about a command with too few arguments.
-    command: Vec<String>,
-    /// Another right that the command needs. Without that one nothing is known of this one.
-    beside: Option<String>,
-}
-
-impl Rights {
-    pub(crate) fn new(of: &'static str) -> Self {
-        Self {
-            of,
-            ..Self::default()
-        }
-    }
-
-    /// What presence, leases and downlinks need.
-    pub(crate) fn of_broker(config: &Config, address: &Address) -> Self {
-        let names = Names::new(&config.redis_prefix, "x");
-        let is_exact = config.redis_subscribe == Subscribe::Exact;
-        let mut rights = Self::new("downlinks and presence");
-        rights.commands(address.commands());
-        rights.commands(&["eval x 0", "time", "ping"]);
-        let (clients, owner) = (escaped(&names.clients), escaped(&names.owner));
-        rights.key(&clients, &names.clients);
-        rights.key(&owner, &names.owner);
-        rights.on(
-            &clients,
-            &names.clients,
-            &["hget % x", "hset % x x", "hdel % x", "hmget % x"],
-        );
-        let nodes = escaped(&names.nodes);
-        rights.key(&nodes, &names.nodes);
-        let leases = ["zadd % 1 x", "zscore % x", "zrange % 0 1", "zrem % x"];
-        rights.on(&nodes, &names.nodes, &leases);
-        let node = names.ids_of("");
-        let any_node = format!("{}*", escaped(&node));
-        rights.key(&any_node, &node);
-        rights.on(
-            &any_node,
-            &node,
-            &["sadd % x", "srem % x", "sscan % 0", "del %"],
-        );
-
-        // Without a channel, which for these is complete, the commands alone.
-        rights.commands(match is_exact {
-            true => &["subscribe", "unsubscribe"],
-            false => &["subscribe", "psubscribe"],
-        });
-        let control = escaped(&names.control);
-        rights.channel(&control, "subscribe", &names.control);
-        rights.need(
-            "+publish",
-            &["PUBLISH", &names.control, ""],
-            Some(format!("&{control}")),
-        );
-        let (own, _) = names
-            .probe
-            .rsplit_once(':')
-            .expect("the node is its last part");
-        let own = format!("{}:*", escaped(own));
-        rights.channel(&own, "subscribe", &names.probe);
-        // Redis compares a pattern with the ACL letter by letter; to subscribe to what it matches is less.
-        let pattern = names.pattern();
-        match is_exact {
-            true => rights.channel(&pattern, "subscribe", &names.channel("x")),
-            false => rights.channel(&pattern, "psubscribe", &pattern),
-        }
-        rights
-    }
-
-    /// Commands that need no key, with their arguments.
-    pub(crate) fn commands(&mut self, commands: &[&str]) {
-        for command in commands {
-            let words: Vec<_> = command.split(' ').collect();
-            let right = match &words[..] {
-                ["cluster", subcommand] => format!("+cluster|{subcommand}"),
-                _ => format!("+{}", words[0]),
-            };
-            self.need(&right, &words, None);
-        }
-    }
-
-    /// Commands with their arguments, of which `%` is this key.
-    pub(crate) fn on(&mut self, pattern: &str, key: &str, commands: &[&str]) {
-        for command in commands {
-            let word = |word| if word == "%" { key } else { word };
-            let words: Vec<_> = command.split(' ').map(word).collect();
-            let right = format!("+{}", words[0]);
-            self.need(&right, &words, Some(format!("~{pattern}")));
-        }
-    }
-
-    /// Keys by a pattern, and one of them. Whoever may run scripts at all may run this one if the key is allowed.
-    pub(crate) fn key(&mut self, pattern: &str, key: &str) {
-        self.need(&format!("~{pattern}"), &["EVAL", "", "1", key], None);
-    }
-
-    fn channel(&mut self, pattern: &str, command: &str, channel: &str) {
-        let beside = format!("+{command}");
-        self.need(&format!("&{pattern}"), &[command, channel], Some(beside));
-    }
-
-    fn need(&mut self, right: &str, command: &[&str], beside: Option<String>) {
-        self.needs.push(Need {
-            right: right.to_owned(),
-            command: command.iter().map(|&word| word.to_owned()).collect(),
-            beside,
-        });
-    }
-
-    /// What the user of a connection lacks of it; `None` when that cannot be told: Redis 6 cannot be asked.
-    pub(crate) async fn missing(
-        &self,
-        redis: &mut impl ConnectionLike,
-    ) -> Result<Option<Vec<String>>, Failure> {
-        let mut ask = redis::cmd("EVAL");
-        ask.arg(MAY).arg(0);
-        for need in &self.needs {
-            ask.arg(need.command.len()).arg(&need.command);
-        }
-        let refused: Result<Option<Vec<usize>>, _> = ask.query_async(redis).await;
-        let refused = match refused.map_err(Failure::from) {
-            Ok(Some(refused)) => refused,
-            Ok(None) => return Ok(None),
-            Err(Failure::Refused(refusal)) if refusal.code == "NOPERM" => {
-                return Ok(Some(vec!["+eval".into()])); // and who knows what
-            }
-            Err(failure) => return Err(failure),
-        };
-        let refused: Vec<_> = refused.iter().filter_map(|n| self.needs.get(*n)).collect();
-        let is_refused = |right: &String| refused.iter().any(|need| need.right == *right);
-        let known = refused.iter();
-        let known = known.filter(|need| !need.beside.as_ref().is_some_and(is_refused));
-        Ok(Some(known.map(|need| need.right.clone()).collect()))
-    }
-
-    /// Of the channels alone, those that the user of a connection may not subscribe to. It is subscribed to the others then.
-    pub(crate) async fn missing_channels(
-        &self,
-        redis: &mut MultiplexedConnection,
-    ) -> Result<Vec<String>, LinkError> {
-        let mut missing = Vec::new();
-        for need in self.needs.iter().filter(|need| need.right.starts_with('&')) {
-            let channel = &need.command[1];
-            let subscribed = match &*need.command[0] {
-                "psubscribe" => redis.psubscribe(channel).await,
-                _ => redis.subscribe(channel).await,
-            };
-            match subscribed.map_err(Failure::from) {
-                Ok(()) => {}
-                Err(Failure::Lost(error)) => return Err(error),
-                Err(Failure::Refused(refusal)) => {
-                    missing.push(refusal.missing_right.unwrap_or_else(|| need.right.clone()));
-                }
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Says what the user of a connection lacks, whenever that changes. Returns when the link is lost.
-    pub(crate) async fn watch(
-        &self,
-        mut redis: impl ConnectionLike,
-    ) -> Result<Infallible, LinkError> {
-        let mut said = Vec::new();
-        loop {
-            let missing = self.missing(&mut redis).await;
-            match missing.map(Option::unwrap_or_default) {
-                Ok(missing) if missing == said => {}
-                Ok(missing) if missing.is_empty() => {
-                    tracing::info!(name: "redis_rights", of = self.of, "The user of Redis has all rights it needs");
-                    said = missing;
-                }
-                Ok(missing) => {
-                    let text = missing.join(" ");
-                    tracing::error!(name: "redis_rights", of = self.of, missing = text, "The user of Redis lacks rights; ACL SETUSER gives them");
-                    said = missing;
-                }
-                Err(Failure::Refused(_)) => {} // it is not the rights then
-                Err(Failure::Lost(error)) => return Err(error),
-            }
-            match said.is_empty() {
-                true => self.look.notified().await,
-                false => drop(timeout(DENIED_DELAY, self.look.notified()).await),
-            }
-            sleep(PACE).await;
-        }
-    }
-}
-
-/// Answers which of many commands the user may not run, by their numbers; nothing when Redis cannot tell (before 7.0). None
-/// of them is run.
-/// `ARGV`: how many words, and the words, of each.
-const MAY: &str = r"
-if not redis.acl_check_cmd then
-  return false
-end
-local missing, i, n = {}, 1, 0
-while i <= #ARGV do
-  local words, count = {}, tonumber(ARGV[i])
-  for j = 1, count do
-    words[j] = ARGV[i + j]
-  end
-  local is_known, may = pcall(redis.acl_check_cmd, unpack(words))
-  if is_known and not may then
-    missing[#missing + 1] = n
-  end
-  i, n = i + 1 + count, n + 1
-end
-return missing
-";
-
-/// Functions that are refused together ask for one look.
-const PACE: std::time::Duration = std::time::Duration::from_millis(100);

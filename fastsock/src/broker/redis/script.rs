@@ -62,26 +62,6 @@ end
 return removed
 ";
 
-/// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before, and
-/// perhaps `oom`: also when Redis is out of memory. It then refuses the first write of a script if that needs some, and no other.
-/// Answers whether that end still stood, the new end, the time in microseconds, and then each node with its end.
-pub(crate) const RENEW: &str = r"
-local time = redis.call('TIME')
-local ends = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2])
-local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local stood = before and tonumber(before) == tonumber(ARGV[3])
-if ARGV[4] == 'oom' then
-  redis.call('ZREM', KEYS[1], '')
-end
-redis.call('ZADD', KEYS[1], ends, ARGV[1])
-local now_us = time[1] * 1000000 + time[2]
-local answer = { stood and '1' or '0', string.format('%.0f', ends), string.format('%.0f', now_us) }
-for _, text in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')) do
-  answer[#answer + 1] = text
-end
-return answer
-";
-
 /// Marks a lease as ended, so that its node sees it should it come back. `KEYS[1]`: the leases; `ARGV`: node, the end it
 /// was seen with. Answers 1 when that still stood.
 pub(super) const CONDEMN: &str = r"

@@ -18,15 +18,16 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use super::{
-    Shared,
-    connect::{At, Connection},
-    link::{Failure, Kind, LinkError},
-    names::escaped,
-    node,
-    trouble::{Function, LOADING_MAX},
+use super::{Shared, links::Kind, node};
+use crate::{
+    redis::{
+        connect::{At, Connection},
+        error::{Failure, LinkError},
+        glob::escaped,
+        trouble::{Function, LOADING_MAX},
+    },
+    types::ClientId,
 };
-use crate::types::ClientId;
 
 /// Serves one connection from its subscriptions to its end, which is always an error.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {

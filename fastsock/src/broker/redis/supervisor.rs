@@ -4,14 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    Shared,
-    link::{Kind, LinkError},
-    subscribe,
-    trouble::DENIED_DELAY,
-    writer,
+use super::{Shared, links::Kind, subscribe, writer};
+use crate::{
+    pure::backoff::Backoff,
+    redis::{error::LinkError, trouble::DENIED_DELAY},
 };
-use crate::pure::backoff::Backoff;
 
 /// Keeps a link for ever: connect, serve it until trouble, tell, wait, again.
 pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {

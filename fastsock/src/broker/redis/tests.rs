@@ -1,7 +1,5 @@
 //! The broker against a real redis-server, which is stopped, frozen, restarted and demoted under it.
 
-pub(crate) mod server;
-
 use std::{
     collections::HashMap,
     sync::{
@@ -15,15 +13,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::server::TempRedis;
-use super::{RedisBroker, unix_ms};
+use super::RedisBroker;
 use crate::{
     broker::{Broker, Deliver, Link, LinkChange, Seated},
     config::{Config, Secret, Subscribe},
     error::ErrorKind,
+    redis::temp_redis::TempRedis,
     stats::Running,
     tasks::Tasks,
-    types::{ClientId, Sent, SessionId},
+    types::{ClientId, Sent, SessionId, unix_ms},
 };
 
 /// A registry that notes what it is told.

@@ -10,17 +10,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     Shared,
-    connect::{Connection, Redis},
-    link::{Failure, Kind, LinkError},
-    names::escaped,
+    links::Kind,
     node::{self, Control, Lease},
+    presence::{Batch, Del, Set},
     script,
-    trouble::Function,
-    unix_ms,
 };
 use crate::{
-    broker::redis::presence::{Batch, Del, Set},
-    types::{ClientId, SessionId},
+    redis::{
+        connect::{Connection, Redis},
+        error::Failure,
+        error::LinkError,
+        glob::escaped,
+        trouble::Function,
+    },
+    types::{ClientId, SessionId, unix_ms},
 };
 
 /// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.

@@ -11,14 +11,13 @@ use super::{
     shards::{Acks, Plan, SHARDS},
 };
 use crate::{
-    broker::redis::{
+    pure::backoff::Backoff,
+    redis::{
         connect::{Connection, Redis, servers_of},
-        link::{Failure, LinkError},
-        node::{LEASE, RENEWAL, ROUNDING, Watch},
-        script::RENEW,
+        error::{Failure, LinkError},
+        lease::{LEASE, RENEW, RENEWAL, ROUNDING, Watch},
         trouble::Function,
     },
-    pure::backoff::Backoff,
     spool::Record,
 };
 

@@ -13,8 +13,8 @@ use super::{
     shards::{SHARDS, shard_of},
 };
 use crate::{
-    broker::redis::link::Failure,
     error::{Error, ErrorKind, Result},
+    redis::error::Failure,
     spool::record,
     types::DeadLetter,
 };

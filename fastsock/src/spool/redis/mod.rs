@@ -37,11 +37,9 @@ use uuid::Uuid;
 use self::shards::{SHARDS, Shards, shard_of};
 use super::{Place, Record, Settle, Spool, record};
 use crate::{
-    broker::redis::{
-        connect::Redis, names::escaped, rights::Rights, trouble::Troubles, url::Address,
-    },
     config::Config,
     error::Result,
+    redis::{address::Address, connect::Redis, glob::escaped, rights::Rights, trouble::Troubles},
     tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
 };

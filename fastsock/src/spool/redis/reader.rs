@@ -11,13 +11,13 @@ use super::{
     shards::SHARDS,
 };
 use crate::{
-    broker::redis::{
-        connect::{At, Connection, heedless},
-        link::{Failure, LinkError},
-        trouble::{CLUSTER_CODES, Function},
-        url::Address,
-    },
     pure::backoff::Backoff,
+    redis::{
+        address::Address,
+        connect::{At, Connection, heedless},
+        error::{Failure, LinkError},
+        trouble::{CLUSTER_CODES, Function},
+    },
     spool::Record,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
     match &address.topology {
         #[cfg(feature = "redis-cluster")]
-        crate::broker::redis::url::Topology::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
+        crate::redis::address::Topology::Cluster(_) => (0..SHARDS).map(|n| vec![n]).collect(),
         _ => vec![(0..SHARDS).collect()],
     }
 }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::{RedisSpool, SHARDS, shards::shard_of};
 use crate::{
-    broker::redis::tests::server::TempRedis,
     config::Config,
+    redis::temp_redis::TempRedis,
     spool::{Backlog, Place, Record, Settle, Spool},
     tasks::Tasks,
     types::{ClientId, DeadLetter, LostReason, SessionId, Uplink},

@@ -24,11 +24,13 @@ pub(crate) use super::cluster::Redis;
 #[cfg(all(feature = "redis-spool", feature = "redis-cluster"))]
 pub(crate) use super::cluster::servers_of;
 use super::{
-    super::BoxFuture,
-    link::{Failure, LinkError},
-    url::{self, Address, Topology},
+    address::{self, Address, Topology},
+    error::{Failure, LinkError},
 };
-use crate::net::racing::{self, ADDRESS_HEAD_START};
+use crate::{
+    net::racing::{self, ADDRESS_HEAD_START},
+    tasks::BoxFuture,
+};
 
 /// A connection, and how to learn that it is no good any more.
 #[derive(Clone)]
@@ -131,7 +133,7 @@ impl Connection<MultiplexedConnection> {
                     attempts.push(Box::pin(async move {
                         let connect = patience.connect;
                         let named = ask_sentinel(host, *port, service, login, connect).await?;
-                        let info = url::master(named.0.clone(), named.1, login);
+                        let info = address::master(named.0.clone(), named.1, login);
                         // A sentinel that was cut off may still name the old master, so the next one is asked then.
                         let connection = Self::to_master(&info, patience, on_push).await?;
                         let guide = Some(Guide { sentinel, named });
@@ -195,7 +197,7 @@ impl Connection<MultiplexedConnection> {
 
     /// Connects to a server, whatever its role. `lost` is notified when it is lost.
     #[cfg(feature = "redis-cluster")]
-    pub(super) async fn to(
+    pub(crate) async fn to(
         info: &ConnectionInfo,
         patience: Patience,
         lost: Arc<Notify>,
@@ -256,7 +258,7 @@ impl Connection<MultiplexedConnection> {
 }
 
 impl<R> Connection<R> {
-    pub(super) fn new(redis: R, lost: Arc<Notify>) -> Self {
+    pub(crate) fn new(redis: R, lost: Arc<Notify>) -> Self {
         Self {
             redis,
             lost,
@@ -298,10 +300,10 @@ impl<R> Connection<R> {
 }
 
 /// An attempt to connect somewhere.
-pub(super) type Attempt<'a, T> = BoxFuture<'a, Result<T, LinkError>>;
+pub(crate) type Attempt<'a, T> = BoxFuture<'a, Result<T, LinkError>>;
 
 /// As [`racing::first_of`], with what is wrong in one line.
-pub(super) async fn first_of<T>(
+pub(crate) async fn first_of<T>(
     attempts: Vec<Attempt<'_, T>>,
     head_start: Duration,
 ) -> Result<T, LinkError> {
@@ -367,7 +369,7 @@ async fn ask_sentinel(
     connect: Duration,
 ) -> Result<(String, u16), LinkError> {
     let ask = async |login| {
-        let client = Client::open(url::sentinel_info(host, port, login))?;
+        let client = Client::open(address::sentinel_info(host, port, login))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(connect))
             .set_response_timeout(Some(SENTINEL_ANSWER));
@@ -395,7 +397,7 @@ fn too_slow(patience: Patience) -> LinkError {
 }
 
 /// How long a sentinel, or a server of a cluster, may take before the next is asked beside it.
-pub(super) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
+pub(crate) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
 
 /// How long a sentinel may take to answer, once it is connected.
 const SENTINEL_ANSWER: Duration = Duration::from_secs(2);

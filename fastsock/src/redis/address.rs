@@ -57,11 +57,11 @@ impl Address {
     }
 
     /// Whether one server is named, which knows of no others.
-    pub(super) fn is_one_server(&self) -> bool {
+    pub(crate) fn is_one_server(&self) -> bool {
         matches!(self.topology, Topology::Direct(_))
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         #[cfg(feature = "redis-cluster")]
         if let Topology::Cluster(_) = self.topology {
             return true;
@@ -79,7 +79,7 @@ impl Address {
     }
 
     /// The time a server has to let us in, and that for an answer.
-    pub(super) fn patience(&self, answer: Duration) -> Patience {
+    pub(crate) fn patience(&self, answer: Duration) -> Patience {
         let connect = self.connect_timeout;
         Patience { connect, answer }
     }
@@ -116,7 +116,7 @@ impl Topology {
 }
 
 /// A server as a sentinel names it.
-pub(super) fn master(host: String, port: u16, login: &RedisConnectionInfo) -> ConnectionInfo {
+pub(crate) fn master(host: String, port: u16, login: &RedisConnectionInfo) -> ConnectionInfo {
     let info = ConnectionAddr::Tcp(host, port)
         .into_connection_info()
         .expect("an address is always one");
@@ -124,7 +124,7 @@ pub(super) fn master(host: String, port: u16, login: &RedisConnectionInfo) -> Co
 }
 
 /// A sentinel, spoken to without user and password, or with those of the master.
-pub(super) fn sentinel_info(
+pub(crate) fn sentinel_info(
     host: &str,
     port: u16,
     login: Option<&RedisConnectionInfo>,

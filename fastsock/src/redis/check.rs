@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 
 use super::{
+    address::Address,
     connect::{At, Connection, heedless},
-    link::{Failure, LinkError},
+    error::{Failure, LinkError},
     rights::Rights,
-    url::Address,
 };
 
 /// Connects as a gateway does, and asks for all of these rights. Changes nothing. The error says all that is wrong.

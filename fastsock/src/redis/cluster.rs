@@ -20,9 +20,9 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
+    address,
     connect::{Attempt, Connection, OnPush, Patience, SERVER_HEAD_START, first_of, heedless},
-    link::LinkError,
-    url,
+    error::LinkError,
 };
 
 /// Host and port of a server.
@@ -33,12 +33,12 @@ pub(crate) type Server = (String, u16);
 pub(crate) struct Nodes {
     pub(crate) seeds: Vec<Server>,
     known: Arc<Mutex<BTreeSet<Server>>>,
-    pub(super) login: RedisConnectionInfo,
+    pub(crate) login: RedisConnectionInfo,
     connect_timeout: Duration,
 }
 
 impl Nodes {
-    pub(super) fn new(
+    pub(crate) fn new(
         seeds: Vec<Server>,
         login: RedisConnectionInfo,
         connect_timeout: Duration,
@@ -61,7 +61,7 @@ impl Nodes {
     }
 
     /// Connects to any server that has a part in the cluster.
-    pub(super) async fn any(
+    pub(crate) async fn any(
         &self,
         patience: Duration,
         on_push: OnPush,
@@ -79,7 +79,7 @@ impl Nodes {
     }
 
     /// Connects to the server that has a key.
-    pub(super) async fn of_key(
+    pub(crate) async fn of_key(
         &self,
         key: &[u8],
         patience: Duration,
@@ -91,7 +91,7 @@ impl Nodes {
     }
 
     /// Connects to all servers that have slots.
-    pub(super) async fn all(&self, patience: Duration) -> Result<Connection<Redis>, LinkError> {
+    pub(crate) async fn all(&self, patience: Duration) -> Result<Connection<Redis>, LinkError> {
         let map = self.ask().await?;
         let lost = Arc::new(Notify::new());
         let masters: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
@@ -137,7 +137,7 @@ impl Nodes {
         lost: Arc<Notify>,
         on_push: &OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-        let info = url::master(host.clone(), *port, &self.login);
+        let info = address::master(host.clone(), *port, &self.login);
         let connect = self.connect_timeout;
         Connection::to(&info, Patience { connect, answer }, lost, on_push).await
     }

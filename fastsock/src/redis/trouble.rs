@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
+    address::Address,
     connect::{At, Connection, heedless},
-    link::{Failure, LinkError, Refusal},
+    error::{Failure, LinkError, Refusal},
     rights::Rights,
-    url::Address,
 };
 
 /// What Redis is used for.
@@ -131,7 +131,7 @@ impl Troubles {
     }
 
     /// Whether everything works that devices rely on.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let essential = [
             Function::Downlinks,
             Function::Takeovers,
@@ -252,13 +252,13 @@ pub(crate) const CLUSTER_CODES: [&str; 5] =
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
 
 /// The same where only an operator can change it: trying it more often only fills the log of Redis.
-pub(super) const DENIED_DELAY: Duration = Duration::from_secs(5);
+pub(crate) const DENIED_DELAY: Duration = Duration::from_secs(5);
 
 /// The same while Redis reads its data.
 const LOADING_DELAY: Duration = Duration::from_millis(100);
 
 /// How long it may do that before it is asked again who the master is.
-pub(super) const LOADING_MAX: Duration = Duration::from_secs(5);
+pub(crate) const LOADING_MAX: Duration = Duration::from_secs(5);
 
 /// How long a server may take to say whether it is the master.
 const ROLE_ANSWER: Duration = Duration::from_secs(2);
