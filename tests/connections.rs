@@ -115,8 +115,13 @@ async fn an_answer_counts_by_its_status_whatever_its_head_is_like() {
             fields.collect::<String>()
         )
     };
+    let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n";
     for (what, head) in [
         ("101 fields", many(100, "x")),
+        (
+            "150 fields after an interim answer",
+            format!("{interim}{}", many(149, "x")),
+        ),
         ("150 fields", many(149, "x")),
         ("1,000 fields", many(999, "x")),
         ("80 KiB in one field", many(1, &"x".repeat(80 << 10))),

@@ -366,6 +366,93 @@ async fn origins_are_checked_before_anything_else_about_the_device() {
 }
 
 #[tokio::test]
+async fn an_entry_of_origins_lets_in_the_pages_it_means() {
+    const OWN: u16 = 101;
+    for (entries, origins) in [
+        (
+            "https://*.example.com",
+            &[
+                ("https://a.example.com", OWN),
+                ("https://a.b.example.com:443", OWN),
+                ("HTTPS://A.EXAMPLE.COM", OWN),
+                ("https://example.com", 403),
+                ("https://evil-example.com", 403),
+                ("https://a.example.com.evil.net", 403),
+                ("https://evil.net/.example.com", 403),
+                ("https://evil.net#.example.com", 403),
+                ("https://evil.net?.example.com", 403),
+                ("https://.example.com@evil.net", 403),
+                ("https://a.example.com:8443", 403),
+                ("http://a.example.com", 403),
+                ("https://*.example.com", 403),
+                ("https://.example.com", 403),
+            ][..],
+        ),
+        (
+            "HTTPS://App.Example.COM:443/",
+            &[
+                ("https://app.example.com", OWN),
+                ("https://app.example.com:443", OWN),
+                ("https://APP.example.com", OWN),
+                ("https://app.example.com:80", 403),
+                ("http://app.example.com:443", 403),
+                ("app.example.com", 403),
+                ("https://app.example.com.", 403),
+            ],
+        ),
+        (
+            "http://app.example:80, http://*.dev.example:8080/",
+            &[
+                ("http://app.example", OWN),
+                ("http://app.example:80", OWN),
+                ("http://x.dev.example:8080", OWN),
+                ("http://x.dev.example", 403),
+                ("http://dev.example:8080", 403),
+            ],
+        ),
+        (
+            "null",
+            &[
+                ("null", OWN),
+                ("NULL", 403),
+                ("https://null", 403),
+                ("", 403),
+            ],
+        ),
+        ("https://null", &[("https://null", OWN), ("null", 403)]),
+        (
+            "https://b\u{fc}cher.example,http://[::1]:3000",
+            &[
+                ("https://xn--bcher-kva.example", OWN),
+                ("http://[::1]:3000", OWN),
+                ("http://[0:0:0:0:0:0:0:1]:3000", OWN),
+                ("https://bucher.example", 403),
+            ],
+        ),
+    ] {
+        let vars = [("FASTSOCK_LISTEN_ORIGINS", entries)];
+        let configured = Config::from_vars(vars).unwrap();
+        let bridge = start(config().listen_origins(configured.listen_origins)).await;
+        for (origin, status) in origins {
+            let mut device = connect(OTHER, &bridge).await;
+            let line = format!("Origin: {origin}");
+            let answered = upgrade(&mut device, &[&line]).await;
+            assert_eq!(answered, *status, "{entries}: {line}");
+        }
+        let mut device = connect(OTHER, &bridge).await;
+        let head = RawDevice::upgrade_request("/?token=dev1", &["Origin: https://~"]);
+        let no_text = head.bytes().map(|b| if b == b'~' { 0xff } else { b });
+        device.write(no_text.collect::<Vec<u8>>()).await;
+        let head = device.read_head().await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "no text at all: {head}");
+        let mut device = connect(OTHER, &bridge).await;
+        let (origin, _) = origins[0];
+        let twice = [&*format!("Origin: {origin}"), "Origin: https://evil.net"];
+        assert_eq!(upgrade(&mut device, &twice).await, 400, "{entries}");
+    }
+}
+
+#[tokio::test]
 async fn settings_that_trust_nobody_or_nonsense_are_told() {
     let error = Bridge::builder(config().proxy_protocol(true))
         .start()

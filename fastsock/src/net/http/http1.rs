@@ -47,6 +47,7 @@ impl Http1 {
         let wire = Wire {
             io: TokioIo::new(opened.io),
             heard: heard.clone(),
+            listener: Listener::default(),
         };
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(true) // as Node spells them
@@ -154,7 +155,7 @@ impl Driver {
     }
 }
 
-/// The first that was heard of an answer, shared by a connection and its [`Wire`].
+/// The status that was heard of an answer, shared by a connection and its [`Wire`].
 #[derive(Clone, Default)]
 struct Heard(Arc<AtomicU16>);
 
@@ -163,39 +164,96 @@ impl Heard {
         self.0.store(NOTHING, Relaxed);
     }
 
-    /// Takes note of the first bytes.
-    fn take(&self, bytes: &[u8]) {
-        if self.0.load(Relaxed) == NOTHING {
-            self.0.store(status_of(bytes).unwrap_or(SOMETHING), Relaxed);
-        }
-    }
-
     fn anything(&self) -> bool {
         self.0.load(Relaxed) != NOTHING
     }
 
-    /// The status, when that came whole with the first bytes.
+    /// That of the answer itself, not of an interim one (RFC 9110 §15.2).
     fn status(&self) -> Option<StatusCode> {
-        let status = StatusCode::from_u16(self.0.load(Relaxed)).ok();
-        status.filter(|status| !status.is_informational())
+        StatusCode::from_u16(self.0.load(Relaxed)).ok()
+    }
+}
+
+const NOTHING: u16 = 0;
+/// Bytes, but no status yet; or something that has none. No status either.
+const SOMETHING: u16 = 1;
+
+/// Reads the status of an answer, in whatever pieces it comes.
+#[derive(Default)]
+enum Listener {
+    /// Before a status line.
+    #[default]
+    Before,
+    /// The beginning of a status line, as far as it has come.
+    Line([u8; STATUS_LINE], usize),
+    /// The rest of an interim answer, and whether a line begins.
+    Interim(bool),
+    /// It has the status, or there is none.
+    Done,
+}
+
+impl Listener {
+    /// Takes more bytes. Returns the status once it is there.
+    fn take(&mut self, bytes: &[u8]) -> Option<u16> {
+        bytes.iter().find_map(|byte| self.take_one(*byte))
+    }
+
+    fn take_one(&mut self, byte: u8) -> Option<u16> {
+        match self {
+            Self::Before if matches!(byte, b'\r' | b'\n') => {} // an empty line before it is nothing
+            Self::Before => {
+                let mut line = [0; STATUS_LINE];
+                line[0] = byte;
+                *self = Self::Line(line, 1);
+            }
+            Self::Line(line, length) => {
+                line[*length] = byte;
+                *length += 1;
+                if *length == STATUS_LINE {
+                    let status = status_of(line);
+                    let is_interim = status.is_some_and(|s| (100..200).contains(&s) && s != 101);
+                    *self = match is_interim {
+                        true => Self::Interim(false),
+                        false => Self::Done,
+                    };
+                    return status.filter(|_| !is_interim);
+                }
+            }
+            Self::Interim(true) if byte == b'\n' => *self = Self::Before,
+            Self::Interim(begins) => *begins = byte == b'\n' || (*begins && byte == b'\r'),
+            Self::Done => {}
+        }
+        None
     }
 }
 
 /// The three digits of a status line.
-fn status_of(bytes: &[u8]) -> Option<u16> {
-    let rest = bytes.strip_prefix(b"HTTP/1.")?;
+fn status_of(line: &[u8; STATUS_LINE]) -> Option<u16> {
+    let rest = line.strip_prefix(b"HTTP/1.")?;
     let digits = rest.get(2..5).filter(|_| rest[1] == b' ')?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-const NOTHING: u16 = 0;
-/// Less than a status line, or none. No status either.
-const SOMETHING: u16 = 1;
+/// Bytes of `HTTP/1.1 200`.
+const STATUS_LINE: usize = 12;
 
-/// A byte stream that listens for the first bytes of an answer.
+/// A byte stream that listens for the status of an answer.
 struct Wire {
     io: TokioIo<BoxIo>,
     heard: Heard,
+    listener: Listener,
+}
+
+impl Wire {
+    fn listen(&mut self, bytes: &[u8]) {
+        match self.heard.0.load(Relaxed) {
+            NOTHING => self.listener = Listener::default(),
+            SOMETHING => {}
+            _ => return,
+        }
+        let status = self.listener.take(bytes).unwrap_or(SOMETHING);
+        self.heard.0.store(status, Relaxed);
+    }
 }
 
 impl AsyncRead for Wire {
@@ -207,7 +265,7 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.heard.take(&buffer.filled()[before..]);
+            self.listen(&buffer.filled()[before..]);
         }
         polled
     }
@@ -245,3 +303,61 @@ impl AsyncWrite for Wire {
 
 /// Of a longer one the status counts, and nothing else.
 const LONGEST_HEAD_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What is made of these bytes when they come in pieces of so many.
+    async fn answer(bytes: &str, piece: usize) -> Result<StatusCode, Failure> {
+        let (ours, mut theirs) = duplex(piece);
+        let opened = Opened {
+            io: Box::new(TokioIo::new(ours)),
+            is_proxied: false,
+            #[cfg(feature = "tls")]
+            is_http2: false,
+        };
+        let expires = Instant::now() + IDLE_TIMEOUT;
+        let mut http1 = Http1::new(opened, expires).await.ok().unwrap();
+        let request = Request::builder().method(Method::POST).uri("/");
+        let request = request
+            .header("host", "h")
+            .body(Full::new("x".into()))
+            .unwrap();
+        let serve = async {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\nx") {
+                theirs.read_buf(&mut asked).await.unwrap();
+            }
+            let _ = theirs.write_all(bytes.as_bytes()).await; // the rest may not be read
+            drop(theirs);
+        };
+        let exchange = async {
+            let answer = http1.exchange(request, Wanted::OfOk(0)).await;
+            drop(http1);
+            answer
+        };
+        let (answer, ()) = tokio::join!(exchange, serve);
+        answer.map(|answer| answer.status)
+    }
+
+    #[tokio::test]
+    async fn a_head_that_cannot_be_read_counts_by_its_status_in_whatever_pieces_it_comes() {
+        let fields: String = (0..150).map(|n| format!("x-{n}: y\r\n")).collect();
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n");
+        let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n";
+        let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+        for before in ["", "\r\n", go_on, early, &early.repeat(3)] {
+            for piece in [1, 7, 12, 13, 1 << 20] {
+                let answer = answer(&format!("{before}{head}"), piece).await;
+                assert_eq!(answer.ok(), Some(StatusCode::OK), "{before:?} {piece}");
+            }
+        }
+        for cut in ["HTTP/1.1 20", go_on, "nonsense of some length"] {
+            assert!(answer(cut, 5).await.is_err(), "{cut:?}");
+        }
+    }
+}
