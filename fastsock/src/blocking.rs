@@ -59,12 +59,11 @@ impl Bridge {
     pub fn send(&self, client_id: &ClientId, payload: Payload) -> Result<Sent> {
         let shared = self.bridge.shared();
         match verbs::send_here(shared, client_id, payload)? {
-            Ok(sent) => Ok(sent),
-            Err(payload) => self.handle.block_on(
-                shared
-                    .broker
-                    .publish(client_id.clone(), payload.into_bytes()),
-            ),
+            None => Ok(Sent::Here),
+            Some(payload) => {
+                let published = shared.downlinks.publish(client_id.clone(), payload);
+                self.handle.block_on(published)
+            }
         }
     }
 
@@ -78,14 +77,14 @@ impl Bridge {
     ) {
         let shared = self.bridge.shared();
         let payload = match verbs::send_here(shared, client_id, payload) {
-            Ok(Err(payload)) => payload,
-            Ok(Ok(sent)) => return done(Ok(sent)),
+            Ok(Some(payload)) => payload,
+            Ok(None) => return done(Ok(Sent::Here)),
             Err(error) => return done(Err(error)),
         };
         let (shared, client_id) = (Arc::clone(shared), client_id.clone());
         let workers = shared.workers.clone();
         workers.spawn_until_stopped(async move {
-            done(shared.broker.publish(client_id, payload.into_bytes()).await);
+            done(shared.downlinks.publish(client_id, payload).await);
         });
     }
 

@@ -27,9 +27,9 @@ use crate::{
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
     gateway::{self, shared::Shared},
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
-    host::lifecycle::Lifecycle,
+    host::{decisions::Decisions, lifecycle::Lifecycle},
     pure::{ahead::AllAhead, limits::Addresses, receipts::Receipts},
-    registry::Registry,
+    registry::{Registry, downlinks::Downlinks},
     spool::Spool,
     stats::{Running, Stats},
     status::Status,
@@ -156,7 +156,7 @@ impl Bridge {
     /// As [`Bridge::resolve`], but a thread of the runtime does the work, so it costs the caller some 50 ns. An answer that comes too
     /// late has no effect. In no order with [`Bridge::send`]. For hosts with one thread for many hooks.
     pub fn resolve_soon(&self, ticket: Ticket, answer: Answer) {
-        verbs::resolve_soon(&self.0.shared, ticket, answer);
+        self.0.shared.decisions.resolve_soon(ticket, answer);
     }
 
     /// Reloads the files of certificates, for new connections; sessions stay. Reads from disk and so blocks for a moment, or for
@@ -273,7 +273,7 @@ impl Bridge {
 
 impl HookVerbs for Inner {
     fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
-        Ok(verbs::send_here(&self.shared, client_id, payload)?.is_ok())
+        Ok(verbs::send_here(&self.shared, client_id, payload)?.is_none())
     }
 
     fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
@@ -281,7 +281,7 @@ impl HookVerbs for Inner {
     }
 
     fn resolve(&self, ticket: Ticket, answer: Answer) -> Result<()> {
-        verbs::resolve(&self.shared, ticket, answer)
+        self.shared.decisions.resolve(ticket, answer)
     }
 }
 
@@ -572,8 +572,9 @@ impl Builder {
         };
         let auth = auth(&config, &registry, &workers)?;
         let broker = broker(&config, &registry, &workers, &running)?;
+        let downlinks = Downlinks::new(registry.clone(), broker.clone());
         let forward = forward.map(|forward| {
-            let replies = Replies::new(&config, registry.clone(), broker.clone(), running.clone());
+            let replies = Replies::new(&config, downlinks.clone(), running.clone());
             Box::new(forward.with_replies(replies)) as Box<dyn Forward>
         });
         let lifecycle = match &config.events_url {
@@ -607,6 +608,14 @@ impl Builder {
             running.clone(),
             workers.clone(),
         );
+        let decisions = Decisions::new(
+            status.clone(),
+            lanes.clone(),
+            downlinks.clone(),
+            running.clone(),
+            workers.clone(),
+            config.hook_timeout,
+        );
         let ahead = AllAhead::new(config.uplink_total_bytes / 4);
         Ok(Arc::new(Shared {
             addresses: Addresses::new(config.limit_connections_per_ip),
@@ -627,9 +636,8 @@ impl Builder {
             gateway,
             sessions,
             workers,
-            admissions: Mutex::default(),
-            unannounced: Mutex::default(),
-            answers: Mutex::default(),
+            decisions,
+            downlinks,
             connections: Arc::default(),
             lingering: Arc::default(),
             ahead,

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 
 use crate::{
-    broker::Broker,
     config::Config,
+    error::ErrorKind,
     net::http::Answer,
-    registry::Registry,
+    registry::downlinks::Downlinks,
     stats::Running,
     types::{ClientId, Payload, Sent},
 };
@@ -18,8 +18,7 @@ use crate::{
 pub(crate) struct Replies {
     /// Longest reply in bytes.
     pub(super) most_bytes: usize,
-    registry: Arc<Registry>,
-    broker: Arc<dyn Broker>,
+    downlinks: Downlinks,
     running: Arc<Running>,
 }
 
@@ -27,14 +26,12 @@ impl Replies {
     /// `None` when the settings do not ask for replies.
     pub(crate) fn new(
         config: &Config,
-        registry: Arc<Registry>,
-        broker: Arc<dyn Broker>,
+        downlinks: Downlinks,
         running: Arc<Running>,
     ) -> Option<Self> {
         config.remote_reply.then(|| Self {
             most_bytes: config.remote_reply_bytes,
-            registry,
-            broker,
+            downlinks,
             running,
         })
     }
@@ -53,23 +50,13 @@ impl Replies {
             }
         };
         let reply = payload(&answer.headers, body);
-        if self
-            .registry
-            .put(client_id.as_str(), reply.clone())
-            .is_some()
-        {
-            return; // the outbox counts it, whatever it does with it
-        }
-        match self
-            .broker
-            .publish(client_id.clone(), reply.into_bytes())
-            .await
-        {
+        match self.downlinks.send(client_id, reply).await {
             Ok(Sent::Offline) => {
                 tracing::debug!(%client_id, "the device has left before the remote's reply");
                 self.running.replies_lost.add(1);
             }
             Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::OutboxFull => {} // the outbox counts it
             Err(error) => {
                 tracing::warn!(%client_id, %error, "the remote's reply is lost");
                 self.running.replies_lost.add(1);

@@ -16,8 +16,7 @@ use socket2::{Domain, Protocol, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -30,7 +29,7 @@ use crate::{
         shared::{Place, Places, Shared},
         socket::Socket,
     },
-    hooks::{Admission, Decision},
+    hooks::Admission,
     net::{CertifiedName, proxy, wire::Wire},
     pure::{
         handshake::{self, Extra, Head, HeadLimits, Upgrade},
@@ -456,7 +455,7 @@ impl Handshake {
             if let Some(fault) = upgrade.request.credentials.faults.headers {
                 return Err(Refusal::new(400, fault).into()); // a hook would take it for none
             }
-            self.ask(upgrade).await
+            self.shared.decisions.admission(&upgrade.request).await
         } else {
             Some(Admission::AsConfigured)
         };
@@ -479,40 +478,6 @@ impl Handshake {
             None => Err(Refusal::new(503, "the authentication failed")
                 .with_retry_after(1)
                 .into()),
-        }
-    }
-
-    /// `None`: the hook failed, or did not answer in time.
-    async fn ask(&self, upgrade: &Upgrade) -> Option<Admission> {
-        let shared = &self.shared;
-        let ticket = shared.lanes.ticket();
-        let (sender, answer) = oneshot::channel();
-        shared.admissions.lock().insert(ticket, sender);
-        let pending = Pending { shared, ticket };
-        match shared.status.hook("authenticate", |hooks| {
-            hooks.authenticate(&upgrade.request, ticket)
-        })? {
-            Decision::Now(admission) => Some(admission),
-            Decision::Failed => {
-                shared.running.hooks_failed.add(1);
-                None
-            }
-            Decision::Later(_) => {
-                let admission = timeout(shared.config.hook_timeout, answer)
-                    .await
-                    .ok()
-                    .and_then(Result::ok)
-                    .flatten();
-                if admission.is_none() {
-                    shared.running.hooks_failed.add(1);
-                    tracing::error!(
-                        hook = "authenticate",
-                        "a hook failed, or did not answer in time"
-                    );
-                }
-                drop(pending);
-                admission
-            }
         }
     }
 
@@ -608,18 +573,6 @@ struct Unseat<'a> {
 impl Drop for Unseat<'_> {
     fn drop(&mut self) {
         self.shared.see_off(self.seat, &CloseReason::Lost);
-    }
-}
-
-/// Forgets a decision that nobody waits for any more.
-struct Pending<'a> {
-    shared: &'a Shared,
-    ticket: crate::types::Ticket,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.shared.admissions.lock().remove(&self.ticket);
     }
 }
 

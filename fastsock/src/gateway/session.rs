@@ -22,7 +22,6 @@ use crate::{
         shared::{Places, Shared},
         socket::{Socket, Written},
     },
-    hooks::{Decision, UplinkAction},
     pure::{
         ahead::Ahead,
         envelope::{self, Envelope},
@@ -34,7 +33,6 @@ use crate::{
     tasks::BoxFuture,
     types::{CloseReason, Payload, Uplink},
     uplinks::Room,
-    verbs,
 };
 
 /// One device on one task. Nobody else touches its socket.
@@ -386,11 +384,10 @@ impl Session {
             pledge
         });
         let announced = self.announced();
-        let room = match self.shared.status.has_hooks() {
-            false => self.take(uplink, pledge, announced),
-            true => self.ask(uplink, pledge, announced),
-        };
-        match room {
+        if self.shared.config.remote_url.is_none() && !self.shared.status.has_hooks() {
+            self.tell_of_no_remote(&uplink);
+        }
+        match self.shared.decisions.take(uplink, pledge, announced) {
             Room::More | Room::NoRemote => Ok(()),
             Room::Wait => {
                 self.pause();
@@ -411,58 +408,6 @@ impl Session {
         }
         let is_forwarded = self.shared.config.remote_url.is_some();
         is_forwarded.then(|| self.shared.broker.announced(&self.seat.client_id))?
-    }
-
-    fn take(
-        &mut self,
-        uplink: Uplink,
-        pledge: Option<Pledge>,
-        announced: Option<BoxFuture<'static, ()>>,
-    ) -> Room {
-        if self.shared.config.remote_url.is_none() {
-            self.tell_of_no_remote(&uplink);
-        }
-        let lanes = &self.shared.lanes;
-        let Some(announced) = announced else {
-            return lanes.take(uplink, pledge);
-        };
-        // Decided already, but not told yet.
-        let ticket = lanes.ticket();
-        let room = lanes.take_undecided(uplink, pledge, ticket);
-        verbs::hold(&self.shared, ticket, announced);
-        let _ = verbs::decide(&self.shared, ticket, Some(UplinkAction::Forward));
-        room
-    }
-
-    /// Asks the hook; the message has its place in the order before the hook can answer from another thread.
-    fn ask(
-        &mut self,
-        uplink: Uplink,
-        pledge: Option<Pledge>,
-        announced: Option<BoxFuture<'static, ()>>,
-    ) -> Room {
-        let lanes = &self.shared.lanes;
-        let ticket = lanes.ticket();
-        lanes.take_undecided(uplink.clone(), pledge, ticket);
-        if let Some(announced) = announced {
-            verbs::hold(&self.shared, ticket, announced);
-        }
-        let answer = self
-            .shared
-            .status
-            .hook("on_uplink", |hooks| hooks.on_uplink(&uplink, ticket));
-        let action = match answer {
-            Some(Decision::Later(_)) => return Room::Undecided,
-            Some(Decision::Now(action)) => Some(action),
-            Some(Decision::Failed) => {
-                self.shared.running.hooks_failed.add(1);
-                None
-            }
-            None => None, // it panicked, which is counted
-        };
-        // Only one that timed out already cannot be decided any more.
-        let _ = verbs::decide(&self.shared, ticket, action);
-        self.shared.lanes.room(&self.seat.client_id)
     }
 
     fn tell_of_no_remote(&mut self, uplink: &Uplink) {

@@ -1,7 +1,6 @@
 //! What all tasks of one bridge hold.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -11,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 #[cfg(feature = "tls")]
 use crate::net::tls::ServerTls;
@@ -19,8 +18,7 @@ use crate::{
     auth::Auth,
     broker::{Broker, Deliver},
     config::{Config, origin::Origin},
-    hooks::{Admission, Answer, UplinkAction},
-    host::lifecycle::Lifecycle,
+    host::{decisions::Decisions, lifecycle::Lifecycle},
     net::proxy,
     pure::{
         ahead::AllAhead,
@@ -29,12 +27,13 @@ use crate::{
     },
     registry::{
         Registry,
+        downlinks::Downlinks,
         seat::{Seat, Told},
     },
     stats::{Running, SessionBooks, closed_key},
     status::Status,
     tasks::Tasks,
-    types::{CloseReason, SessionId, Ticket},
+    types::{CloseReason, SessionId},
     uplinks::Lanes,
 };
 
@@ -59,12 +58,9 @@ pub(crate) struct Shared {
     pub(crate) sessions: Tasks,
     /// Forwarding, the broker's links, the admin listener.
     pub(crate) workers: Tasks,
-    /// Decisions about who may connect that a hook has put off.
-    pub(crate) admissions: Mutex<HashMap<Ticket, oneshot::Sender<Option<Admission>>>>,
-    /// Uplinks that wait until the hash has their device, each with what was decided about it meanwhile.
-    pub(crate) unannounced: Mutex<HashMap<Ticket, Option<UplinkAction>>>,
-    /// Answers that a task will give soon.
-    pub(crate) answers: Mutex<Answers>,
+    /// What the host decides.
+    pub(crate) decisions: Arc<Decisions>,
+    pub(crate) downlinks: Downlinks,
     /// Sessions and handshakes right now.
     pub(crate) connections: Arc<AtomicUsize>,
     /// The same by address, if that is limited.
@@ -82,14 +78,6 @@ pub(crate) struct Shared {
     pub(crate) ahead: Arc<AllAhead>,
     pub(crate) next_session: AtomicU64,
     pub(crate) books: Mutex<SessionBooks>,
-}
-
-/// Answers on their way to those who wait for them.
-#[derive(Default)]
-pub(crate) struct Answers {
-    pub(crate) waiting: Vec<(Ticket, Answer)>,
-    /// Whether there is a task that gives them.
-    pub(crate) has_task: bool,
 }
 
 impl Shared {
@@ -190,7 +178,7 @@ impl Shared {
         self.registry.close_all(&CloseReason::Shutdown);
         self.workers.stop();
         self.sessions.stop();
-        self.admissions.lock().clear();
+        self.decisions.abort();
     }
 }
 

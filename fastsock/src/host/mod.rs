@@ -1,4 +1,5 @@
 //! What the embedding program decides and hears.
 
+pub(crate) mod decisions;
 pub mod events;
 pub(crate) mod lifecycle;

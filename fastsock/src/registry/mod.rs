@@ -1,5 +1,6 @@
 //! Who is connected here: client id to seat, and takeover.
 
+pub(crate) mod downlinks;
 pub(crate) mod seat;
 
 use std::sync::Arc;
