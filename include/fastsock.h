@@ -448,98 +448,6 @@ typedef struct fastsock_str {
 } fastsock_str;
 
 /**
- * One connected device. What it points to is valid until the next call for the same list.
- */
-typedef struct fastsock_client {
-  /**
-   * Its name.
-   */
-  struct fastsock_str client_id;
-  /**
-   * Address and port it connects from; the address alone where a proxy told no port.
-   */
-  struct fastsock_str remote_addr;
-  /**
-   * Its session.
-   */
-  uint64_t session_id;
-  /**
-   * When it was seated, in milliseconds since 1970.
-   */
-  uint64_t connected_ms;
-  /**
-   * When it last said something, in milliseconds since 1970.
-   */
-  uint64_t last_seen_ms;
-} fastsock_client;
-
-/**
- * One dead letter. What it points to is valid until the next call for the same list.
- */
-typedef struct fastsock_dead_letter {
-  /**
-   * The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
-   */
-  struct fastsock_str id;
-  /**
-   * Who said it.
-   */
-  struct fastsock_str client_id;
-  /**
-   * Why it was given up: "rejected", "poison" or "too_old".
-   */
-  struct fastsock_str reason;
-  /**
-   * What went wrong at last, in words.
-   */
-  struct fastsock_str error;
-  /**
-   * What was said.
-   */
-  struct fastsock_str data;
-  /**
-   * How it was said: a fastsock_kind.
-   */
-  uint32_t kind;
-  /**
-   * The HTTP status that the backend answered last; 0 when it did not answer.
-   */
-  uint32_t status;
-  /**
-   * POSTs made of it since this process took it or found it in the spool.
-   */
-  uint32_t attempts;
-  /**
-   * 0.
-   */
-  uint32_t reserved;
-  /**
-   * The session it came over.
-   */
-  uint64_t session_id;
-  /**
-   * Its number within the session, from 1.
-   */
-  uint64_t seq;
-  /**
-   * When it was read, in milliseconds since 1970.
-   */
-  uint64_t received_ms;
-  /**
-   * When its first attempt began, in milliseconds since 1970; 0 when there was none.
-   */
-  uint64_t first_attempt_ms;
-  /**
-   * When its last attempt ended, in milliseconds since 1970; 0 when there was none.
-   */
-  uint64_t last_attempt_ms;
-  /**
-   * When it was given up, in milliseconds since 1970.
-   */
-  uint64_t given_up_ms;
-} fastsock_dead_letter;
-
-/**
  * One header of a request.
  */
 typedef struct fastsock_header {
@@ -812,6 +720,98 @@ typedef struct fastsock_leftover {
 } fastsock_leftover;
 
 /**
+ * One connected device. What it points to is valid until the next call for the same list.
+ */
+typedef struct fastsock_client {
+  /**
+   * Its name.
+   */
+  struct fastsock_str client_id;
+  /**
+   * Address and port it connects from; the address alone where a proxy told no port.
+   */
+  struct fastsock_str remote_addr;
+  /**
+   * Its session.
+   */
+  uint64_t session_id;
+  /**
+   * When it was seated, in milliseconds since 1970.
+   */
+  uint64_t connected_ms;
+  /**
+   * When it last said something, in milliseconds since 1970.
+   */
+  uint64_t last_seen_ms;
+} fastsock_client;
+
+/**
+ * One dead letter. What it points to is valid until the next call for the same list.
+ */
+typedef struct fastsock_dead_letter {
+  /**
+   * The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
+   */
+  struct fastsock_str id;
+  /**
+   * Who said it.
+   */
+  struct fastsock_str client_id;
+  /**
+   * Why it was given up: "rejected", "poison" or "too_old".
+   */
+  struct fastsock_str reason;
+  /**
+   * What went wrong at last, in words.
+   */
+  struct fastsock_str error;
+  /**
+   * What was said.
+   */
+  struct fastsock_str data;
+  /**
+   * How it was said: a fastsock_kind.
+   */
+  uint32_t kind;
+  /**
+   * The HTTP status that the backend answered last; 0 when it did not answer.
+   */
+  uint32_t status;
+  /**
+   * POSTs made of it since this process took it or found it in the spool.
+   */
+  uint32_t attempts;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+  /**
+   * The session it came over.
+   */
+  uint64_t session_id;
+  /**
+   * Its number within the session, from 1.
+   */
+  uint64_t seq;
+  /**
+   * When it was read, in milliseconds since 1970.
+   */
+  uint64_t received_ms;
+  /**
+   * When its first attempt began, in milliseconds since 1970; 0 when there was none.
+   */
+  uint64_t first_attempt_ms;
+  /**
+   * When its last attempt ended, in milliseconds since 1970; 0 when there was none.
+   */
+  uint64_t last_attempt_ms;
+  /**
+   * When it was given up, in milliseconds since 1970.
+   */
+  uint64_t given_up_ms;
+} fastsock_dead_letter;
+
+/**
  * One snapshot of the books. In each, uplink_received + uplink_recovered = uplink_delivered + uplink_held +
  * uplink_dropped_by_hook + uplink_passed_on + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
  */
@@ -1032,40 +1032,6 @@ fastsock_status fastsock_config_show(const struct fastsock_config *config, const
 fastsock_status fastsock_config_free(struct fastsock_config *config);
 
 /**
- * Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
- */
-fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
-                                      struct fastsock_client *client,
-                                      size_t client_size);
-
-/**
- * Says how many devices are left to be given.
- */
-fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
-
-/**
- * Frees a list. NULL is nothing to free.
- */
-fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
-
-/**
- * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
- */
-fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters,
-                                           struct fastsock_dead_letter *letter,
-                                           size_t letter_size);
-
-/**
- * Says how many letters are left to be given.
- */
-fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters, size_t *len);
-
-/**
- * Frees a list. NULL is nothing to free.
- */
-fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
-
-/**
  * Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
  * connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
  * fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
@@ -1073,6 +1039,12 @@ fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters
 fastsock_status fastsock_bridge_start(const struct fastsock_config *config,
                                       const struct fastsock_options *options,
                                       const struct fastsock_bridge **bridge);
+
+/**
+ * Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+ * the file, when one cannot be used; what was read before stays then.
+ */
+fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
 
 /**
  * Stops: closes every device with 1001, delivers what was accepted, ends all threads; takes at most about
@@ -1089,12 +1061,6 @@ fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
  * Begins to stop without waiting; fastsock_bridge_stop then waits. Allowed inside a hook.
  */
 fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
-
-/**
- * Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
- * the file, when one cannot be used; what was read before stays then.
- */
-fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
 
 /**
  * Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
@@ -1131,6 +1097,23 @@ fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
 fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
 
 /**
+ * Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
+ */
+fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
+                                      struct fastsock_client *client,
+                                      size_t client_size);
+
+/**
+ * Says how many devices are left to be given.
+ */
+fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
+
+/**
+ * Frees a list. NULL is nothing to free.
+ */
+fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
+
+/**
  * Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
  * 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
  * 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
@@ -1163,6 +1146,23 @@ fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge 
  * Drops a dead letter for good. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND.
  */
 fastsock_status fastsock_bridge_drop_dead_letter(const struct fastsock_bridge *bridge, const char *id, size_t id_len);
+
+/**
+ * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
+ */
+fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters,
+                                           struct fastsock_dead_letter *letter,
+                                           size_t letter_size);
+
+/**
+ * Says how many letters are left to be given.
+ */
+fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters, size_t *len);
+
+/**
+ * Frees a list. NULL is nothing to free.
+ */
+fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
 
 /**
  * Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.

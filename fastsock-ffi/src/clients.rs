@@ -5,10 +5,11 @@ use macro_rules_attribute::apply;
 use safer_ffi::derive_ReprC;
 
 use crate::{
+    bridge::fastsock_bridge,
     guard::c_abi,
     sized::{whole, write_sized},
     status::{Failure, fastsock_status},
-    text::{fastsock_str, unix_ms},
+    text::{self, fastsock_str, unix_ms},
 };
 
 /// A list of devices as it was in one moment.
@@ -35,6 +36,20 @@ pub struct fastsock_client {
     pub connected_ms: u64,
     /// When it last said something, in milliseconds since 1970.
     pub last_seen_ms: u64,
+}
+
+/// Lists the devices that are here now, in no order. Freed with fastsock_clients_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_clients(
+    bridge: Option<&fastsock_bridge>,
+    clients: *mut *mut fastsock_clients,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(clients, "clients") }?;
+    out.put(boxed(entered.core.clients()));
+    Ok(())
 }
 
 /// Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
@@ -76,7 +91,7 @@ pub unsafe extern "C" fn fastsock_clients_len(
 ) -> fastsock_status {
     let clients = clients.ok_or_else(|| Failure::null("clients"))?;
     // SAFETY: by contract.
-    let out = unsafe { crate::text::out(len, "len") }?;
+    let out = unsafe { text::out(len, "len") }?;
     out.put(clients.rows.len());
     Ok(())
 }
@@ -92,7 +107,7 @@ pub unsafe extern "C" fn fastsock_clients_free(clients: *mut fastsock_clients) -
     Ok(())
 }
 
-pub(crate) fn boxed(clients: Vec<Client>) -> *mut fastsock_clients {
+fn boxed(clients: Vec<Client>) -> *mut fastsock_clients {
     Box::into_raw(Box::new(fastsock_clients {
         rows: clients.into_iter(),
         current: None,

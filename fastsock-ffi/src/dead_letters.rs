@@ -8,6 +8,7 @@ use safer_ffi::derive_ReprC;
 use uuid::Uuid;
 
 use crate::{
+    bridge::fastsock_bridge,
     guard::c_abi,
     sized::{whole, write_sized},
     status::{Failure, fastsock_status},
@@ -58,6 +59,82 @@ pub struct fastsock_dead_letter {
     pub last_attempt_ms: u64,
     /// When it was given up, in milliseconds since 1970.
     pub given_up_ms: u64,
+}
+
+/// Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
+/// 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
+/// 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
+/// fastsock_dead_letters_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_dead_letters(
+    bridge: Option<&fastsock_bridge>,
+    after: *const c_char,
+    after_len: usize,
+    limit: usize,
+    letters: *mut *mut fastsock_dead_letters,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(letters, "letters") }?;
+    let after = match after.is_null() && after_len == 0 {
+        true => None,
+        // SAFETY: by contract.
+        false => Some(unsafe { letter_id(after, after_len, "after") }?),
+    };
+    let limit = page(limit)?;
+    out.put(boxed(entered.core.dead_letters(after, limit)?));
+    Ok(())
+}
+
+/// Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
+/// Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Freed with fastsock_string_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_dead_letter_json(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+    json: *mut *mut c_char,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let (out, id) = unsafe { (text::out(json, "json")?, letter_id(id, id_len, "id")?) };
+    let letter = entered.core.dead_letter(id)?;
+    found(letter.is_some(), id)?;
+    let letter = serde_json::to_vec(&letter)
+        .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
+    out.put(text::give(letter)?);
+    Ok(())
+}
+
+/// Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. OK once the spool has
+/// it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_replay_dead_letter(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let id = unsafe { letter_id(id, id_len, "id") }?;
+    found(entered.core.replay_dead_letter(id)?, id)
+}
+
+/// Drops a dead letter for good. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_drop_dead_letter(
+    bridge: Option<&fastsock_bridge>,
+    id: *const c_char,
+    id_len: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let id = unsafe { letter_id(id, id_len, "id") }?;
+    found(entered.core.drop_dead_letter(id)?, id)
 }
 
 /// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
@@ -138,7 +215,7 @@ impl fastsock_dead_letter {
     }
 }
 
-pub(crate) fn boxed(letters: Vec<DeadLetter>) -> *mut fastsock_dead_letters {
+fn boxed(letters: Vec<DeadLetter>) -> *mut fastsock_dead_letters {
     Box::into_raw(Box::new(fastsock_dead_letters {
         rows: letters.into_iter(),
         current: None,
@@ -146,7 +223,7 @@ pub(crate) fn boxed(letters: Vec<DeadLetter>) -> *mut fastsock_dead_letters {
 }
 
 /// How many letters one list may have.
-pub(crate) fn limit(limit: usize) -> Result<usize, Failure> {
+fn page(limit: usize) -> Result<usize, Failure> {
     match limit {
         1..=LIMIT_MAX => Ok(limit),
         _ => Err(Failure::argument(format!(
@@ -159,7 +236,7 @@ pub(crate) fn limit(limit: usize) -> Result<usize, Failure> {
 ///
 /// # Safety
 /// As [`text::bytes`].
-pub(crate) unsafe fn id(ptr: *const c_char, len: usize, what: &str) -> Result<Uuid, Failure> {
+unsafe fn letter_id(ptr: *const c_char, len: usize, what: &str) -> Result<Uuid, Failure> {
     // SAFETY: the same contract.
     let bytes = unsafe { text::bytes(ptr.cast::<c_void>(), len, what) }?;
     Uuid::try_parse_ascii(bytes)
@@ -167,7 +244,7 @@ pub(crate) unsafe fn id(ptr: *const c_char, len: usize, what: &str) -> Result<Uu
 }
 
 /// Success if there was such a letter.
-pub(crate) fn found(was_there: bool, id: Uuid) -> Result<(), Failure> {
+fn found(was_there: bool, id: Uuid) -> Result<(), Failure> {
     match was_there {
         true => Ok(()),
         false => Err(Failure::new(

@@ -4,89 +4,31 @@ use std::{
     ptr,
     sync::Arc,
     thread::{Builder, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fastsock::{Admission, Answer, Ticket, UplinkAction};
-use parking_lot::{Condvar, Mutex};
 
 use crate::{
     bridge::fastsock_bridge,
     event::{Batch, fastsock_event, fastsock_event_type},
     guard::{Inside, Mark},
     log,
-    options::fastsock_verdict,
+    options::{fastsock_hook, fastsock_verdict},
     signals::Blocked,
     status::{Failure, fastsock_status},
     text::checked,
 };
 
-/// Whether hooks may run, and whether their thread has ended.
-#[derive(Default)]
-pub(crate) struct Gate {
-    state: Mutex<GateState>,
-    finished: Condvar,
-}
-
-#[derive(Default)]
-struct GateState {
-    is_shut: bool,
-    is_running: bool,
-    is_finished: bool,
-}
-
-impl Gate {
-    /// Lets one hook begin; `false` once shut.
-    fn enter(&self) -> bool {
-        let mut state = self.state.lock();
-        state.is_running = !state.is_shut;
-        state.is_running
-    }
-
-    fn leave(&self) {
-        self.state.lock().is_running = false;
-    }
-
-    fn finish(&self) {
-        self.state.lock().is_finished = true;
-        self.finished.notify_all();
-    }
-
-    /// Waits for the end of the hooks' thread; then, or at the latest when the time is over, no further hook begins.
-    ///
-    /// # Errors
-    /// `TIMEOUT` when a hook is still running.
-    pub(crate) fn wait_finished(&self, until: Instant, has_no_thread: bool) -> Result<(), Failure> {
-        let mut state = self.state.lock();
-        while !state.is_finished && !has_no_thread {
-            if self.finished.wait_until(&mut state, until).timed_out() {
-                break;
-            }
-        }
-        state.is_shut = true;
-        if state.is_finished || has_no_thread {
-            return Ok(());
-        }
-        if !state.is_running {
-            // Between two hooks: it sees that the gate is shut and ends without calling another.
-            self.finished.wait_for(&mut state, BETWEEN_HOOKS);
-            if state.is_finished {
-                return Ok(());
-            }
-        }
-        Err(Failure::new(
-            fastsock_status::TIMEOUT,
-            "a hook is still running",
-        ))
-    }
-}
-
 /// Starts the thread. It ends once the event queue is closed and drained.
-pub(crate) fn start(bridge: &Arc<fastsock_bridge>) -> Result<JoinHandle<()>, Failure> {
+pub(crate) fn start(
+    bridge: &Arc<fastsock_bridge>,
+    hooks: [fastsock_hook; 6],
+) -> Result<JoinHandle<()>, Failure> {
     let bridge = Arc::clone(bridge);
     Builder::new()
         .name("fastsock-hooks".into())
-        .spawn(move || run(&bridge))
+        .spawn(move || run(&bridge, &hooks))
         .map_err(|e| {
             Failure::new(
                 fastsock_status::IO,
@@ -95,7 +37,7 @@ pub(crate) fn start(bridge: &Arc<fastsock_bridge>) -> Result<JoinHandle<()>, Fai
         })
 }
 
-fn run(bridge: &Arc<fastsock_bridge>) {
+fn run(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; 6]) {
     Blocked::for_good();
     let _mark = Mark::set(Inside::Hook(Arc::as_ptr(bridge).cast()));
     if let Some(log) = bridge.log() {
@@ -107,7 +49,7 @@ fn run(bridge: &Arc<fastsock_bridge>) {
         let is_closed = bridge.queue.is_closed();
         let count = batch.fill(&bridge.queue, BATCH);
         for index in 0..count {
-            call(bridge, &batch.view(index));
+            call(bridge, hooks, &batch.view(index));
         }
         if count == 0 && is_closed {
             break;
@@ -120,8 +62,9 @@ fn run(bridge: &Arc<fastsock_bridge>) {
 }
 
 /// Calls the hook for one event and answers its ticket, if it has one.
-fn call(bridge: &Arc<fastsock_bridge>, event: &fastsock_event) {
-    let Some(hook) = bridge.options.hook(event.r#type) else {
+fn call(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; 6], event: &fastsock_event) {
+    let hook = hooks.get((event.r#type as usize).wrapping_sub(1));
+    let Some(hook) = hook.copied().flatten() else {
         return answer(bridge, event, fastsock_verdict::DEFAULT);
     };
     if !bridge.gate.enter() {
@@ -160,5 +103,3 @@ fn answer(bridge: &fastsock_bridge, event: &fastsock_event, verdict: fastsock_ve
 
 /// Events drained at once: enough to share the cost of the lock, few enough to let go of their memory soon.
 const BATCH: usize = 256;
-/// How long the way from one hook to the next may take on a busy machine.
-const BETWEEN_HOOKS: Duration = Duration::from_secs(1);

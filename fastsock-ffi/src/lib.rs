@@ -17,33 +17,45 @@ mod bridge;
 mod clients;
 mod config;
 mod dead_letters;
+mod devices;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod guard;
 mod hooks;
+mod last_error;
 mod log;
+mod observe;
 mod options;
+mod poll;
 mod signals;
 mod sized;
+mod start;
 mod stats;
 mod status;
+mod stop;
 mod text;
+mod tickets;
+mod userdata;
+mod version;
 
-pub use bridge::*;
-pub use clients::{
-    fastsock_client, fastsock_clients, fastsock_clients_free, fastsock_clients_len,
-    fastsock_clients_next,
-};
+pub use bridge::fastsock_bridge;
+pub use clients::*;
 pub use config::*;
-pub use dead_letters::{
-    fastsock_dead_letter, fastsock_dead_letters, fastsock_dead_letters_free,
-    fastsock_dead_letters_len, fastsock_dead_letters_next,
-};
+pub use dead_letters::*;
+pub use devices::*;
 pub use event::*;
+pub use last_error::*;
 pub use log::*;
+pub use observe::*;
 pub use options::*;
-pub use stats::fastsock_stats;
-pub use status::*;
+pub use poll::*;
+pub use start::*;
+pub use stats::*;
+pub use status::fastsock_status;
+pub use stop::*;
 pub use text::*;
+pub use tickets::*;
+pub use version::*;

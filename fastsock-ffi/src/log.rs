@@ -14,8 +14,8 @@ use tracing::{
 
 use crate::{
     guard::{Inside, Mark, inside},
-    options::Userdata,
     text::{fastsock_str, unix_ms},
+    userdata::Userdata,
 };
 
 /// How much a line matters.

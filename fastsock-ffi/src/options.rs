@@ -11,11 +11,11 @@ use safer_ffi::derive_ReprC;
 
 use crate::{
     bridge::fastsock_bridge,
-    event::{fastsock_event, fastsock_event_type},
-    guard::{Inside, Mark},
+    event::fastsock_event,
     log::{fastsock_level, fastsock_log_hook},
     status::Failure,
     text::checked,
+    userdata::Userdata,
 };
 
 /// What a hook returns. For notices (connect, disconnect, uplink lost, state) only FAILED means something.
@@ -199,7 +199,8 @@ impl fastsock_options {
         Ok(())
     }
 
-    fn hooks(&self) -> [fastsock_hook; 6] {
+    /// The hooks by their fastsock_event_type, which counts from 1.
+    pub(crate) fn hooks(&self) -> [fastsock_hook; 6] {
         [
             self.authenticate,
             self.on_connect,
@@ -213,18 +214,6 @@ impl fastsock_options {
     /// Whether the host polls.
     pub(crate) fn is_polled(&self) -> bool {
         self.delivery == fastsock_delivery::EVENTS as u32
-    }
-
-    /// The hook for events of this type.
-    pub(crate) fn hook(&self, kind: u32) -> fastsock_hook {
-        match checked::<fastsock_event_type>(kind)? {
-            fastsock_event_type::AUTHENTICATE => self.authenticate,
-            fastsock_event_type::CONNECT => self.on_connect,
-            fastsock_event_type::UPLINK => self.on_uplink,
-            fastsock_event_type::DISCONNECT => self.on_disconnect,
-            fastsock_event_type::UPLINK_LOST => self.on_uplink_lost,
-            fastsock_event_type::STATE => self.on_state,
-        }
     }
 
     pub(crate) fn level(&self) -> fastsock_level {
@@ -261,40 +250,6 @@ impl fastsock_options {
         ];
         events.notices = notices.iter().any(|hook| hook.is_some());
         events
-    }
-}
-
-/// The host's pointer, and its promise to be freed once.
-#[derive(Debug)]
-pub(crate) struct Userdata {
-    pointer: *mut c_void,
-    free: Option<unsafe extern "C" fn(*mut c_void)>,
-}
-
-// SAFETY: the pointer is only handed back to the host, whose callbacks are documented to be called on our threads.
-unsafe impl Send for Userdata {}
-// SAFETY: as above.
-unsafe impl Sync for Userdata {}
-
-impl Userdata {
-    fn none() -> Self {
-        Self {
-            pointer: ptr::null_mut(),
-            free: None,
-        }
-    }
-
-    pub(crate) fn pointer(&self) -> *mut c_void {
-        self.pointer
-    }
-}
-
-impl Drop for Userdata {
-    fn drop(&mut self) {
-        let Some(free) = self.free else { return };
-        let _mark = Mark::set(Inside::Callback);
-        // SAFETY: the host gave both for this; a drop happens once.
-        unsafe { free(self.pointer) };
     }
 }
 

@@ -1,11 +1,18 @@
 //! `fastsock_stats`: the books of one bridge as a struct of numbers.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{ffi::c_char, mem::offset_of, sync::atomic::Ordering::Relaxed};
 
 use fastsock::Stats;
+use macro_rules_attribute::apply;
 use safer_ffi::derive_ReprC;
 
-use crate::bridge::fastsock_bridge;
+use crate::{
+    bridge::fastsock_bridge,
+    guard::c_abi,
+    sized::{whole, write_sized},
+    status::{Failure, fastsock_status},
+    text,
+};
 
 /// One snapshot of the books. In each, uplink_received + uplink_recovered = uplink_delivered + uplink_held +
 /// uplink_dropped_by_hook + uplink_passed_on + all uplink_lost_; downlink_received = downlink_delivered + downlink_held + all downlink_lost_.
@@ -91,8 +98,48 @@ pub struct fastsock_stats {
     pub dead_letters_dropped: u64,
 }
 
+/// Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_stats(
+    bridge: Option<&fastsock_bridge>,
+    stats: *mut fastsock_stats,
+    stats_size: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    if stats.is_null() {
+        return Err(Failure::null("stats"));
+    }
+    whole(
+        stats_size,
+        offset_of!(fastsock_stats, events_dropped),
+        "stats",
+    )?;
+    let snapshot = fastsock_stats::of(&entered.core.stats(), entered.bridge);
+    // SAFETY: by contract `stats_size` bytes can be written.
+    unsafe { write_sized(&snapshot, stats, stats_size) };
+    Ok(())
+}
+
+/// Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Freed with
+/// fastsock_string_free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_stats_json(
+    bridge: Option<&fastsock_bridge>,
+    json: *mut *mut c_char,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(json, "json") }?;
+    let stats = serde_json::to_vec(&entered.core.stats())
+        .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
+    out.put(text::give(stats)?);
+    Ok(())
+}
+
 impl fastsock_stats {
-    pub(crate) fn of(stats: &Stats, bridge: &fastsock_bridge) -> Self {
+    fn of(stats: &Stats, bridge: &fastsock_bridge) -> Self {
         Self {
             uplink_received: stats.uplink.received,
             uplink_recovered: stats.uplink.recovered,

@@ -1,12 +1,9 @@
 //! Status codes: the image of the core's error kinds, and what only the border can say.
 
-use std::{any::Any, ffi::c_char};
+use std::any::Any;
 
 use fastsock::{Error, ErrorKind};
-use macro_rules_attribute::apply;
 use safer_ffi::derive_ReprC;
-
-use crate::guard::{self, c_value};
 
 /// What a call came to. The numbers never change; new ones may be added.
 #[derive_ReprC]
@@ -54,7 +51,8 @@ pub enum fastsock_status {
 }
 
 impl fastsock_status {
-    fn name(self) -> &'static std::ffi::CStr {
+    /// The word for it.
+    pub(crate) fn name(self) -> &'static std::ffi::CStr {
         match self {
             Self::OK => c"ok",
             Self::CONFIG => c"config",
@@ -137,28 +135,4 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::new(error.kind().into(), error.to_line())
     }
-}
-
-/// Returns the word for a status: "ok", "config", … Static; "unknown" for a number that is none.
-#[apply(c_value)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fastsock_status_name(status: u32) -> *const c_char {
-    crate::text::checked::<fastsock_status>(status)
-        .map_or(c"unknown", |s| s.name())
-        .as_ptr()
-}
-
-/// Returns what the last failed call of this thread says, in one line: which setting, address or argument, and why.
-/// NULL when none has failed yet. Valid until the next call of this thread fails, or the thread ends.
-#[apply(c_value)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fastsock_last_error() -> *const c_char {
-    guard::last_error()
-}
-
-/// Returns the version of the library, such as "0.1.0". Static.
-#[apply(c_value)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fastsock_version() -> *const c_char {
-    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }

@@ -1,21 +1,34 @@
 //! The committed header is what cbindgen writes today, and the shared library exports exactly its functions.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 mod toolchain;
 
 /// In the order a reader wants them.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 18] = [
     "status",
+    "last_error",
+    "version",
     "text",
     "config",
     "event",
     "log",
     "options",
-    "stats",
+    "bridge",
+    "start",
+    "stop",
+    "devices",
     "clients",
     "dead_letters",
-    "bridge",
+    "stats",
+    "observe",
+    "poll",
+    "tickets",
 ];
 
 #[test]
@@ -76,4 +89,45 @@ fn every_source_file_with_a_function_is_in_the_header() {
             .contains("#[unsafe(no_mangle)]\npub");
         assert!(!exports || SOURCES.contains(&name), "{name}.rs");
     }
+}
+
+#[test]
+fn no_file_imports_in_a_circle() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut imports = BTreeMap::new();
+    for entry in fs::read_dir(src).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let block = text.split_once("\nuse crate::{").map_or("", |(_, rest)| {
+            rest.split_once("};").map_or("", |(block, _)| block)
+        });
+        let mut of = BTreeSet::new();
+        let mut depth = 0;
+        for part in block.split_inclusive(['{', '}', ',']) {
+            let module = part.trim().split([':', ',', '{']).next().unwrap();
+            if depth == 0 && !module.is_empty() && module != "}" {
+                of.insert(module.to_owned());
+            }
+            depth += part.matches('{').count();
+            depth -= part.matches('}').count();
+        }
+        let single = text
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("use crate::"));
+        of.extend(single.filter_map(|l| Some(l.split_once("::")?.0.to_owned())));
+        imports.insert(name, of);
+    }
+    assert!(imports["start"].contains("bridge") && imports["guard"].contains("status"));
+    imports.retain(|name, _| name != "lib" && name != "fuzzing");
+    // What imports nothing that is left can be taken away, until nothing is left or a circle is.
+    while let Some(name) = imports
+        .iter()
+        .find(|(_, of)| !of.iter().any(|name| imports.contains_key(name)))
+        .map(|(name, _)| name.clone())
+    {
+        imports.remove(&name);
+    }
+    assert!(imports.is_empty(), "in a circle, or above one: {imports:?}");
 }

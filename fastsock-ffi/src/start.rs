@@ -1,0 +1,118 @@
+//! Starting a bridge, and what can be read anew while it runs.
+
+use std::{sync::Arc, time::Duration};
+
+use fastsock::{blocking, events::EventQueue};
+use macro_rules_attribute::apply;
+use tracing::Dispatch;
+
+use crate::{
+    bridge::fastsock_bridge,
+    config::fastsock_config,
+    guard::{Inside, c_abi, inside},
+    hooks,
+    log::{self, Log},
+    options::fastsock_options,
+    signals::Blocked,
+    status::{Failure, fastsock_status},
+    text,
+    userdata::Userdata,
+};
+
+/// Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
+/// connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
+/// fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_start(
+    config: Option<&fastsock_config>,
+    options: *const fastsock_options,
+    bridge: *mut *const fastsock_bridge,
+) -> fastsock_status {
+    // First, so that the userdata is freed whatever comes.
+    // SAFETY: by contract.
+    let (options, userdata) = unsafe { fastsock_options::read(options) }?;
+    let config = config.ok_or_else(|| Failure::null("config"))?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(bridge, "bridge") }?;
+    if inside() == Inside::Callback {
+        return Err(fastsock_bridge::refused("start"));
+    }
+    out.put(Arc::into_raw(start(config, options, userdata)?));
+    Ok(())
+}
+
+/// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+/// the file, when one cannot be used; what was read before stays then.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_reload(
+    bridge: Option<&fastsock_bridge>,
+) -> fastsock_status {
+    let _signals = Blocked::new(); // the thread that reads inherits it
+    fastsock_bridge::enter(bridge)?.core.reload()?;
+    Ok(())
+}
+
+fn start(
+    config: &fastsock_config,
+    options: fastsock_options,
+    userdata: Userdata,
+) -> Result<Arc<fastsock_bridge>, Failure> {
+    let userdata = Arc::new(userdata);
+    let log = options.log.map(|hook| {
+        Dispatch::new(Log {
+            hook,
+            userdata: Arc::clone(&userdata),
+            level: options.level(),
+        })
+    });
+    let (events, queue) = EventQueue::new(options.events(config.inner.hook_timeout))?;
+    let bridge = Arc::new(fastsock_bridge::new(
+        queue,
+        options.is_polled(),
+        log,
+        userdata,
+    ));
+    let _log = bridge.log().map(tracing::dispatcher::set_default);
+    let _signals = Blocked::new(); // the threads made meanwhile inherit it
+    let core = builder(config, &options, bridge.log())
+        .shared_hooks(events)
+        .start()?;
+    let core = bridge.core.get_or_init(|| core);
+    let weak = Arc::downgrade(&bridge);
+    bridge
+        .queue
+        .attach(move |ticket, answer| match weak.upgrade() {
+            Some(bridge) => bridge.answer(ticket, answer),
+            None => Ok(()),
+        });
+    if !bridge.is_polled {
+        match hooks::start(&bridge, options.hooks()) {
+            Ok(thread) => *bridge.dispatcher.lock() = Some(thread),
+            Err(failure) => {
+                core.stop(Duration::ZERO);
+                return Err(failure);
+            }
+        }
+    }
+    Ok(bridge)
+}
+
+fn builder(
+    config: &fastsock_config,
+    options: &fastsock_options,
+    log: Option<&Dispatch>,
+) -> blocking::Builder {
+    let log = log.cloned();
+    let builder = blocking::Bridge::builder(config.inner.clone()).on_thread_start(move || {
+        Blocked::for_good();
+        if let Some(log) = &log {
+            log::adopt_thread(log);
+        }
+    });
+    match usize::try_from(options.workers) {
+        Ok(workers @ 1..) => builder.workers(workers),
+        _ => builder,
+    }
+}

@@ -1,0 +1,101 @@
+//! Stopping and freeing a bridge.
+
+use std::{mem::offset_of, sync::Arc, time::Duration};
+
+use fastsock::Leftover;
+use macro_rules_attribute::apply;
+use safer_ffi::derive_ReprC;
+
+use crate::{
+    bridge::fastsock_bridge,
+    guard::c_abi,
+    sized::{whole, write_sized},
+    status::fastsock_status,
+};
+
+/// What a stop left behind. All zero when everything was handed over in time.
+#[derive_ReprC]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct fastsock_leftover {
+    /// Sessions cut without waiting for their close handshake.
+    pub sessions: u64,
+    /// Uplinks not delivered: lost with the reason shutdown.
+    pub uplinks: u64,
+    /// Presence entries that Redis may still hold for a few seconds.
+    pub presence: u64,
+    /// Lifecycle events not delivered: lost with the reason shutdown.
+    pub events: u64,
+    /// Uplinks that a durable spool keeps for the next start; not a failure.
+    pub spooled: u64,
+}
+
+/// Stops: closes every device with 1001, delivers what was accepted, ends all threads; takes at most about
+/// `deadline_ms`. Says in `left`, of `left_size` = sizeof(fastsock_leftover) bytes, what could not be handed over; NULL
+/// when you do not want to know. After it has returned OK no hook runs or will run. TIMEOUT: the same, but for one hook
+/// that is still running. Further calls wait for the same end. HOOK inside a hook: use fastsock_bridge_request_stop there.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_stop(
+    bridge: Option<&fastsock_bridge>,
+    deadline_ms: u32,
+    left: *mut fastsock_leftover,
+    left_size: usize,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    if !left.is_null() {
+        whole(left_size, offset_of!(fastsock_leftover, events), "left")?;
+    }
+    let leftover = entered
+        .bridge
+        .stop(Duration::from_millis(deadline_ms.into()))?;
+    if !left.is_null() {
+        let leftover = fastsock_leftover::from(leftover);
+        // SAFETY: by contract `left_size` bytes can be written.
+        unsafe { write_sized(&leftover, left, left_size) };
+    }
+    Ok(())
+}
+
+/// Begins to stop without waiting; fastsock_bridge_stop then waits. Allowed inside a hook.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_request_stop(
+    bridge: Option<&fastsock_bridge>,
+) -> fastsock_status {
+    fastsock_bridge::enter(bridge)?.core.request_stop();
+    Ok(())
+}
+
+/// Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
+/// come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_free(bridge: *const fastsock_bridge) -> fastsock_status {
+    if bridge.is_null() {
+        return Ok(());
+    }
+    // SAFETY: by contract it came from `fastsock_bridge_start` and was not freed.
+    let entered = fastsock_bridge::enter(unsafe { bridge.as_ref() })?;
+    match entered.bridge.stop(Duration::ZERO) {
+        // A hook is still running: its thread holds the bridge too.
+        Err(failure) if failure.status != fastsock_status::TIMEOUT => return Err(failure),
+        _ => {}
+    }
+    drop(entered);
+    // SAFETY: as above; this takes back the reference that the host held.
+    drop(unsafe { Arc::from_raw(bridge) });
+    Ok(())
+}
+
+impl From<Leftover> for fastsock_leftover {
+    fn from(left: Leftover) -> Self {
+        Self {
+            sessions: left.sessions,
+            uplinks: left.uplinks,
+            presence: left.presence,
+            events: left.events,
+            spooled: left.spooled,
+        }
+    }
+}
