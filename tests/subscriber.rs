@@ -143,7 +143,7 @@ async fn hooks(host: &Host) {
     bridge.stop(DEADLINE).await;
 }
 
-const HELD_BACK: &str = "the remote does not take messages; they are held until it does";
+const HELD_BACK: &str = "the remote takes no messages; the gateway holds them until it does";
 
 async fn uplinks(host: &Host, spool: SpoolKind) {
     let (backend, events) = (Backend::start().await, Backend::start().await);

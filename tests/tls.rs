@@ -484,7 +484,7 @@ async fn the_gateway_reloads_on_sighup_and_openssl_agrees() {
     fs::write(&place.identity.cert_path, "no certificate").unwrap();
     gateway.process().signal(rustix::process::Signal::HUP);
     let line = gateway
-        .wait_line("Reload failed; what was loaded before stays")
+        .wait_line("Reload failed; the gateway keeps what it has loaded")
         .await;
     assert_eq!(line["level"], "error");
     assert!(

@@ -94,7 +94,7 @@ pub struct fastsock_stats {
     pub uplink_passed_on: u64,
     /// Dead letters in the spool now.
     pub dead_letters: u64,
-    /// Dead letters that are gone for good: dropped by hand, or to keep within their bounds.
+    /// Dead letters that are gone for good: dropped by hand, or to stay within their limits.
     pub dead_letters_dropped: u64,
 }
 

@@ -23,7 +23,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 /// What the system says; and when it is no file, such as a named pipe, or too long.
 pub(crate) fn read(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path)?;
@@ -179,11 +179,11 @@ mod tests {
                 .contains("it is over")
         );
         let no_file = read(directory.path(), 8).unwrap_err().to_string();
-        assert_eq!(no_file, "it is no regular file");
+        assert_eq!(no_file, "it is not a regular file");
         let pipe = directory.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
         let no_file = read(&pipe, 8).unwrap_err().to_string();
-        assert_eq!(no_file, "it is no regular file");
+        assert_eq!(no_file, "it is not a regular file");
     }
 
     #[tokio::test]

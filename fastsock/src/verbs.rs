@@ -61,7 +61,7 @@ pub(crate) fn reload(shared: &Shared) -> Result<()> {
         let warnings = tls.reload(&shared.config).inspect_err(|error| {
             tracing::error!(
                 error = error.to_line(),
-                "Reload failed; what was loaded before stays"
+                "Reload failed; the gateway keeps what it has loaded"
             );
         })?;
         warnings.iter().for_each(crate::config::Warning::log);

@@ -16,7 +16,7 @@ use support::{Authority, Gateway, Lease, eventually_within, get, within};
 
 use crate::common::{PATIENCE, Place, Signer, bridge, config, sha256};
 
-const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: the tokens before it stay";
+const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: not reloaded; the gateway keeps the tokens it has";
 
 #[tokio::test]
 async fn a_tokens_file_that_is_half_written_closes_nobody() {
@@ -82,7 +82,7 @@ async fn an_empty_tokens_file_is_an_error_of_the_start() {
     let settings = [("auth", "tokens"), ("auth_tokens_file", path)];
     let error = Bridge::builder(config(&settings)).start().await;
     let line = error.unwrap_err().to_line();
-    assert!(line.contains("it is empty; a comment"), "{line}");
+    assert!(line.contains("it is empty; for an empty list"), "{line}");
     fs::write(file.path(), "# nobody yet\n").unwrap();
     bridge(&settings).await;
 }
@@ -108,7 +108,7 @@ async fn a_tokens_file_that_blocks_holds_up_nobody() {
         let line = gateway.wait_line_where(way, |line| line["message"] == STAY);
         let error = line.await["error"].as_str().unwrap().to_owned();
         match way {
-            "pipe" => assert!(error.contains("no regular file"), "{error}"),
+            "pipe" => assert!(error.contains("not a regular file"), "{error}"),
             _ => assert!(error.contains("not read within 5000 ms"), "{error}"),
         }
         serves(&gateway, "one").await;
@@ -140,7 +140,8 @@ async fn certificates_and_keys_that_hang_hold_up_nobody() {
         .await;
     let (certificate, set) = (Lease::take(cert), Lease::take(&keys));
     gateway.process().signal(Signal::HUP);
-    let line = gateway.wait_line("FASTSOCK_AUTH_JWT_JWKS: the keys before it stay");
+    let line = gateway
+        .wait_line("FASTSOCK_AUTH_JWT_JWKS: not reloaded; the gateway keeps the keys it has");
     let error = line.await["error"].as_str().unwrap().to_owned();
     assert!(error.contains("not read within 500 ms"), "{error}");
     // The admin listener does not wait on the thread that serves either.

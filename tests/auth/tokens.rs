@@ -117,7 +117,7 @@ async fn a_bad_file_changes_nothing_and_is_told_once() {
         .start()
         .await;
     let mut device = Place::Bearer.show(gateway.addr(), "one").await.unwrap();
-    let told = "FASTSOCK_AUTH_TOKENS_FILE: the tokens before it stay";
+    let told = "FASTSOCK_AUTH_TOKENS_FILE: not reloaded; the gateway keeps the tokens it has";
     fs::write(&path, "# fleet\ndev2 s3cret\n").unwrap();
     let line = gateway.wait_line(told).await;
     assert_eq!(line["level"], "error");
@@ -151,7 +151,7 @@ async fn a_bad_file_at_the_start_is_an_error_that_names_its_line() {
         ),
         (
             Some("s3cret\n".to_owned()),
-            "line 1: a client id and the SHA-256",
+            "line 1: give a client id and the SHA-256",
         ),
         (None, "cannot read"),
     ] {

@@ -222,7 +222,7 @@ async fn an_outage_is_told_once_and_its_end_too() {
         .var("FASTSOCK_AUTH_URL", webhook.url())
         .start()
         .await;
-    let down = "the authentication webhook does not answer; nobody is let in by it";
+    let down = "the authentication webhook does not answer; the gateway lets nobody in by it";
     let up = "the authentication webhook answers again";
     for outage in 1..=2 {
         webhook.answer_all(Reply::new(502));

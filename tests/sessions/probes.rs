@@ -195,7 +195,7 @@ async fn a_probe_is_answered_while_devices_hold_every_descriptor() {
         let _ = held[n].try_write(request).await; // none may be left for it
     }
     gateway
-        .wait_line("out of descriptors; accepting pauses")
+        .wait_line("out of descriptors; the gateway pauses accepting")
         .await;
     for _ in 0..10 {
         assert_probes_are_answered(gateway.admin_addr()).await;

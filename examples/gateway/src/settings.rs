@@ -239,7 +239,7 @@ impl Settings {
                 let parsed = dotenv::parse(&String::from_utf8_lossy(&bytes));
                 if !parsed.skipped.is_empty() {
                     self.warnings.push(Warning {
-                        message: "What is no NAME=VALUE in a file of settings is skipped",
+                        message: "A line of a settings file is not NAME=VALUE and is skipped",
                         about: path.display().to_string(),
                         hint: lines(&parsed.skipped),
                     });
@@ -249,7 +249,7 @@ impl Settings {
             Err(error) if error.kind() == NotFound => Vec::new(),
             Err(error) => {
                 self.warnings.push(Warning {
-                    message: "File of settings cannot be read",
+                    message: "Settings file cannot be read",
                     about: path.display().to_string(),
                     hint: error.to_string(),
                 });

@@ -60,10 +60,7 @@ impl Signals {
                 Some(()) = user1.recv() => "SIGUSR1",
                 Some(()) = user2.recv() => "SIGUSR2",
             };
-            tracing::debug!(
-                signal = ignored,
-                "A signal that means nothing here is ignored"
-            );
+            tracing::debug!(signal = ignored, "Signal is ignored");
         }
     }
 }

@@ -194,7 +194,7 @@ fn lines_of_dotenv_that_make_no_sense_are_skipped_and_told_once_without_their_te
             .args(["--check"])
             .output();
         let warning =
-            format!(".env: What is no NAME=VALUE in a file of settings is skipped: {lines}\n");
+            format!(".env: A line of a settings file is not NAME=VALUE and is skipped: {lines}\n");
         assert!(output.stdout.starts_with(&warning), "{}", output.stdout);
         assert_eq!(output.stdout.matches("NAME=VALUE").count(), 1);
         assert_eq!(output.code, Some(0));

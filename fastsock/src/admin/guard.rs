@@ -25,7 +25,7 @@ impl Guard {
     /// On loopback the Host must be loopback too, or a page could reach us by a name that it makes resolve here.
     pub(super) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Answer> {
         let Ok(host) = only(request, HOST) else {
-            return Err(problem(StatusCode::BAD_REQUEST, "one Host is allowed"));
+            return Err(problem(StatusCode::BAD_REQUEST, "only one Host is allowed"));
         };
         // Of a target such as `http://name/healthz` the name counts, and no Host makes it good (RFC 9112 §3.2.2).
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
@@ -42,7 +42,7 @@ impl Guard {
     /// A configured token is required, whoever asks.
     pub(super) fn check_token<B>(&self, request: &Request<B>) -> Result<(), Answer> {
         if only(request, AUTHORIZATION).is_err() {
-            let text = "one Authorization is allowed";
+            let text = "only one Authorization is allowed";
             return Err(problem(StatusCode::BAD_REQUEST, text));
         }
         if self.token.is_none() || self.has_token(request) {

@@ -163,7 +163,7 @@ fn shown(credentials: &Credentials) -> Result<Option<(Place, &str)>, Denied> {
         return Ok(Some((Place::Bearer, token)));
     }
     if credentials.faults.is_other_scheme {
-        return Err(Denied::Missing("Authorization is read as Bearer only"));
+        return Err(Denied::Missing("only Authorization: Bearer is accepted"));
     }
     if let Some(token) = &credentials.subprotocol {
         return Ok(Some((Place::Subprotocol, token)));
@@ -371,7 +371,7 @@ mod tests {
         faults.is_other_scheme = true;
         is(
             faults,
-            Denied::Missing("Authorization is read as Bearer only"),
+            Denied::Missing("only Authorization: Bearer is accepted"),
         );
         faults.headers = Some("headers");
         is(faults, Denied::Malformed("headers"));

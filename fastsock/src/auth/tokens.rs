@@ -132,9 +132,7 @@ impl Tokens {
             return Ok((tokens, false));
         }
         if !is_whole && !text.ends_with('\n') {
-            return Err(
-                "it does not end with the end of a line, as if it were half written".into(),
-            );
+            return Err("its last line has no end, so it may be half written".into());
         }
         let before = std::mem::replace(&mut *self.known.write(), known);
         drop(before); // not under the lock: that takes a while
@@ -183,7 +181,7 @@ pub(crate) fn parse(text: &str) -> Result<Known, String> {
     let mut known = Known::new();
     if text.trim().is_empty() {
         return Err(
-            "it is empty; a comment, a line that begins with #, makes an empty list of it".into(),
+            "it is empty; for an empty list, write a comment (a line that begins with #)".into(),
         );
     }
     for (index, line) in text.lines().enumerate() {
@@ -194,7 +192,7 @@ pub(crate) fn parse(text: &str) -> Result<Known, String> {
         }
         let (client_id, digest) = line
             .rsplit_once([' ', '\t'])
-            .ok_or_else(|| wrong("a client id and the SHA-256 of its token, please"))?;
+            .ok_or_else(|| wrong("give a client id and the SHA-256 of its token"))?;
         let digest = Digest::from_hex(digest)
             .ok_or_else(|| wrong("the last word is not a SHA-256 of 64 hexadecimal digits"))?;
         let client_id = ClientId::new(client_id.trim_end())
@@ -208,7 +206,7 @@ pub(crate) fn parse(text: &str) -> Result<Known, String> {
 }
 
 const VARIABLE: &str = "FASTSOCK_AUTH_TOKENS_FILE";
-const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: the tokens before it stay";
+const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: not reloaded; the gateway keeps the tokens it has";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 const LONGEST_BYTES: u64 = 16 << 20;
@@ -236,7 +234,7 @@ mod tests {
     #[test]
     fn a_bad_line_is_told_by_its_number_and_not_by_what_it_holds() {
         for (line, told) in [
-            ("s3cret", "line 2: a client id"),
+            ("s3cret", "line 2: give a client id"),
             ("dev2 s3cret", "line 2: the last word"),
             (&format!("dev2 {}0", &ABC[..62]), "line 2: the last word"),
             (&format!("dev2 {ABC}"), "line 2: another client id"),

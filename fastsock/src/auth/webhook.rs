@@ -142,7 +142,7 @@ impl Webhook {
             }
             Err(error) => {
                 if !self.is_down.swap(true, Relaxed) {
-                    tracing::error!(%error, "the authentication webhook does not answer; nobody is let in by it");
+                    tracing::error!(%error, "the authentication webhook does not answer; the gateway lets nobody in by it");
                 } else {
                     tracing::debug!(%error, "the authentication webhook does not answer");
                 }

@@ -198,8 +198,8 @@ impl Config {
         ];
         let is_any = |name| urls.iter().flatten().any(|url| scheme(url) == name);
         let (redis, remote) = (
-            "Redis is not spoken to over TLS; FASTSOCK_REDIS_URL takes a rediss:// URL",
-            "nothing is sent over TLS; give an https:// URL",
+            "the gateway does not use TLS to Redis; FASTSOCK_REDIS_URL takes a rediss:// URL",
+            "the gateway sends nothing over TLS; give an https:// URL",
         );
         let is_plain_redis = uses_redis && scheme(redis_url) != "rediss";
         let is_plain_remote = is_any("http") && !is_any("https");
@@ -319,8 +319,9 @@ mod tests {
 
     #[test]
     fn certificates_that_nobody_looks_at_are_refused() {
-        let redis = "Redis is not spoken to over TLS; FASTSOCK_REDIS_URL takes a rediss:// URL";
-        let remote = "nothing is sent over TLS; give an https:// URL";
+        let redis =
+            "the gateway does not use TLS to Redis; FASTSOCK_REDIS_URL takes a rediss:// URL";
+        let remote = "the gateway sends nothing over TLS; give an https:// URL";
         for (variable, vars, why) in [
             (
                 "FASTSOCK_REDIS_CA",

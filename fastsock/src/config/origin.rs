@@ -29,7 +29,7 @@ impl Origin {
             return Ok(Self::new("file", "", None));
         }
         if matches!(scheme.to_ascii_lowercase().as_str(), "ws" | "wss") {
-            return fail("is no origin of a page; its scheme is that of the page");
+            return fail("is not the origin of a page; give the scheme of the page");
         }
         let Ok(url) = Url::parse(text) else {
             return fail("is no origin");

@@ -117,7 +117,7 @@ impl Value for Headers {
         };
         let headers = map.into_iter().map(|(name, value)| {
             if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                let why = "there is a header name with a character that no header name has, or an empty one";
+                let why = "a header name is empty, or has a character that is not allowed in one";
                 return Err(why.into());
             }
             Ok((name.clone(), header_text(&name, value)?))
@@ -428,7 +428,7 @@ mod tests {
             ("{", "the value is not valid JSON (line 1, column 1)"),
             (
                 r#"{"a b":"x"}"#,
-                "there is a header name with a character that no header name has, or an empty one",
+                "a header name is empty, or has a character that is not allowed in one",
             ),
             (r#"{"A":[1]}"#, r#"the header "A" is an array or an object"#),
             (

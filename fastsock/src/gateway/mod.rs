@@ -120,7 +120,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             Err(error) if is_exhausted(&error) => {
                 shared.running.accept_paused.add(1);
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(%error, "out of descriptors; accepting pauses");
+                    tracing::warn!(%error, "out of descriptors; the gateway pauses accepting");
                 }
                 spare.shed(&listener);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;

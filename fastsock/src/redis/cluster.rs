@@ -165,7 +165,7 @@ impl Nodes {
         let map = Map::read(answer, &server.0);
         if map.ranges.is_empty() {
             let (host, port) = server;
-            return Err(LinkError::new(format!("{host}:{port} knows of no slots")));
+            return Err(LinkError::new(format!("{host}:{port} knows no slots")));
         }
         *self.known.lock() = map.all.clone();
         Ok(map)

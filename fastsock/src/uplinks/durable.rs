@@ -178,7 +178,7 @@ impl Settle for Lanes {
             tracing::debug!(
                 count = dropped,
                 kept,
-                "Dropped dead letters: by hand, or to keep within their bounds"
+                "Dropped dead letters: by hand, or to stay within their limits"
             );
         }
     }

@@ -12,10 +12,12 @@ impl Lanes {
     pub(super) fn log_outage(&self) {
         match self.cargo {
             Cargo::Uplinks => {
-                tracing::warn!("the remote does not take messages; they are held until it does");
+                tracing::warn!(
+                    "the remote takes no messages; the gateway holds them until it does"
+                );
             }
             Cargo::Events => tracing::warn!(
-                "FASTSOCK_EVENTS_URL does not take events; they are held until it does"
+                "FASTSOCK_EVENTS_URL takes no events; the gateway holds them until it does"
             ),
         }
     }
@@ -26,7 +28,7 @@ impl Lanes {
                 tracing::error!(error = %attempt, "the remote refuses every message; check REMOTE_URL and REMOTE_HEADERS");
             }
             Cargo::Events => {
-                tracing::error!(error = %attempt, "every event is refused; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
+                tracing::error!(error = %attempt, "the events backend refuses every event; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
             }
         }
     }

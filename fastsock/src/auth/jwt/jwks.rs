@@ -224,10 +224,10 @@ impl Jwks {
             let told = loaded.as_ref().err().cloned();
             match (&loaded, &trouble) {
                 (Err(error), known) if known.as_ref() != Some(error) => {
-                    tracing::error!(%error, "{VARIABLE}: the keys before it stay");
+                    tracing::error!(%error, "{VARIABLE}: not reloaded; the gateway keeps the keys it has");
                 }
                 (Ok(keys), Some(_)) => {
-                    tracing::info!(keys = keys.len(), "{VARIABLE}: there it is again");
+                    tracing::info!(keys = keys.len(), "{VARIABLE}: it can be read again");
                 }
                 _ => {}
             }

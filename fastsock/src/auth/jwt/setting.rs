@@ -32,17 +32,19 @@ fn secret_key(text: &str) -> Result<Key, &'static str> {
     let secret = if let Some(text) = text.strip_prefix("text:") {
         Zeroizing::new(text.as_bytes().to_vec())
     } else if let Some(text) = text.strip_prefix("base64:") {
-        base64(text).ok_or("what follows hs256:base64: is no Base64")?
+        base64(text).ok_or("the text after hs256:base64: is not Base64")?
     } else {
-        return Err("hs256: is followed by text: or base64:");
+        return Err("hs256: must be followed by text: or base64:");
     };
     let as_text = std::str::from_utf8(&secret).unwrap_or_default();
     let is_key = |text| base64(text).is_some_and(|der| is_public_key(&der));
     if as_text.contains(PEM) || is_public_key(&secret) || is_key(as_text) {
-        return Err("there is a public key behind hs256:, which is no secret; give it without");
+        return Err(
+            "hs256: is followed by a public key, which is not a secret; give it without hs256:",
+        );
     }
     if is_url(as_text) || is_json(as_text) {
-        return Err("there is a URL or JSON behind hs256:, which is no secret");
+        return Err("hs256: is followed by a URL or JSON, which is not a secret");
     }
     Key::secret(&secret, None).ok_or("a secret for HS256 has at least 32 bytes")
 }
@@ -51,7 +53,7 @@ fn public_keys(text: &str) -> Result<Vec<Key>, &'static str> {
     for block in text.split(PEM).skip(1) {
         let label = block.split("-----").next().unwrap_or_default();
         if label.contains("PRIVATE KEY") {
-            return Err("a private key is for who signs; give its PUBLIC KEY");
+            return Err("this is a private key, which only the signer needs; give its PUBLIC KEY");
         } else if label != "PUBLIC KEY" {
             return Err(
                 "there is a PEM block that is no PUBLIC KEY (openssl x509 -pubkey makes one of a certificate, \
@@ -71,13 +73,13 @@ fn public_keys(text: &str) -> Result<Vec<Key>, &'static str> {
 /// Names what the text is, as far as that helps.
 fn what_else(text: &str) -> &'static str {
     if is_url(text) {
-        "this is a URL; FASTSOCK_AUTH_JWT_JWKS takes that of a JWK set"
+        "this is a URL; FASTSOCK_AUTH_JWT_JWKS takes the URL of a JWK set"
     } else if is_json(text) {
         "this is JSON; a JWK goes into a file as {\"keys\":[…]}, which FASTSOCK_AUTH_JWT_JWKS names"
     } else if text.starts_with(['/', '.', '~']) || text.contains(":\\") || has_ending(text) {
         "this is a path; FASTSOCK_AUTH_JWT_KEY_FILE takes one"
     } else if base64(text).is_some_and(|der| der.first() == Some(&0x30) && der.len() > 100) {
-        "this is no public key (of a certificate, openssl x509 -pubkey tells it)"
+        "this is not a public key (openssl x509 -pubkey prints that of a certificate)"
     } else {
         "a secret is hs256:text: or hs256:base64: and at least 32 bytes; a public key is PEM, or the Base64 in it"
     }
@@ -117,4 +119,4 @@ fn base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 const VARIABLE: &str = "FASTSOCK_AUTH_JWT_KEY";
 const PEM: &str = "-----BEGIN ";
 const UNREADABLE: &str = "this PEM cannot be read";
-const UNUSABLE: &str = "a public key is none for RS256 (of 2048 bits or more), ES256 or EdDSA";
+const UNUSABLE: &str = "a public key is not one for RS256 (2048 bits or more), ES256 or EdDSA";

@@ -271,15 +271,15 @@ fn a_secret_says_that_it_is_one() {
         ("hs256:text:s3cret", "at least 32 bytes"),
         ("hs256:text:", "at least 32 bytes"),
         (&format!("hs256:base64:{secret}"), "at least 32 bytes"),
-        ("hs256:base64:no Base64!", "no Base64"),
+        ("hs256:base64:no Base64!", "is not Base64"),
         (&format!("hs256:{secret}"), "followed by text: or base64:"),
-        (&format!("hs256:text:{A2_PEM}"), "is no secret"),
-        (&format!("hs256:base64:{}", bare(A2_PEM)), "is no secret"),
-        (&format!("hs256:text:{}", bare(A2_PEM)), "is no secret"),
-        (&format!("hs256:text:{A1_KEY}"), "is no secret"),
+        (&format!("hs256:text:{A2_PEM}"), "is not a secret"),
+        (&format!("hs256:base64:{}", bare(A2_PEM)), "is not a secret"),
+        (&format!("hs256:text:{}", bare(A2_PEM)), "is not a secret"),
+        (&format!("hs256:text:{A1_KEY}"), "is not a secret"),
         (
             "hs256:text:https://id.example.com/jwks.json",
-            "is no secret",
+            "is not a secret",
         ),
     ] {
         is_refused(text, told);
@@ -297,9 +297,9 @@ fn what_is_neither_is_refused_with_what_it_is_and_never_shown() {
     let pkcs1 = "-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n";
     let secret = "0123456789abcdef0123456789abcdef";
     for (text, told) in [
-        (small, "none for RS256"),
-        (&bare(small), "none for RS256"),
-        (&p384.public_key_pem(), "none for RS256"),
+        (small, "not one for RS256"),
+        (&bare(small), "not one for RS256"),
+        (&p384.public_key_pem(), "not one for RS256"),
         (&private.serialize_pem(), "give its PUBLIC KEY"),
         (
             &format!("{public}{}", private.serialize_pem()),
@@ -307,7 +307,7 @@ fn what_is_neither_is_refused_with_what_it_is_and_never_shown() {
         ),
         (&certificate, "no PUBLIC KEY"),
         (&format!("{public}{certificate}"), "no PUBLIC KEY"),
-        (&bare(&certificate), "no public key (of a certificate"),
+        (&bare(&certificate), "not a public key (openssl x509"),
         (pkcs1, "no PUBLIC KEY"),
         ("-----BEGIN PUBLIC KEY-----\ns3cret\n", "cannot be read"),
         (&public.replace('\n', "\\n"), "cannot be read"),

@@ -455,7 +455,7 @@ async fn probe(shared: &Shared, ears: &Ears) -> Result<(), LinkError> {
     };
     match timeout(PROBE_TIMEOUT, heard).await {
         Err(_) if !ears.has_heard.load(Relaxed) => {
-            Err(LinkError::new("it does not hear what is published"))
+            Err(LinkError::new("it does not deliver what is published"))
         }
         _ => Ok(()),
     }

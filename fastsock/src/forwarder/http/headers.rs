@@ -68,7 +68,7 @@ impl PostHeaders {
         warn_of_ignored(config);
         let signer = config.remote_secret.as_ref().map(|secret| {
             Signer::new(secret).ok_or_else(|| {
-                let text = "FASTSOCK_REMOTE_SECRET: the value is no secret";
+                let text = "FASTSOCK_REMOTE_SECRET: the value is not a webhook secret";
                 Error::new(ErrorKind::Config, text)
             })
         });
@@ -252,7 +252,9 @@ fn apply(
 ) -> Result<()> {
     for (name, value) in &config.remote_headers.0 {
         let bad = || {
-            let text = format!("REMOTE_HEADERS: {name:?} is no header, or its value is none");
+            let text = format!(
+                "REMOTE_HEADERS: {name:?} is not a header name, or its value is not allowed"
+            );
             Error::new(ErrorKind::Config, text)
         };
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad().with_source(e))?;
@@ -294,7 +296,7 @@ fn warn_of_ignored(config: &Config) {
     for (name, value) in &config.remote_headers.0 {
         let is_ignored = HeaderName::from_bytes(name.as_bytes()).is_ok_and(|n| is_ignored(&n));
         if is_ignored && value.is_some() {
-            tracing::warn!(header = %name, "header of REMOTE_HEADERS is ignored: it follows from the body");
+            tracing::warn!(header = %name, "header of REMOTE_HEADERS is ignored: the body decides it");
         }
     }
 }

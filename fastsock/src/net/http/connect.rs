@@ -238,7 +238,7 @@ fn usable<'a>(variable: &str, proxy: &'a Option<Secret>, is_needed: bool) -> Res
     if is_needed {
         return Err(Error::new(ErrorKind::Config, text));
     }
-    tracing::warn!(variable, "proxy is not understood and not used");
+    tracing::warn!(variable, "proxy is not used: its URL is not understood");
     Ok("")
 }
 

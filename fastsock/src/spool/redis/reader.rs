@@ -145,7 +145,7 @@ fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
                 tracing::error!(
                     stream = shared.names.streams[n],
                     id,
-                    "an entry of the spool is no uplink of this version; it stays where it is"
+                    "an entry of the spool is not an uplink of this version; it stays there"
                 );
                 continue;
             };
