@@ -188,6 +188,25 @@ async fn stop_may_be_called_by_many_at_once_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_stop_with_less_time_ends_the_first_one_too() {
+    let backend = Backend::start().await;
+    backend.answer_all(Reply::hang());
+    let bridge = start(config(&backend)).await;
+    let device = Device::connect(bridge.local_addr(), "dev1").await.attend();
+    device.send("held").await;
+    backend.wait_for(1).await;
+    let first = tokio::spawn({
+        let bridge = bridge.clone();
+        async move { bridge.stop(Duration::from_secs(3600)).await }
+    });
+    eventually("it stops", async || bridge.state() == State::Stopping).await;
+    let later = bridge.stop(Duration::from_millis(1));
+    let later = within("the later one ends", later).await;
+    let first = within("the first one ends", first).await.unwrap();
+    assert_eq!((first, later.uplinks), (later, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_does_not_answer_the_close_is_cut_when_the_time_is_over() {
     let backend = Backend::start().await;
     let tasks = Handle::current().metrics().num_alive_tasks();

@@ -186,15 +186,21 @@ impl Run {
         }
     }
 
-    /// Begins to stop, on a thread of its own; the first call decides the deadline. Does not wait.
+    /// Begins to stop, on a thread of its own; a later call may bring the deadline forward. Does not wait.
     pub(crate) fn begin_stop(self: &Arc<Self>, deadline: Duration) -> PyResult<()> {
         let writer = {
             let mut end = self.end.lock();
             match std::mem::replace(&mut *end, End::Stopping) {
                 End::Running(writer) => writer,
                 other => {
+                    let has_stopped = matches!(other, End::Stopped(_));
                     *end = other;
-                    return Ok(());
+                    drop(end);
+                    return if has_stopped {
+                        Ok(())
+                    } else {
+                        self.hurry(deadline)
+                    };
                 }
             }
         };
@@ -209,6 +215,18 @@ impl Run {
             drop(run);
             drop(writer); // last: whoever waits finds everything done
         })?;
+        Ok(())
+    }
+
+    /// Has a stop that is on its way end by this deadline as well.
+    fn hurry(self: &Arc<Self>, deadline: Duration) -> PyResult<()> {
+        let run = Arc::clone(self);
+        let _blocked = Blocked::new();
+        Builder::new()
+            .name("fastsock-hurry".into())
+            .spawn(move || {
+                run.bridge.stop(deadline);
+            })?;
         Ok(())
     }
 

@@ -171,11 +171,12 @@ impl Bridge {
         self.bridge.reload()
     }
 
-    /// As [`crate::Bridge::stop`]; blocks until everything has ended, including the threads of the runtime.
+    /// Like [`crate::Bridge::stop`]. Blocks until everything has ended, the threads of the runtime too. Another thread may call it
+    /// meanwhile, with a deadline that comes sooner.
     pub fn stop(&self, deadline: Duration) -> Leftover {
         let leftover = self.handle.block_on(self.bridge.stop(deadline));
-        let runtime = self.runtime.lock().take();
-        if let Some(runtime) = runtime {
+        let mut runtime = self.runtime.lock(); // held: whoever else stops it waits for the threads too
+        if let Some(runtime) = runtime.take() {
             runtime.shutdown_timeout(RUNTIME_END);
         }
         leftover

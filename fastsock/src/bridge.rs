@@ -1,5 +1,7 @@
 //! The handle the host holds: start, stop, and the verbs.
 
+mod deadlines;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Weak},
@@ -14,6 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::deadlines::Deadlines;
 #[cfg(feature = "admin")]
 use crate::admin;
 #[cfg(feature = "tls")]
@@ -60,6 +63,7 @@ struct Inner {
     shared: Arc<Shared>,
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
+    deadlines: Deadlines,
     stopped: OnceCell<Leftover>,
 }
 
@@ -215,43 +219,44 @@ impl Bridge {
         shared.registry.close_all(&CloseReason::Shutdown);
     }
 
-    /// Stops: closes every device with 1001, delivers the uplinks that the bridge took, removes presence, ends all tasks; all
-    /// within `deadline`. Returns what was left. Calling it again waits for the same end and returns the same.
+    /// Stops the bridge: closes every device with 1001, delivers the uplinks that were accepted, clears presence and ends all tasks.
+    /// Takes `deadline` at most, and returns what was left. A second call waits for the same end and returns the same; while
+    /// several calls wait, the deadline that comes first counts for all.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the bridge still stops; call it again to wait for the end.
+    /// When the future is dropped the bridge is still stopping, and this call's deadline no longer counts. Call `stop` again to wait
+    /// for the end.
     pub async fn stop(&self, deadline: Duration) -> Leftover {
-        *self
-            .0
-            .stopped
-            .get_or_init(|| self.stop_once(Instant::now() + deadline))
-            .await
+        let now = Instant::now();
+        let by = now.checked_add(deadline).unwrap_or(now + LONGEST_STOP);
+        let _waiter = self.0.deadlines.enter(by);
+        *self.0.stopped.get_or_init(|| self.stop_once()).await
     }
 
     /// Stopping, top to bottom: no more accepting, sessions out, presence and uplinks side by side, then the rest.
-    async fn stop_once(&self, deadline: Instant) -> Leftover {
-        let shared = &self.0.shared;
+    async fn stop_once(&self) -> Leftover {
+        let (shared, deadlines) = (&self.0.shared, &self.0.deadlines);
         self.request_stop();
-        let _ = timeout_at(deadline, shared.gateway.wait()).await;
-        let _ = timeout_at(deadline, shared.sessions.wait()).await;
+        deadlines.within(shared.gateway.wait()).await;
+        deadlines.within(shared.sessions.wait()).await;
         let sessions = shared.sessions.len() as u64;
         let (presence, _, events) = tokio::join!(
-            shared.broker.stop(deadline),
-            timeout_at(deadline, shared.lanes.drained()),
+            deadlines.stop(|by| shared.broker.stop(by)),
+            deadlines.within(shared.lanes.drained()),
             async {
                 match &shared.lifecycle {
-                    Some(lifecycle) => lifecycle.stop(deadline).await,
+                    Some(lifecycle) => deadlines.stop(|by| lifecycle.stop(by)).await,
                     None => 0,
                 }
             }
         );
         if let Some(spool) = shared.lanes.spool() {
-            spool.stop(deadline).await;
+            deadlines.stop(|by| spool.stop(by)).await;
         }
         let spooled = shared.lanes.abandon();
         shared.abort();
         // They have been told; this is only their last breath.
-        let last_breath = deadline.max(Instant::now() + LAST_BREATH);
+        let last_breath = deadlines.earliest().max(Instant::now() + LAST_BREATH);
         let _ = timeout_at(last_breath, async {
             tokio::join!(shared.workers.wait(), shared.sessions.wait())
         })
@@ -490,6 +495,7 @@ impl Builder {
             shared: shared.clone(),
             local_addr,
             admin_addr,
+            deadlines: Deadlines::default(),
             stopped: OnceCell::new(),
         };
         let bridge = Bridge(Arc::new(inner));
@@ -782,4 +788,6 @@ fn micros_since_1970() -> u64 {
 /// How long a look for the right way to Redis may take.
 #[cfg(feature = "redis")]
 const HINT_TIME: Duration = Duration::from_secs(2);
+/// What stands for a deadline beyond what a clock can say.
+const LONGEST_STOP: Duration = Duration::from_secs(86_400 * 365);
 const LAST_BREATH: Duration = Duration::from_millis(100);
