@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
@@ -28,13 +27,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     files,
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
-    gateway::{self, shared::Shared},
+    gateway::{limits::Limits, listen, shared::Shared},
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
-    host::{decisions::Decisions, lifecycle::Lifecycle},
-    pure::{ahead::AllAhead, limits::Addresses, receipts::Receipts},
+    host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
+    pure::{ahead::AllAhead, receipts::Receipts},
     registry::{Registry, downlinks::Downlinks},
     spool::Spool,
-    stats::{Running, Stats},
+    stats::{Running, SessionCounts, Stats},
     status::Status,
     tasks::Tasks,
     types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
@@ -379,7 +378,7 @@ impl Builder {
         let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
         let devices_and_admin = {
             let _entered = runtime.enter();
-            let devices = gateway::bind(&self.config).map(|_listener| ());
+            let devices = listen::bind(&self.config).map(|_listener| ());
             #[cfg(feature = "admin")]
             let admin = admin::bind(&self.config).map(|_listener| ());
             #[cfg(not(feature = "admin"))]
@@ -474,7 +473,7 @@ impl Builder {
         let (devices, admin) = {
             let _entered = runtime.enter();
             // The device port first: a second gateway on the same machine then names that one.
-            let devices = gateway::bind(&self.config)?;
+            let devices = listen::bind(&self.config)?;
             #[cfg(feature = "admin")]
             let admin = admin::bind(&self.config)?;
             #[cfg(not(feature = "admin"))]
@@ -519,7 +518,7 @@ impl Builder {
             .hook("on_start", |hooks| hooks.on_start(&bridge.downgrade()));
         shared
             .gateway
-            .spawn(gateway::accept(shared.clone(), devices));
+            .spawn(listen::accept(shared.clone(), devices));
         #[cfg(feature = "admin")]
         if let Some(listener) = admin {
             shared
@@ -623,11 +622,18 @@ impl Builder {
             config.hook_timeout,
         );
         let ahead = AllAhead::new(config.uplink_total_bytes / 4);
+        let counts = Arc::new(SessionCounts::default());
+        let announcements = Announcements {
+            registry: registry.clone(),
+            broker: broker.clone(),
+            status: status.clone(),
+            lifecycle: lifecycle.clone(),
+            counts: counts.clone(),
+        };
         Ok(Arc::new(Shared {
-            addresses: Addresses::new(config.limit_connections_per_ip),
+            limits: Limits::new(&config),
             #[cfg(feature = "tls")]
             tls: ServerTls::new(&config)?,
-            trusted: config.trusted_networks(),
             origins: config.origins(),
             receipts: Receipts::new(&config),
             config,
@@ -644,11 +650,10 @@ impl Builder {
             workers,
             decisions,
             downlinks,
-            connections: Arc::default(),
-            lingering: Arc::default(),
             ahead,
             next_session: next_session.into(),
-            books: Mutex::default(),
+            counts,
+            announcements,
         }))
     }
 }

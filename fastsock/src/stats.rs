@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::types::{CloseReason, LostReason};
@@ -207,6 +208,34 @@ pub struct SessionBooks {
     pub abandoned: u64,
     /// Bytes that sessions have read ahead while their messages wait; no other counter has them yet.
     pub read_ahead_bytes: u64,
+}
+
+/// The running books behind [`SessionBooks`].
+#[derive(Debug, Default)]
+pub(crate) struct SessionCounts(Mutex<SessionBooks>);
+
+impl SessionCounts {
+    pub(crate) fn opened(&self) {
+        self.0.lock().opened += 1;
+    }
+
+    pub(crate) fn closed(&self, reason: &CloseReason) {
+        let key = closed_key(reason).to_owned();
+        *self.0.lock().closed.entry(key).or_default() += 1;
+    }
+
+    pub(crate) fn refused(&self, status: u16) {
+        *self.0.lock().refused.entry(status).or_default() += 1;
+    }
+
+    pub(crate) fn abandoned(&self) {
+        self.0.lock().abandoned += 1;
+    }
+
+    /// All but what is so only now.
+    pub(crate) fn snapshot(&self) -> SessionBooks {
+        self.0.lock().clone()
+    }
 }
 
 macro_rules! counters {

@@ -4,15 +4,10 @@
 //! could lack: when there are too many, the oldest gives way. A probe is answered at once and needs nothing more; a call of
 //! the API, which can take its time, needs a place among the calls.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-
-use crate::gateway::shared::Place;
 
 /// The connections of one admin listener.
 pub(super) struct Connections {
@@ -20,11 +15,11 @@ pub(super) struct Connections {
     /// How many more may be unheard.
     room: Arc<Semaphore>,
     /// Those with a call of the API, or kept for the next.
-    calls: Arc<AtomicUsize>,
+    calls: Arc<Semaphore>,
     /// How many more bytes of bodies may be held.
     bodies: Arc<Semaphore>,
     /// Those that are answered and only wait for their peer to read it.
-    pub(super) lingering: Arc<AtomicUsize>,
+    pub(super) lingering: Semaphore,
 }
 
 /// Those whose first head is not whole yet, oldest first, and how each is told to give way.
@@ -46,9 +41,9 @@ impl Connections {
         Arc::new(Self {
             unheard: Mutex::default(),
             room: Arc::new(Semaphore::new(UNHEARD_MAX)),
-            calls: Arc::default(),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_MAX_BYTES)),
-            lingering: Arc::default(),
+            lingering: Semaphore::new(LINGERING_MAX),
         })
     }
 
@@ -74,9 +69,9 @@ impl Connections {
         (newcomer, has_to_go)
     }
 
-    /// A place for a call; `None` when there are too many.
-    pub(super) fn begin_call(&self) -> Option<Place> {
-        Place::take(&self.calls, CALLS_MAX)
+    /// Lets a call begin; `None` when there are too many.
+    pub(super) fn begin_call(&self) -> Option<OwnedSemaphorePermit> {
+        self.calls.clone().try_acquire_owned().ok()
     }
 
     /// Room for so many bytes of a body; `None` when there is too little.
@@ -105,4 +100,4 @@ const CALLS_MAX: usize = 256;
 /// Some bodies of the largest size (`api::BODY_MAX_BYTES`).
 const BODIES_MAX_BYTES: usize = 64 << 20;
 /// As many may linger: each holds a descriptor and 16 KiB for a moment.
-pub(super) const LINGERING_MAX: usize = 64;
+const LINGERING_MAX: usize = 64;

@@ -15,24 +15,21 @@ use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
 };
 use tokio_io_timeout::TimeoutStream;
 
 use self::{
-    connections::{Connections, LINGERING_MAX, Newcomer},
+    connections::{Connections, Newcomer},
     guard::Guard,
 };
 use crate::{
     broker::Link,
     config::Config,
     error::{Error, ErrorKind, Result},
-    gateway::linger::linger,
-    gateway::{
-        listen,
-        shared::{Place, Shared},
-    },
+    gateway::shared::Shared,
+    net::{linger::linger, listen::listen},
     types::{ClientId, State},
 };
 
@@ -95,7 +92,7 @@ struct Visit {
     /// Its place until its first head is whole.
     newcomer: Mutex<Option<Newcomer>>,
     /// Its place among the calls from its first one on.
-    call: Mutex<Option<Place>>,
+    call: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Visit {
@@ -128,8 +125,7 @@ impl Visit {
         let mut stream = connection.into_parts().io.into_inner();
         let deadline = Instant::now() + config.close_timeout;
         if stream.shutdown().await.is_ok() {
-            let lingering = &admin.connections.lingering;
-            linger(stream, deadline, lingering, LINGERING_MAX).await;
+            linger(stream, deadline, &admin.connections.lingering).await;
         }
     }
 

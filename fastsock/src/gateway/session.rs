@@ -18,10 +18,11 @@ use uuid::Uuid;
 use self::waiting::Next;
 use crate::{
     gateway::{
-        linger::{LINGERING_MAX, linger},
-        shared::{Places, Shared},
+        limits::Permits,
+        shared::Shared,
         socket::{Socket, Written},
     },
+    net::linger::linger,
     pure::{
         ahead::Ahead,
         envelope::{self, Envelope},
@@ -62,8 +63,8 @@ pub(crate) struct Session {
     is_announced: bool,
     /// It speaks `fastsock.v1.ack`.
     acks: Option<Box<Acks>>,
-    /// Its places among the connections, given back at the end.
-    places: Places,
+    /// Given back at the end.
+    permits: Permits,
 }
 
 impl Session {
@@ -71,7 +72,7 @@ impl Session {
         shared: Arc<Shared>,
         seat: Arc<Seat>,
         socket: Socket,
-        places: Places,
+        permits: Permits,
     ) -> Self {
         let now = Instant::now();
         let interval = shared.config.websocket_ping_interval;
@@ -97,7 +98,7 @@ impl Session {
             was_told_of_no_remote: false,
             is_announced: false,
             acks: None,
-            places,
+            permits,
         }
     }
 
@@ -522,7 +523,7 @@ impl Session {
 
     /// Leaves the seat, closes the socket as the reason demands, and tells the world last.
     async fn end(self, reason: CloseReason) {
-        self.shared.see_off(&self.seat, &reason);
+        self.shared.announcements.leave(&self.seat, &reason);
         let shared = self.shared.clone();
         tokio::select! {
             biased; // the close frame gets its chance when the time is over already, too
@@ -538,9 +539,9 @@ impl Session {
             .await
             .unwrap_or(false);
         if is_clean && let Ok(Ok(stream)) = timeout_at(deadline, self.socket.end()).await {
-            linger(stream, deadline, &self.shared.lingering, LINGERING_MAX).await;
+            linger(stream, deadline, &self.shared.limits.lingering).await;
         }
-        drop(self.places);
+        drop(self.permits);
     }
 
     /// Sends the close frame, or the answer to the device's. `false` when there is nobody to hear it.

@@ -1,5 +1,6 @@
 //! What the embedding program decides and hears.
 
+pub(crate) mod announcements;
 pub(crate) mod decisions;
 pub mod events;
 pub(crate) mod lifecycle;

@@ -1,6 +1,8 @@
 //! The network: the bytes of a connection, TLS, what a proxy says of a device, and the HTTP client.
 
 pub(crate) mod http;
+pub(crate) mod linger;
+pub(crate) mod listen;
 pub(crate) mod proxy;
 pub(crate) mod racing;
 #[cfg(feature = "tls")]

@@ -171,9 +171,9 @@ pub(crate) struct Addresses {
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A place among the connections of an address; given back when dropped.
+/// Lets one connection of an address be; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct AddressPlace {
+pub(crate) struct AddressPermit {
     addresses: Arc<Addresses>,
     network: IpAddr,
 }
@@ -185,19 +185,19 @@ impl Addresses {
         (most > 0).then(|| Arc::new(Self { most, counts }))
     }
 
-    /// Takes a place if the address has fewer than it may have.
-    pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Box<AddressPlace>> {
+    /// Takes a permit if the address has fewer than it may have.
+    pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Box<AddressPermit>> {
         let network = network(ip);
         match self.counts.lock().entry(network) {
             Entry::Occupied(count) if *count.get() >= self.most => return None,
             entry => *entry.or_default() += 1,
         }
         let addresses = self.clone();
-        Some(Box::new(AddressPlace { addresses, network }))
+        Some(Box::new(AddressPermit { addresses, network }))
     }
 }
 
-impl Drop for AddressPlace {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut counts = self.addresses.counts.lock();
         if let Entry::Occupied(mut count) = counts.entry(self.network) {
@@ -325,16 +325,16 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_by_address_and_given_back() {
+    fn permits_are_counted_by_address_and_given_back() {
         let addresses = Addresses::new(2).unwrap();
         let take = |ip: &str| addresses.take(ip.parse().unwrap());
-        let places = (take("10.0.0.1"), take("::ffff:10.0.0.1"));
-        assert!(places.0.is_some() && places.1.is_some());
+        let permits = (take("10.0.0.1"), take("::ffff:10.0.0.1"));
+        assert!(permits.0.is_some() && permits.1.is_some());
         assert!(take("10.0.0.1").is_none());
         assert!(take("10.0.0.2").is_some());
-        drop(places.0);
+        drop(permits.0);
         assert!(take("10.0.0.1").is_some());
-        drop(places.1);
+        drop(permits.1);
         assert!(
             addresses.counts.lock().is_empty(),
             "nothing is kept of who has left"
@@ -346,8 +346,8 @@ mod tests {
     fn a_64_of_ipv6_is_one_address() {
         let addresses = Addresses::new(1).unwrap();
         let take = |ip: &str| addresses.take(ip.parse().unwrap());
-        let place = take("2001:db8:0:1::1");
-        assert!(place.is_some());
+        let permit = take("2001:db8:0:1::1");
+        assert!(permit.is_some());
         assert!(take("2001:db8:0:1:ffff:ffff:ffff:ffff").is_none());
         assert!(take("2001:db8:0:2::1").is_some());
     }

@@ -1,24 +1,20 @@
 //! Waiting for a peer to read the last word. A socket closed with unread input sends a reset, which can overtake the
 //! close frame or refusal; so input is discarded for a while. RFC 9112 §9.6.
 
-use std::sync::{Arc, atomic::AtomicUsize};
-
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
-use crate::gateway::shared::Place;
-
-/// Discards input until the peer closes, the deadline, or 64 MiB; not at all when `at_most` others wait already.
-/// The stream's writing side is shut down already.
+/// Discards input until the peer closes, the deadline, or 64 MiB; not at all when no permit is left, as each who waits holds a
+/// descriptor and 16 KiB. The stream's writing side is shut down already.
 pub(crate) async fn linger(
     mut stream: impl AsyncRead + Unpin,
     deadline: Instant,
-    lingering: &Arc<AtomicUsize>,
-    at_most: usize,
+    permits: &Semaphore,
 ) {
-    let Some(_place) = Place::take(lingering, at_most) else {
+    let Ok(_permit) = permits.try_acquire() else {
         return;
     };
     let mut scratch = vec![0; 16 << 10];
@@ -35,7 +31,3 @@ pub(crate) async fn linger(
 }
 
 const DISCARD_MAX_BYTES: usize = 64 << 20;
-/// Sockets that may wait at once: each holds a descriptor and 16 KiB.
-pub(crate) const LINGERING_MAX: usize = 1024;
-/// The same when there are no descriptors to spare.
-pub(crate) const LINGERING_MAX_WHEN_FULL: usize = 16;

@@ -1,0 +1,126 @@
+//! How many connections and handshakes there may be, from whom, and how fast they may come: what a connection meets before
+//! anything is read from it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use crate::{
+    config::Config,
+    net::proxy,
+    pure::limits::{AddressPermit, Addresses, Bucket},
+    types::Refusal,
+};
+
+/// The limits of the device port.
+pub(crate) struct Limits {
+    /// Connections in a second.
+    accepts: Option<Mutex<Bucket>>,
+    connections: Arc<Semaphore>,
+    handshakes: Option<Arc<Semaphore>>,
+    addresses: Option<Arc<Addresses>>,
+    /// Proxies whose word on a device's address is taken.
+    pub(super) trusted: Vec<IpNet>,
+    /// Sockets that only wait for their peer to read a close frame or a refusal.
+    pub(super) lingering: Semaphore,
+    /// Those whose refusal was that there is no room.
+    pub(super) lingering_when_full: Semaphore,
+}
+
+/// What a connection holds for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    _connection: OwnedSemaphorePermit,
+    /// Among those of its address, if they are limited.
+    address: Option<Box<AddressPermit>>,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &Config) -> Self {
+        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let handshakes = config.limit_handshakes;
+        Self {
+            accepts: Bucket::new(config.limit_accepts.into(), Instant::now()).map(Mutex::new),
+            connections: permits(connection_limit(config)),
+            handshakes: (handshakes > 0).then(|| permits(handshakes)),
+            addresses: Addresses::new(config.limit_connections_per_ip),
+            trusted: config.trusted_networks(),
+            lingering: Semaphore::new(LINGERING_MAX),
+            lingering_when_full: Semaphore::new(LINGERING_MAX_WHEN_FULL),
+        }
+    }
+
+    /// Lets a connection in and its handshake begin, or says why not.
+    pub(super) fn admit(
+        &self,
+        ip: IpAddr,
+    ) -> Result<(Permits, Option<OwnedSemaphorePermit>), Refusal> {
+        if let Some(accepts) = &self.accepts
+            && !accepts.lock().try_take(Instant::now())
+        {
+            return Err(too_many("connections in this second").with_retry_after(1));
+        }
+        let take = |permits: &Arc<Semaphore>, what| {
+            let taken = permits.clone().try_acquire_owned();
+            taken.map_err(|_| too_many(what))
+        };
+        let mut permits = Permits {
+            _connection: take(&self.connections, "connections")?,
+            address: None,
+        };
+        let handshakes = self.handshakes.as_ref();
+        let handshake = handshakes.map(|permits| take(permits, "handshakes"));
+        let handshake = handshake.transpose()?;
+        self.admit_address(&mut permits, ip)?;
+        Ok((permits, handshake))
+    }
+
+    /// Lets a connection in among those of the device's address, as soon as that is known.
+    pub(super) fn admit_address(&self, permits: &mut Permits, ip: IpAddr) -> Result<(), Refusal> {
+        let Some(addresses) = &self.addresses else {
+            return Ok(());
+        };
+        if permits.address.is_none() && !self.is_proxy(ip) {
+            permits.address = Some(addresses.take(ip).ok_or_else(too_many_of_address)?);
+        }
+        Ok(())
+    }
+
+    /// Whether an address is that of a trusted proxy.
+    pub(super) fn is_proxy(&self, ip: IpAddr) -> bool {
+        proxy::is_trusted(&self.trusted, ip)
+    }
+}
+
+/// The gateway has too many of something; that is not the device's doing.
+fn too_many(what: &str) -> Refusal {
+    Refusal::new(503, format!("too many {what}")).with_retry_after(RETRY_AFTER_S)
+}
+
+fn too_many_of_address() -> Refusal {
+    Refusal::new(429, "too many connections from this address").with_retry_after(RETRY_AFTER_S)
+}
+
+fn connection_limit(config: &Config) -> usize {
+    match config.limit_connections {
+        0 => {
+            let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            descriptors
+                .and_then(|n| usize::try_from(n).ok())
+                .map_or(usize::MAX, |n| n.saturating_sub(DESCRIPTORS_KEPT).max(1))
+        }
+        limit => limit,
+    }
+}
+
+/// Descriptors kept for Redis, the remote, logs and the admin listener.
+const DESCRIPTORS_KEPT: usize = 64;
+const RETRY_AFTER_S: u32 = 5;
+const LINGERING_MAX: usize = 1024;
+/// When there are no descriptors to spare.
+const LINGERING_MAX_WHEN_FULL: usize = 16;
