@@ -372,9 +372,9 @@ impl Lanes {
         self.is_at_bound(&self.state.lock(), client_id)
     }
 
-    /// Whether a session that ends anyhow may put one more message of so many bytes past the bounds: `most` of such in each lane,
-    /// until that is below its bound again, and a quarter of what all hold together.
-    pub(crate) fn may_exceed(&self, client_id: &ClientId, bytes: usize, most: usize) -> bool {
+    /// Lets a session that ends anyhow put one more message of so many bytes past the bounds: `most` of such in each lane,
+    /// until that is below its bound again, and a quarter of what all hold together. `false`: it may not.
+    pub(crate) fn reserve_surplus(&self, client_id: &ClientId, bytes: usize, most: usize) -> bool {
         let mut state = self.state.lock();
         let is_at_last = self.is_spool_full(&state)
             || state.is_spool_failing

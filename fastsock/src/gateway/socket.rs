@@ -1,37 +1,26 @@
 //! Frames in and out of one connection. tungstenite reads and answers control frames; downlinks are written here,
 //! many in one system call and without a copy, so that no buffer grows with the largest message a device ever got.
 
+mod stream;
+
 use std::{
-    io::{self, IoSlice, Read, Write},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 use tokio_tungstenite::tungstenite::{
     Error as WsError, Message,
     error::ProtocolError,
-    protocol::{
-        CloseFrame, Role, WebSocketConfig, WebSocketContext,
-        frame::{
-            FrameHeader, Utf8Bytes,
-            coding::{Data, OpCode},
-        },
-    },
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::Utf8Bytes},
 };
 
-use crate::{
-    net::wire::Wire,
-    pure::{envelope, outbox::Outbox},
-    registry::seat::Seat,
-    types::{CloseReason, Payload},
-};
+use self::stream::{Batch, Blocking, Stream, bare_frame, frame_in_envelope};
+use crate::{net::wire::Wire, registry::seat::Seat, types::CloseReason};
 
 /// One WebSocket connection after its handshake.
 pub(crate) struct Socket {
@@ -39,31 +28,8 @@ pub(crate) struct Socket {
     ws: WebSocketContext,
     /// It speaks `fastsock.v1.ack`: downlinks go out in envelopes.
     has_envelopes: bool,
-}
-
-/// The connection and the frame that is partly in it; tungstenite's own frames queue behind that.
-struct Stream {
-    wire: Wire,
-    begun: Option<Begun>,
-    /// Bytes read since the last frame that was given out.
-    unfinished: usize,
-}
-
-/// A downlink that the socket has taken only a part of.
-struct Begun {
-    header: FrameHead,
-    /// What is left of it.
-    payload: Bytes,
-    /// All of it, for the log.
-    whole: Bytes,
-}
-
-/// The few bytes before a payload; advances as they are written.
-#[derive(Clone, Copy)]
-struct FrameHead {
-    bytes: [u8; 10],
-    at: u8,
-    end: u8,
+    /// A frame that is no downlink waits to be sent.
+    has_control: bool,
 }
 
 /// What writing came to.
@@ -84,19 +50,16 @@ impl Socket {
             .max_write_buffer_size(CONTROL_BYTES)
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
-        let ws = match rest.is_empty() {
-            true => WebSocketContext::new(Role::Server, Some(config)),
-            false => WebSocketContext::from_partially_read(rest, Role::Server, Some(config)),
-        };
-        let io = Stream {
-            wire,
-            begun: None,
-            unfinished: 0,
+        let ws = if rest.is_empty() {
+            WebSocketContext::new(Role::Server, Some(config))
+        } else {
+            WebSocketContext::from_partially_read(rest, Role::Server, Some(config))
         };
         Self {
-            io,
+            io: Stream::new(wire),
             ws,
             has_envelopes: false,
+            has_control: false,
         }
     }
 
@@ -141,12 +104,15 @@ impl Socket {
         most: usize,
     ) -> Poll<Result<Message, CloseReason>> {
         let Self { io, ws, .. } = self;
-        match ws.read(&mut Blocking { io, cx, most }) {
+        let mut stream = Blocking::new(io, cx);
+        stream.most = most;
+        match ws.read(&mut stream) {
             Ok(Message::Close(frame)) => Poll::Ready(Err(CloseReason::ByDevice(
                 frame.map_or(1005, |frame| frame.code.into()),
             ))),
             Ok(message) => {
                 self.io.unfinished = 0;
+                self.has_control |= message.is_ping(); // its pong is queued
                 Poll::Ready(Ok(message))
             }
             Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -163,9 +129,10 @@ impl Socket {
         for _ in 0..BATCHES_A_TURN {
             ready!(self.poll_begun(cx, seat))?;
             let mut batch: Batch = SmallVec::new();
-            let frame = match self.has_envelopes {
-                false => bare_frame,
-                true => frame_in_envelope,
+            let frame = if self.has_envelopes {
+                frame_in_envelope
+            } else {
+                bare_frame
             };
             let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, frame, &mut batch));
             let (whole, has_more) = ready!(written)?;
@@ -181,6 +148,7 @@ impl Socket {
 
     /// Queues a message of the bridge itself; [`Socket::poll_control`] sends it.
     pub(crate) fn text(&mut self, cx: &mut Context<'_>, text: String) -> Result<(), CloseReason> {
+        self.has_control = true;
         let Self { io, ws, .. } = self;
         // Whoever queues them sees to it that they are few; pings and pongs cannot displace them.
         ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
@@ -191,6 +159,7 @@ impl Socket {
 
     /// Queues an empty ping; [`Socket::poll_control`] sends it.
     pub(crate) fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        self.has_control = true;
         let Self { io, ws, .. } = self;
         pending_is_fine(ws.write(&mut Blocking::new(io, cx), Message::Ping(Bytes::new())))
     }
@@ -236,7 +205,7 @@ impl Socket {
 
     /// Writes the rest of the downlink that was begun, if any, and takes it out of its outbox.
     fn poll_begun(&mut self, cx: &mut Context<'_>, seat: &Seat) -> Poll<io::Result<()>> {
-        if let Some(payload) = self.io.begun.as_ref().map(|begun| begun.whole.clone()) {
+        if let Some(payload) = self.io.begun() {
             ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?;
             log_sent(seat, &payload);
         }
@@ -265,6 +234,7 @@ impl Socket {
         match ws.flush(&mut Blocking::new(io, cx)) {
             Ok(()) | Err(WsError::ConnectionClosed) => {
                 let flushed = ready!(Pin::new(&mut io.wire).poll_flush(cx));
+                self.has_control = false;
                 Poll::Ready(flushed.map_err(|_| CloseReason::Lost))
             }
             Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -272,9 +242,9 @@ impl Socket {
         }
     }
 
-    /// Whether TLS holds bytes that only [`Socket::poll_flush`] sends. Never so without TLS.
-    pub(crate) fn has_unsent(&self) -> bool {
-        self.io.wire.has_unsent()
+    /// Whether something waits that [`Socket::poll_control`] sends: a frame that is no downlink, or what TLS holds.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.has_control || self.io.wire.has_unsent()
     }
 
     /// How much the connection has taken so far; standing still is how a slow consumer shows.
@@ -291,192 +261,6 @@ impl Socket {
     pub(crate) async fn end(self) -> io::Result<TcpStream> {
         self.io.wire.end().await
     }
-}
-
-type Batch = SmallVec<[(FrameHead, Bytes); BATCH_MESSAGES]>;
-
-impl Stream {
-    /// Writes messages from the head of an outbox, in one system call, and shows them in `batch`. Tells how many of them are
-    /// written whole, and whether more waits.
-    fn poll_batch(
-        &mut self,
-        cx: &mut Context<'_>,
-        outbox: &mut Outbox,
-        frame: fn(&Payload) -> (FrameHead, Bytes),
-        batch: &mut Batch,
-    ) -> Poll<io::Result<(usize, bool)>> {
-        outbox.begin(BATCH_MESSAGES, BATCH_BYTES, |payload| {
-            batch.push(frame(payload))
-        });
-        if batch.is_empty() {
-            return Poll::Ready(Ok((0, false)));
-        }
-        let slices: SmallVec<[IoSlice<'_>; 2 * BATCH_MESSAGES]> = batch
-            .iter()
-            .flat_map(|(head, payload)| [IoSlice::new(head.left()), IoSlice::new(payload)])
-            .collect();
-        let written = match Pin::new(&mut self.wire).poll_write_vectored(cx, &slices) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(written)) => written,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => {
-                outbox.wrote(0, false); // any of them may be dropped
-                return Poll::Pending;
-            }
-        };
-        let whole = self.note(batch, written);
-        outbox.wrote(whole, self.begun.is_some());
-        Poll::Ready(Ok((whole, !outbox.is_empty())))
-    }
-
-    /// Writes the rest of the message that was begun, and takes it out of its outbox.
-    fn poll_finish_of(
-        &mut self,
-        cx: &mut Context<'_>,
-        outbox: &mut Outbox,
-    ) -> Poll<io::Result<()>> {
-        ready!(self.poll_finish(cx))?;
-        outbox.wrote(1, false);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes the rest of the frame that was begun, if any.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(begun) = &mut self.begun {
-            let slices = [
-                IoSlice::new(begun.header.left()),
-                IoSlice::new(&begun.payload),
-            ];
-            let written = ready!(Pin::new(&mut self.wire).poll_write_vectored(cx, &slices))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            if begun.advance(written) {
-                self.begun = None;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Notes how much of a batch is in the socket: the number of whole frames; the next may be begun.
-    fn note(&mut self, batch: &Batch, mut written: usize) -> usize {
-        let mut whole = 0;
-        for (header, payload) in batch {
-            let length = header.left().len() + payload.len();
-            if written < length {
-                break;
-            }
-            written -= length;
-            whole += 1;
-        }
-        if written > 0 {
-            let (header, payload) = batch[whole].clone();
-            let mut begun = Begun {
-                header,
-                payload: payload.clone(),
-                whole: payload,
-            };
-            begun.advance(written);
-            self.begun = Some(begun);
-        }
-        whole
-    }
-}
-
-impl Begun {
-    /// So many more bytes are written; `true` once all are.
-    fn advance(&mut self, written: usize) -> bool {
-        let of_head = written.min(self.header.left().len());
-        self.header.at += of_head as u8;
-        self.payload.advance(written - of_head);
-        self.header.left().is_empty() && self.payload.is_empty()
-    }
-}
-
-impl FrameHead {
-    /// A whole unmasked data frame. RFC 6455 §5.2.
-    fn of(payload: &Payload) -> Self {
-        let opcode = OpCode::Data(if payload.is_text() {
-            Data::Text
-        } else {
-            Data::Binary
-        });
-        let mut bytes = [0; 10];
-        let mut room = &mut bytes[..];
-        FrameHeader {
-            opcode,
-            ..FrameHeader::default()
-        }
-        .format(payload.len() as u64, &mut room)
-        .expect("a frame head without mask has at most 10 bytes");
-        let end = (10 - room.len()) as u8;
-        Self { bytes, at: 0, end }
-    }
-
-    fn left(&self) -> &[u8] {
-        &self.bytes[usize::from(self.at)..usize::from(self.end)]
-    }
-}
-
-/// A connection as tungstenite wants it: `WouldBlock` for "not now", with the task woken later.
-struct Blocking<'a, 'b, 'c> {
-    io: &'a mut Stream,
-    cx: &'b mut Context<'c>,
-    /// Bytes that may be read.
-    most: usize,
-}
-
-impl<'a, 'b, 'c> Blocking<'a, 'b, 'c> {
-    fn new(io: &'a mut Stream, cx: &'b mut Context<'c>) -> Self {
-        let most = usize::MAX;
-        Self { io, cx, most }
-    }
-}
-
-impl Read for Blocking<'_, '_, '_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let most = into.len().min(self.most);
-        if most == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let mut buffer = ReadBuf::new(&mut into[..most]);
-        match Pin::new(&mut self.io.wire).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => {
-                result?;
-                let read = buffer.filled().len();
-                self.io.unfinished += read;
-                self.most -= read;
-                Ok(read)
-            }
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-}
-
-impl Write for Blocking<'_, '_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A control frame may not come into the middle of a frame that was begun; that one's owner finishes it.
-        if self.io.begun.is_some() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        match Pin::new(&mut self.io.wire).poll_write(self.cx, bytes) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn bare_frame(payload: &Payload) -> (FrameHead, Bytes) {
-    (FrameHead::of(payload), payload.as_bytes().clone())
-}
-
-fn frame_in_envelope(payload: &Payload) -> (FrameHead, Bytes) {
-    let wrapped = envelope::wrap(payload);
-    (FrameHead::of(&wrapped), wrapped.into_bytes())
 }
 
 fn log_sent(seat: &Seat, payload: &Bytes) {
@@ -524,30 +308,12 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// Pings and pongs that wait for a device to read. Once they are this many, only its latest ping is still answered
 /// (RFC 6455 §5.5.3), or one that sends pings and reads no pongs would fill the memory.
 const CONTROL_BYTES: usize = 1024;
-/// Frames in one system call.
-const BATCH_MESSAGES: usize = 32;
-/// Payload bytes in one system call, past the first frame.
-const BATCH_BYTES: usize = 64 << 10;
 /// System calls before other sessions get their turn.
 const BATCHES_A_TURN: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frame_heads_have_the_three_lengths_of_rfc_6455() {
-        let head = |size: usize| {
-            FrameHead::of(&Payload::binary(vec![0; size]))
-                .left()
-                .to_vec()
-        };
-        assert_eq!(head(0), [0x82, 0]);
-        assert_eq!(head(125), [0x82, 125]);
-        assert_eq!(head(126), [0x82, 126, 0, 126]);
-        assert_eq!(head(65_536), [0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
-        assert_eq!(FrameHead::of(&"a".into()).left(), [0x81, 1]);
-    }
 
     #[test]
     fn a_close_reason_is_cut_at_a_character() {

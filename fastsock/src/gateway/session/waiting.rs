@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{MESSAGES_A_TURN, Session};
+use super::{MESSAGES_A_TURN, Reading, Session};
 use crate::{
     pure::ahead::{AHEAD_BYTES, Ahead},
     types::CloseReason,
@@ -45,11 +45,11 @@ impl Session {
     /// answer waits for the device to read it: then it waits for others as well.
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         for _ in 0..MESSAGES_A_TURN {
-            if self.has_control {
+            if self.socket.has_queued() {
                 self.write(cx, false)?;
             }
             let most = self.allowance();
-            if self.has_control || most == 0 {
+            if self.socket.has_queued() || most == 0 {
                 return Ok(());
             }
             let Poll::Ready(polled) = self.socket.poll_ahead(cx, most) else {
@@ -66,15 +66,15 @@ impl Session {
         Ok(())
     }
 
-    /// Whether it is known how the session ends once what was read ahead is taken. Then up to [`AHEAD_BYTES`] of it go past the
+    /// Makes room for one more message if it is known how the session ends once what was read ahead is taken. Then up to [`AHEAD_BYTES`] of it go past the
     /// bound of the lane, so that the device is not kept waiting for the answer to its close frame.
-    pub(super) fn may_exceed(&self) -> bool {
+    pub(super) fn reserve_surplus(&self) -> bool {
         let Some(ahead) = self.ahead.as_ref().filter(|ahead| ahead.has_end()) else {
             return false;
         };
         let lanes = &self.shared.lanes;
         let first = ahead.first_len();
-        first.is_none_or(|bytes| lanes.may_exceed(&self.seat.client_id, bytes, AHEAD_BYTES))
+        first.is_none_or(|bytes| lanes.reserve_surplus(&self.seat.client_id, bytes, AHEAD_BYTES))
     }
 
     /// How many bytes may be read ahead now.
@@ -101,7 +101,7 @@ impl Session {
 
     /// Its end was found: at once if nothing is before it, else in its place.
     fn end_behind(&mut self, reason: CloseReason, cx: &mut Context<'_>) -> Result<(), CloseReason> {
-        if self.ahead.is_none() && !self.is_undecided {
+        if self.ahead.is_none() && self.reading != Reading::Undecided {
             return Err(reason);
         }
         let all = &self.shared.ahead;
