@@ -1,37 +1,22 @@
-//! What Python hands in: payloads, client ids, and the answers of hooks.
+//! What hooks answer.
 
-use fastsock::{Admission, Answer, ClientId, Payload, Refusal, UplinkAction};
+use fastsock::{Admission, Answer, Refusal, UplinkAction};
 use pyo3::{
     exceptions::{PyBaseException, PyTypeError},
     intern,
     prelude::*,
-    types::{PyBytes, PyMemoryView, PyString},
+    types::PyString,
 };
 
 use crate::{
-    error::{bad_argument, class},
+    argument::client_id,
+    error::class,
     hooks::{Hook, check_has_run},
     objects::{DropAction, Later, Replace, Reply},
+    question::Question,
 };
 
-/// Which decision is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
-    /// Who may connect.
-    Authenticate,
-    /// What becomes of an uplink.
-    OnUplink,
-}
-
 impl Question {
-    /// The name of its hook.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Authenticate => "authenticate",
-            Self::OnUplink => "on_uplink",
-        }
-    }
-
     /// Reads the result of a hook. `None`: it answers later.
     ///
     /// # Errors
@@ -119,36 +104,4 @@ fn no_answer(hook: Hook, wanted: &str, result: &Bound<'_, PyAny>) -> PyErr {
     }
     let (hook, class) = (hook.name(), result.get_type());
     PyTypeError::new_err(format!("{hook} returns {wanted}, not {class}"))
-}
-
-/// A client id from Python.
-pub(crate) fn client_id(id: &str) -> PyResult<ClientId> {
-    ClientId::new(id).ok_or_else(|| {
-        bad_argument(format!(
-            "a client id has 1 to {} bytes; this has {}",
-            ClientId::MAX_BYTES,
-            id.len()
-        ))
-    })
-}
-
-/// A payload from Python: `str` is TEXT, anything with the buffer protocol BINARY.
-pub(crate) fn payload(object: &Bound<'_, PyAny>) -> PyResult<Payload> {
-    if let Ok(text) = object.cast::<PyString>() {
-        return Ok(Payload::text(text.to_cow()?));
-    }
-    if let Ok(bytes) = object.cast::<PyBytes>() {
-        return Ok(Payload::binary(bytes.as_bytes().to_vec()));
-    }
-    // The stable ABI has no buffers before 3.11, but a memoryview can make bytes of any.
-    let view = PyMemoryView::from(object).map_err(|_| {
-        PyTypeError::new_err(format!(
-            "a payload is str or bytes-like, not {}",
-            object.get_type()
-        ))
-    })?;
-    let bytes = view.call_method0(intern!(object.py(), "tobytes"))?;
-    Ok(Payload::binary(
-        bytes.cast::<PyBytes>()?.as_bytes().to_vec(),
-    ))
 }

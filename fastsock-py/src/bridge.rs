@@ -175,7 +175,7 @@ impl Bridge {
     fn start<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let wants = slf.get().hooks.lock().wants();
         if let Some(run) = slf.get().core()?.start(slf.py(), wants)? {
-            dispatcher::start(slf, run)?;
+            dispatcher::start(slf.as_any(), Self::hooks, run)?;
         }
         Ok(slf.clone())
     }
@@ -380,8 +380,9 @@ impl Bridge {
         }
     }
 
-    /// The hooks, for as long as a batch takes.
-    pub(crate) fn hooks(&self, py: Python<'_>) -> HookSet {
-        self.hooks.lock().clone_ref(py)
+    /// The hooks of a bridge, for as long as a batch takes.
+    fn hooks(bridge: &Bound<'_, PyAny>) -> Option<HookSet> {
+        let this = bridge.cast::<Self>().ok()?;
+        Some(this.get().hooks.lock().clone_ref(bridge.py()))
     }
 }

@@ -16,18 +16,20 @@ use pyo3::{
 };
 
 use crate::{
-    answer::Question,
-    bridge::Bridge,
     error::report,
     hooks::{Hook, HookSet, check_has_run},
     objects::{Client, ConnectRequest, Uplink},
+    question::Question,
     run::{Busy, Run},
     signals::Blocked,
     words,
 };
 
+/// How the hooks of a bridge are found; `None` when it is none.
+pub(crate) type Hooks = fn(&Bound<'_, PyAny>) -> Option<HookSet>;
+
 /// Starts the thread. It ends when the run's queue is closed and drained, or its bridge was collected.
-pub(crate) fn start(bridge: &Bound<'_, Bridge>, run: Arc<Run>) -> PyResult<()> {
+pub(crate) fn start(bridge: &Bound<'_, PyAny>, hooks: Hooks, run: Arc<Run>) -> PyResult<()> {
     let py = bridge.py();
     let weak = PyWeakrefReference::new(bridge)?.unbind();
     let busy = run.busy();
@@ -35,7 +37,7 @@ pub(crate) fn start(bridge: &Bound<'_, Bridge>, run: Arc<Run>) -> PyResult<()> {
     let spawned = py.detach(|| {
         Builder::new()
             .name("fastsock-hooks".into())
-            .spawn(move || Dispatcher::run(&run, &weak, busy))
+            .spawn(move || Dispatcher::run(&run, &weak, hooks, busy))
     });
     spawned.map(drop).map_err(Into::into)
 }
@@ -44,11 +46,12 @@ struct Dispatcher<'a, 'py> {
     py: Python<'py>,
     run: &'a Run,
     bridge: Bound<'py, PyWeakrefReference>,
+    hooks: Hooks,
     refreshed: Instant,
 }
 
 impl<'py> Dispatcher<'_, 'py> {
-    fn run(run: &Arc<Run>, bridge: &Py<PyWeakrefReference>, busy: Option<Busy>) {
+    fn run(run: &Arc<Run>, bridge: &Py<PyWeakrefReference>, hooks: Hooks, busy: Option<Busy>) {
         run.adopt_dispatcher();
         #[cfg(target_os = "linux")] // so that a pause is as short as it is meant to be
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1000));
@@ -58,6 +61,7 @@ impl<'py> Dispatcher<'_, 'py> {
                 py,
                 run,
                 bridge: bridge.bind(py).clone(),
+                hooks,
                 refreshed: Instant::now(),
             };
             dispatcher.serve();
@@ -76,11 +80,11 @@ impl<'py> Dispatcher<'_, 'py> {
                 let Some(bridge) = self.bridge.upgrade() else {
                     return;
                 };
-                let Ok(bridge) = bridge.cast_into::<Bridge>() else {
+                let Some(hooks) = (self.hooks)(&bridge) else {
                     return;
                 };
                 self.run.counts.events.fetch_add(count as u64, Relaxed);
-                let has_decisions = self.call_all(&bridge.get().hooks(self.py), &mut events);
+                let has_decisions = self.call_all(&hooks, &mut events);
                 if !is_closed {
                     self.gather(count, has_decisions);
                 }
@@ -96,9 +100,10 @@ impl<'py> Dispatcher<'_, 'py> {
     /// Lets more come in when much does: a wake-up for every few of them would cost more than what they came for. Who is
     /// alone is never kept waiting.
     fn gather(&self, count: usize, has_decisions: bool) {
-        let (busy, pause) = match has_decisions {
-            false => (BUSY, PAUSE),
-            true => (BUSY_DECIDING, PAUSE_DECIDING),
+        let (busy, pause) = if has_decisions {
+            (BUSY_DECIDING, PAUSE_DECIDING)
+        } else {
+            (BUSY, PAUSE)
         };
         if (busy..BATCH).contains(&count) {
             self.py.detach(|| std::thread::sleep(pause));

@@ -8,7 +8,18 @@ use pyo3::{
     prelude::*,
 };
 
-use crate::{error::bad_argument, run::Wants};
+use crate::error::bad_argument;
+
+/// Which hooks there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    pub(crate) authenticate: bool,
+    pub(crate) uplinks: Uplinks,
+    pub(crate) notices: bool,
+    /// Whether an event loop drains. Then taken uplinks have a queue of their own, so that a reader who is slow holds up no
+    /// decision, and the log and finished sends another, so that busy hooks hold up neither.
+    pub(crate) is_for_loop: bool,
+}
 
 /// Which hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "pyo3 wants what it exports to be pub")]
 
 mod answer;
+mod argument;
 mod bridge;
 mod command;
 mod core;
@@ -17,9 +18,11 @@ mod hooks;
 mod log;
 mod loopside;
 mod objects;
+mod question;
 mod run;
 mod settings;
 mod signals;
+mod time;
 mod words;
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

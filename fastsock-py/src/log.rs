@@ -27,7 +27,7 @@ use tracing::{
     span,
 };
 
-use crate::objects::unix_seconds;
+use crate::time::unix_seconds;
 
 /// Records that wait for the interpreter, and which levels Python wants.
 pub(crate) struct Log {

@@ -19,11 +19,12 @@ use pyo3::{
 };
 
 use crate::{
-    answer::{client_id, payload},
+    argument::{client_id, payload},
     core::{Core, name, seconds},
     error::{bad_argument, raised},
+    hooks::Wants,
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
-    run::{Counts, SLACK, STOP_TIME, Wants},
+    run::{Counts, SLACK, STOP_TIME},
     settings::Settings,
     words,
 };
@@ -163,7 +164,7 @@ impl LoopBridge {
     /// Waits on a thread of the caller's until the descriptor is readable; False when the time is over.
     fn wait(&self, py: Python<'_>, fd: i32, timeout: f64) -> PyResult<bool> {
         let (run, timeout) = (self.core.run()?, seconds(timeout)?);
-        let all = [Some(&*run.queue), Some(&*run.bell), run.stream.as_ref()];
+        let all = [Some(&*run.queue), Some(&*run.side), run.stream.as_ref()];
         let queue = all
             .into_iter()
             .flatten()
@@ -174,7 +175,7 @@ impl LoopBridge {
 
     /// The descriptor that is readable when there is something for drain_side().
     fn side_fd(&self) -> PyResult<i32> {
-        Ok(self.core.run()?.bell.fd().as_raw_fd())
+        Ok(self.core.run()?.side.fd().as_raw_fd())
     }
 
     /// Up to most events, each a tuple of the name of its hook and the arguments that gets.
@@ -196,7 +197,7 @@ impl LoopBridge {
     /// Delivers the log; the sends that Redis has answered, each its number and where it went or an exception.
     fn drain_side<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let run = self.core.run()?;
-        run.bell.drain(1, &mut Vec::new()); // there is nothing in it: this silences the bell
+        run.side.drain(1, &mut Vec::new()); // there is nothing in it: this makes it unreadable
         run.log.deliver(py)?;
         let list = PyList::empty(py);
         let sent = std::mem::take(&mut *self.sent.lock());
@@ -251,10 +252,10 @@ impl LoopBridge {
         {
             return Ok(Some(name(fastsock::Sent::Here)));
         }
-        let (sent, bell) = (Arc::clone(&self.sent), Arc::clone(&run.bell));
+        let (sent, side) = (Arc::clone(&self.sent), Arc::clone(&run.side));
         run.bridge.send_then(&id, payload, move |result| {
             sent.lock().push_back((number, result));
-            bell.wake();
+            side.wake();
         });
         Ok(None)
     }

@@ -7,7 +7,6 @@ mod message;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use pyo3::{
@@ -20,13 +19,12 @@ pub use self::{
     device::{Client, ConnectRequest},
     message::{DeadLetter, Uplink},
 };
-use crate::error::bad_argument;
-
 /// A payload as it can be sent again.
 fn said<'py>(py: Python<'py>, payload: &fastsock::Payload) -> Bound<'py, PyAny> {
-    match payload.is_text() {
-        true => PyString::new(py, &payload.to_text()).into_any(),
-        false => PyBytes::new(py, payload.as_bytes()).into_any(),
+    if payload.is_text() {
+        PyString::new(py, &payload.to_text()).into_any()
+    } else {
+        PyBytes::new(py, payload.as_bytes()).into_any()
     }
 }
 
@@ -35,28 +33,6 @@ fn hash_of(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
-}
-
-/// A time in seconds since 1970, if one is given.
-fn time_or(seconds: Option<f64>, otherwise: SystemTime) -> PyResult<SystemTime> {
-    let Some(seconds) = seconds else {
-        return Ok(otherwise);
-    };
-    let since = Duration::try_from_secs_f64(seconds).ok();
-    since
-        .and_then(|since| UNIX_EPOCH.checked_add(since))
-        .ok_or_else(|| {
-            bad_argument(format!(
-                "a time is 0 or more seconds since 1970, not {seconds}"
-            ))
-        })
-}
-
-/// Seconds since 1970.
-pub(crate) fn unix_seconds(time: SystemTime) -> f64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 /// An address as Python's sockets have it.

@@ -22,21 +22,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::{
     error::raised,
     fork::Process,
+    hooks::Wants,
     log::{Log, adopt_thread},
     settings::Settings,
     signals::Blocked,
 };
-
-/// Which hooks there are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wants {
-    pub(crate) authenticate: bool,
-    pub(crate) uplinks: Uplinks,
-    pub(crate) notices: bool,
-    /// Whether an event loop drains. Then taken uplinks have a queue of their own, so that a reader who is slow holds up no
-    /// decision, and the log and finished sends another, so that busy hooks hold up neither.
-    pub(crate) is_for_loop: bool,
-}
 
 /// One run of a bridge.
 pub(crate) struct Run {
@@ -47,7 +37,7 @@ pub(crate) struct Run {
     /// Taken uplinks, when an event loop drains.
     pub(crate) stream: Option<EventQueue>,
     /// Only a descriptor: readable when there is something to log or a send has finished. The events' one for a thread.
-    pub(crate) bell: Arc<EventQueue>,
+    pub(crate) side: Arc<EventQueue>,
     pub(crate) log: Arc<Log>,
     pub(crate) counts: Counts,
     process: Process,
@@ -104,12 +94,12 @@ impl Run {
             };
         let (events, queue) = new_queue(options.uplinks(events_uplinks))?;
         let queue = Arc::new(queue);
-        let bell = if wants.is_for_loop {
+        let side = if wants.is_for_loop {
             Arc::new(new_queue(EventOptions::default())?.1)
         } else {
             Arc::clone(&queue)
         };
-        let log = Log::new(py, Arc::clone(&bell), settings.payloads)?;
+        let log = Log::new(py, Arc::clone(&side), settings.payloads)?;
         let dispatch = log.dispatch();
         let hooks = Split {
             events,
@@ -130,7 +120,7 @@ impl Run {
             handle,
             queue,
             stream,
-            bell,
+            side,
             log,
             counts: Counts::default(),
             process: Process::current(),

@@ -3,7 +3,7 @@
 use fastsock::{CloseReason, State};
 use pyo3::{intern, prelude::*};
 
-use crate::objects::unix_seconds;
+use crate::time::unix_seconds;
 
 /// A `CloseReason`: a `str` with the close code.
 pub(crate) fn close_reason<'py>(

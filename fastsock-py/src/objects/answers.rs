@@ -6,7 +6,7 @@ use pyo3::{
 };
 
 use super::{hash_of, said};
-use crate::answer::{Question, payload};
+use crate::{argument::payload, question::Question};
 
 /// A decision that is still open: what resolve() takes.
 #[pyclass(frozen, eq, hash, module = "fastsock")]

@@ -8,10 +8,12 @@ use pyo3::{
     types::{PyDict, PyTuple},
 };
 
-use super::{Ticket, hash_of, time_or, unix_seconds};
+use super::{Ticket, hash_of};
 use crate::{
-    answer::{Question, client_id},
+    argument::client_id,
     error::bad_argument,
+    question::Question,
+    time::{time_or, unix_seconds},
 };
 
 /// One connected device.

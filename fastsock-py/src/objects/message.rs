@@ -8,10 +8,12 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString, PyTuple},
 };
 
-use super::{Ticket, hash_of, said, time_or, unix_seconds};
+use super::{Ticket, hash_of, said};
 use crate::{
-    answer::{Question, client_id, payload},
+    argument::{client_id, payload},
     error::bad_argument,
+    question::Question,
+    time::{time_or, unix_seconds},
 };
 
 /// One message from a device.
