@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use crate::{broker::LinkChange, hooks::Hooks, stats::Running, types::State};
 
-/// The phase of a bridge and of its broker link, and the hooks that hear of changes.
+/// The stage of a bridge and of its broker link, and the hooks that hear of changes.
 pub(crate) struct Status {
-    phase: Mutex<Phase>,
+    stage: Mutex<Stage>,
     hooks: Option<Arc<dyn Hooks>>,
     /// Who else hears of gaps.
     gaps: OnceLock<GapListener>,
@@ -22,7 +22,7 @@ pub(crate) struct Status {
 type GapListener = Box<dyn Fn(SystemTime, SystemTime) + Send + Sync>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     Running { is_linked: bool },
     Stopping,
     Stopped,
@@ -31,7 +31,7 @@ enum Phase {
 impl Status {
     pub(crate) fn new(hooks: Option<Arc<dyn Hooks>>, running: Arc<Running>) -> Self {
         Self {
-            phase: Mutex::new(Phase::Running { is_linked: true }),
+            stage: Mutex::new(Stage::Running { is_linked: true }),
             hooks,
             gaps: OnceLock::new(),
             running,
@@ -44,18 +44,18 @@ impl Status {
     }
 
     pub(crate) fn state(&self) -> State {
-        match *self.phase.lock() {
-            Phase::Running { is_linked: true } => State::Running,
-            Phase::Running { is_linked: false } => State::Degraded,
-            Phase::Stopping => State::Stopping,
-            Phase::Stopped => State::Stopped,
+        match *self.stage.lock() {
+            Stage::Running { is_linked: true } => State::Running,
+            Stage::Running { is_linked: false } => State::Degraded,
+            Stage::Stopping => State::Stopping,
+            Stage::Stopped => State::Stopped,
         }
     }
 
     pub(crate) fn link_changed(&self, change: LinkChange) {
         let changed = {
-            let mut phase = self.phase.lock();
-            let Phase::Running { is_linked } = &mut *phase else {
+            let mut stage = self.stage.lock();
+            let Stage::Running { is_linked } = &mut *stage else {
                 return;
             };
             match change {
@@ -78,18 +78,18 @@ impl Status {
     /// `true` for the first who says so.
     pub(crate) fn stopping(&self) -> bool {
         {
-            let mut phase = self.phase.lock();
-            if !matches!(*phase, Phase::Running { .. }) {
+            let mut stage = self.stage.lock();
+            if !matches!(*stage, Stage::Running { .. }) {
                 return false;
             }
-            *phase = Phase::Stopping;
+            *stage = Stage::Stopping;
         }
         self.tell(&State::Stopping);
         true
     }
 
     pub(crate) fn stopped(&self) {
-        *self.phase.lock() = Phase::Stopped;
+        *self.stage.lock() = Stage::Stopped;
         self.tell(&State::Stopped);
     }
 

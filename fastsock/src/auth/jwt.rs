@@ -18,7 +18,7 @@ use self::{
     jwks::{Jwks, More},
     key::{Fault, Key, verify},
 };
-use super::{Admitted, Authenticate, Denied, Grant, Shown};
+use super::{Authenticate, Denied, Grant, Principal, Shown};
 use crate::{
     config::Config,
     error::Result,
@@ -89,11 +89,11 @@ impl Jwt {
         }))
     }
 
-    pub(crate) async fn decide(&self, token: &str) -> Result<Admitted, Denied> {
+    pub(crate) async fn decide(&self, token: &str) -> Result<Principal, Denied> {
         let payload = self.verified(token).await?;
-        let (client_id, until) = self.rules.admit(&payload, SystemTime::now())?;
+        let (client_id, until) = self.rules.validate(&payload, SystemTime::now())?;
         let grant = Some(Box::new(Grant::until(until)));
-        Ok(Admitted { client_id, grant })
+        Ok(Principal { client_id, grant })
     }
 
     /// The payload of a token that a key has signed, one perhaps that the set gets meanwhile.
@@ -126,10 +126,10 @@ impl Jwt {
 }
 
 impl Authenticate for Jwt {
-    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         Box::pin(async move {
             match shown.certified() {
-                Some(admitted) => admitted,
+                Some(principal) => principal,
                 None => self.decide(shown.credential).await,
             }
         })
@@ -138,7 +138,7 @@ impl Authenticate for Jwt {
 
 impl Rules {
     /// Who a verified payload names, and until when.
-    fn admit(&self, payload: &[u8], now: SystemTime) -> Result<(ClientId, SystemTime), Denied> {
+    fn validate(&self, payload: &[u8], now: SystemTime) -> Result<(ClientId, SystemTime), Denied> {
         let claims: Claims =
             unique::parse(payload).ok_or(Denied::Invalid("the token's claims are malformed"))?;
         let time = |seconds: f64| super::unix_time(seconds).ok_or(Denied::Invalid(BAD_TIME));

@@ -24,7 +24,7 @@ use crate::{
 /// Decides who may connect, and under which client id.
 pub(crate) trait Authenticate: Send + Sync {
     /// Decides about one device. Never panics; every wait in it has a deadline.
-    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>>;
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Principal, Denied>>;
 
     /// Whether what a session was let in on holds still. Asked once more when it has its seat: what was withdrawn in between
     /// is noticed either here or by who withdraws it.
@@ -47,14 +47,14 @@ pub(crate) enum Auth {
 /// What one device shows, and from where.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
-    pub(crate) place: Place,
+    pub(crate) source: CredentialSource,
     pub(crate) credential: &'a str,
     pub(crate) remote_addr: RemoteAddr,
 }
 
 /// Where a credential was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub(crate) enum CredentialSource {
     Bearer,
     Subprotocol,
     Certificate,
@@ -62,7 +62,7 @@ pub(crate) enum Place {
 }
 
 /// Who is let in, and on what.
-pub(crate) struct Admitted {
+pub(crate) struct Principal {
     pub(crate) client_id: ClientId,
     /// Boxed: most sessions have none.
     pub(crate) grant: Option<Box<Grant>>,
@@ -97,15 +97,15 @@ impl Auth {
     ///
     /// # Errors
     /// The answer it gets, and a header line that goes with it.
-    pub(crate) async fn admit(
+    pub(crate) async fn authenticate(
         &self,
         request: &ConnectRequest,
-    ) -> Result<Admitted, (Refusal, Option<&'static str>)> {
+    ) -> Result<Principal, (Refusal, Option<&'static str>)> {
         let credentials = &request.credentials;
         match self {
             Self::Open => {
-                let admitted = named(credentials.token.as_deref());
-                admitted.ok_or_else(|| (Denied::Missing(NO_TOKEN).refusal(), None))
+                let principal = named(credentials.token.as_deref());
+                principal.ok_or_else(|| (Denied::Missing(NO_TOKEN).refusal(), None))
             }
             Self::Certificate => match certified(credentials) {
                 Ok(name) => named(name).ok_or_else(|| {
@@ -115,11 +115,11 @@ impl Auth {
                 Err(denied) => Err((denied.refusal(), None)),
             },
             Self::Provider(provider) => {
-                let admitted = match shown(credentials) {
-                    Ok(Some((place, credential))) => {
+                let principal = match shown(credentials) {
+                    Ok(Some((source, credential))) => {
                         let remote_addr = request.remote_addr;
                         let shown = Shown {
-                            place,
+                            source,
                             credential,
                             remote_addr,
                         };
@@ -128,7 +128,7 @@ impl Auth {
                     Ok(None) => Err(Denied::Missing(NO_TOKEN)),
                     Err(denied) => Err(denied),
                 };
-                admitted.map_err(|denied| (denied.refusal(), denied.challenge()))
+                principal.map_err(|denied| (denied.refusal(), denied.challenge()))
             }
         }
     }
@@ -138,7 +138,10 @@ impl Auth {
         match self {
             Self::Open => false,
             Self::Certificate => true,
-            Self::Provider(_) => matches!(shown(credentials), Ok(Some((Place::Certificate, _)))),
+            Self::Provider(_) => matches!(
+                shown(credentials),
+                Ok(Some((CredentialSource::Certificate, _)))
+            ),
         }
     }
 
@@ -155,28 +158,28 @@ impl Auth {
 ///
 /// # Errors
 /// When something is wrong with the first one: no other decides in its stead.
-fn shown(credentials: &Credentials) -> Result<Option<(Place, &str)>, Denied> {
+fn shown(credentials: &Credentials) -> Result<Option<(CredentialSource, &str)>, Denied> {
     if let Some(fault) = credentials.faults.headers {
         return Err(Denied::Malformed(fault));
     }
     if let Some(token) = &credentials.bearer {
-        return Ok(Some((Place::Bearer, token)));
+        return Ok(Some((CredentialSource::Bearer, token)));
     }
     if credentials.faults.is_other_scheme {
         return Err(Denied::Missing("only Authorization: Bearer is accepted"));
     }
     if let Some(token) = &credentials.subprotocol {
-        return Ok(Some((Place::Subprotocol, token)));
+        return Ok(Some((CredentialSource::Subprotocol, token)));
     }
     if let Some(name) = certified(credentials)? {
-        return Ok(Some((Place::Certificate, name)));
+        return Ok(Some((CredentialSource::Certificate, name)));
     }
     match credentials.faults.target {
         Some(fault) => Err(Denied::Malformed(fault)),
         None => Ok(credentials
             .token
             .as_deref()
-            .map(|token| (Place::Query, token))),
+            .map(|token| (CredentialSource::Query, token))),
     }
 }
 
@@ -187,23 +190,23 @@ fn certified(credentials: &Credentials) -> Result<Option<&str>, Denied> {
     }
 }
 
-fn named(name: Option<&str>) -> Option<Admitted> {
-    name.and_then(ClientId::new).map(Admitted::from)
+fn named(name: Option<&str>) -> Option<Principal> {
+    name.and_then(ClientId::new).map(Principal::from)
 }
 
 impl Shown<'_> {
     /// The client id of a certificate: TLS has checked it, so there is nothing left to decide.
-    pub(crate) fn certified(&self) -> Option<Result<Admitted, Denied>> {
-        (self.place == Place::Certificate).then(|| {
+    pub(crate) fn certified(&self) -> Option<Result<Principal, Denied>> {
+        (self.source == CredentialSource::Certificate).then(|| {
             let client_id = ClientId::new(self.credential);
             client_id
-                .map(Admitted::from)
+                .map(Principal::from)
                 .ok_or(Denied::Missing(NO_TOKEN))
         })
     }
 }
 
-impl Place {
+impl CredentialSource {
     /// The word for it in the webhook's request.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -215,7 +218,7 @@ impl Place {
     }
 }
 
-impl From<ClientId> for Admitted {
+impl From<ClientId> for Principal {
     fn from(client_id: ClientId) -> Self {
         Self {
             client_id,
@@ -337,16 +340,16 @@ mod tests {
             certificate: text("c"),
             faults: Faults::default(),
         };
-        let is = |credentials: &Credentials, place, text| {
-            assert_eq!(shown(credentials), Ok(Some((place, text))));
+        let is = |credentials: &Credentials, source, text| {
+            assert_eq!(shown(credentials), Ok(Some((source, text))));
         };
-        is(&credentials, Place::Bearer, "b");
+        is(&credentials, CredentialSource::Bearer, "b");
         credentials.bearer = None;
-        is(&credentials, Place::Subprotocol, "s");
+        is(&credentials, CredentialSource::Subprotocol, "s");
         credentials.subprotocol = None;
-        is(&credentials, Place::Certificate, "c");
+        is(&credentials, CredentialSource::Certificate, "c");
         credentials.certificate = None;
-        is(&credentials, Place::Query, "t");
+        is(&credentials, CredentialSource::Query, "t");
         assert_eq!(shown(&Credentials::default()), Ok(None));
     }
 
@@ -379,7 +382,10 @@ mod tests {
         faults.headers = None;
         credentials.bearer = text("b");
         credentials.faults = faults;
-        assert_eq!(shown(&credentials), Ok(Some((Place::Bearer, "b"))));
+        assert_eq!(
+            shown(&credentials),
+            Ok(Some((CredentialSource::Bearer, "b")))
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use self::watched::{Stamp, Watched};
-use super::{Admitted, Authenticate, Denied, Digest, Grant, Shown};
+use super::{Authenticate, Denied, Digest, Grant, Principal, Shown};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
@@ -139,14 +139,14 @@ impl Tokens {
         Ok((tokens, true))
     }
 
-    fn find(&self, token: &str) -> Option<Admitted> {
+    fn find(&self, token: &str) -> Option<Principal> {
         let digest = Digest::of(&[token.as_bytes()]);
         let client_id = self.known.read().get(&digest)?.clone();
         let grant = Grant {
             until: None,
             token: Some(digest),
         };
-        Some(Admitted {
+        Some(Principal {
             client_id,
             grant: Some(Box::new(grant)),
         })
@@ -154,12 +154,12 @@ impl Tokens {
 }
 
 impl Authenticate for Tokens {
-    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
-        let admitted = shown.certified().unwrap_or_else(|| {
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
+        let principal = shown.certified().unwrap_or_else(|| {
             let found = self.find(shown.credential);
             found.ok_or(Denied::Invalid("the token is not valid"))
         });
-        Box::pin(std::future::ready(admitted))
+        Box::pin(std::future::ready(principal))
     }
 
     fn holds(&self, client_id: &ClientId, grant: &Grant) -> bool {

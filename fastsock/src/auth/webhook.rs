@@ -18,7 +18,7 @@ use tokio::{
 };
 use url::Url;
 
-use super::{Admitted, Authenticate, Denied, Digest, Grant, Shown};
+use super::{Authenticate, Denied, Digest, Grant, Principal, Shown};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
@@ -105,9 +105,9 @@ impl Webhook {
         })
     }
 
-    async fn decide(&self, shown: Shown<'_>) -> Result<Admitted, Denied> {
+    async fn decide(&self, shown: Shown<'_>) -> Result<Principal, Denied> {
         let key = Digest::of(&[
-            shown.place.as_str().as_bytes(),
+            shown.source.as_str().as_bytes(),
             b"\0",
             shown.credential.as_bytes(),
         ]);
@@ -126,7 +126,7 @@ impl Webhook {
             until: Some(until),
             token: None,
         });
-        Ok(Admitted {
+        Ok(Principal {
             client_id,
             grant: grant.map(Box::new),
         })
@@ -171,7 +171,7 @@ impl Webhook {
             .map_err(|_| "no turn in time")?;
         let question = Question {
             credential: shown.credential,
-            place: shown.place.as_str(),
+            place: shown.source.as_str(),
             remote_addr: shown.remote_addr,
         };
         let body = serde_json::to_vec(&question).map_err(|e| e.to_string())?;
@@ -190,7 +190,7 @@ impl Webhook {
 }
 
 impl Authenticate for Webhook {
-    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Admitted, Denied>> {
+    fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
         Box::pin(self.decide(shown))
     }
 }

@@ -55,8 +55,8 @@ impl Limits {
         }
     }
 
-    /// Lets a connection in and its handshake begin, or says why not.
-    pub(super) fn admit(
+    /// Gives a connection its permits, and one for its handshake, or says why not.
+    pub(super) fn acquire(
         &self,
         ip: IpAddr,
     ) -> Result<(Permits, Option<OwnedSemaphorePermit>), Refusal> {
@@ -76,12 +76,12 @@ impl Limits {
         let handshakes = self.handshakes.as_ref();
         let handshake = handshakes.map(|permits| take(permits, "handshakes"));
         let handshake = handshake.transpose()?;
-        self.admit_address(&mut permits, ip)?;
+        self.acquire_address(&mut permits, ip)?;
         Ok((permits, handshake))
     }
 
-    /// Lets a connection in among those of the device's address, as soon as that is known.
-    pub(super) fn admit_address(&self, permits: &mut Permits, ip: IpAddr) -> Result<(), Refusal> {
+    /// Gives a connection its permit among those of its address, as soon as that is known.
+    pub(super) fn acquire_address(&self, permits: &mut Permits, ip: IpAddr) -> Result<(), Refusal> {
         let Some(addresses) = &self.addresses else {
             return Ok(());
         };

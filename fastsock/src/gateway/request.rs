@@ -70,7 +70,7 @@ impl Source {
         };
         self.is_told = device.is_some();
         self.addr = device.unwrap_or(self.addr);
-        Ok(shared.limits.admit_address(permits, self.addr.ip())?)
+        Ok(shared.limits.acquire_address(permits, self.addr.ip())?)
     }
 
     /// Takes the word of trusted HTTP proxies on where the device is.
@@ -86,7 +86,7 @@ impl Source {
             self.addr = proxy::forwarded_for(forwarded, self.addr, trusted);
             upgrade.request.remote_addr = self.addr;
         }
-        Ok(shared.limits.admit_address(permits, self.addr.ip())?)
+        Ok(shared.limits.acquire_address(permits, self.addr.ip())?)
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
-    auth::Admitted,
+    auth::Principal,
     config::origin::Origin,
     hooks::Admission,
     net::{linger::linger, wire::Wire},
@@ -34,7 +34,7 @@ pub(super) fn begin(shared: &Arc<Shared>, stream: TcpStream, addr: RemoteAddr) {
         shared: shared.clone(),
         source: Source::new(addr),
     };
-    match shared.limits.admit(addr.ip()) {
+    match shared.limits.acquire(addr.ip()) {
         Ok((permits, turn)) => {
             let task = handshake.run(stream, permits, turn);
             shared.gateway.spawn_until_stopped(task);
@@ -109,27 +109,28 @@ impl Handshake {
         }
         self.check_origin(upgrade)?;
         self.source.take_forwarded(&self.shared, upgrade, permits)?;
-        let admitted = self.authenticate(upgrade).await?;
+        let principal = self.authenticate(upgrade).await?;
         let next = || self.shared.session_id();
-        let seat = match self
-            .shared
-            .registry
-            .seat(admitted, next, self.source.addr, Instant::now())
-        {
-            Seating::Seated(seat, is_takeover) => {
-                self.shared.running.takeovers.add(is_takeover.into());
-                seat
-            }
-            Seating::Taken => {
-                return Err(Refusal::new(409, "this client id is connected already").into());
-            }
-            Seating::TooMany => return Ok(None),
-            Seating::Stopping => {
-                return Err(Refusal::new(503, "shutting down")
-                    .with_retry_after(1)
-                    .into());
-            }
-        };
+        let seat =
+            match self
+                .shared
+                .registry
+                .seat(principal, next, self.source.addr, Instant::now())
+            {
+                Seating::Seated(seat, is_takeover) => {
+                    self.shared.running.takeovers.add(is_takeover.into());
+                    seat
+                }
+                Seating::Taken => {
+                    return Err(Refusal::new(409, "this client id is connected already").into());
+                }
+                Seating::TooMany => return Ok(None),
+                Seating::Stopping => {
+                    return Err(Refusal::new(503, "shutting down")
+                        .with_retry_after(1)
+                        .into());
+                }
+            };
         if !self.shared.auth.holds(&seat.client_id, seat.grant()) {
             seat.close(CloseReason::Forbidden); // withdrawn meanwhile
         }
@@ -171,7 +172,7 @@ impl Handshake {
     }
 
     /// The host's hook decides, or else what is configured.
-    async fn authenticate(&self, upgrade: &Upgrade) -> Result<Admitted, HandshakeError> {
+    async fn authenticate(&self, upgrade: &Upgrade) -> Result<Principal, HandshakeError> {
         let admission = if self.shared.status.has_hooks() {
             if let Some(fault) = upgrade.request.credentials.faults.headers {
                 return Err(Refusal::new(400, fault).into()); // a hook would take it for none
@@ -184,8 +185,8 @@ impl Handshake {
             Some(Admission::Accept(client_id)) => Ok(client_id.into()),
             Some(Admission::Reject(refusal)) => Err(refusal.into()),
             Some(Admission::AsConfigured) => {
-                let admitted = self.shared.auth.admit(&upgrade.request).await;
-                admitted.map_err(|(refusal, header)| {
+                let principal = self.shared.auth.authenticate(&upgrade.request).await;
+                principal.map_err(|(refusal, header)| {
                     let without_body = false;
                     HandshakeError::Refused(
                         refusal,

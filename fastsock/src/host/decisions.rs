@@ -176,8 +176,8 @@ impl Decisions {
             Answer::Admission(_) if !is_admission && self.lanes.is_pending(ticket) => {
                 Err(wrong_kind("on_uplink"))
             }
-            Answer::Admission(admission) => self.admit(ticket, Some(admission)),
-            Answer::Failed if is_admission => self.admit(ticket, None),
+            Answer::Admission(admission) => self.answer_admission(ticket, Some(admission)),
+            Answer::Failed if is_admission => self.answer_admission(ticket, None),
             Answer::Failed => {
                 self.decide(ticket, None)?;
                 self.running.hooks_failed.add(1);
@@ -217,7 +217,7 @@ impl Decisions {
         }
     }
 
-    fn admit(&self, ticket: Ticket, admission: Option<Admission>) -> Result<()> {
+    fn answer_admission(&self, ticket: Ticket, admission: Option<Admission>) -> Result<()> {
         let waiting = self.admissions.lock().remove(&ticket);
         match waiting.map(|waiting| waiting.send(admission)) {
             Some(Ok(())) => Ok(()),

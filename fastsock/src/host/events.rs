@@ -191,12 +191,12 @@ impl EventQueue {
     /// # Errors
     /// `Io` when the process is out of descriptors.
     pub fn new(options: EventOptions) -> Result<(Arc<EventHooks>, Self)> {
-        let bell = Bell::new().map_err(|e| {
+        let notifier = Notifier::new().map_err(|e| {
             Error::new(ErrorKind::Io, "cannot make an event descriptor").with_source(e)
         })?;
         let shared = Arc::new(Shared {
             options,
-            bell,
+            notifier,
             state: Mutex::default(),
         });
         let hooks = EventHooks {
@@ -236,9 +236,9 @@ impl EventQueue {
             state.take(max, into, &mut waiting);
             let is_done = is_last || into.len() == before && waiting.is_empty();
             if is_done && state.is_empty() && !state.is_closed {
-                // Under the lock: whatever comes in later rings again, after this.
-                state.is_ringing = false;
-                self.shared.bell.clear();
+                // Under the lock: whatever comes in later notifies again, after this.
+                state.is_notified = false;
+                self.shared.notifier.clear();
             }
             (state.resolve.clone(), state.untold())
         };
@@ -252,18 +252,18 @@ impl EventQueue {
     /// Blocks until there is something to drain or [`EventQueue::wake`] was called; `true` at once when closed. `false` when
     /// the time is over. Rarely `true` with nothing to drain.
     pub fn wait(&self, timeout: Duration) -> bool {
-        self.shared.bell.wait(timeout)
+        self.shared.notifier.wait(timeout)
     }
 
     /// The descriptor that is readable while there is something to drain. Only poll it; do not read or close it. It is
     /// level-triggered, and belongs to the queue. Once the queue is closed it stays readable, as a socket at its end does.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.shared.bell.fd()
+        self.shared.notifier.fd()
     }
 
     /// Makes the descriptor readable and ends [`EventQueue::wait`], until the next drain that leaves nothing.
     pub fn wake(&self) {
-        self.shared.ring(&mut self.shared.state.lock());
+        self.shared.wake(&mut self.shared.state.lock());
     }
 
     /// How many events the queue holds.
@@ -292,7 +292,7 @@ impl EventQueue {
         let (undecided, resolve) = {
             let mut state = self.shared.state.lock();
             state.is_closed = true;
-            self.shared.ring(&mut state);
+            self.shared.wake(&mut state);
             (std::mem::take(&mut state.decisions), state.resolve.take())
         };
         let Some(resolve) = resolve else { return };
@@ -368,7 +368,7 @@ impl Hooks for EventHooks {
 /// What both ends hold.
 struct Shared {
     options: EventOptions,
-    bell: Bell,
+    notifier: Notifier,
     state: Mutex<Queues>,
 }
 
@@ -386,7 +386,7 @@ struct Queues {
     dropped: u64,
     dropped_told: u64,
     /// The descriptor is readable, or about to be.
-    is_ringing: bool,
+    is_notified: bool,
     is_closed: bool,
     resolve: Option<Arc<Resolve>>,
 }
@@ -430,7 +430,7 @@ impl Shared {
         if has_room {
             state.taken_bytes += uplink.payload.cost();
             state.taken.push_back(Queued { seq, event });
-            self.ring(&mut state);
+            self.wake(&mut state);
             return Decision::Now(UplinkAction::Drop);
         }
         self.push_waiting(&mut state, seq, event, true);
@@ -467,7 +467,7 @@ impl Shared {
             event,
             is_parked,
         });
-        self.ring(state);
+        self.wake(state);
     }
 
     /// Queues what the host is told.
@@ -486,13 +486,13 @@ impl Shared {
         }
         let seq = state.next();
         state.notices.push_back(Queued { seq, event });
-        self.ring(&mut state);
+        self.wake(&mut state);
     }
 
     /// Makes the descriptor readable: one write per change from empty to not empty.
-    fn ring(&self, state: &mut Queues) {
-        if !std::mem::replace(&mut state.is_ringing, true) {
-            self.bell.ring();
+    fn wake(&self, state: &mut Queues) {
+        if !std::mem::replace(&mut state.is_notified, true) {
+            self.notifier.notify();
         }
     }
 }
@@ -611,12 +611,12 @@ fn accept_waiting(places: &[usize], events: &mut Vec<Event>, resolve: &Resolve) 
     }
 }
 
-/// A descriptor that is readable from `ring` to `clear`.
+/// A descriptor that is readable from `notify` to `clear`.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-struct Bell(std::os::fd::OwnedFd);
+struct Notifier(std::os::fd::OwnedFd);
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-impl Bell {
+impl Notifier {
     fn new() -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self(eventfd(
@@ -626,7 +626,7 @@ impl Bell {
     }
 
     /// Cannot fail in a way that matters: EAGAIN means that it is readable already.
-    fn ring(&self) {
+    fn notify(&self) {
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
@@ -641,13 +641,13 @@ impl Bell {
 
 /// The same where there is no eventfd: a pair of sockets, which std makes non-blocking and close-on-exec.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-struct Bell {
+struct Notifier {
     reader: std::os::unix::net::UnixStream,
     writer: std::os::unix::net::UnixStream,
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Bell {
+impl Notifier {
     fn new() -> std::io::Result<Self> {
         let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -655,11 +655,11 @@ impl Bell {
         Ok(Self { reader, writer })
     }
 
-    fn ring(&self) {
+    fn notify(&self) {
         let _ = rustix::io::write(&self.writer, &[1]);
     }
 
-    /// One read is enough: rings and clears alternate, but for a few that raced.
+    /// One read is enough: notifications and clears alternate, but for a few that raced.
     fn clear(&self) {
         let _ = rustix::io::read(&self.reader, &mut [0; 64]);
     }
@@ -669,8 +669,8 @@ impl Bell {
     }
 }
 
-impl Bell {
-    /// Blocks until it rings or the time is over; then `false`.
+impl Notifier {
+    /// Blocks until it is notified or the time is over; then `false`.
     fn wait(&self, timeout: Duration) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let until = Instant::now().checked_add(timeout);
@@ -773,12 +773,12 @@ mod tests {
         assert_eq!(queue.drain_on(9, &mut events), 0);
         assert!(!is_readable(&queue));
         hooks.on_connect(&client(2));
-        assert!(is_readable(&queue), "what comes later rings");
+        assert!(is_readable(&queue), "what comes later notifies");
         assert_eq!(events.len(), 1);
     }
 
     #[test]
-    fn no_ring_is_lost_between_two_threads() {
+    fn no_notification_is_lost_between_two_threads() {
         let (hooks, queue) = queue(EventOptions::default().capacity(1 << 20));
         let sender = thread::Builder::new()
             .spawn(move || (0..50_000).for_each(|n| hooks.on_connect(&client(n))))

@@ -349,14 +349,14 @@ mod tests {
     }
 
     /// An outbox with its bounds and the surpluses of all.
-    struct Desk {
+    struct Fixture {
         outbox: Outbox,
         limits: OutboxLimits,
         all: Surpluses,
         now: Instant,
     }
 
-    impl Desk {
+    impl Fixture {
         fn new(limits: OutboxLimits, max_surplus_bytes: usize) -> Self {
             Self {
                 outbox: Outbox::default(),
@@ -405,42 +405,45 @@ mod tests {
 
     #[test]
     fn below_its_bound_it_takes_one_more_whatever_its_size() {
-        let mut desk = Desk::new(limits(Full::Close), 0);
-        assert_eq!(desk.put("a"), Put::Queued);
-        assert_eq!(desk.put("x".repeat(100_000)), Put::Queued);
-        assert_eq!(desk.put("b"), Put::Full);
+        let mut fixture = Fixture::new(limits(Full::Close), 0);
+        assert_eq!(fixture.put("a"), Put::Queued);
+        assert_eq!(fixture.put("x".repeat(100_000)), Put::Queued);
+        assert_eq!(fixture.put("b"), Put::Full);
     }
 
     #[test]
     fn drop_oldest_spares_what_is_being_written() {
-        let mut desk = Desk::new(limits(Full::DropOldest), 0);
+        let mut fixture = Fixture::new(limits(Full::DropOldest), 0);
         for text in ["a", "b", "c"] {
-            desk.put(text);
+            fixture.put(text);
         }
-        desk.outbox.begin(1, usize::MAX, |_| ());
-        assert_eq!(desk.put("d"), Put::Displaced);
-        assert_eq!(desk.texts(), ["a", "c", "d"]);
+        fixture.outbox.begin(1, usize::MAX, |_| ());
+        assert_eq!(fixture.put("d"), Put::Displaced);
+        assert_eq!(fixture.texts(), ["a", "c", "d"]);
     }
 
     #[test]
     fn a_device_that_reads_gets_more_than_its_bounds_hold_in_order() {
         for policy in [Full::Close, Full::DropOldest, Full::DropNewest] {
-            let mut desk = Desk::new(limits(policy), 100_000);
+            let mut fixture = Fixture::new(limits(policy), 100_000);
             let texts: Vec<_> = (0..100).map(|n| n.to_string()).collect();
             for text in &texts {
-                assert_eq!(desk.put(text.as_str()), Put::Queued);
+                assert_eq!(fixture.put(text.as_str()), Put::Queued);
             }
-            assert_eq!(desk.all.bytes(), texts[3..].concat().len() + 97 * 128);
-            assert_eq!(desk.texts(), texts);
+            assert_eq!(fixture.all.bytes(), texts[3..].concat().len() + 97 * 128);
+            assert_eq!(fixture.texts(), texts);
             let mut read = Vec::new();
-            while !desk.outbox.is_empty() {
-                let whole = desk.outbox.begin(2, usize::MAX, |payload| {
+            while !fixture.outbox.is_empty() {
+                let whole = fixture.outbox.begin(2, usize::MAX, |payload| {
                     read.push(payload.to_text().into_owned());
                 });
-                desk.wrote(whole);
+                fixture.wrote(whole);
             }
             assert_eq!(read, texts);
-            assert_eq!((desk.all.bytes(), desk.outbox.books().delivered), (0, 100));
+            assert_eq!(
+                (fixture.all.bytes(), fixture.outbox.books().delivered),
+                (0, 100)
+            );
         }
     }
 
@@ -451,20 +454,20 @@ mod tests {
             (Full::DropOldest, Put::Displaced, ["8", "9", "last"]),
             (Full::DropNewest, Put::Full, ["0", "1", "2"]),
         ] {
-            let mut desk = Desk::new(limits(policy), 100_000);
-            desk.outbox.set_stalled(Some(desk.now));
-            desk.now += PATIENCE - Duration::from_millis(1);
+            let mut fixture = Fixture::new(limits(policy), 100_000);
+            fixture.outbox.set_stalled(Some(fixture.now));
+            fixture.now += PATIENCE - Duration::from_millis(1);
             for n in 0..10 {
-                assert_eq!(desk.put(n.to_string()), Put::Queued);
+                assert_eq!(fixture.put(n.to_string()), Put::Queued);
             }
-            desk.now += Duration::from_millis(1);
-            assert_eq!(desk.put("last"), put);
-            assert_eq!(desk.texts(), kept);
-            assert_eq!((desk.outbox.lost().full, desk.all.bytes()), (8, 0));
+            fixture.now += Duration::from_millis(1);
+            assert_eq!(fixture.put("last"), put);
+            assert_eq!(fixture.texts(), kept);
+            assert_eq!((fixture.outbox.lost().full, fixture.all.bytes()), (8, 0));
 
             // It reads on.
-            desk.outbox.set_stalled(None);
-            assert_eq!(desk.put("more"), Put::Queued);
+            fixture.outbox.set_stalled(None);
+            assert_eq!(fixture.put("more"), Put::Queued);
         }
     }
 
@@ -475,15 +478,17 @@ mod tests {
             (Full::DropOldest, ["0", "8", "9"]), // the first is being written
             (Full::DropNewest, ["0", "1", "2"]),
         ] {
-            let mut desk = Desk::new(limits(policy), 100_000);
+            let mut fixture = Fixture::new(limits(policy), 100_000);
             for n in 0..10 {
-                desk.put(n.to_string());
+                fixture.put(n.to_string());
             }
-            desk.outbox.wrote(0, true);
-            desk.outbox.cut(Cut::Stalled, &desk.limits, &mut desk.all);
-            desk.check();
+            fixture.outbox.wrote(0, true);
+            fixture
+                .outbox
+                .cut(Cut::Stalled, &fixture.limits, &mut fixture.all);
+            fixture.check();
             assert_eq!(
-                (desk.texts(), desk.outbox.lost().full),
+                (fixture.texts(), fixture.outbox.lost().full),
                 (kept.map(String::from).to_vec(), 7)
             );
         }
@@ -500,71 +505,77 @@ mod tests {
             ),
             (Full::DropNewest, Put::Full, &["0", "1", "2", "3", "4", "5"]),
         ] {
-            let mut desk = Desk::new(limits(policy), 300);
+            let mut fixture = Fixture::new(limits(policy), 300);
             for n in 0..6 {
-                assert_eq!(desk.put(n.to_string()), Put::Queued, "{n}");
+                assert_eq!(fixture.put(n.to_string()), Put::Queued, "{n}");
             }
-            assert!(desk.all.is_full());
-            assert_eq!(desk.put("last"), put);
-            assert_eq!(desk.texts(), kept, "{policy:?}");
+            assert!(fixture.all.is_full());
+            assert_eq!(fixture.put("last"), put);
+            assert_eq!(fixture.texts(), kept, "{policy:?}");
         }
     }
 
     #[test]
     fn a_smaller_one_is_spared_and_the_largest_pays_for_it() {
-        let mut desk = Desk::new(limits(Full::Close), 1000);
+        let mut fixture = Fixture::new(limits(Full::Close), 1000);
         let largest = (ClientId::new("largest").unwrap(), SessionId(2));
-        desk.all.resize(&largest.0, largest.1, 0, 100_000);
+        fixture.all.resize(&largest.0, largest.1, 0, 100_000);
         let held = Payload::from("x".repeat(1000));
-        desk.all.enter(&held);
+        fixture.all.enter(&held);
         for n in 0..4 {
-            let put = match desk.outbox.put(n.to_string().into(), &desk.limits) {
+            let put = match fixture.outbox.put(n.to_string().into(), &fixture.limits) {
                 Ok(put) => put,
-                Err(payload) => {
-                    desk.outbox
-                        .put_beyond(payload, &desk.limits, ME, desk.now, &mut desk.all)
-                }
+                Err(payload) => fixture.outbox.put_beyond(
+                    payload,
+                    &fixture.limits,
+                    ME,
+                    fixture.now,
+                    &mut fixture.all,
+                ),
             };
             assert_eq!(put, Put::Queued);
         }
-        assert_eq!(desk.all.debtor(), Some(largest));
+        assert_eq!(fixture.all.debtor(), Some(largest));
     }
 
     #[test]
     fn a_successor_writes_the_predecessors_messages_first() {
-        let mut desk = Desk::new(limits(Full::Close), 100_000);
+        let mut fixture = Fixture::new(limits(Full::Close), 100_000);
         for n in 1..=5 {
-            desk.put(n.to_string());
+            fixture.put(n.to_string());
         }
-        desk.outbox.begin(1, usize::MAX, |_| ());
-        let (new, mut books) = desk.outbox.hand_over();
-        let mut old = std::mem::replace(&mut desk.outbox, new);
+        fixture.outbox.begin(1, usize::MAX, |_| ());
+        let (new, mut books) = fixture.outbox.hand_over();
+        let mut old = std::mem::replace(&mut fixture.outbox, new);
         old.wrote(1, false); // comes too late to count
         books += old.books();
-        books += desk.outbox.books();
+        books += fixture.outbox.books();
         assert!(balanced(&books), "{books:?}");
-        assert_eq!(desk.texts(), ["1", "2", "3", "4", "5"]);
-        assert_eq!(desk.outbox.surplus_bytes(), desk.all.bytes());
-        assert_eq!(desk.outbox.close(&mut desk.all).lost.session_ended, 5);
-        assert_eq!(desk.all.bytes(), 0);
+        assert_eq!(fixture.texts(), ["1", "2", "3", "4", "5"]);
+        assert_eq!(fixture.outbox.surplus_bytes(), fixture.all.bytes());
+        assert_eq!(fixture.outbox.close(&mut fixture.all).lost.session_ended, 5);
+        assert_eq!(fixture.all.bytes(), 0);
     }
 
     #[test]
     fn the_first_of_a_batch_may_be_of_any_size_the_rest_share_the_bound() {
-        let mut desk = Desk::new(limits(Full::Close), 0);
-        desk.limits = OutboxLimits {
+        let mut fixture = Fixture::new(limits(Full::Close), 0);
+        fixture.limits = OutboxLimits {
             bytes: 1 << 20,
             messages: 100,
             when_full: Full::Close,
         };
         for _ in 0..10 {
-            desk.put("x".repeat(100));
+            fixture.put("x".repeat(100));
         }
-        assert_eq!(desk.outbox.begin(100, 50, |_| ()), 1);
-        assert_eq!(desk.outbox.begin(100, 350, |_| ()), 3);
-        desk.outbox.wrote(3, false);
+        assert_eq!(fixture.outbox.begin(100, 50, |_| ()), 1);
+        assert_eq!(fixture.outbox.begin(100, 350, |_| ()), 3);
+        fixture.outbox.wrote(3, false);
         assert_eq!(
-            (desk.outbox.books().delivered, desk.outbox.books().held),
+            (
+                fixture.outbox.books().delivered,
+                fixture.outbox.books().held
+            ),
             (3, 7)
         );
     }

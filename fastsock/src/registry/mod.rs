@@ -11,12 +11,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    auth::{Admitted, Grant},
+    auth::{Grant, Principal},
     broker::{Deliver, LinkChange, Seated},
     config::{Config, DownlinkBinary, DuplicatePolicy},
     maps::trim,
     pure::outbox::{Cut, Outbox, Put},
-    registry::seat::{Bounds, Fight, Seat},
+    registry::seat::{Bounds, Seat, Takeovers},
     remote_addr::RemoteAddr,
     stats::DownlinkBooks,
     status::Status,
@@ -72,12 +72,12 @@ impl Registry {
     /// the one seated later has the higher number.
     pub(crate) fn seat(
         &self,
-        admitted: impl Into<Admitted>,
+        principal: impl Into<Principal>,
         session_id: impl FnOnce() -> SessionId,
         remote_addr: RemoteAddr,
         now: Instant,
     ) -> Seating {
-        let Admitted { client_id, grant } = admitted.into();
+        let Principal { client_id, grant } = principal.into();
         let mut guard = self.shard(client_id.as_str());
         let shard = &mut *guard;
         if shard.is_closed {
@@ -87,11 +87,11 @@ impl Registry {
         if old.is_some() && self.duplicates == DuplicatePolicy::Reject {
             return Seating::Taken;
         }
-        let fight = match &old {
-            Some(old) => old.another_fight(now),
-            None => Fight::new(now),
+        let takeovers = match &old {
+            Some(old) => old.another_takeover(now),
+            None => Takeovers::new(now),
         };
-        if fight.takeovers > TAKEOVERS_MAX {
+        if takeovers.count > TAKEOVERS_MAX {
             return Seating::TooMany;
         }
         let session_id = session_id();
@@ -104,14 +104,14 @@ impl Registry {
         let is_takeover = old.is_some();
         let before = old.or_else(|| shard.leaving.get(&client_id).cloned());
         let seat = Arc::new(Seat::new(
-            Admitted {
+            Principal {
                 client_id: client_id.clone(),
                 grant,
             },
             session_id,
             remote_addr,
             before,
-            fight,
+            takeovers,
             self.bounds.clone(),
             outbox,
         ));
@@ -400,7 +400,7 @@ mod tests {
                     .count()
             });
             for session in 2.. {
-                // So late that it is no fight.
+                // So late that it is counted anew.
                 let now = Instant::now() + TAKEOVER_SPAN * 2 * session;
                 let next = registry.seat(
                     ClientId::new("dev").unwrap(),
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fight_over_an_id_ends() {
+    fn who_takes_an_id_over_again_and_again_is_told_to_stop() {
         let registry = registry(Config::default());
         for session in 1..=101 {
             assert!(

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    auth::{Admitted, Grant},
+    auth::{Grant, Principal},
     config::{Config, Full},
     pure::{
         losses::{Loss, LossLines, Losses},
@@ -33,7 +33,7 @@ pub(crate) struct Seat {
     connected_at: SystemTime,
     seen_ms: AtomicU64,
     told: Mutex<Told>,
-    fight: Fight,
+    takeovers: Takeovers,
     /// What it was let in on; boxed, since most sessions need no more than their name.
     grant: Option<Box<Grant>>,
     bounds: Arc<Bounds>,
@@ -121,19 +121,19 @@ impl Bounds {
 
 /// How often an id changed hands lately.
 #[derive(Clone, Copy)]
-pub(crate) struct Fight {
+pub(crate) struct Takeovers {
     since: Instant,
-    pub(crate) takeovers: u32,
+    pub(crate) count: u32,
 }
 
 impl Seat {
     /// A new session's seat; the world must hear first that the one before it has left. `outbox` is what that one held.
     pub(crate) fn new(
-        Admitted { client_id, grant }: Admitted,
+        Principal { client_id, grant }: Principal,
         session_id: SessionId,
         remote_addr: RemoteAddr,
         before: Option<Arc<Self>>,
-        fight: Fight,
+        takeovers: Takeovers,
         bounds: Arc<Bounds>,
         outbox: Outbox,
     ) -> Self {
@@ -145,7 +145,7 @@ impl Seat {
             connected_at: now,
             seen_ms: AtomicU64::new(unix_ms(now)),
             told: Mutex::new(Told::Nothing(before)),
-            fight,
+            takeovers,
             grant,
             bounds,
             inner: Mutex::new(Inner {
@@ -155,9 +155,9 @@ impl Seat {
         }
     }
 
-    /// The fight over its id, once more taken over.
-    pub(crate) fn another_fight(&self, now: Instant) -> Fight {
-        self.fight.another(now)
+    /// The takeovers of its id, and one more.
+    pub(crate) fn another_takeover(&self, now: Instant) -> Takeovers {
+        self.takeovers.another(now)
     }
 
     /// Tells the session that it is replaced. Returns what its outbox holds for its successor, and its books.
@@ -412,12 +412,12 @@ impl Inner {
     }
 }
 
-impl Fight {
+impl Takeovers {
     /// Nobody has taken anything over yet.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             since: now,
-            takeovers: 0,
+            count: 0,
         }
     }
 
@@ -425,15 +425,15 @@ impl Fight {
         if now.duration_since(self.since) > TAKEOVER_SPAN {
             return Self {
                 since: now,
-                takeovers: 1,
+                count: 1,
             };
         }
         Self {
             since: self.since,
-            takeovers: self.takeovers + 1,
+            count: self.count + 1,
         }
     }
 }
 
-/// A fight that begins later is another.
+/// Takeovers that begin later are counted anew.
 pub(crate) const TAKEOVER_SPAN: Duration = Duration::from_secs(10);

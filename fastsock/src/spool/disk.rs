@@ -34,7 +34,7 @@ use crate::{
 
 /// The lanes' side of the spool: hands over to the thread that writes.
 pub(crate) struct DiskSpool {
-    desk: Arc<Desk>,
+    queue: Arc<WorkQueue>,
     found: Mutex<Option<Found>>,
 }
 
@@ -47,9 +47,9 @@ struct Found {
 
 /// Where work is handed over.
 #[derive(Default)]
-struct Desk {
-    tray: Mutex<Tray>,
-    /// There is something to look at in the tray.
+struct WorkQueue {
+    queued: Mutex<Queued>,
+    /// Something was queued.
     changed: Condvar,
     lanes: OnceLock<Weak<dyn Settle>>,
     /// The thread has ended.
@@ -58,7 +58,7 @@ struct Desk {
 
 /// What waits to be done.
 #[derive(Default)]
-struct Tray {
+struct Queued {
     batch: Batch,
     /// Someone waits for what is in it.
     is_urgent: bool,
@@ -112,9 +112,9 @@ impl DiskSpool {
         make: impl FnOnce() -> Result<Store> + Send + 'static,
         tasks: &Tasks,
     ) -> Result<Self> {
-        let desk = Arc::new(Desk::default());
+        let queue = Arc::new(WorkQueue::default());
         let (opened, found) = oneshot::channel();
-        let writers = desk.clone();
+        let writers = queue.clone();
         let write = move || {
             let _leaving = Leaving(writers.clone());
             let open = || {
@@ -139,15 +139,15 @@ impl DiskSpool {
             .await
             .map_err(|_| Error::new(ErrorKind::Io, "the thread of the spool ended"))??;
         Ok(Self {
-            desk,
+            queue,
             found: Mutex::new(Some(found)),
         })
     }
 
-    /// Puts an operation of an operator onto the tray and waits for what it came to.
+    /// Puts an operation of an operator into the queue and waits for what it came to.
     async fn ask<T>(&self, put: impl FnOnce(&mut Batch, Answer<T>)) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        self.desk.put_urgent(|batch| put(batch, answer));
+        self.queue.put_urgent(|batch| put(batch, answer));
         match timeout(ANSWER_TIME, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err(Error::new(ErrorKind::Io, "the spool does not answer")),
@@ -162,7 +162,7 @@ impl Spool for DiskSpool {
 
     fn start(&self, lanes: Weak<dyn Settle>) {
         let found = self.found.lock().take();
-        let _ = self.desk.lanes.set(lanes.clone()); // first: what is found is loaded at once
+        let _ = self.queue.lanes.set(lanes.clone()); // first: what is found is loaded at once
         if let (Some(lanes), Some(found)) = (lanes.upgrade(), found) {
             if !found.backlog.is_empty() {
                 let messages: usize = found.backlog.iter().map(|found| found.messages).sum();
@@ -174,16 +174,16 @@ impl Spool for DiskSpool {
     }
 
     fn append(&self, record: Record) {
-        self.desk
+        self.queue
             .put_urgent(|batch| batch.ops.push(Op::Append(record)));
     }
 
     fn remove(&self, place: Place) {
-        self.desk.put_lazily(Op::Remove(place));
+        self.queue.put_lazily(Op::Remove(place));
     }
 
     fn bury(&self, number: u64, letter: DeadLetter) {
-        self.desk.put_lazily(Op::Bury(number, Box::new(letter)));
+        self.queue.put_lazily(Op::Bury(number, Box::new(letter)));
     }
 
     fn load(&self, client_id: ClientId, after: Option<u64>, cost: usize) {
@@ -192,7 +192,7 @@ impl Spool for DiskSpool {
             after,
             cost,
         };
-        self.desk.put_urgent(|batch| batch.loads.push(load));
+        self.queue.put_urgent(|batch| batch.loads.push(load));
     }
 
     fn dead_letters(
@@ -217,14 +217,14 @@ impl Spool for DiskSpool {
 
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.desk.stop_by(deadline.into_std());
+            self.queue.stop_by(deadline.into_std());
             let last_breath = deadline.max(Instant::now() + LAST_BREATH);
-            let _ = timeout_at(last_breath, self.desk.ended.cancelled()).await;
+            let _ = timeout_at(last_breath, self.queue.ended.cancelled()).await;
         })
     }
 
     fn abort(&self) {
-        self.desk.stop_by(StdInstant::now() + ABORT_TIME);
+        self.queue.stop_by(StdInstant::now() + ABORT_TIME);
     }
 }
 
@@ -234,72 +234,79 @@ impl Drop for DiskSpool {
     }
 }
 
-impl Desk {
+impl WorkQueue {
     /// For what someone waits for. Only the first of a batch wakes the thread.
     fn put_urgent(&self, put: impl FnOnce(&mut Batch)) {
-        let mut tray = self.tray.lock();
-        put(&mut tray.batch);
-        if !std::mem::replace(&mut tray.is_urgent, true) {
+        let mut queued = self.queued.lock();
+        put(&mut queued.batch);
+        if !std::mem::replace(&mut queued.is_urgent, true) {
             self.changed.notify_one();
         }
     }
 
     fn put_lazily(&self, op: Op) {
-        let mut tray = self.tray.lock();
-        tray.batch.ops.push(op);
-        if !tray.is_urgent && tray.lazy_since.is_none() {
-            tray.lazy_since = Some(StdInstant::now());
+        let mut queued = self.queued.lock();
+        queued.batch.ops.push(op);
+        if !queued.is_urgent && queued.lazy_since.is_none() {
+            queued.lazy_since = Some(StdInstant::now());
             self.changed.notify_one();
         }
     }
 
     fn stop_by(&self, deadline: StdInstant) {
-        let mut tray = self.tray.lock();
-        tray.stop_by = Some(tray.stop_by.map_or(deadline, |before| before.min(deadline)));
+        let mut queued = self.queued.lock();
+        queued.stop_by = Some(
+            queued
+                .stop_by
+                .map_or(deadline, |before| before.min(deadline)),
+        );
         self.changed.notify_one();
     }
 
     /// Waits for work, or until `wake_at`. `None`: all is done, and nothing more comes.
     fn next(&self, wake_at: Option<StdInstant>, mut gathering: Option<Gathering>) -> Option<Batch> {
-        let mut tray = self.tray.lock();
+        let mut queued = self.queued.lock();
         loop {
-            if tray.is_urgent {
-                match gathering.take().filter(|gathering| gathering.is_for(&tray)) {
+            if queued.is_urgent {
+                match gathering
+                    .take()
+                    .filter(|gathering| gathering.is_for(&queued))
+                {
                     Some(Gathering { time, .. }) => {
-                        MutexGuard::unlocked(&mut tray, || thread::sleep(time));
+                        MutexGuard::unlocked(&mut queued, || thread::sleep(time));
                     }
-                    None => return Some(tray.take()),
+                    None => return Some(queued.take()),
                 }
                 continue;
             }
-            if tray.stop_by.is_some() {
-                let batch = tray.take();
+            if queued.stop_by.is_some() {
+                let batch = queued.take();
                 return (!batch.is_empty()).then_some(batch);
             }
-            let lazy_until = tray.lazy_since.map(|since| since + LAZY_TIME);
+            let lazy_until = queued.lazy_since.map(|since| since + LAZY_TIME);
             let until = [lazy_until, wake_at].into_iter().flatten().min();
             match until {
-                Some(until) if until <= StdInstant::now() => return Some(tray.take()),
-                Some(until) => drop(self.changed.wait_until(&mut tray, until)),
-                None => self.changed.wait(&mut tray),
+                Some(until) if until <= StdInstant::now() => return Some(queued.take()),
+                Some(until) => drop(self.changed.wait_until(&mut queued, until)),
+                None => self.changed.wait(&mut queued),
             }
         }
     }
 
     /// Waits before another try, and adds what came meanwhile. `false`: the time to stop has come.
     fn wait_to_retry(&self, wait: Duration, batch: &mut Batch) -> bool {
-        let mut tray = self.tray.lock();
+        let mut queued = self.queued.lock();
         let retry_at = StdInstant::now() + wait;
         loop {
             let now = StdInstant::now();
-            let until = tray
+            let until = queued
                 .stop_by
                 .map_or(retry_at, |stop_by| stop_by.min(retry_at));
             if until <= now {
-                batch.add(tray.take());
-                return tray.stop_by.is_none_or(|stop_by| now < stop_by);
+                batch.add(queued.take());
+                return queued.stop_by.is_none_or(|stop_by| now < stop_by);
             }
-            self.changed.wait_until(&mut tray, until);
+            self.changed.wait_until(&mut queued, until);
         }
     }
 
@@ -308,7 +315,7 @@ impl Desk {
     }
 }
 
-impl Tray {
+impl Queued {
     fn take(&mut self) -> Batch {
         self.is_urgent = false;
         self.lazy_since = None;
@@ -364,16 +371,16 @@ struct Gathering {
 }
 
 impl Gathering {
-    fn is_for(&self, tray: &Tray) -> bool {
-        tray.stop_by.is_none()
-            && tray.batch.appends() < GATHER_ENOUGH
+    fn is_for(&self, queued: &Queued) -> bool {
+        queued.stop_by.is_none()
+            && queued.batch.appends() < GATHER_ENOUGH
             && StdInstant::now() < self.until
     }
 }
 
 /// The thread that writes.
 struct Writer {
-    desk: Arc<Desk>,
+    queue: Arc<WorkQueue>,
     store: Store,
     gathering: Option<Gathering>,
     is_failing: bool,
@@ -381,9 +388,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(desk: Arc<Desk>, store: Store) -> Self {
+    fn new(queue: Arc<WorkQueue>, store: Store) -> Self {
         Self {
-            desk,
+            queue,
             store,
             gathering: None,
             is_failing: false,
@@ -392,7 +399,7 @@ impl Writer {
     }
 
     fn run(mut self) {
-        while let Some(mut batch) = self.desk.next(self.wake_at(), self.gathering.take()) {
+        while let Some(mut batch) = self.queue.next(self.wake_at(), self.gathering.take()) {
             if self.store.has_letters() && self.expired_at.elapsed() >= EXPIRY_TIME {
                 self.expired_at = StdInstant::now();
                 batch.ops.push(Op::Expire);
@@ -428,13 +435,13 @@ impl Writer {
             tries += 1;
             self.fail(&fault);
             batch.refuse(&fault);
-            if !self.desk.wait_to_retry(RETRY.delay(tries), &mut batch) {
+            if !self.queue.wait_to_retry(RETRY.delay(tries), &mut batch) {
                 return false;
             }
         }
         if std::mem::take(&mut self.is_failing) {
             tracing::info!("the spool can be written again");
-            if let Some(lanes) = self.desk.lanes() {
+            if let Some(lanes) = self.queue.lanes() {
                 lanes.failing(false);
             }
         }
@@ -443,7 +450,7 @@ impl Writer {
 
     /// What is done leaves the batch; the rest is for the next try.
     fn try_batch(&mut self, batch: &mut Batch) -> Result<(), Fault> {
-        let lanes = self.desk.lanes();
+        let lanes = self.queue.lanes();
         let reserve = || lanes.as_ref().map_or(0, |lanes| lanes.reserve(1));
         let outcome = self.store.write(&batch.ops, &reserve)?;
         report(std::mem::take(&mut batch.ops), outcome, lanes.as_deref());
@@ -473,7 +480,7 @@ impl Writer {
                 error = %fault, path = %self.store.path().display(),
                 "the spool cannot be written; devices are read no further until it can"
             );
-            if let Some(lanes) = self.desk.lanes() {
+            if let Some(lanes) = self.queue.lanes() {
                 lanes.failing(true);
             }
         }
@@ -481,7 +488,7 @@ impl Writer {
 }
 
 /// The thread on its way out.
-struct Leaving(Arc<Desk>);
+struct Leaving(Arc<WorkQueue>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {

@@ -409,7 +409,7 @@ fn garbage_of_any_length_is_refused_and_never_panics() {
             .map(|_| alphabet[random.usize(..alphabet.len())])
             .collect();
         let _ = rules
-            .admit(&text, SystemTime::now())
+            .validate(&text, SystemTime::now())
             .expect_err("no claims");
         let text = String::from_utf8_lossy(&text);
         assert!(check(&text, &keys).is_err(), "{text:?}");
@@ -425,7 +425,7 @@ fn garbage_of_any_length_is_refused_and_never_panics() {
     ] {
         assert!(check(&huge, &keys).is_err());
         assert!(check(&hmac_signed(&huge, b"k"), &keys).is_err());
-        assert!(rules.admit(huge.as_bytes(), SystemTime::now()).is_err());
+        assert!(rules.validate(huge.as_bytes(), SystemTime::now()).is_err());
     }
 }
 
@@ -486,12 +486,12 @@ fn claims_decide_who_and_until_when() {
         ),
     ] {
         let claims = format!(r#"{{"sub":"dev1","iss":"us","aud":"here",{claims}}}"#);
-        let admitted = rules().admit(claims.as_bytes(), now);
+        let principal = rules().validate(claims.as_bytes(), now);
         let expected = expected.map_err(Denied::Invalid).map(|seconds| {
             let until = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
             (ClientId::new("dev1").unwrap(), until)
         });
-        assert_eq!(admitted, expected, "{claims}");
+        assert_eq!(principal, expected, "{claims}");
     }
 }
 
@@ -505,14 +505,14 @@ fn a_token_made_by_a_clock_that_is_a_little_ahead_is_good() {
     for (nbf, is_good) in [(1000, true), (1005, true), (1006, false)] {
         let claims = format!(r#"{{"sub":"dev1","iss":"us","aud":"here","exp":2000,"nbf":{nbf}}}"#);
         assert_eq!(
-            strict.admit(claims.as_bytes(), now).is_ok(),
+            strict.validate(claims.as_bytes(), now).is_ok(),
             is_good,
             "{nbf}"
         );
     }
     let claims = r#"{"sub":"dev1","iss":"us","aud":"here","exp":1000}"#;
     assert!(
-        strict.admit(claims.as_bytes(), now).is_err(),
+        strict.validate(claims.as_bytes(), now).is_err(),
         "exp has none"
     );
 }
@@ -523,7 +523,7 @@ fn a_token_is_from_whom_and_for_whom_it_says() {
     let admit = |rules: &Rules, claims: &str| {
         let claims = format!(r#"{{"exp":99,{claims}}}"#);
         rules
-            .admit(claims.as_bytes(), now)
+            .validate(claims.as_bytes(), now)
             .map(|(id, _)| id.to_string())
     };
     let audience = Err(Denied::Invalid("the token is for another audience"));
