@@ -20,10 +20,11 @@ use pyo3::{
 use uuid::Uuid;
 
 use crate::{
-    answer::{client_id, payload},
+    argument::{client_id, payload},
     error::{bad_argument, exception, forked, not_running, raised},
+    hooks::Wants,
     objects::{Client, DeadLetter, Leftover, Ticket, host_port},
-    run::{Hold, Run, STOP_TIME, Wants},
+    run::{Hold, Run, STOP_TIME},
     settings::Settings,
     signals::Blocked,
 };
@@ -150,17 +151,18 @@ impl Core {
             (None, None) => CloseReason::Kicked,
             (code, reason) => {
                 let code = code.unwrap_or(KICKED);
-                if !(3000..5000).contains(&code) && code != 1000 {
-                    let text = format!("a close code is 1000 or from 3000 to 4999, not {code}");
-                    return Err(bad_argument(text));
-                }
                 let reason = reason.unwrap_or("");
-                if reason.len() > REASON_BYTES {
-                    let (most, has) = (REASON_BYTES, reason.len());
+                let (most, has) = (CloseReason::MAX_BYTES, reason.len());
+                let close = CloseReason::custom(code, reason).ok_or_else(|| {
+                    bad_argument(format!(
+                        "a close code is 1000 or from 3000 to 4999, not {code}"
+                    ))
+                })?;
+                if has > most {
                     let text = format!("a reason has at most {most} bytes; this has {has}");
                     return Err(bad_argument(text));
                 }
-                CloseReason::Custom(code, reason.into())
+                close
             }
         };
         Ok(self.run()?.handle.disconnect(&client_id(id)?, reason))
@@ -184,7 +186,7 @@ impl Core {
         limit: i64,
     ) -> PyResult<Vec<DeadLetter>> {
         let limit = usize::try_from(limit).ok();
-        let limit = limit.filter(|n| (1..=LETTERS_MAX).contains(n));
+        let limit = limit.filter(|n| (1..=fastsock::DeadLetter::MAX_LISTED).contains(n));
         let limit = limit.ok_or_else(|| bad_argument("limit: give 1 to 1000"))?;
         let (run, after) = (self.run()?, after.map(letter_id).transpose()?);
         let letters = py.detach(|| run.bridge.dead_letters(after, limit));
@@ -352,10 +354,6 @@ pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
         .map_err(|_| bad_argument(format!("a timeout is 0 or more seconds, not {seconds}")))
 }
 
-/// How many dead letters one call may give.
-const LETTERS_MAX: usize = 1000;
 const KICKED: u16 = 4510;
-/// What fits into a close frame beside the code.
-const REASON_BYTES: usize = 123;
 /// More than a century; beyond, adding it to a clock could overflow.
 const MAX_SECONDS: f64 = 4e9;

@@ -251,6 +251,11 @@ pub struct DeadLetter {
     pub headers: Vec<(String, String)>,
 }
 
+impl DeadLetter {
+    /// How many dead letters an operator or a binding may ask for at once.
+    pub const MAX_LISTED: usize = 1000;
+}
+
 /// The head of a device's WebSocket request. `Debug` prints neither its target nor the values of its headers.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -403,6 +408,15 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// The most bytes of a reason that fit into a close frame.
+    pub const MAX_BYTES: usize = 123;
+
+    /// A close with a code and a reason of the host's choice. `None` when the code is not for hosts: those are 1000 and 3000 to 4999
+    /// (RFC 6455 §7.4).
+    pub fn custom(code: u16, reason: impl Into<String>) -> Option<Self> {
+        matches!(code, 1000 | 3000..=4999).then(|| Self::Custom(code, reason.into()))
+    }
+
     /// The close code that the bridge sends, or `None` when it sends no close frame.
     pub fn code(&self) -> Option<u16> {
         Some(match self {
@@ -616,7 +630,7 @@ impl Leftover {
 }
 
 /// Milliseconds since 1970, as the original's `Date.now()`.
-pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+pub fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }

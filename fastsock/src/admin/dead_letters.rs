@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Answer, failure, guard::Guard, json as answer_json, method_not_allowed, problem};
-use crate::{dead_letters::Outline, error::Error, gateway::shared::Shared, verbs};
+use crate::{
+    dead_letters::Outline, error::Error, gateway::shared::Shared, types::DeadLetter, verbs,
+};
 
 /// Where they are; the rest of the path is empty or begins with a slash.
 pub(super) const PATH: &str = "/api/v1/dead-letters";
@@ -151,7 +153,7 @@ impl Page {
                 }
                 "limit" => {
                     let limit = value.parse().ok();
-                    let limit = limit.filter(|n| (1..=LIMIT_MAX).contains(n));
+                    let limit = limit.filter(|n| (1..=DeadLetter::MAX_LISTED).contains(n));
                     page.limit =
                         limit.ok_or_else(|| bad("limit: give an integer from 1 to 1000"))?;
                 }
@@ -164,7 +166,6 @@ impl Page {
 
 /// How many are listed when nothing is said.
 const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1000;
 /// How many a list takes from the spool at a time.
 const READ_AT_ONCE: usize = 50;
 

@@ -173,7 +173,7 @@ impl Socket {
     ) -> Result<(), CloseReason> {
         let frame = CloseFrame {
             code: code.into(),
-            reason: Utf8Bytes::from(cut(reason, 123)),
+            reason: Utf8Bytes::from(cut(reason, CloseReason::MAX_BYTES)),
         };
         self.close_with(cx, Some(frame))
     }
