@@ -3,11 +3,11 @@
  *
  * Written by cbindgen from fastsock-ffi/src: change it there. docs/c.md walks through it.
  *
- * Every function returns a fastsock_status, but for three that return static text; fastsock_last_error tells more.
- * Results go to out-parameters, which are written only on success. NULL is checked everywhere. Text that goes in is UTF-8,
- * NUL-terminated or with a length: (NULL, 0) is empty. Text that comes out is a fastsock_str, or a string to be freed with
- * fastsock_string_free. Any thread may call any function. No function changes the signals, the working directory, the
- * environment, or writes to stdout or stderr; after a fork, calls for a bridge of the parent answer FORKED at once.
+ * Every function returns a fastsock_status, except three that return static text; fastsock_last_error says more. The library
+ * writes results to out-parameters, only on success. It checks NULL everywhere. Text that goes in is UTF-8, NUL-terminated or
+ * with a length: (NULL, 0) is empty. Text that comes out is a fastsock_str, or a string that you free with
+ * fastsock_string_free. Any thread may call any function. No function changes signals, the working directory or the
+ * environment, or writes to stdout or stderr. After a fork, calls for a bridge of the parent answer FORKED at once.
  */
 
 #ifndef FASTSOCK_H
@@ -16,11 +16,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The first part of the soname: changes when a program must be compiled anew. */
+/* The first part of the soname: changes when you must compile your program again. */
 #define FASTSOCK_ABI 0
 
 /**
- * What a call came to. The numbers never change; new ones may be added.
+ * The result of a call. The numbers never change; new ones may be added.
  */
 enum fastsock_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -36,7 +36,7 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_CONFIG = 1,
   /**
-   * A port could not be bound.
+   * A port is taken, or may not be bound.
    */
   FASTSOCK_STATUS_BIND = 2,
   /**
@@ -56,7 +56,7 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_BROKER = 6,
   /**
-   * The backend did not take it.
+   * Reserved: no call answers it.
    */
   FASTSOCK_STATUS_FORWARD = 7,
   /**
@@ -80,15 +80,15 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_OTHER = 99,
   /**
-   * A bug in the library: it was caught, the bridge goes on. Please report the line of fastsock_last_error.
+   * A bug in the library. The library caught it, and the bridge goes on. Please report the line of fastsock_last_error.
    */
   FASTSOCK_STATUS_PANIC = 100,
   /**
-   * The process was forked after the bridge was started: the bridge is the parent's.
+   * The process forked after the start of the bridge: the bridge belongs to the parent.
    */
   FASTSOCK_STATUS_FORKED = 101,
   /**
-   * A pointer is NULL that must not be.
+   * A pointer is NULL and must not be.
    */
   FASTSOCK_STATUS_NULL = 102,
   /**
@@ -96,11 +96,11 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_HOOK = 103,
   /**
-   * The time was over before it happened.
+   * The time ran out.
    */
   FASTSOCK_STATUS_TIMEOUT = 104,
   /**
-   * There is no dead letter with that id, or none is left to be given.
+   * There is no dead letter with that id, or the list has no further one.
    */
   FASTSOCK_STATUS_NOT_FOUND = 105,
 };
@@ -125,11 +125,11 @@ enum fastsock_sent
    */
   FASTSOCK_SENT_HERE = 1,
   /**
-   * Published; Redis says that another gateway holds the device.
+   * Published: Redis says that another gateway has the device.
    */
   FASTSOCK_SENT_ELSEWHERE = 2,
   /**
-   * Nobody holds the device; the message is gone.
+   * No gateway has the device; the message is gone.
    */
   FASTSOCK_SENT_OFFLINE = 3,
 };
@@ -158,7 +158,7 @@ enum fastsock_state
    */
   FASTSOCK_STATE_DEGRADED = 2,
   /**
-   * The broker link is back: what was published between `gap_from_ms` and `gap_to_ms` may not have arrived.
+   * The broker link is back. What was published between `gap_from_ms` and `gap_to_ms` may not have arrived.
    */
   FASTSOCK_STATE_GAP = 3,
   /**
@@ -204,7 +204,7 @@ typedef uint32_t fastsock_kind;
 #endif // __cplusplus
 
 /**
- * What kind of event it is.
+ * The type of an event.
  */
 enum fastsock_event_type
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -212,15 +212,15 @@ enum fastsock_event_type
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * A device wants in. `request` is set, and `ticket` wants an answer.
+   * A device wants to connect: `request`. Answer the `ticket`.
    */
   FASTSOCK_EVENT_TYPE_AUTHENTICATE = 1,
   /**
-   * A device is seated: from now on it can be sent to.
+   * A device connected: from now on you can send to it.
    */
   FASTSOCK_EVENT_TYPE_CONNECT = 2,
   /**
-   * A device said something: `payload`. With a `ticket` it wants an answer; without, the host has taken it.
+   * A device sent a message: `payload`. Answer the `ticket`; without one, the host has taken the message.
    */
   FASTSOCK_EVENT_TYPE_UPLINK = 3,
   /**
@@ -228,7 +228,7 @@ enum fastsock_event_type
    */
   FASTSOCK_EVENT_TYPE_DISCONNECT = 4,
   /**
-   * An uplink was given up: `reason` is the word for it, `code` its fastsock_lost.
+   * The bridge gave up an uplink: `reason` is the word for it, `code` its fastsock_lost.
    */
   FASTSOCK_EVENT_TYPE_UPLINK_LOST = 5,
   /**
@@ -245,7 +245,7 @@ typedef uint32_t fastsock_event_type;
 #endif // __cplusplus
 
 /**
- * Why an uplink was given up.
+ * Why the bridge gave up an uplink.
  */
 enum fastsock_lost
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -257,7 +257,7 @@ enum fastsock_lost
    */
   FASTSOCK_LOST_OTHER = 0,
   /**
-   * No remote_url is set and no hook took it. Never told, only counted.
+   * No remote_url is set and no hook took it. There is no event for it; only the statistics count it.
    */
   FASTSOCK_LOST_NO_REMOTE_URL = 1,
   /**
@@ -269,7 +269,7 @@ enum fastsock_lost
    */
   FASTSOCK_LOST_REJECTED = 3,
   /**
-   * The backend failed on this message again and again while others got through.
+   * The backend failed on this message again and again while it took others.
    */
   FASTSOCK_LOST_POISON = 4,
   /**
@@ -294,7 +294,7 @@ typedef uint32_t fastsock_lost;
 #endif // __cplusplus
 
 /**
- * How much a line matters.
+ * The level of a log line.
  */
 enum fastsock_level
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -302,11 +302,11 @@ enum fastsock_level
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * Something is lost and someone must act.
+   * Something is lost, or somebody must act.
    */
   FASTSOCK_LEVEL_ERROR = 1,
   /**
-   * Unexpected, and recovered from.
+   * Unexpected, and the bridge goes on.
    */
   FASTSOCK_LEVEL_WARN = 2,
   /**
@@ -318,7 +318,7 @@ enum fastsock_level
    */
   FASTSOCK_LEVEL_DEBUG = 4,
   /**
-   * Each message.
+   * Single messages.
    */
   FASTSOCK_LEVEL_TRACE = 5,
 };
@@ -339,15 +339,15 @@ enum fastsock_verdict
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * Unless the hook has resolved the ticket itself: the configured way decides who may connect, uplinks are forwarded.
+   * If the hook has not resolved the ticket: the settings decide who may connect, and uplinks go to the backend.
    */
   FASTSOCK_VERDICT_DEFAULT = 0,
   /**
-   * The ticket will be resolved by another call, from any thread, within the setting hook_timeout.
+   * Another call resolves the ticket, from any thread, within the setting hook_timeout.
    */
   FASTSOCK_VERDICT_LATER = 1,
   /**
-   * The hook failed. A device is refused with 503, an uplink is lost with the reason hook_failed. Counted and logged.
+   * The hook failed. The device gets 503; the uplink is lost with the reason hook_failed. The bridge counts and logs it.
    */
   FASTSOCK_VERDICT_FAILED = 2,
 };
@@ -368,11 +368,11 @@ enum fastsock_delivery
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The hooks are called, one at a time, on a thread of the bridge made for that.
+   * The bridge calls the hooks, one at a time, on a thread made for that.
    */
   FASTSOCK_DELIVERY_HOOKS = 0,
   /**
-   * They wait in a bounded queue, for fastsock_bridge_event_fd and fastsock_bridge_poll.
+   * Events wait in a queue with a limit, for fastsock_bridge_event_fd and fastsock_bridge_poll.
    */
   FASTSOCK_DELIVERY_EVENTS = 1,
 };
@@ -385,7 +385,7 @@ typedef uint32_t fastsock_delivery;
 #endif // __cplusplus
 
 /**
- * With EVENTS: what becomes of the messages of devices.
+ * With EVENTS: what happens to the messages of devices.
  */
 enum fastsock_uplinks
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -393,15 +393,15 @@ enum fastsock_uplinks
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * They are forwarded; there are no UPLINK events.
+   * The bridge forwards them; there are no UPLINK events.
    */
   FASTSOCK_UPLINKS_FORWARD = 0,
   /**
-   * Each waits for its ticket to be resolved.
+   * Each waits until you resolve its ticket.
    */
   FASTSOCK_UPLINKS_DECIDE = 1,
   /**
-   * The host consumes them: nothing is forwarded, no ticket. When the queue is full, devices wait; nothing is dropped.
+   * The host takes them: the bridge forwards nothing, and there is no ticket. When the queue is full, devices wait; nothing is lost.
    */
   FASTSOCK_UPLINKS_TAKE = 2,
 };
@@ -414,27 +414,27 @@ typedef uint32_t fastsock_uplinks;
 #endif // __cplusplus
 
 /**
- * A running bridge. Any thread may call its functions, several at once; only free must be the last.
+ * A running bridge. Any thread may call its functions, several at once; only free must be the last call.
  */
 typedef struct fastsock_bridge fastsock_bridge;
 
 /**
- * A list of devices as it was in one moment.
+ * A list of devices, as it was at one moment.
  */
 typedef struct fastsock_clients fastsock_clients;
 
 /**
- * The settings of a bridge. Not for two threads at once. The names are those of the settings table in README.md.
+ * The settings of a bridge. Not for two threads at once. docs/settings.md has their names.
  */
 typedef struct fastsock_config fastsock_config;
 
 /**
- * A part of the dead letters as they were in one moment.
+ * A part of the dead letters, as they were at one moment.
  */
 typedef struct fastsock_dead_letters fastsock_dead_letters;
 
 /**
- * Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` is NULL or not.
+ * Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` may be NULL.
  */
 typedef struct fastsock_str {
   /**
@@ -456,13 +456,13 @@ typedef struct fastsock_header {
    */
   struct fastsock_str name;
   /**
-   * As sent; what is not UTF-8 is replaced by U+FFFD.
+   * As sent; bytes that are not UTF-8 become U+FFFD.
    */
   struct fastsock_str value;
 } fastsock_header;
 
 /**
- * What a device asked for. May hold tokens: do not log it.
+ * The head of a device's request. May hold tokens: do not log it.
  */
 typedef struct fastsock_request {
   /**
@@ -496,12 +496,12 @@ typedef struct fastsock_request {
 } fastsock_request;
 
 /**
- * One thing that happened. What its type does not name is zero or empty. All it points to belongs to the library: in a
+ * One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
  * hook until the hook returns, from fastsock_bridge_poll until the next poll, stop or free of that bridge.
  */
 typedef struct fastsock_event {
   /**
-   * A fastsock_event_type. Skip numbers you do not know.
+   * A fastsock_event_type. Skip numbers that you do not know.
    */
   uint32_t type;
   /**
@@ -509,11 +509,11 @@ typedef struct fastsock_event {
    */
   uint32_t kind;
   /**
-   * What to answer with one of the fastsock_bridge_resolve_ functions; 0 when there is nothing to answer.
+   * Answer it with one of the fastsock_bridge_resolve_ functions; 0 when there is nothing to answer.
    */
   uint64_t ticket;
   /**
-   * The session; never reused within one bridge. 0 before the device is seated.
+   * The session; never reused within one bridge. 0 before the device is connected.
    */
   uint64_t session_id;
   /**
@@ -521,7 +521,7 @@ typedef struct fastsock_event {
    */
   uint64_t seq;
   /**
-   * Milliseconds since 1970: when the message was read, or the device was seated.
+   * Milliseconds since 1970: when the bridge read the message, or the device connected.
    */
   uint64_t time_ms;
   /**
@@ -529,7 +529,7 @@ typedef struct fastsock_event {
    */
   struct fastsock_str client_id;
   /**
-   * UPLINK, UPLINK_LOST: what was said.
+   * UPLINK, UPLINK_LOST: the message.
    */
   struct fastsock_str payload;
   /**
@@ -537,8 +537,8 @@ typedef struct fastsock_event {
    */
   struct fastsock_str reason;
   /**
-   * Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". Where a proxy told no port there is
-   * none: "192.0.2.1", "2001:db8::1".
+   * Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". The address alone where a proxy sent no
+   * port: "192.0.2.1", "2001:db8::1".
    */
   struct fastsock_str remote_addr;
   /**
@@ -562,15 +562,15 @@ typedef struct fastsock_event {
    */
   uint8_t id[16];
   /**
-   * AUTHENTICATE: what the device asked for.
+   * AUTHENTICATE: the head of the device's request.
    */
   const struct fastsock_request *request;
 } fastsock_event;
 
 /**
- * A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; a number that is none counts as FAILED.
- * Called on the bridge's hook thread, one at a time. While it runs, no other hook does; it may call any function of the
- * library but fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
+ * A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; any other number counts as FAILED.
+ * The bridge calls hooks on its hook thread, one at a time. A hook may call any function of the library but
+ * fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
  */
 typedef uint32_t (*fastsock_hook)(void *userdata,
                                   const struct fastsock_bridge *bridge,
@@ -601,14 +601,14 @@ typedef struct fastsock_log {
    */
   struct fastsock_str message;
   /**
-   * What it is about, as a JSON object: {"client_id":"dev1","reason":"replaced"}.
+   * The fields, as a JSON object: {"client_id":"dev1","reason":"replaced"}.
    */
   struct fastsock_str fields;
 } fastsock_log;
 
 /**
- * Gets a line of the log. Called on any thread of the library, from several at once, and on a thread that is inside a
- * call of the library. Must not block, nor call the library: that answers HOOK.
+ * Gets a line of the log. Any thread of the library calls it, several at once, and so does a thread that is inside a
+ * call of the library. It must not block, and must not call the library: that answers HOOK.
  */
 typedef void (*fastsock_log_hook)(void *userdata, const struct fastsock_log *line);
 
@@ -618,15 +618,15 @@ typedef void (*fastsock_log_hook)(void *userdata, const struct fastsock_log *lin
  */
 typedef struct fastsock_options {
   /**
-   * sizeof(fastsock_options) as the host was compiled: what an older header did not have is taken as zero.
+   * sizeof(fastsock_options) in your build: the library takes fields that an older header does not have as zero.
    */
   size_t struct_size;
   /**
-   * Handed to each callback as its first argument.
+   * The first argument of each callback.
    */
   void *userdata;
   /**
-   * Called with the userdata exactly once, also when the start fails: when no callback can run any more. That is in
+   * Called with the userdata exactly once, when no callback can run any more; also when the start fails. That is in
    * fastsock_bridge_free, or after it when a hook is still running. On any thread. May be NULL.
    */
   void (*userdata_free)(void *userdata);
@@ -635,27 +635,27 @@ typedef struct fastsock_options {
    */
   uint32_t delivery;
   /**
-   * Threads of the bridge, 1 to 64; 0 is 2. The thread of the hooks comes on top.
+   * Threads of the bridge, 1 to 64; 0 means 2. The thread of the hooks is one more.
    */
   uint32_t workers;
   /**
-   * Decides who may connect. NULL: the configured way does.
+   * Decides who may connect. NULL: the settings decide.
    */
   fastsock_hook authenticate;
   /**
-   * A device is seated: from now on it can be sent to.
+   * A device connected: from now on you can send to it.
    */
   fastsock_hook on_connect;
   /**
-   * Decides what becomes of a message. NULL: it is forwarded.
+   * Decides what happens to a message. NULL: the bridge forwards it.
    */
   fastsock_hook on_uplink;
   /**
-   * A session ended; exactly once per on_connect.
+   * A session ended. Called exactly once per on_connect.
    */
   fastsock_hook on_disconnect;
   /**
-   * An uplink was given up.
+   * The bridge gave up an uplink.
    */
   fastsock_hook on_uplink_lost;
   /**
@@ -663,15 +663,15 @@ typedef struct fastsock_options {
    */
   fastsock_hook on_state;
   /**
-   * Gets the log. NULL: nothing is logged.
+   * Gets the log. NULL: no log.
    */
   fastsock_log_hook log;
   /**
-   * The least important fastsock_level that is logged; 0 is INFO.
+   * The lowest fastsock_level that the bridge logs; 0 means INFO.
    */
   uint32_t log_level;
   /**
-   * With EVENTS: 1 lets the host decide who may connect; 0 the configured way.
+   * With EVENTS: 1 lets the host decide who may connect; 0 the settings.
    */
   uint32_t event_authenticate;
   /**
@@ -683,18 +683,18 @@ typedef struct fastsock_options {
    */
   uint32_t reserved;
   /**
-   * How many taken uplinks, and as many notices, are held for a host that falls behind; 0 is 8192. A notice beyond
-   * costs the oldest notice, counted in fastsock_stats.events_dropped. Decisions always fit.
+   * Most taken uplinks that the queue holds for a host that falls behind, and most notices; 0 means 8192. Beyond that, the queue
+   * drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
    */
   size_t event_capacity;
   /**
-   * How many bytes of taken uplinks are held; 0 is 16 MiB.
+   * Most bytes of taken uplinks that the queue holds; 0 means 16 MiB.
    */
   size_t event_capacity_bytes;
 } fastsock_options;
 
 /**
- * What a stop left behind. All zero when everything was handed over in time.
+ * What a stop left. All zero when everything was delivered in time.
  */
 typedef struct fastsock_leftover {
   /**
@@ -702,7 +702,7 @@ typedef struct fastsock_leftover {
    */
   uint64_t sessions;
   /**
-   * Uplinks not delivered: lost with the reason shutdown.
+   * Uplinks that were not delivered: lost with the reason shutdown.
    */
   uint64_t uplinks;
   /**
@@ -710,7 +710,7 @@ typedef struct fastsock_leftover {
    */
   uint64_t presence;
   /**
-   * Lifecycle events not delivered: lost with the reason shutdown.
+   * Lifecycle events that were not delivered: lost with the reason shutdown.
    */
   uint64_t events;
   /**
@@ -728,7 +728,7 @@ typedef struct fastsock_client {
    */
   struct fastsock_str client_id;
   /**
-   * Address and port it connects from; the address alone where a proxy told no port.
+   * Address and port it connects from; the address alone where a proxy sent no port.
    */
   struct fastsock_str remote_addr;
   /**
@@ -736,11 +736,11 @@ typedef struct fastsock_client {
    */
   uint64_t session_id;
   /**
-   * When it was seated, in milliseconds since 1970.
+   * When it connected, in milliseconds since 1970.
    */
   uint64_t connected_ms;
   /**
-   * When it last said something, in milliseconds since 1970.
+   * When it last sent a message, in milliseconds since 1970; the connect counts.
    */
   uint64_t last_seen_ms;
 } fastsock_client;
@@ -750,31 +750,31 @@ typedef struct fastsock_client {
  */
 typedef struct fastsock_dead_letter {
   /**
-   * The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
+   * The UUID of the uplink, which was the Idempotency-Key of every attempt. The other calls take it as the id of the letter.
    */
   struct fastsock_str id;
   /**
-   * Who said it.
+   * The device that sent it.
    */
   struct fastsock_str client_id;
   /**
-   * Why it was given up: "rejected", "poison" or "too_old".
+   * Why the bridge gave it up: "rejected", "poison" or "too_old".
    */
   struct fastsock_str reason;
   /**
-   * What went wrong at last, in words.
+   * What went wrong in the last attempt, in words.
    */
   struct fastsock_str error;
   /**
-   * What was said.
+   * The message.
    */
   struct fastsock_str data;
   /**
-   * How it was said: a fastsock_kind.
+   * The fastsock_kind of the message.
    */
   uint32_t kind;
   /**
-   * The HTTP status that the backend answered last; 0 when it did not answer.
+   * The HTTP status of the last attempt; 0 when the backend did not answer.
    */
   uint32_t status;
   /**
@@ -786,7 +786,7 @@ typedef struct fastsock_dead_letter {
    */
   uint32_t reserved;
   /**
-   * The session it came over.
+   * The session over which it came.
    */
   uint64_t session_id;
   /**
@@ -794,7 +794,7 @@ typedef struct fastsock_dead_letter {
    */
   uint64_t seq;
   /**
-   * When it was read, in milliseconds since 1970.
+   * When the bridge read it, in milliseconds since 1970.
    */
   uint64_t received_ms;
   /**
@@ -806,7 +806,7 @@ typedef struct fastsock_dead_letter {
    */
   uint64_t last_attempt_ms;
   /**
-   * When it was given up, in milliseconds since 1970.
+   * When the bridge gave it up, in milliseconds since 1970.
    */
   uint64_t given_up_ms;
 } fastsock_dead_letter;
@@ -833,7 +833,7 @@ typedef struct fastsock_stats {
    */
   uint64_t uplink_held;
   /**
-   * Bytes the held ones count for.
+   * Bytes that the held ones count for.
    */
   uint64_t uplink_held_bytes;
   /**
@@ -901,11 +901,11 @@ typedef struct fastsock_stats {
    */
   uint64_t sessions_opened;
   /**
-   * Sessions that ended, for any cause; fastsock_bridge_stats_json tells the causes.
+   * Sessions that ended, for any cause; fastsock_bridge_stats_json has the causes.
    */
   uint64_t sessions_closed;
   /**
-   * Handshakes refused, with any status; fastsock_bridge_stats_json tells the status.
+   * Handshakes refused, with any status; fastsock_bridge_stats_json has the status.
    */
   uint64_t sessions_refused;
   /**
@@ -913,7 +913,7 @@ typedef struct fastsock_stats {
    */
   uint64_t sessions_abandoned;
   /**
-   * POSTs made, retries included.
+   * POSTs, retries included.
    */
   uint64_t posts;
   /**
@@ -925,15 +925,15 @@ typedef struct fastsock_stats {
    */
   uint64_t broker_links_lost;
   /**
-   * Spans in which downlinks may not have arrived.
+   * Times in which downlinks may not have arrived.
    */
   uint64_t broker_gaps;
   /**
-   * Hooks that failed: decisions and notices, or no answer in time.
+   * Hooks that failed (decisions and notices), or did not answer in time.
    */
   uint64_t hooks_failed;
   /**
-   * Notices dropped because the host fell behind.
+   * Notices that the queue dropped because the host fell behind.
    */
   uint64_t events_dropped;
   /**
@@ -941,7 +941,7 @@ typedef struct fastsock_stats {
    */
   uint64_t events_waiting;
   /**
-   * Lifecycle events worth telling events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
+   * Lifecycle events for events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
    */
   uint64_t lifecycle_made;
   /**
@@ -953,11 +953,11 @@ typedef struct fastsock_stats {
    */
   uint64_t lifecycle_held;
   /**
-   * Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
+   * Given up, for any reason; fastsock_bridge_stats_json has the reasons.
    */
   uint64_t lifecycle_lost;
   /**
-   * Uplinks given to a spool that several gateways share; whoever delivers them counts them as recovered.
+   * Uplinks given to a spool that several gateways share; the gateway that delivers them counts them as recovered.
    */
   uint64_t uplink_passed_on;
   /**
@@ -965,7 +965,7 @@ typedef struct fastsock_stats {
    */
   uint64_t dead_letters;
   /**
-   * Dead letters that are gone for good: dropped by hand, or to keep within their bounds.
+   * Dead letters that are gone for good: dropped by hand, or to stay within their limits.
    */
   uint64_t dead_letters_dropped;
 } fastsock_stats;
@@ -975,13 +975,13 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Returns the word for a status: "ok", "config", … Static; "unknown" for a number that is none.
+ * Returns the word for a status: "ok", "config", … Static; "unknown" for any other number.
  */
 const char *fastsock_status_name(uint32_t status);
 
 /**
- * Returns what the last failed call of this thread says, in one line: which setting, address or argument, and why.
- * NULL when none has failed yet. Valid until the next call of this thread fails, or the thread ends.
+ * Returns the line of the last failed call of this thread: which setting, address or argument, and why.
+ * NULL when no call has failed yet. Valid until the next call of this thread fails, or the thread ends.
  */
 const char *fastsock_last_error(void);
 
@@ -996,19 +996,19 @@ const char *fastsock_version(void);
 fastsock_status fastsock_string_free(char *string);
 
 /**
- * Makes settings with all defaults: port 3000, embedded broker, no admin listener. Freed with fastsock_config_free.
+ * Makes settings with all defaults: port 3000, embedded broker, no admin listener. Free them with fastsock_config_free.
  */
 fastsock_status fastsock_config_new(struct fastsock_config **config);
 
 /**
  * Makes settings from the environment variables of this process, as the gateway program does; FASTSOCK_BROKER is then
- * "embedded" if it is not set. Call it while no other thread changes the environment. Freed with fastsock_config_free.
+ * "embedded" if it is not set. Call it while no other thread changes the environment. Free them with fastsock_config_free.
  */
 fastsock_status fastsock_config_from_env(struct fastsock_config **config);
 
 /**
  * Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
- * milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"); nothing is cut. CONFIG says in fastsock_last_error what is allowed.
+ * milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"). On CONFIG, fastsock_last_error says what is allowed.
  */
 fastsock_status fastsock_config_set(struct fastsock_config *config,
                                     const char *name,
@@ -1016,13 +1016,13 @@ fastsock_status fastsock_config_set(struct fastsock_config *config,
 
 /**
  * Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.
- * On CONFIG nothing of it is set.
+ * On CONFIG it sets nothing.
  */
 fastsock_status fastsock_config_merge_json(struct fastsock_config *config,
                                            const char *json);
 
 /**
- * Gives the value of a setting as text, a secret as "***". Freed with fastsock_string_free.
+ * Gives the value of a setting as text, a secret as "***". Free it with fastsock_string_free.
  */
 fastsock_status fastsock_config_show(const struct fastsock_config *config, const char *name, char **value);
 
@@ -1032,25 +1032,25 @@ fastsock_status fastsock_config_show(const struct fastsock_config *config, const
 fastsock_status fastsock_config_free(struct fastsock_config *config);
 
 /**
- * Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
- * connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
- * fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
+ * Starts a bridge. Devices can connect when it returns, and hooks may run before it returns; the broker may still be
+ * connecting. It copies the settings. `options` may be NULL: no hooks, no log. On CONFIG, BIND and IO, fastsock_last_error says
+ * more. After a failure nothing runs, and the userdata is freed.
  */
 fastsock_status fastsock_bridge_start(const struct fastsock_config *config,
                                       const struct fastsock_options *options,
                                       const struct fastsock_bridge **bridge);
 
 /**
- * Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
- * the file, when one cannot be used; what was read before stays then.
+ * Reloads the files of certificates, for new connections; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+ * the file, when the bridge cannot use one; it then keeps what it has.
  */
 fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
 
 /**
- * Stops: closes every device with 1001, delivers what was accepted, ends all threads; takes at most about
- * `deadline_ms`. Says in `left`, of `left_size` = sizeof(fastsock_leftover) bytes, what could not be handed over; NULL
- * when you do not want to know. After it has returned OK no hook runs or will run. TIMEOUT: the same, but for one hook
- * that is still running. Further calls wait for the same end. HOOK inside a hook: use fastsock_bridge_request_stop there.
+ * Stops: closes every device with 1001, delivers the uplinks that the bridge took, ends all threads; takes at most about
+ * `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
+ * After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running. Further calls wait for
+ * the same end. HOOK inside a hook: call fastsock_bridge_request_stop there.
  */
 fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
                                      uint32_t deadline_ms,
@@ -1058,18 +1058,18 @@ fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
                                      size_t left_size);
 
 /**
- * Begins to stop without waiting; fastsock_bridge_stop then waits. Allowed inside a hook.
+ * Begins to stop without waiting; fastsock_bridge_stop waits. Allowed inside a hook.
  */
 fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
 
 /**
- * Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
- * come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
+ * Frees a bridge; stops it with a deadline of 0 if you have not stopped it. No other call for this bridge may run or
+ * come later, except those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
  */
 fastsock_status fastsock_bridge_free(const struct fastsock_bridge *bridge);
 
 /**
- * Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while Redis is asked
+ * Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while it asks Redis
  * about a device that is not here. TOO_LARGE over 16 MiB, OUTBOX_FULL, BROKER, STOPPED. `sent` may be NULL.
  */
 fastsock_status fastsock_bridge_send(const struct fastsock_bridge *bridge,
@@ -1092,19 +1092,19 @@ fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
                                            size_t reason_len);
 
 /**
- * Lists the devices that are here now, in no order. Freed with fastsock_clients_free.
+ * Lists the devices that are here now, in no order. Free the list with fastsock_clients_free.
  */
 fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
 
 /**
- * Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
+ * Gives the next device; `client_size` is sizeof(fastsock_client) in your build. NOT_CONNECTED after the last.
  */
 fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
                                       struct fastsock_client *client,
                                       size_t client_size);
 
 /**
- * Says how many devices are left to be given.
+ * Gives the number of devices that are left in the list.
  */
 fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
 
@@ -1114,10 +1114,10 @@ fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, siz
 fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
 
 /**
- * Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
- * 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
- * 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
- * fastsock_dead_letters_free.
+ * Lists dead letters: uplinks that the bridge gave up and keeps, in the order in which it received them. At most `limit` (1 to
+ * 1000) after the letter `after`; (NULL, 0) begins with the first. The memory spool keeps the newest 1,000, of at most
+ * 1 MiB, until the process ends. Blocks for at most 10 s. IO or BROKER when a durable spool fails or does not answer. Free the
+ * list with fastsock_dead_letters_free.
  */
 fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridge,
                                              const char *after,
@@ -1127,7 +1127,7 @@ fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridg
 
 /**
  * Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
- * Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Freed with fastsock_string_free.
+ * Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Free it with fastsock_string_free.
  */
 fastsock_status fastsock_bridge_dead_letter_json(const struct fastsock_bridge *bridge,
                                                  const char *id,
@@ -1135,7 +1135,7 @@ fastsock_status fastsock_bridge_dead_letter_json(const struct fastsock_bridge *b
                                                  char **json);
 
 /**
- * Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. OK once the spool has
+ * Delivers a dead letter again, behind all that its device has waiting, under the same Idempotency-Key. OK when the spool has
  * it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
  */
 fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge *bridge,
@@ -1148,14 +1148,14 @@ fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge 
 fastsock_status fastsock_bridge_drop_dead_letter(const struct fastsock_bridge *bridge, const char *id, size_t id_len);
 
 /**
- * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
+ * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. NOT_FOUND after the last.
  */
 fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters,
                                            struct fastsock_dead_letter *letter,
                                            size_t letter_size);
 
 /**
- * Says how many letters are left to be given.
+ * Gives the number of letters that are left in the list.
  */
 fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters, size_t *len);
 
@@ -1165,48 +1165,48 @@ fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *le
 fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
 
 /**
- * Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.
+ * Gives the books of the bridge, exact at this moment. `stats_size` is sizeof(fastsock_stats) in your build.
  */
 fastsock_status fastsock_bridge_stats(const struct fastsock_bridge *bridge,
                                       struct fastsock_stats *stats,
                                       size_t stats_size);
 
 /**
- * Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Freed with
+ * Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Free it with
  * fastsock_string_free.
  */
 fastsock_status fastsock_bridge_stats_json(const struct fastsock_bridge *bridge, char **json);
 
 /**
- * Says what the bridge is doing: RUNNING, DEGRADED, STOPPING or STOPPED.
+ * Gives the state of the bridge: RUNNING, DEGRADED, STOPPING or STOPPED.
  */
 fastsock_status fastsock_bridge_state(const struct fastsock_bridge *bridge, fastsock_state *state);
 
 /**
- * Gives the address devices connect to, such as "[::]:3000". Freed with fastsock_string_free.
+ * Gives the address that devices connect to, such as "[::]:3000". Free it with fastsock_string_free.
  */
 fastsock_status fastsock_bridge_local_addr(const struct fastsock_bridge *bridge, char **addr);
 
 /**
- * Gives the port devices connect to.
+ * Gives the port that devices connect to.
  */
 fastsock_status fastsock_bridge_port(const struct fastsock_bridge *bridge, uint16_t *port);
 
 /**
- * Gives the address of the admin listener, or NULL when there is none. Freed with fastsock_string_free.
+ * Gives the address of the admin listener, or NULL when there is none. Free it with fastsock_string_free.
  */
 fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge, char **addr);
 
 /**
  * With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
- * never read or close it. Valid until the bridge is freed.
+ * never read or close it. Valid until you free the bridge.
  */
 fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
                                          int32_t *fd);
 
 /**
- * With EVENTS: takes up to `max` events into an array, oldest first, and says in `count` how many. Never blocks: 0 is no
- * failure. `event_size` is sizeof(fastsock_event) as you were compiled. What the events point to is valid until the next
+ * With EVENTS: moves up to `max` events into an array, oldest first; `count` is their number. Never blocks: 0 events is not a
+ * failure. `event_size` is sizeof(fastsock_event) in your build. What the events point to is valid until the next
  * poll, stop or free of this bridge. One thread at a time; after a stop it gives what is left.
  */
 fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
@@ -1216,10 +1216,11 @@ fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
                                      size_t *count);
 
 /**
- * With EVENTS, for a host without a loop: blocks until there are events, or fastsock_bridge_wake was called; OK at once
+ * With EVENTS, for a host without a loop: blocks until there are events, or until a call of fastsock_bridge_wake; OK at once
  * when the bridge has stopped. TIMEOUT after `timeout_ms`.
  */
-fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge, uint32_t timeout_ms);
+fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge,
+                                     uint32_t timeout_ms);
 
 /**
  * With EVENTS: ends fastsock_bridge_wait and makes the descriptor readable, until the next poll that leaves nothing.
@@ -1227,7 +1228,7 @@ fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge, uint3
 fastsock_status fastsock_bridge_wake(const struct fastsock_bridge *bridge);
 
 /**
- * Lets a device in under a name. With (NULL, 0) the configured way decides. TICKET when it is too late, or answered.
+ * Lets a device connect under a client id. With (NULL, 0) the settings decide. TICKET when it is too late, or already answered.
  */
 fastsock_status fastsock_bridge_resolve_accept(const struct fastsock_bridge *bridge,
                                                uint64_t ticket,
@@ -1235,8 +1236,8 @@ fastsock_status fastsock_bridge_resolve_accept(const struct fastsock_bridge *bri
                                                size_t client_id_len);
 
 /**
- * Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 tells it
- * when to come back.
+ * Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 is sent as
+ * Retry-After.
  */
 fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bridge,
                                                uint64_t ticket,
@@ -1246,17 +1247,17 @@ fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bri
                                                uint32_t retry_after_s);
 
 /**
- * Lets an uplink go to the backend as it is.
+ * Forwards an uplink to the backend as it is.
  */
 fastsock_status fastsock_bridge_resolve_forward(const struct fastsock_bridge *bridge, uint64_t ticket);
 
 /**
- * Takes an uplink: nothing goes to the backend.
+ * Takes an uplink: the backend gets nothing.
  */
 fastsock_status fastsock_bridge_resolve_drop(const struct fastsock_bridge *bridge, uint64_t ticket);
 
 /**
- * Lets other data go to the backend in place of an uplink. `kind` is a fastsock_kind.
+ * Forwards other data to the backend in place of an uplink. `kind` is a fastsock_kind.
  */
 fastsock_status fastsock_bridge_resolve_replace(const struct fastsock_bridge *bridge,
                                                 uint64_t ticket,
@@ -1274,7 +1275,7 @@ fastsock_status fastsock_bridge_resolve_reply(const struct fastsock_bridge *brid
                                               size_t data_len);
 
 /**
- * Says that the decision failed: a device is refused with 503, an uplink is lost with the reason hook_failed.
+ * Fails the decision: a device gets 503, an uplink is lost with the reason hook_failed.
  */
 fastsock_status fastsock_bridge_resolve_failed(const struct fastsock_bridge *bridge, uint64_t ticket);
 

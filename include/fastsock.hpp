@@ -2,7 +2,7 @@
  * Fastsock for C++17: RAII, std::function and exceptions over the C ABI of fastsock.h. Header-only.
  *
  * Every call that fails throws fastsock::error, which holds the status; the try_ functions do not. Text and payloads are
- * std::string_view. What an exception leaves in a hook is a failed hook: it never reaches the library.
+ * std::string_view. A hook that throws has failed: the exception never reaches the library.
  */
 #ifndef FASTSOCK_HPP
 #define FASTSOCK_HPP
@@ -32,7 +32,7 @@ class error : public std::runtime_error {
 public:
   error(fastsock_status status, const std::string &what) : std::runtime_error(what), status_(status) {}
 
-  /** What kind of failure it is. */
+  /** The kind of failure. */
   fastsock_status status() const noexcept { return status_; }
 
 private:
@@ -68,7 +68,7 @@ inline std::uint32_t milliseconds(std::chrono::milliseconds time) noexcept {
 /** How a message travels over the WebSocket. */
 enum class kind : std::uint32_t { text = FASTSOCK_KIND_TEXT, binary = FASTSOCK_KIND_BINARY };
 
-/** The settings of a bridge, by the names of the table in README.md. */
+/** The settings of a bridge; docs/settings.md has their names. */
 class config {
 public:
   /** All defaults. */
@@ -116,12 +116,12 @@ private:
   std::unique_ptr<fastsock_config, free> raw_;
 };
 
-/** One thing that happened. What it points to is valid as long as the fastsock_event it was made from. */
+/** One event. What it points to is valid as long as the fastsock_event it was made from. */
 class event {
 public:
   explicit event(const fastsock_event &raw) noexcept : raw_(&raw) {}
 
-  /** A fastsock_event_type; skip numbers you do not know. */
+  /** A fastsock_event_type; skip numbers that you do not know. */
   std::uint32_t type() const noexcept { return raw_->type; }
   std::string_view client_id() const noexcept { return detail::view(raw_->client_id); }
   std::string_view payload() const noexcept { return detail::view(raw_->payload); }
@@ -131,7 +131,7 @@ public:
   /** The close code, fastsock_lost or fastsock_state that goes with it. */
   std::uint32_t code() const noexcept { return raw_->code; }
   std::string_view remote_addr() const noexcept { return detail::view(raw_->remote_addr); }
-  /** What wants an answer; 0 for what does not. */
+  /** The ticket to answer; 0 when there is nothing to answer. */
   std::uint64_t ticket() const noexcept { return raw_->ticket; }
   std::uint64_t session_id() const noexcept { return raw_->session_id; }
   std::uint64_t seq() const noexcept { return raw_->seq; }
@@ -166,9 +166,9 @@ struct client {
   std::uint64_t last_seen_ms;
 };
 
-/** An uplink that was given up and is kept. Times are milliseconds since 1970. */
+/** An uplink that the bridge gave up and keeps. Times are milliseconds since 1970. */
 struct dead_letter {
-  /** The Idempotency-Key of its attempts; the other calls name it so. */
+  /** The Idempotency-Key of its attempts; the other calls take it as the id of the letter. */
   std::string id;
   std::string client_id;
   /** "rejected", "poison" or "too_old". */
@@ -176,7 +176,7 @@ struct dead_letter {
   std::string error;
   std::string data;
   kind as;
-  /** What the backend answered last; 0 when it did not. */
+  /** The HTTP status of the last attempt; 0 when the backend did not answer. */
   std::uint32_t status;
   std::uint32_t attempts;
   std::uint64_t session_id;
@@ -188,7 +188,7 @@ struct dead_letter {
   std::uint64_t given_up_ms;
 };
 
-/** What a try_send came to. */
+/** The result of a try_send. */
 struct send_result {
   fastsock_status status;
   /** Only with FASTSOCK_STATUS_OK. */
@@ -197,7 +197,7 @@ struct send_result {
   explicit operator bool() const noexcept { return status == FASTSOCK_STATUS_OK; }
 };
 
-/** A bridge that is owned elsewhere: what hooks get. Copied freely; not to be used after the bridge was freed. */
+/** A bridge that is owned elsewhere: what hooks get. Copy it freely; do not use it after the bridge is freed. */
 class bridge_ref {
 public:
   explicit bridge_ref(const fastsock_bridge *raw) noexcept : raw_(raw) {}
@@ -243,8 +243,8 @@ public:
   }
 
   /**
-   * Dead letters, uplinks that were given up and are kept by a durable spool, in the order in which they were received: at
-   * most limit (1 to 1000) after the one with that id. Blocks, at most 10 s.
+   * Dead letters: uplinks that the bridge gave up and keeps, in the order in which it received them. At most limit (1 to 1000)
+   * after the one with that id. Blocks for at most 10 s.
    */
   std::vector<dead_letter> dead_letters(std::string_view after = {}, std::size_t limit = 100) const {
     fastsock_dead_letters *raw = nullptr;
@@ -281,7 +281,7 @@ public:
     return found(fastsock_bridge_drop_dead_letter(raw_, id.data(), id.size()));
   }
 
-  /** The books, true in this moment. */
+  /** The books, exact at this moment. */
   fastsock_stats stats() const {
     fastsock_stats stats = {};
     detail::check(fastsock_bridge_stats(raw_, &stats, sizeof stats));
@@ -321,8 +321,8 @@ public:
     return detail::take(addr);
   }
 
-  /** Reads the files of certificates again, for connections to come; sessions stay. Throws error with
-      FASTSOCK_STATUS_CONFIG when one cannot be used; what was read before stays then. */
+  /** Reloads the files of certificates, for new connections; sessions stay. Throws error with
+      FASTSOCK_STATUS_CONFIG when the bridge cannot use one; it then keeps what it has. */
   void reload() const { detail::check(fastsock_bridge_reload(raw_)); }
 
   /** Begins to stop without waiting; allowed inside a hook. */
@@ -367,15 +367,15 @@ private:
   }
 };
 
-/** Whether a hook has decided, by resolving the ticket or by leaving it to the default, or will do so later. */
+/** What a hook returns: it has decided, by resolving the ticket or by leaving it to the default, or it decides later. */
 enum class verdict : std::uint32_t {
-  /** Unless the ticket was resolved: the configured way decides who may connect, uplinks are forwarded. */
+  /** If the hook has not resolved the ticket: the settings decide who may connect, and uplinks go to the backend. */
   standard = FASTSOCK_VERDICT_DEFAULT,
-  /** The ticket will be resolved from any thread. */
+  /** Another call resolves the ticket, from any thread. */
   later = FASTSOCK_VERDICT_LATER,
 };
 
-/** The callbacks of the host: called one at a time on one thread of the bridge, but for the log. Empty ones are not. */
+/** The callbacks of the host. The bridge calls them one at a time on one thread, except the log. It skips empty ones. */
 struct hooks {
   std::function<verdict(bridge_ref, const event &)> authenticate;
   std::function<void(bridge_ref, const event &)> on_connect;
@@ -383,22 +383,22 @@ struct hooks {
   std::function<void(bridge_ref, const event &)> on_disconnect;
   std::function<void(bridge_ref, const event &)> on_uplink_lost;
   std::function<void(bridge_ref, const event &)> on_state;
-  /** On any thread, several at once. Must not block, nor call the library. The level is a fastsock_level. */
+  /** On any thread, several at once. It must not block, and must not call the library. The level is a fastsock_level. */
   std::function<void(std::uint32_t level, std::string_view message, std::string_view fields)> log;
   std::uint32_t log_level = FASTSOCK_LEVEL_INFO;
 };
 
-/** How a host with a loop of its own is told. */
+/** How a host with its own loop gets events. */
 struct events {
   /** Whether the host decides who may connect. */
   bool authenticate = false;
   fastsock_uplinks uplinks = FASTSOCK_UPLINKS_FORWARD;
-  /** 0: 8192 events, 16 MiB. */
+  /** 0 means 8192 events, 16 MiB. */
   std::size_t capacity = 0;
   std::size_t capacity_bytes = 0;
 };
 
-/** A running bridge. Moves; destroying it stops it without waiting for uplinks, so call stop first. */
+/** A running bridge. It moves. Its destructor stops it without waiting for uplinks, so call stop first. */
 class bridge : public bridge_ref {
 public:
   /** Starts a bridge whose hooks run on a thread of its own. */
@@ -418,7 +418,7 @@ public:
     start(settings, options, std::move(state));
   }
 
-  /** Starts a bridge whose events are polled. Of the callbacks, only the log is used. */
+  /** Starts a bridge whose events you poll. Of the callbacks, it uses only the log. */
   bridge(const config &settings, const events &how, hooks callbacks = {}, std::uint32_t workers = 0)
       : bridge_ref(nullptr) {
     auto state = std::make_unique<hooks>(std::move(callbacks));
@@ -446,21 +446,21 @@ public:
   bridge &operator=(const bridge &) = delete;
   ~bridge() { fastsock_bridge_free(raw_); }
 
-  /** Stops; says what could not be handed over in time. After it no hook runs. */
+  /** Stops; returns what it could not deliver in time. After it no hook runs. */
   fastsock_leftover stop(std::chrono::milliseconds deadline = std::chrono::seconds(8)) const {
     fastsock_leftover left = {};
     detail::check(fastsock_bridge_stop(raw_, detail::milliseconds(deadline), &left, sizeof left));
     return left;
   }
 
-  /** With events: the descriptor that is readable while there are some. Only to be polled. */
+  /** With events: the descriptor that is readable while there are some. Only poll it. */
   int event_fd() const {
     int fd = -1;
     detail::check(fastsock_bridge_event_fd(raw_, &fd));
     return fd;
   }
 
-  /** With events: calls f(const event &) for each that is there, at most max; says how many. Never blocks. */
+  /** With events: calls f(const event &) for each that is there, at most max; returns how many. Never blocks. */
   template <typename F> std::size_t poll(F &&f, std::size_t max = 64) const {
     std::vector<fastsock_event> batch(max);
     std::size_t count = 0;

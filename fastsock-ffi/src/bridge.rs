@@ -24,7 +24,7 @@ use crate::{
     userdata::Userdata,
 };
 
-/// A running bridge. Any thread may call its functions, several at once; only free must be the last.
+/// A running bridge. Any thread may call its functions, several at once; only free must be the last call.
 #[derive_ReprC]
 #[repr(opaque)]
 pub struct fastsock_bridge {

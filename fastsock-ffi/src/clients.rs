@@ -12,7 +12,7 @@ use crate::{
     text::{self, fastsock_str, unix_ms},
 };
 
-/// A list of devices as it was in one moment.
+/// A list of devices, as it was at one moment.
 #[derive_ReprC]
 #[repr(opaque)]
 #[derive(Debug)]
@@ -28,17 +28,17 @@ pub struct fastsock_clients {
 pub struct fastsock_client {
     /// Its name.
     pub client_id: fastsock_str,
-    /// Address and port it connects from; the address alone where a proxy told no port.
+    /// Address and port it connects from; the address alone where a proxy sent no port.
     pub remote_addr: fastsock_str,
     /// Its session.
     pub session_id: u64,
-    /// When it was seated, in milliseconds since 1970.
+    /// When it connected, in milliseconds since 1970.
     pub connected_ms: u64,
-    /// When it last said something, in milliseconds since 1970.
+    /// When it last sent a message, in milliseconds since 1970; the connect counts.
     pub last_seen_ms: u64,
 }
 
-/// Lists the devices that are here now, in no order. Freed with fastsock_clients_free.
+/// Lists the devices that are here now, in no order. Free the list with fastsock_clients_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_clients(
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn fastsock_bridge_clients(
     Ok(())
 }
 
-/// Gives the next device; `client_size` is sizeof(fastsock_client) as you were compiled. NOT_CONNECTED after the last.
+/// Gives the next device; `client_size` is sizeof(fastsock_client) in your build. NOT_CONNECTED after the last.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_clients_next(
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn fastsock_clients_next(
     Ok(())
 }
 
-/// Says how many devices are left to be given.
+/// Gives the number of devices that are left in the list.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_clients_len(

@@ -12,7 +12,7 @@ use crate::{
     text,
 };
 
-/// The settings of a bridge. Not for two threads at once. The names are those of the settings table in README.md.
+/// The settings of a bridge. Not for two threads at once. docs/settings.md has their names.
 #[derive_ReprC]
 #[repr(opaque)]
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct fastsock_config {
     pub(crate) inner: Config,
 }
 
-/// Makes settings with all defaults: port 3000, embedded broker, no admin listener. Freed with fastsock_config_free.
+/// Makes settings with all defaults: port 3000, embedded broker, no admin listener. Free them with fastsock_config_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_new(config: *mut *mut fastsock_config) -> fastsock_status {
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn fastsock_config_new(config: *mut *mut fastsock_config) 
 }
 
 /// Makes settings from the environment variables of this process, as the gateway program does; FASTSOCK_BROKER is then
-/// "embedded" if it is not set. Call it while no other thread changes the environment. Freed with fastsock_config_free.
+/// "embedded" if it is not set. Call it while no other thread changes the environment. Free them with fastsock_config_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_from_env(
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn fastsock_config_from_env(
 }
 
 /// Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
-/// milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"); nothing is cut. CONFIG says in fastsock_last_error what is allowed.
+/// milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"). On CONFIG, fastsock_last_error says what is allowed.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_set(
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn fastsock_config_set(
 }
 
 /// Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.
-/// On CONFIG nothing of it is set.
+/// On CONFIG it sets nothing.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_merge_json(
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn fastsock_config_merge_json(
     Ok(())
 }
 
-/// Gives the value of a setting as text, a secret as "***". Freed with fastsock_string_free.
+/// Gives the value of a setting as text, a secret as "***". Free it with fastsock_string_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_show(

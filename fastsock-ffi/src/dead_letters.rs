@@ -15,7 +15,7 @@ use crate::{
     text::{self, fastsock_kind, fastsock_str, unix_ms},
 };
 
-/// A part of the dead letters as they were in one moment.
+/// A part of the dead letters, as they were at one moment.
 #[derive_ReprC]
 #[repr(opaque)]
 #[derive(Debug)]
@@ -29,42 +29,42 @@ pub struct fastsock_dead_letters {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fastsock_dead_letter {
-    /// The UUID of the uplink, which was the Idempotency-Key of every attempt: how the other calls name the letter.
+    /// The UUID of the uplink, which was the Idempotency-Key of every attempt. The other calls take it as the id of the letter.
     pub id: fastsock_str,
-    /// Who said it.
+    /// The device that sent it.
     pub client_id: fastsock_str,
-    /// Why it was given up: "rejected", "poison" or "too_old".
+    /// Why the bridge gave it up: "rejected", "poison" or "too_old".
     pub reason: fastsock_str,
-    /// What went wrong at last, in words.
+    /// What went wrong in the last attempt, in words.
     pub error: fastsock_str,
-    /// What was said.
+    /// The message.
     pub data: fastsock_str,
-    /// How it was said: a fastsock_kind.
+    /// The fastsock_kind of the message.
     pub kind: u32,
-    /// The HTTP status that the backend answered last; 0 when it did not answer.
+    /// The HTTP status of the last attempt; 0 when the backend did not answer.
     pub status: u32,
     /// POSTs made of it since this process took it or found it in the spool.
     pub attempts: u32,
     /// 0.
     pub reserved: u32,
-    /// The session it came over.
+    /// The session over which it came.
     pub session_id: u64,
     /// Its number within the session, from 1.
     pub seq: u64,
-    /// When it was read, in milliseconds since 1970.
+    /// When the bridge read it, in milliseconds since 1970.
     pub received_ms: u64,
     /// When its first attempt began, in milliseconds since 1970; 0 when there was none.
     pub first_attempt_ms: u64,
     /// When its last attempt ended, in milliseconds since 1970; 0 when there was none.
     pub last_attempt_ms: u64,
-    /// When it was given up, in milliseconds since 1970.
+    /// When the bridge gave it up, in milliseconds since 1970.
     pub given_up_ms: u64,
 }
 
-/// Lists dead letters, uplinks that were given up and are kept, in the order in which they were received: at most `limit` (1 to
-/// 1000) after the letter `after`; (NULL, 0) begins with the first. With the memory spool the newest 1,000 are kept, of at most
-/// 1 MiB, until the process ends. Blocks, at most 10 s. IO or BROKER when a durable spool cannot be read now. Freed with
-/// fastsock_dead_letters_free.
+/// Lists dead letters: uplinks that the bridge gave up and keeps, in the order in which it received them. At most `limit` (1 to
+/// 1000) after the letter `after`; (NULL, 0) begins with the first. The memory spool keeps the newest 1,000, of at most
+/// 1 MiB, until the process ends. Blocks for at most 10 s. IO or BROKER when a durable spool fails or does not answer. Free the
+/// list with fastsock_dead_letters_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_dead_letters(
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn fastsock_bridge_dead_letters(
 }
 
 /// Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
-/// Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Freed with fastsock_string_free.
+/// Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Free it with fastsock_string_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_dead_letter_json(
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn fastsock_bridge_dead_letter_json(
     Ok(())
 }
 
-/// Delivers a dead letter again: behind all that its device has waiting, under the same Idempotency-Key. OK once the spool has
+/// Delivers a dead letter again, behind all that its device has waiting, under the same Idempotency-Key. OK when the spool has
 /// it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn fastsock_bridge_drop_dead_letter(
     found(entered.core.drop_dead_letter(id)?, id)
 }
 
-/// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) as you were compiled. NOT_FOUND after the last.
+/// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. NOT_FOUND after the last.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_dead_letters_next(
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn fastsock_dead_letters_next(
     Ok(())
 }
 
-/// Says how many letters are left to be given.
+/// Gives the number of letters that are left in the list.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_dead_letters_len(

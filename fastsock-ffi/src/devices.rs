@@ -20,13 +20,13 @@ use crate::{
 pub enum fastsock_sent {
     /// Into the outbox of a session of this bridge.
     HERE = 1,
-    /// Published; Redis says that another gateway holds the device.
+    /// Published: Redis says that another gateway has the device.
     ELSEWHERE = 2,
-    /// Nobody holds the device; the message is gone.
+    /// No gateway has the device; the message is gone.
     OFFLINE = 3,
 }
 
-/// Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while Redis is asked
+/// Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while it asks Redis
 /// about a device that is not here. TOO_LARGE over 16 MiB, OUTBOX_FULL, BROKER, STOPPED. `sent` may be NULL.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]

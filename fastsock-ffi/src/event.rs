@@ -10,20 +10,20 @@ use safer_ffi::derive_ReprC;
 
 use crate::text::{fastsock_kind, fastsock_str, unix_ms};
 
-/// What kind of event it is.
+/// The type of an event.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_event_type {
-    /// A device wants in. `request` is set, and `ticket` wants an answer.
+    /// A device wants to connect: `request`. Answer the `ticket`.
     AUTHENTICATE = 1,
-    /// A device is seated: from now on it can be sent to.
+    /// A device connected: from now on you can send to it.
     CONNECT = 2,
-    /// A device said something: `payload`. With a `ticket` it wants an answer; without, the host has taken it.
+    /// A device sent a message: `payload`. Answer the `ticket`; without one, the host has taken the message.
     UPLINK = 3,
     /// A session ended: `reason` is the word for it, `code` its close code, or 0 without one.
     DISCONNECT = 4,
-    /// An uplink was given up: `reason` is the word for it, `code` its fastsock_lost.
+    /// The bridge gave up an uplink: `reason` is the word for it, `code` its fastsock_lost.
     UPLINK_LOST = 5,
     /// The bridge or its broker link changed state: `code` is its fastsock_state, `reason` the word for it.
     STATE = 6,
@@ -38,7 +38,7 @@ pub enum fastsock_state {
     RUNNING = 1,
     /// Accepting devices; the broker cannot be reached.
     DEGRADED = 2,
-    /// The broker link is back: what was published between `gap_from_ms` and `gap_to_ms` may not have arrived.
+    /// The broker link is back. What was published between `gap_from_ms` and `gap_to_ms` may not have arrived.
     GAP = 3,
     /// Stop was called.
     STOPPING = 4,
@@ -46,20 +46,20 @@ pub enum fastsock_state {
     STOPPED = 5,
 }
 
-/// Why an uplink was given up.
+/// Why the bridge gave up an uplink.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_lost {
     /// A reason that is newer than this header.
     OTHER = 0,
-    /// No remote_url is set and no hook took it. Never told, only counted.
+    /// No remote_url is set and no hook took it. There is no event for it; only the statistics count it.
     NO_REMOTE_URL = 1,
     /// The hook failed or did not answer in time.
     HOOK_FAILED = 2,
     /// The backend refused this message for good.
     REJECTED = 3,
-    /// The backend failed on this message again and again while others got through.
+    /// The backend failed on this message again and again while it took others.
     POISON = 4,
     /// It grew older than the age limit.
     TOO_OLD = 5,
@@ -76,11 +76,11 @@ pub enum fastsock_lost {
 pub struct fastsock_header {
     /// In lower case.
     pub name: fastsock_str,
-    /// As sent; what is not UTF-8 is replaced by U+FFFD.
+    /// As sent; bytes that are not UTF-8 become U+FFFD.
     pub value: fastsock_str,
 }
 
-/// What a device asked for. May hold tokens: do not log it.
+/// The head of a device's request. May hold tokens: do not log it.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -101,32 +101,32 @@ pub struct fastsock_request {
     pub header_count: usize,
 }
 
-/// One thing that happened. What its type does not name is zero or empty. All it points to belongs to the library: in a
+/// One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
 /// hook until the hook returns, from fastsock_bridge_poll until the next poll, stop or free of that bridge.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fastsock_event {
-    /// A fastsock_event_type. Skip numbers you do not know.
+    /// A fastsock_event_type. Skip numbers that you do not know.
     pub r#type: u32,
     /// The fastsock_kind of the payload.
     pub kind: u32,
-    /// What to answer with one of the fastsock_bridge_resolve_ functions; 0 when there is nothing to answer.
+    /// Answer it with one of the fastsock_bridge_resolve_ functions; 0 when there is nothing to answer.
     pub ticket: u64,
-    /// The session; never reused within one bridge. 0 before the device is seated.
+    /// The session; never reused within one bridge. 0 before the device is connected.
     pub session_id: u64,
     /// UPLINK, UPLINK_LOST: the number of the message within its session, from 1.
     pub seq: u64,
-    /// Milliseconds since 1970: when the message was read, or the device was seated.
+    /// Milliseconds since 1970: when the bridge read the message, or the device connected.
     pub time_ms: u64,
     /// The name of the device.
     pub client_id: fastsock_str,
-    /// UPLINK, UPLINK_LOST: what was said.
+    /// UPLINK, UPLINK_LOST: the message.
     pub payload: fastsock_str,
     /// The word for what happened; static.
     pub reason: fastsock_str,
-    /// Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". Where a proxy told no port there is
-    /// none: "192.0.2.1", "2001:db8::1".
+    /// Address and port of the device, such as "192.0.2.1:50000" or "[2001:db8::1]:50000". The address alone where a proxy sent no
+    /// port: "192.0.2.1", "2001:db8::1".
     pub remote_addr: fastsock_str,
     /// A number that goes with the reason.
     pub code: u32,
@@ -138,7 +138,7 @@ pub struct fastsock_event {
     pub gap_to_ms: u64,
     /// UPLINK, UPLINK_LOST: the UUIDv7 of the message; the Idempotency-Key of each attempt to deliver it.
     pub id: [u8; 16],
-    /// AUTHENTICATE: what the device asked for.
+    /// AUTHENTICATE: the head of the device's request.
     pub request: *const fastsock_request,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     text,
 };
 
-/// Returns the word for a status: "ok", "config", … Static; "unknown" for a number that is none.
+/// Returns the word for a status: "ok", "config", … Static; "unknown" for any other number.
 #[apply(c_value)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_status_name(status: u32) -> *const c_char {
@@ -19,8 +19,8 @@ pub unsafe extern "C" fn fastsock_status_name(status: u32) -> *const c_char {
         .as_ptr()
 }
 
-/// Returns what the last failed call of this thread says, in one line: which setting, address or argument, and why.
-/// NULL when none has failed yet. Valid until the next call of this thread fails, or the thread ends.
+/// Returns the line of the last failed call of this thread: which setting, address or argument, and why.
+/// NULL when no call has failed yet. Valid until the next call of this thread fails, or the thread ends.
 #[apply(c_value)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_last_error() -> *const c_char {

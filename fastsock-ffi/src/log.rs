@@ -18,20 +18,20 @@ use crate::{
     userdata::Userdata,
 };
 
-/// How much a line matters.
+/// The level of a log line.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_level {
-    /// Something is lost and someone must act.
+    /// Something is lost, or somebody must act.
     ERROR = 1,
-    /// Unexpected, and recovered from.
+    /// Unexpected, and the bridge goes on.
     WARN = 2,
     /// The life of the bridge.
     INFO = 3,
     /// The life of a session.
     DEBUG = 4,
-    /// Each message.
+    /// Single messages.
     TRACE = 5,
 }
 
@@ -50,12 +50,12 @@ pub struct fastsock_log {
     pub target: fastsock_str,
     /// A fixed sentence.
     pub message: fastsock_str,
-    /// What it is about, as a JSON object: {"client_id":"dev1","reason":"replaced"}.
+    /// The fields, as a JSON object: {"client_id":"dev1","reason":"replaced"}.
     pub fields: fastsock_str,
 }
 
-/// Gets a line of the log. Called on any thread of the library, from several at once, and on a thread that is inside a
-/// call of the library. Must not block, nor call the library: that answers HOOK.
+/// Gets a line of the log. Any thread of the library calls it, several at once, and so does a thread that is inside a
+/// call of the library. It must not block, and must not call the library: that answers HOOK.
 pub type fastsock_log_hook =
     Option<unsafe extern "C" fn(userdata: *mut c_void, line: *const fastsock_log)>;
 

@@ -8,7 +8,7 @@ use crate::{
     bridge::fastsock_bridge, event::fastsock_state, guard::c_abi, status::fastsock_status, text,
 };
 
-/// Says what the bridge is doing: RUNNING, DEGRADED, STOPPING or STOPPED.
+/// Gives the state of the bridge: RUNNING, DEGRADED, STOPPING or STOPPED.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_state(
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn fastsock_bridge_state(
     Ok(())
 }
 
-/// Gives the address devices connect to, such as "[::]:3000". Freed with fastsock_string_free.
+/// Gives the address that devices connect to, such as "[::]:3000". Free it with fastsock_string_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_local_addr(
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn fastsock_bridge_local_addr(
     Ok(())
 }
 
-/// Gives the port devices connect to.
+/// Gives the port that devices connect to.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_port(
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn fastsock_bridge_port(
     Ok(())
 }
 
-/// Gives the address of the admin listener, or NULL when there is none. Freed with fastsock_string_free.
+/// Gives the address of the admin listener, or NULL when there is none. Free it with fastsock_string_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_admin_addr(

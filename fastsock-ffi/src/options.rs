@@ -23,11 +23,11 @@ use crate::{
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_verdict {
-    /// Unless the hook has resolved the ticket itself: the configured way decides who may connect, uplinks are forwarded.
+    /// If the hook has not resolved the ticket: the settings decide who may connect, and uplinks go to the backend.
     DEFAULT = 0,
-    /// The ticket will be resolved by another call, from any thread, within the setting hook_timeout.
+    /// Another call resolves the ticket, from any thread, within the setting hook_timeout.
     LATER = 1,
-    /// The hook failed. A device is refused with 503, an uplink is lost with the reason hook_failed. Counted and logged.
+    /// The hook failed. The device gets 503; the uplink is lost with the reason hook_failed. The bridge counts and logs it.
     FAILED = 2,
 }
 
@@ -36,28 +36,28 @@ pub enum fastsock_verdict {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_delivery {
-    /// The hooks are called, one at a time, on a thread of the bridge made for that.
+    /// The bridge calls the hooks, one at a time, on a thread made for that.
     HOOKS = 0,
-    /// They wait in a bounded queue, for fastsock_bridge_event_fd and fastsock_bridge_poll.
+    /// Events wait in a queue with a limit, for fastsock_bridge_event_fd and fastsock_bridge_poll.
     EVENTS = 1,
 }
 
-/// With EVENTS: what becomes of the messages of devices.
+/// With EVENTS: what happens to the messages of devices.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum fastsock_uplinks {
-    /// They are forwarded; there are no UPLINK events.
+    /// The bridge forwards them; there are no UPLINK events.
     FORWARD = 0,
-    /// Each waits for its ticket to be resolved.
+    /// Each waits until you resolve its ticket.
     DECIDE = 1,
-    /// The host consumes them: nothing is forwarded, no ticket. When the queue is full, devices wait; nothing is dropped.
+    /// The host takes them: the bridge forwards nothing, and there is no ticket. When the queue is full, devices wait; nothing is lost.
     TAKE = 2,
 }
 
-/// A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; a number that is none counts as FAILED.
-/// Called on the bridge's hook thread, one at a time. While it runs, no other hook does; it may call any function of the
-/// library but fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
+/// A hook: one of the callbacks in fastsock_options. Returns a fastsock_verdict; any other number counts as FAILED.
+/// The bridge calls hooks on its hook thread, one at a time. A hook may call any function of the library but
+/// fastsock_bridge_stop and fastsock_bridge_free of its own bridge, which answer HOOK.
 pub type fastsock_hook = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -72,43 +72,43 @@ pub type fastsock_hook = Option<
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct fastsock_options {
-    /// sizeof(fastsock_options) as the host was compiled: what an older header did not have is taken as zero.
+    /// sizeof(fastsock_options) in your build: the library takes fields that an older header does not have as zero.
     pub struct_size: usize,
-    /// Handed to each callback as its first argument.
+    /// The first argument of each callback.
     pub userdata: *mut c_void,
-    /// Called with the userdata exactly once, also when the start fails: when no callback can run any more. That is in
+    /// Called with the userdata exactly once, when no callback can run any more; also when the start fails. That is in
     /// fastsock_bridge_free, or after it when a hook is still running. On any thread. May be NULL.
     pub userdata_free: Option<unsafe extern "C" fn(userdata: *mut c_void)>,
     /// A fastsock_delivery. With EVENTS the hooks below must be NULL; log works with both.
     pub delivery: u32,
-    /// Threads of the bridge, 1 to 64; 0 is 2. The thread of the hooks comes on top.
+    /// Threads of the bridge, 1 to 64; 0 means 2. The thread of the hooks is one more.
     pub workers: u32,
-    /// Decides who may connect. NULL: the configured way does.
+    /// Decides who may connect. NULL: the settings decide.
     pub authenticate: fastsock_hook,
-    /// A device is seated: from now on it can be sent to.
+    /// A device connected: from now on you can send to it.
     pub on_connect: fastsock_hook,
-    /// Decides what becomes of a message. NULL: it is forwarded.
+    /// Decides what happens to a message. NULL: the bridge forwards it.
     pub on_uplink: fastsock_hook,
-    /// A session ended; exactly once per on_connect.
+    /// A session ended. Called exactly once per on_connect.
     pub on_disconnect: fastsock_hook,
-    /// An uplink was given up.
+    /// The bridge gave up an uplink.
     pub on_uplink_lost: fastsock_hook,
     /// The bridge or its broker link changed state.
     pub on_state: fastsock_hook,
-    /// Gets the log. NULL: nothing is logged.
+    /// Gets the log. NULL: no log.
     pub log: fastsock_log_hook,
-    /// The least important fastsock_level that is logged; 0 is INFO.
+    /// The lowest fastsock_level that the bridge logs; 0 means INFO.
     pub log_level: u32,
-    /// With EVENTS: 1 lets the host decide who may connect; 0 the configured way.
+    /// With EVENTS: 1 lets the host decide who may connect; 0 the settings.
     pub event_authenticate: u32,
     /// With EVENTS: a fastsock_uplinks.
     pub event_uplinks: u32,
     /// 0.
     pub reserved: u32,
-    /// How many taken uplinks, and as many notices, are held for a host that falls behind; 0 is 8192. A notice beyond
-    /// costs the oldest notice, counted in fastsock_stats.events_dropped. Decisions always fit.
+    /// Most taken uplinks that the queue holds for a host that falls behind, and most notices; 0 means 8192. Beyond that, the queue
+    /// drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
     pub event_capacity: usize,
-    /// How many bytes of taken uplinks are held; 0 is 16 MiB.
+    /// Most bytes of taken uplinks that the queue holds; 0 means 16 MiB.
     pub event_capacity_bytes: usize,
 }
 

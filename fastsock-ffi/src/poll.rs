@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
-/// never read or close it. Valid until the bridge is freed.
+/// never read or close it. Valid until you free the bridge.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_event_fd(
@@ -30,8 +30,8 @@ pub unsafe extern "C" fn fastsock_bridge_event_fd(
     Ok(())
 }
 
-/// With EVENTS: takes up to `max` events into an array, oldest first, and says in `count` how many. Never blocks: 0 is no
-/// failure. `event_size` is sizeof(fastsock_event) as you were compiled. What the events point to is valid until the next
+/// With EVENTS: moves up to `max` events into an array, oldest first; `count` is their number. Never blocks: 0 events is not a
+/// failure. `event_size` is sizeof(fastsock_event) in your build. What the events point to is valid until the next
 /// poll, stop or free of this bridge. One thread at a time; after a stop it gives what is left.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn fastsock_bridge_poll(
     Ok(())
 }
 
-/// With EVENTS, for a host without a loop: blocks until there are events, or fastsock_bridge_wake was called; OK at once
+/// With EVENTS, for a host without a loop: blocks until there are events, or until a call of fastsock_bridge_wake; OK at once
 /// when the bridge has stopped. TIMEOUT after `timeout_ms`.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]

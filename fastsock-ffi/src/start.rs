@@ -19,9 +19,9 @@ use crate::{
     userdata::Userdata,
 };
 
-/// Starts a bridge. Devices can connect when it returns, and hooks may have been called before; the broker may still be
-/// connecting. The configuration is copied. `options` may be NULL: no hooks, no log. CONFIG, BIND and IO say more in
-/// fastsock_last_error; on any failure nothing is left running, and the userdata is freed.
+/// Starts a bridge. Devices can connect when it returns, and hooks may run before it returns; the broker may still be
+/// connecting. It copies the settings. `options` may be NULL: no hooks, no log. On CONFIG, BIND and IO, fastsock_last_error says
+/// more. After a failure nothing runs, and the userdata is freed.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_start(
@@ -42,8 +42,8 @@ pub unsafe extern "C" fn fastsock_bridge_start(
     Ok(())
 }
 
-/// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads. CONFIG, naming the setting and
-/// the file, when one cannot be used; what was read before stays then.
+/// Reloads the files of certificates, for new connections; sessions stay. Blocks while it reads. CONFIG, naming the setting and
+/// the file, when the bridge cannot use one; it then keeps what it has.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_reload(

@@ -28,7 +28,7 @@ pub struct fastsock_stats {
     pub uplink_delivered: u64,
     /// Waiting for a hook, for the spool, for their turn, for a retry, or for an answer; after a stop, what the spool keeps.
     pub uplink_held: u64,
-    /// Bytes the held ones count for.
+    /// Bytes that the held ones count for.
     pub uplink_held_bytes: u64,
     /// Taken by the host.
     pub uplink_dropped_by_hook: u64,
@@ -62,35 +62,35 @@ pub struct fastsock_stats {
     pub sessions_connected: u64,
     /// Sessions since the start.
     pub sessions_opened: u64,
-    /// Sessions that ended, for any cause; fastsock_bridge_stats_json tells the causes.
+    /// Sessions that ended, for any cause; fastsock_bridge_stats_json has the causes.
     pub sessions_closed: u64,
-    /// Handshakes refused, with any status; fastsock_bridge_stats_json tells the status.
+    /// Handshakes refused, with any status; fastsock_bridge_stats_json has the status.
     pub sessions_refused: u64,
     /// Handshakes that broke off before an answer.
     pub sessions_abandoned: u64,
-    /// POSTs made, retries included.
+    /// POSTs, retries included.
     pub posts: u64,
     /// POSTs that did not deliver.
     pub posts_failed: u64,
     /// Times a broker link was lost.
     pub broker_links_lost: u64,
-    /// Spans in which downlinks may not have arrived.
+    /// Times in which downlinks may not have arrived.
     pub broker_gaps: u64,
-    /// Hooks that failed: decisions and notices, or no answer in time.
+    /// Hooks that failed (decisions and notices), or did not answer in time.
     pub hooks_failed: u64,
-    /// Notices dropped because the host fell behind.
+    /// Notices that the queue dropped because the host fell behind.
     pub events_dropped: u64,
     /// Events waiting for the host.
     pub events_waiting: u64,
-    /// Lifecycle events worth telling events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
+    /// Lifecycle events for events_url; = lifecycle_delivered + lifecycle_held + lifecycle_lost.
     pub lifecycle_made: u64,
     /// Answered with 2xx by events_url.
     pub lifecycle_delivered: u64,
     /// Waiting for their turn, for a retry, or for an answer.
     pub lifecycle_held: u64,
-    /// Given up, for any reason; fastsock_bridge_stats_json tells the reasons.
+    /// Given up, for any reason; fastsock_bridge_stats_json has the reasons.
     pub lifecycle_lost: u64,
-    /// Uplinks given to a spool that several gateways share; whoever delivers them counts them as recovered.
+    /// Uplinks given to a spool that several gateways share; the gateway that delivers them counts them as recovered.
     pub uplink_passed_on: u64,
     /// Dead letters in the spool now.
     pub dead_letters: u64,
@@ -98,7 +98,7 @@ pub struct fastsock_stats {
     pub dead_letters_dropped: u64,
 }
 
-/// Gives the books of the bridge, true in this moment. `stats_size` is sizeof(fastsock_stats) as you were compiled.
+/// Gives the books of the bridge, exact at this moment. `stats_size` is sizeof(fastsock_stats) in your build.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stats(
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn fastsock_bridge_stats(
     Ok(())
 }
 
-/// Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Freed with
+/// Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Free it with
 /// fastsock_string_free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]

@@ -5,7 +5,7 @@ use std::any::Any;
 use fastsock::{Error, ErrorKind};
 use safer_ffi::derive_ReprC;
 
-/// What a call came to. The numbers never change; new ones may be added.
+/// The result of a call. The numbers never change; new ones may be added.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum fastsock_status {
     OK = 0,
     /// A setting has a value that is not allowed, or two settings contradict each other.
     CONFIG = 1,
-    /// A port could not be bound.
+    /// A port is taken, or may not be bound.
     BIND = 2,
     /// No session of that client id is here.
     NOT_CONNECTED = 3,
@@ -24,7 +24,7 @@ pub enum fastsock_status {
     TOO_LARGE = 5,
     /// The broker did not take it.
     BROKER = 6,
-    /// The backend did not take it.
+    /// Reserved: no call answers it.
     FORWARD = 7,
     /// The bridge is stopping or stopped.
     STOPPED = 8,
@@ -36,17 +36,17 @@ pub enum fastsock_status {
     IO = 11,
     /// Something else went wrong; a newer library may say more.
     OTHER = 99,
-    /// A bug in the library: it was caught, the bridge goes on. Please report the line of fastsock_last_error.
+    /// A bug in the library. The library caught it, and the bridge goes on. Please report the line of fastsock_last_error.
     PANIC = 100,
-    /// The process was forked after the bridge was started: the bridge is the parent's.
+    /// The process forked after the start of the bridge: the bridge belongs to the parent.
     FORKED = 101,
-    /// A pointer is NULL that must not be.
+    /// A pointer is NULL and must not be.
     NULL = 102,
     /// Not allowed inside a hook or a log callback: it would wait for itself.
     HOOK = 103,
-    /// The time was over before it happened.
+    /// The time ran out.
     TIMEOUT = 104,
-    /// There is no dead letter with that id, or none is left to be given.
+    /// There is no dead letter with that id, or the list has no further one.
     NOT_FOUND = 105,
 }
 

@@ -13,27 +13,27 @@ use crate::{
     status::fastsock_status,
 };
 
-/// What a stop left behind. All zero when everything was handed over in time.
+/// What a stop left. All zero when everything was delivered in time.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct fastsock_leftover {
     /// Sessions cut without waiting for their close handshake.
     pub sessions: u64,
-    /// Uplinks not delivered: lost with the reason shutdown.
+    /// Uplinks that were not delivered: lost with the reason shutdown.
     pub uplinks: u64,
     /// Presence entries that Redis may still hold for a few seconds.
     pub presence: u64,
-    /// Lifecycle events not delivered: lost with the reason shutdown.
+    /// Lifecycle events that were not delivered: lost with the reason shutdown.
     pub events: u64,
     /// Uplinks that a durable spool keeps for the next start; not a failure.
     pub spooled: u64,
 }
 
-/// Stops: closes every device with 1001, delivers what was accepted, ends all threads; takes at most about
-/// `deadline_ms`. Says in `left`, of `left_size` = sizeof(fastsock_leftover) bytes, what could not be handed over; NULL
-/// when you do not want to know. After it has returned OK no hook runs or will run. TIMEOUT: the same, but for one hook
-/// that is still running. Further calls wait for the same end. HOOK inside a hook: use fastsock_bridge_request_stop there.
+/// Stops: closes every device with 1001, delivers the uplinks that the bridge took, ends all threads; takes at most about
+/// `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
+/// After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running. Further calls wait for
+/// the same end. HOOK inside a hook: call fastsock_bridge_request_stop there.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stop(
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn fastsock_bridge_stop(
     Ok(())
 }
 
-/// Begins to stop without waiting; fastsock_bridge_stop then waits. Allowed inside a hook.
+/// Begins to stop without waiting; fastsock_bridge_stop waits. Allowed inside a hook.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_request_stop(
@@ -67,8 +67,8 @@ pub unsafe extern "C" fn fastsock_bridge_request_stop(
     Ok(())
 }
 
-/// Frees a bridge; stops it with a deadline of 0 if it was not stopped. No other call of this bridge may be running or
-/// come later, but for those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
+/// Frees a bridge; stops it with a deadline of 0 if you have not stopped it. No other call for this bridge may run or
+/// come later, except those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_free(bridge: *const fastsock_bridge) -> fastsock_status {

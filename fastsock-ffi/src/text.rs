@@ -16,7 +16,7 @@ use crate::{
     status::{Failure, fastsock_status},
 };
 
-/// Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` is NULL or not.
+/// Bytes that belong to the library, not NUL-terminated. Print them with "%.*s". Without content, `ptr` may be NULL.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

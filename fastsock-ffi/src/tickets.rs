@@ -12,7 +12,7 @@ use crate::{
     text,
 };
 
-/// Lets a device in under a name. With (NULL, 0) the configured way decides. TICKET when it is too late, or answered.
+/// Lets a device connect under a client id. With (NULL, 0) the settings decide. TICKET when it is too late, or already answered.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_accept(
@@ -29,8 +29,8 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_accept(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Admission(admission))
 }
 
-/// Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 tells it
-/// when to come back.
+/// Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 is sent as
+/// Retry-After.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_reject(
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_reject(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Admission(Admission::Reject(refusal)))
 }
 
-/// Lets an uplink go to the backend as it is.
+/// Forwards an uplink to the backend as it is.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_forward(
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_forward(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Uplink(UplinkAction::Forward))
 }
 
-/// Takes an uplink: nothing goes to the backend.
+/// Takes an uplink: the backend gets nothing.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_drop(
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_drop(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Uplink(UplinkAction::Drop))
 }
 
-/// Lets other data go to the backend in place of an uplink. `kind` is a fastsock_kind.
+/// Forwards other data to the backend in place of an uplink. `kind` is a fastsock_kind.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_replace(
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_reply(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Uplink(UplinkAction::Reply(payload)))
 }
 
-/// Says that the decision failed: a device is refused with 503, an uplink is lost with the reason hook_failed.
+/// Fails the decision: a device gets 503, an uplink is lost with the reason hook_failed.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_resolve_failed(
