@@ -94,7 +94,8 @@ impl Letters {
 fn cost(letter: &DeadLetter) -> usize {
     let headers = letter.headers.iter();
     let headers: usize = headers.map(|(name, value)| name.len() + value.len()).sum();
-    letter.uplink.payload.len() + letter.error.len() + headers + OVERHEAD_BYTES
+    let client_id = letter.uplink.client_id.as_str().len();
+    client_id + letter.uplink.payload.len() + letter.error.len() + headers + OVERHEAD_BYTES
 }
 
 /// However many `dead_letters_max` allows.
@@ -156,6 +157,22 @@ mod tests {
             ((0, 3), 0),
             "too large to keep"
         );
+    }
+
+    #[test]
+    fn the_names_of_devices_count_as_well() {
+        let mut letters = letters(1000);
+        for seq in 1..=1000 {
+            let mut letter = letter(seq, 1);
+            letter.uplink.client_id = ClientId::new("x".repeat(8000)).unwrap();
+            letters.bury(letter);
+        }
+        let held: usize = letters
+            .kept
+            .values()
+            .map(|l| l.uplink.client_id.as_str().len())
+            .sum();
+        assert!(held <= MOST_BYTES, "{held}");
     }
 
     #[test]
