@@ -249,6 +249,33 @@ fn an_admin_token_file_without_a_token_ends_the_start() {
 }
 
 #[test]
+fn an_admin_token_that_is_a_path_is_refused_with_the_setting_that_takes_it() {
+    for (name, value) in [
+        ("FASTSOCK_ADMIN_TOKEN", "/run/secrets/admin-token"),
+        ("FASTSOCK_ADMIN_TOKEN", "secrets/token"),
+        ("admin_token", "secrets/token"),
+    ] {
+        let assignment = format!("{name}={value}");
+        let command = Command::new();
+        std::fs::create_dir(command.directory().path().join("secrets")).unwrap();
+        let command = command.file("secrets/token", "s3cret\n");
+        let output = command.args(["--set", &assignment, "--check"]).output();
+        let line = format!(
+            "fastsock: {name}: the value is the path of a file; FASTSOCK_ADMIN_TOKEN_FILE takes that\n"
+        );
+        assert_eq!((output.code, output.stderr), (Some(1), line));
+    }
+    // What is in the file may look like one.
+    let output = Command::on_free_ports()
+        .file("token", "/looks/like/one\n")
+        .env("FASTSOCK_ADMIN_TOKEN_FILE", "token")
+        .env("FASTSOCK_BROKER", "embedded")
+        .args(["--check"])
+        .output();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+}
+
+#[test]
 fn nothing_is_left_behind_by_a_bad_start() {
     let command = Command::new().env("REDIS_PORT", "x");
     let directory = command.directory();

@@ -626,6 +626,11 @@ impl Config {
             PREFIX => given, // as the original: others write the same keys
             _ => trimmed,
         };
+        if setting.variable == ADMIN_TOKEN && !key.ends_with("_FILE") && is_path(trimmed) {
+            let text =
+                format!("{key}: the value is the path of a file; {ADMIN_TOKEN}_FILE takes that");
+            return Err(Error::new(ErrorKind::Config, text));
+        }
         let set = match trimmed {
             "" => Err("there is nothing but whitespace".into()),
             _ => (setting.set)(self, value),
@@ -725,6 +730,13 @@ fn not_allowed(setting: &Setting, key: &str, value: &str, why: &str) -> Error {
     let line = format!("{key}: {wrong}; give {}", setting.allowed_as(key));
     Error::new(ErrorKind::Config, line)
 }
+
+/// Whether someone means what is in a file: as a secret, a path is one that others know.
+fn is_path(value: &str) -> bool {
+    value.starts_with('/') || std::path::Path::new(value).is_file()
+}
+
+const ADMIN_TOKEN: &str = "FASTSOCK_ADMIN_TOKEN";
 
 /// The secret in a file.
 fn secret_of_file(key: &str, path: &str) -> Result<String> {
