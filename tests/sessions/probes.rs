@@ -30,6 +30,26 @@ async fn those_who_say_nothing_or_half_a_head_do_not_keep_a_probe_out() {
 }
 
 #[tokio::test]
+async fn a_probe_by_http_1_0_needs_no_host_and_nothing_else_goes_without() {
+    let gateway = admin().start().await;
+    let addr = gateway.admin_addr();
+    for (request, status) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", "200"),
+        ("HEAD /readyz HTTP/1.0\r\n\r\n", "200"),
+        ("GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n", "403"),
+        ("GET http://evil.example/healthz HTTP/1.0\r\n\r\n", "403"),
+        ("POST /healthz HTTP/1.0\r\n\r\n", "403"),
+        ("GET /api/v1/stats HTTP/1.0\r\n\r\n", "403"),
+        ("GET / HTTP/1.0\r\n\r\n", "403"),
+    ] {
+        let mut device = RawDevice::connect(addr).await;
+        device.write(request).await;
+        let head = device.read_head().await;
+        assert_eq!(head.split(' ').nth(1), Some(status), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn those_who_send_requests_and_read_nothing_do_not_keep_a_probe_out() {
     let gateway = admin().start().await;
     let addr = gateway.admin_addr();

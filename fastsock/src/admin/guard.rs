@@ -1,7 +1,7 @@
 //! Who may use the admin listener: no page in a browser, and beyond loopback nobody without the token.
 
 use http::{
-    HeaderName, HeaderValue,
+    HeaderName, HeaderValue, Method, Version,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
 };
 use hyper::{Request, StatusCode};
@@ -29,7 +29,12 @@ impl Guard {
         };
         // Of a target such as `http://name/healthz` the name counts, and no Host makes it good (RFC 9112 §3.2.2).
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        let names = [Some(host.unwrap_or_default()), authority];
+        // A probe by HTTP/1.0 knows no Host, and a page always sends one; what it may ask, anyone may know.
+        let is_probe = request.version() == Version::HTTP_10
+            && matches!(request.method(), &Method::GET | &Method::HEAD)
+            && matches!(request.uri().path(), "/healthz" | "/readyz");
+        let no_host = (!is_probe).then_some("");
+        let names = [host.or(no_host), authority];
         if self.is_loopback && !names.into_iter().flatten().all(is_loopback_host) {
             return Err(problem(
                 StatusCode::FORBIDDEN,
