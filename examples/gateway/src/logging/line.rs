@@ -35,7 +35,10 @@ impl Line {
     /// Adds a text.
     pub(super) fn text(&mut self, name: &'static str, text: &str) {
         let start = self.json.len();
-        serde_json::to_writer(&mut self.json, text).expect("a Vec takes everything");
+        match text.contains(is_control_beyond_ascii) {
+            false => serde_json::to_writer(&mut self.json, text).expect("a Vec takes everything"),
+            true => self.json.extend(escaped(text).bytes()),
+        }
         self.fields.push((name, start..self.json.len()));
     }
 
@@ -63,6 +66,22 @@ impl Line {
         line.extend_from_slice(b"}\n");
         line
     }
+}
+
+/// A text as JSON that no terminal obeys.
+#[cold]
+fn escaped(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    let escape = |c: char| match is_control_beyond_ascii(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.into(),
+    };
+    json.chars().map(escape).collect()
+}
+
+/// DEL and the C1 control characters, which some terminals obey; JSON need not escape them.
+fn is_control_beyond_ascii(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}')
 }
 
 /// Takes the fields of an event into a line.
@@ -170,6 +189,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn what_terminals_obey_is_escaped_and_reads_back() {
+        let text = "a\u{1b}[31m\u{7f}b\u{80}\u{9b}2J\u{9f}\u{a0}ü\"\\";
+        let mut line = Line::new(SystemTime::now(), Level::Info);
+        line.text("message", text);
+        let line = String::from_utf8(line.finish()).unwrap();
+        let is_bad = |c: char| c != '\n' && c.is_control();
+        assert!(
+            !line.contains(is_bad) && line.contains("\\u009b2J"),
+            "{line:?}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["message"], text);
+    }
 
     #[test]
     fn keys_are_sorted_and_texts_escaped_as_in_javascript() {
