@@ -299,7 +299,10 @@ impl Session {
             Message::Binary(bytes) => self.on_data(false, compact(bytes), cx),
             Message::Ping(_) => Ok(()), // its pong is queued
             Message::Pong(_) => {
-                tracing::trace!(name: "pong", target: "fastsock::messages", client_id = %self.seat.client_id, session_id = self.seat.session_id.0, "Pong from client");
+                // One a ping: a device may send others as it likes, and would fill the log.
+                if self.heartbeat.pong() {
+                    tracing::trace!(name: "pong", target: "fastsock::messages", client_id = %self.seat.client_id, session_id = self.seat.session_id.0, "Pong from client");
+                }
                 Ok(())
             }
             Message::Close(_) | Message::Frame(_) => Ok(()), // never given out by the socket

@@ -10,6 +10,8 @@ pub(crate) struct Heartbeat {
     interval: Duration,
     next: Option<Instant>,
     is_alive: bool,
+    /// A ping has no pong yet.
+    is_asked: bool,
 }
 
 /// What a session has to do now.
@@ -38,7 +40,13 @@ impl Heartbeat {
             interval,
             next,
             is_alive: true,
+            is_asked: false,
         }
+    }
+
+    /// A pong came. Whether it is the first since a ping: others were not asked for.
+    pub(crate) fn pong(&mut self) -> bool {
+        std::mem::take(&mut self.is_asked)
     }
 
     /// A pong or any other frame came.
@@ -62,6 +70,7 @@ impl Heartbeat {
             return Beat::GiveUp;
         }
         self.is_alive = false;
+        self.is_asked = true;
         self.next = Some(self.after(next, now));
         Beat::Ping
     }
@@ -93,7 +102,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut heartbeat = Heartbeat::new(second, start, 0.5, start);
         assert_eq!(heartbeat.tick(start), Beat::Wait);
+        assert!(!heartbeat.pong(), "nobody has asked");
         assert_eq!(heartbeat.tick(start + second / 2), Beat::Ping);
+        assert!(heartbeat.pong() && !heartbeat.pong());
         heartbeat.mark_alive();
         assert_eq!(heartbeat.tick(start + second), Beat::Wait);
         assert_eq!(heartbeat.tick(start + second * 3 / 2), Beat::Ping);
