@@ -21,6 +21,9 @@ pub(super) struct Batches {
     /// fail comes to be on its own.
     levels: Vec<Mutex<Level>>,
     posts: Mutex<usize>,
+    /// With which status each message of a batch was refused, alone too, since when nothing was delivered. Then it is not for
+    /// the sake of one of them that a batch is refused, and smaller ones are none the better.
+    refuses_all: Mutex<Option<u16>>,
     /// No POST is in flight any more.
     is_quiet: Notify,
 }
@@ -67,6 +70,7 @@ impl Batches {
             wait,
             levels: sizes.map(level).collect(),
             posts: Mutex::new(0),
+            refuses_all: Mutex::default(),
             is_quiet: Notify::new(),
         }
     }
@@ -79,7 +83,11 @@ impl Batches {
             number,
             told,
         };
-        let index = (number.saturating_sub(1) as usize).min(self.levels.len() - 1);
+        let halvings = match *self.refuses_all.lock() {
+            None => number.saturating_sub(1) as usize,
+            Some(_) => 0,
+        };
+        let index = halvings.min(self.levels.len() - 1);
         let level = &self.levels[index];
         let departure = {
             let mut level = level.lock();
@@ -103,6 +111,25 @@ impl Batches {
             }
         }
         told_of(answer.await)
+    }
+
+    /// Whether a batch that came to this is to be tried in halves.
+    pub(super) fn is_to_split(&self, attempt: &Attempt) -> bool {
+        attempt.is_about_a_message() && *self.refuses_all.lock() != attempt.status()
+    }
+
+    /// Learns what became of the parts of a batch: how many messages each had, and what it came to.
+    pub(super) fn learn(&self, parts: &[(usize, Attempt)]) {
+        let is_any_delivered = parts.iter().any(|(_, attempt)| attempt.is_delivered());
+        let status = parts.first().and_then(|(_, attempt)| attempt.status());
+        let is_same = |(count, attempt): &(usize, Attempt)| {
+            *count == 1 && attempt.may_be_about_all() && attempt.status() == status
+        };
+        if is_any_delivered {
+            *self.refuses_all.lock() = None;
+        } else if parts.len() > 1 && parts.iter().all(is_same) {
+            *self.refuses_all.lock() = status;
+        }
     }
 
     /// Counts a POST as in flight for as long as what is returned lives.

@@ -97,7 +97,7 @@ impl HttpForwarder {
     /// everyone what became of their message, and returns it for this one.
     async fn post_batch(&self, batches: &Batches, batch: Vec<Member>, own: &Uplink) -> Attempt {
         let _posting = batches.post();
-        let mut outcome = None;
+        let (mut outcome, mut ends) = (None, Vec::new());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             let number = part.iter().map(|member| member.number).max();
@@ -107,11 +107,12 @@ impl HttpForwarder {
                 Ok(answer) => attempt(&answer),
                 Err(error) => Attempt::Failed { error },
             };
-            if part.len() > 1 && attempt.is_about_a_message() {
+            if part.len() > 1 && batches.is_to_split(&attempt) {
                 let second = part.split_off(part.len() / 2);
                 parts.extend([second, part]); // the first half is next
                 continue;
             }
+            ends.push((part.len(), attempt.clone()));
             for member in part {
                 match member.uplink.id == own.id {
                     true => outcome = Some(attempt.clone()),
@@ -119,6 +120,7 @@ impl HttpForwarder {
                 }
             }
         }
+        batches.learn(&ends);
         outcome.expect("a worker POSTs only batches with its own message in them")
     }
 

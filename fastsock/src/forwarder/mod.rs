@@ -61,6 +61,11 @@ impl Attempt {
         matches!(status, 400..=499 | 501 | 505) && !matches!(status, 408 | 425 | 429)
     }
 
+    /// Whether it is an answer that a message gets again when others have been delivered meanwhile: a deploy says so to everyone.
+    fn may_be_about_all(&self) -> bool {
+        matches!(self.status(), Some(401 | 403 | 404 | 407))
+    }
+
     /// Whether the backend has it.
     pub(crate) fn is_delivered(&self) -> bool {
         matches!(

@@ -1,5 +1,6 @@
 #[cfg(feature = "tls")]
 use std::net::SocketAddr;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -633,4 +634,38 @@ mod tls {
         let error = error_of(forwarder(&config).attempt(&uplink("hi"), 1).await);
         assert!(error.ends_with(": no connection in time"), "{error}");
     }
+}
+
+/// 404 to everyone, as a deploy says it: whole batches are refused, and each message alone.
+#[tokio::test]
+async fn a_batch_is_halved_no_more_once_each_of_one_was_refused_alone() {
+    let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_refused = refuses.clone();
+    let backend = Backend::start(move |_| match is_refused.load(Relaxed) {
+        true => status(404, ""),
+        false => status(200, ""),
+    })
+    .await;
+    let url = backend.url("/");
+    let config = to(url)
+        .remote_batch(4usize)
+        .remote_batch_wait(Duration::from_secs(60));
+    let forwarder = forwarder(&config);
+    let mut backend = backend;
+    // The first goes alone, since nothing is in flight; the others are a batch.
+    let mut posts = async |number: u32| {
+        let uplinks: Vec<_> = (0..5).map(|n| uplink(format!("{n}"))).collect();
+        let attempts = uplinks
+            .iter()
+            .map(|uplink| forwarder.attempt(uplink, number));
+        let attempts = futures_util::future::join_all(attempts).await;
+        (backend.received().len(), attempts[4].status())
+    };
+    assert_eq!(posts(1).await, (1 + 7, Some(404)));
+    assert_eq!(posts(2).await, (2, Some(404)), "neither halved nor smaller");
+    assert_eq!(posts(3).await, (2, Some(404)));
+    refuses.store(false, Relaxed);
+    assert_eq!(posts(1).await, (2, Some(200)));
+    refuses.store(true, Relaxed);
+    assert_eq!(posts(1).await, (1 + 7, Some(404)), "that was long ago");
 }
