@@ -226,6 +226,28 @@ async fn a_token_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_message_that_grew_too_old_is_as_young_as_its_replay() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    for spool in ["disk", "memory", "redis"] {
+        backend.answer_all(Reply::new(503));
+        let mut gateway = on_disk(&backend)
+            .var("FASTSOCK_SPOOL", spool)
+            .var("REDIS_PORT", redis.port().to_string())
+            .var("FASTSOCK_REMOTE_MAX_AGE", "1000")
+            .start()
+            .await;
+        let mut device = Device::connect(gateway.addr(), spool).await;
+        device.send("old").await;
+        let lines = wait_letters(gateway.admin_addr(), 1).await;
+        assert_eq!(lines[0]["reason"], "too_old");
+        backend.answer_all(Reply::new(200));
+        assert_eq!(replay(gateway.admin_addr(), &lines[0]).await.status, 200);
+        assert_eq!(backend.wait_delivered(spool, 1).await, ["old"]);
+        assert_eq!(gateway.stop().await, Some(0));
+    }
+}
+
+#[tokio::test]
 async fn the_memory_spool_has_them_too_until_the_gateway_ends() {
     let backend = refusing().await;
     let gateway = on_disk(&backend).without("FASTSOCK_SPOOL").start().await;

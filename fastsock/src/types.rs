@@ -210,6 +210,8 @@ pub struct Uplink {
     pub id: uuid::Uuid,
     /// When the bridge read the frame.
     pub received_at: SystemTime,
+    /// When it was replayed as a dead letter, if it ever was: its age counts from then.
+    pub(crate) replayed_at: Option<SystemTime>,
 }
 
 impl Uplink {
@@ -222,6 +224,7 @@ impl Uplink {
             payload,
             id: uuid::Uuid::now_v7(),
             received_at: SystemTime::now(),
+            replayed_at: None,
         }
     }
 }

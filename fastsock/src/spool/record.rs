@@ -11,9 +11,10 @@ use crate::types::{ClientId, DeadLetter, LostReason, Payload, SessionId, Uplink}
 /// Bytes of an uplink before its payload: version, kind, session, seq, id, microseconds since 1970.
 pub(crate) const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 16 + 8;
 
-/// What an uplink takes as bytes.
+/// What an uplink takes as bytes: one that was replayed has the time of that, in microseconds, before its payload.
 pub(crate) fn len(uplink: &Uplink) -> usize {
-    HEAD_BYTES + uplink.payload.len()
+    let replayed = uplink.replayed_at.map_or(0, |_| TIME_BYTES);
+    HEAD_BYTES + replayed + uplink.payload.len()
 }
 
 /// Writes all but the client id, which is its key, into [`len`] bytes.
@@ -21,9 +22,15 @@ pub(crate) fn len(uplink: &Uplink) -> usize {
 /// # Panics
 /// When `out` has another length.
 pub(crate) fn write(uplink: &Uplink, out: &mut [u8]) {
-    let (head, payload) = out.split_at_mut(HEAD_BYTES);
+    let (head, mut payload) = out.split_at_mut(HEAD_BYTES);
     head[0] = VERSION;
     head[1] = u8::from(uplink.payload.is_text());
+    if let Some(at) = uplink.replayed_at {
+        head[1] |= REPLAYED;
+        let (time, rest) = payload.split_at_mut(TIME_BYTES);
+        time.copy_from_slice(&micros(at).to_be_bytes());
+        payload = rest;
+    }
     head[2..10].copy_from_slice(&uplink.session_id.0.to_be_bytes());
     head[10..18].copy_from_slice(&uplink.seq.to_be_bytes());
     head[18..34].copy_from_slice(uplink.id.as_bytes());
@@ -33,12 +40,18 @@ pub(crate) fn write(uplink: &Uplink, out: &mut [u8]) {
 
 /// Reads what [`write`] wrote; `None` when it is nothing of the kind.
 pub(crate) fn read(client_id: ClientId, bytes: &[u8]) -> Option<Uplink> {
-    let (head, payload) = bytes.split_at_checked(HEAD_BYTES)?;
+    let (head, mut payload) = bytes.split_at_checked(HEAD_BYTES)?;
     if head[0] != VERSION {
         return None;
     }
+    let mut replayed_at = None;
+    if head[1] & REPLAYED != 0 {
+        let (at, rest) = payload.split_at_checked(TIME_BYTES)?;
+        replayed_at = Some(time(u64::from_be_bytes(at.try_into().ok()?)));
+        payload = rest;
+    }
     let content = Bytes::copy_from_slice(payload);
-    let payload = match head[1] {
+    let payload = match head[1] & !REPLAYED {
         0 => Payload::binary(content),
         1 if std::str::from_utf8(&content).is_ok() => Payload::checked_text(content),
         _ => return None,
@@ -51,6 +64,7 @@ pub(crate) fn read(client_id: ClientId, bytes: &[u8]) -> Option<Uplink> {
         payload,
         id: Uuid::from_bytes(head[18..34].try_into().ok()?),
         received_at: time(number(34)?),
+        replayed_at,
     })
 }
 
@@ -125,6 +139,9 @@ fn time(micros: u64) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
+/// Set in the kind of an uplink that was replayed.
+const REPLAYED: u8 = 2;
+const TIME_BYTES: usize = 8;
 /// Of the layout; another one is not read.
 const VERSION: u8 = 1;
 
@@ -151,10 +168,13 @@ mod tests {
             Payload::text(""),
             Payload::binary(vec![0xff, 0]),
         ] {
-            let uplink = uplink(payload);
-            let mut bytes = vec![0; len(&uplink)];
-            write(&uplink, &mut bytes);
-            assert_same(&read(uplink.client_id.clone(), &bytes).unwrap(), &uplink);
+            let mut uplink = uplink(payload);
+            for replayed_at in [None, Some(time(5_000_000))] {
+                uplink.replayed_at = replayed_at;
+                let mut bytes = vec![0; len(&uplink)];
+                write(&uplink, &mut bytes);
+                assert_same(&read(uplink.client_id.clone(), &bytes).unwrap(), &uplink);
+            }
         }
     }
 

@@ -341,10 +341,11 @@ impl Lane {
         (self.slots[index].phase == Phase::Uncommitted).then_some(index)
     }
 
-    /// Puts a committed message into its place; the age limit counts from when it was read. Returns its index.
+    /// Puts a committed message into its place; the age limit counts from when it was read, or replayed. Returns its index.
     fn insert(&mut self, record: Record, (now, today): (Instant, SystemTime)) -> usize {
         let Record { number, uplink } = record;
-        let age = today.duration_since(uplink.received_at).unwrap_or_default();
+        let since = uplink.replayed_at.unwrap_or(uplink.received_at);
+        let age = today.duration_since(since).unwrap_or_default();
         let taken_at = now.checked_sub(age).unwrap_or(now);
         let index = self.slots.partition_point(|slot| slot.number < number);
         self.bytes += uplink.payload.cost();

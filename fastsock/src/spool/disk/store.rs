@@ -447,11 +447,10 @@ fn apply(
                     Op::Replay(id, _) => {
                         let letter = take_letter(dead, *id, letters)?;
                         outcome.found.push(letter.is_some());
-                        if let Some(letter) = letter {
-                            let replayed = Record {
-                                number: reserve(),
-                                uplink: letter.uplink,
-                            };
+                        if let Some(DeadLetter { mut uplink, .. }) = letter {
+                            uplink.replayed_at = Some(SystemTime::now());
+                            let number = reserve();
+                            let replayed = Record { number, uplink };
                             insert(&mut uplinks, &replayed)?;
                             outcome.replayed.push(replayed);
                         }

@@ -2,6 +2,8 @@
 //!
 //! Any gateway may look at them and drop or replay them; only the owner of a shard adds to them.
 
+use std::time::SystemTime;
+
 use futures_util::future::try_join_all;
 use redis::{FromRedisValue, RedisError};
 use uuid::Uuid;
@@ -43,9 +45,10 @@ pub(super) async fn get(shared: &Shared, id: Uuid) -> Result<Option<DeadLetter>>
 
 /// Makes a letter a message again, behind all others of its device.
 pub(super) async fn replay(shared: &Shared, id: Uuid) -> Result<bool> {
-    let Some(letter) = get(shared, id).await? else {
+    let Some(mut letter) = get(shared, id).await? else {
         return Ok(false);
     };
+    letter.uplink.replayed_at = Some(SystemTime::now());
     let mut command = drop_command(shared, shard_of(letter.uplink.client_id.as_str()), id);
     entry::write(&letter.uplink, &mut command);
     drop_by(shared, &letter, command).await
