@@ -21,7 +21,7 @@ use crate::{
 
 /// A WebSocket to Redis to HTTP bridge in this process.
 ///
-/// Keywords are the settings of docs/settings.md by their names in lower case (websocket_port=3000, remote_url="http://..."; times
+/// Keywords are the settings of docs/settings.md, by their names in lower case (websocket_port=3000, remote_url="http://..."; times
 /// are milliseconds as int), and the hooks. config is a dict of settings or the path of a TOML file, environ a mapping of
 /// environment variables; keywords win over environ, and environ over config.
 ///
@@ -134,44 +134,44 @@ impl Bridge {
         self.decorate(Hook::Authenticate, function)
     }
 
-    /// Decorator, before the start: the function is told of a device that can be sent to.
+    /// Decorator, before the start: the function gets each device that connects.
     fn on_connect<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::Connect, function)
     }
 
-    /// Decorator, before the start: the function is told of a message, of which it decides.
+    /// Decorator, before the start: the function gets each message and decides about it.
     fn on_uplink<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::Uplink, function)
     }
 
-    /// Decorator, before the start: the function is told of lists of messages, which it takes.
+    /// Decorator, before the start: the function gets lists of messages and takes them.
     fn on_uplinks<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::Uplinks, function)
     }
 
-    /// Decorator, before the start: the function is told of the end of a session.
+    /// Decorator, before the start: the function gets the end of each session.
     fn on_disconnect<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::Disconnect, function)
     }
 
-    /// Decorator, before the start: the function is told of an uplink that was given up.
+    /// Decorator, before the start: the function gets each uplink that the bridge gave up.
     fn on_uplink_lost<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::UplinkLost, function)
     }
 
-    /// Decorator, before the start: the function is told of what the bridge is doing.
+    /// Decorator, before the start: the function gets each change of state.
     fn on_state<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::State, function)
     }
 
-    /// Decorator, before the start: the function is told of what a hook raised.
+    /// Decorator, before the start: the function gets what a hook raised.
     fn on_error<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::Error, function)
     }
 
     /// Binds the ports and starts; devices can connect when it returns. Starting a running bridge does nothing.
     ///
-    /// Raises ConfigError for files that cannot be read, BindError for a port that is taken.
+    /// Raises ConfigError for a file that it cannot read, BindError for a taken port.
     fn start<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let wants = slf.get().hooks.lock().wants();
         if let Some(run) = slf.get().core()?.start(slf.py(), wants)? {
@@ -180,18 +180,18 @@ impl Bridge {
         Ok(slf.clone())
     }
 
-    /// Stops: closes every device with 1001, delivers what was accepted, at most timeout seconds long (8 when None).
+    /// Stops: closes every device with 1001 and delivers the uplinks that it took, within timeout seconds (8 when None).
     ///
-    /// Says what was left. After it returns no hook runs. In a hook it only begins to stop and returns at once; wait()
+    /// Returns what was left. After it returns no hook runs. In a hook it only begins to stop and returns at once; wait()
     /// elsewhere sees the end. Stopping a stopped bridge does nothing.
     #[pyo3(signature = (timeout=None))]
     fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
         self.core()?.stop(py, timeout)
     }
 
-    /// Reads the files of certificates again, for connections to come; sessions stay. Blocks while it reads, with the interpreter let go.
+    /// Reloads the files of certificates, for new connections; sessions stay. Blocks while it reads, with the interpreter released.
     ///
-    /// Raises ConfigError, naming the setting and the file, when one cannot be used; what was read before stays then.
+    /// Raises ConfigError, naming the setting and the file, when it cannot use one; it then keeps what it has.
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
         self.core()?.reload(py)
     }
@@ -203,11 +203,11 @@ impl Bridge {
         self.core()?.wait(py, timeout)
     }
 
-    /// Queues a message for a device: str is TEXT, bytes-like BINARY. Says where it went: "here", "elsewhere" (another
+    /// Queues a message for a device: str is TEXT, bytes-like BINARY. Returns where it went: "here", "elsewhere" (another
     /// gateway has the device), or "offline" (nobody has it; the message is gone).
     ///
-    /// Raises TooLargeError over 16 MiB, OutboxFullError, BrokerError when Redis has to be asked and cannot, StoppedError.
-    /// Blocks only while Redis is asked, at most some 2 seconds, with the interpreter let go.
+    /// Raises TooLargeError over 16 MiB, OutboxFullError, BrokerError when Redis does not answer, StoppedError.
+    /// Blocks only while it asks Redis, for at most some 2 seconds, with the interpreter released.
     #[pyo3(signature = (client_id, payload))]
     fn send(
         &self,
@@ -229,17 +229,17 @@ impl Bridge {
         self.core()?.disconnect(client_id, code, reason)
     }
 
-    /// Everyone who is connected here, in no order.
+    /// Every device that is connected here, in no order.
     fn clients(&self) -> PyResult<Vec<Client>> {
         self.core()?.clients()
     }
 
-    /// Dead letters: uplinks that are kept although the backend or time gave them up. In the order in which they were received;
-    /// at most limit (1 to 1000), from the first after the id after. With the memory spool the newest 1,000 are kept, of at most
+    /// Dead letters: uplinks that the bridge gave up and keeps. In the order in which it received them;
+    /// at most limit (1 to 1000), from the first after the id after. The memory spool keeps the newest 1,000, of at most
     /// 1 MiB, until the process ends.
     ///
-    /// Raises OsError or BrokerError when a durable spool cannot be read now.
-    /// Blocks at most 10 seconds, with the interpreter let go; so do the next three.
+    /// Raises OsError or BrokerError when a durable spool fails or does not answer.
+    /// Blocks for at most 10 seconds, with the interpreter released; so do the next three.
     #[pyo3(signature = (after=None, limit=100))]
     fn dead_letters(
         &self,
@@ -282,7 +282,7 @@ impl Bridge {
         self.core()?.resolve(*ticket, answer)
     }
 
-    /// The value of a setting as text; secrets are shown as ***. KeyError when there is no such setting.
+    /// The value of a setting as text, a secret as ***. KeyError when there is no such setting.
     #[pyo3(signature = (name))]
     fn setting(&self, name: String) -> PyResult<String> {
         let value = self.core()?.setting(&name);

@@ -1,4 +1,4 @@
-"""Fastsock keeps devices on WebSockets, in your process: hooks say what becomes of their messages, send() reaches them.
+"""Fastsock keeps devices on WebSockets, in your process: hooks decide about their messages, send() sends to them.
 
     import fastsock
 

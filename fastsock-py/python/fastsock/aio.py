@@ -37,8 +37,8 @@ class AsyncBridge:
     other. At most max_hooks calls of authenticate run at once, as many of on_uplink, and max_notices of each other hook. An
     authenticate or on_uplink that takes longer than hook_timeout is cancelled.
 
-    What devices say goes to on_uplink if there is one; else, with uplinks="take", to `async for uplink in bridge`; else it
-    is forwarded to remote_url. Without on_uplink and remote_url, "take" is the default.
+    Uplinks go to on_uplink if there is one; else, with uplinks="take", to `async for uplink in bridge`; else
+    to remote_url. Without on_uplink and remote_url, "take" is the default.
 
         async with fastsock.AsyncBridge(websocket_port=3000) as bridge:
             async for uplink in bridge:
@@ -98,27 +98,27 @@ class AsyncBridge:
         return self._set_hook("authenticate", function)
 
     def on_connect(self, function: _OnClient) -> _OnClient:
-        """Decorator, before the start: the function is told of a device that can be sent to."""
+        """Decorator, before the start: the function gets each device that connects."""
         return self._set_hook("on_connect", function)
 
     def on_uplink(self, function: _OnUplink) -> _OnUplink:
-        """Decorator, before the start: the function is told of a message, of which it decides."""
+        """Decorator, before the start: the function gets each message and decides about it."""
         return self._set_hook("on_uplink", function)
 
     def on_disconnect(self, function: _OnDisconnect) -> _OnDisconnect:
-        """Decorator, before the start: the function is told of the end of a session."""
+        """Decorator, before the start: the function gets the end of each session."""
         return self._set_hook("on_disconnect", function)
 
     def on_uplink_lost(self, function: _OnLost) -> _OnLost:
-        """Decorator, before the start: the function is told of an uplink that was given up."""
+        """Decorator, before the start: the function gets each uplink that the bridge gave up."""
         return self._set_hook("on_uplink_lost", function)
 
     def on_state(self, function: _OnState) -> _OnState:
-        """Decorator, before the start: the function is told of what the bridge is doing."""
+        """Decorator, before the start: the function gets each change of state."""
         return self._set_hook("on_state", function)
 
     def on_error(self, function: _OnError) -> _OnError:
-        """Decorator, before the start: the function is told of what a hook raised."""
+        """Decorator, before the start: the function gets what a hook raised."""
         return self._set_hook("on_error", function)
 
     def _set_hook(self, name: str, function: _Any) -> _Any:
@@ -148,7 +148,7 @@ class AsyncBridge:
         return self
 
     async def stop(self, timeout: Optional[float] = None) -> Leftover:
-        """Stops: closes every device with 1001, delivers what was accepted, at most timeout seconds long (8 when None).
+        """Stops: closes every device with 1001 and delivers the uplinks that it took, within timeout seconds (8 when None).
 
         Says what was left. Hooks that have not returned by then are cancelled. In a hook it only begins to stop and returns
         at once; wait() elsewhere sees the end.
@@ -179,7 +179,7 @@ class AsyncBridge:
             await asyncio.to_thread(self._native.wait_ended)
 
     async def send(self, client_id: str, payload: Payload) -> Sent:
-        """Queues a message for a device: str is TEXT, bytes-like BINARY. Says where it went, as Bridge.send() does.
+        """Queues a message for a device: str is TEXT, bytes-like BINARY. Returns where it went, as Bridge.send() does.
 
         Suspends only while Redis is asked, since the device is not here.
         """
@@ -190,7 +190,7 @@ class AsyncBridge:
         return sent if isinstance(sent, str) else await sent
 
     def reload(self) -> None:
-        """Reads the files of certificates again, for connections to come, as Bridge.reload() does. Holds up the loop while it reads."""
+        """Reloads the files of certificates, for new connections, as Bridge.reload() does. Blocks the loop while it reads."""
         self._native.reload()
 
     def disconnect(self, client_id: str, code: Optional[int] = None, reason: Optional[str] = None) -> bool:
@@ -198,7 +198,7 @@ class AsyncBridge:
         return self._native.disconnect(client_id, code, reason)
 
     def clients(self) -> List[Client]:
-        """Everyone who is connected here, in no order."""
+        """Every device that is connected here, in no order."""
         return self._native.clients()
 
     async def dead_letters(self, after: Optional[str] = None, limit: int = 100) -> List[DeadLetter]:
@@ -230,7 +230,7 @@ class AsyncBridge:
         self._native.resolve(ticket, answer)
 
     def setting(self, name: str) -> str:
-        """The value of a setting as text; secrets are shown as ***. KeyError when there is no such setting."""
+        """The value of a setting as text, a secret as ***. KeyError when there is no such setting."""
         return self._native.setting(name)
 
     @property
@@ -267,7 +267,7 @@ class AsyncBridge:
         await self.stop()
 
     def __aiter__(self) -> AsyncIterator[Uplink]:
-        """What devices say, until the bridge stops. Several loops over one bridge share the uplinks."""
+        """The messages of devices, until the bridge stops. Several loops over one bridge share the uplinks."""
         if self._run is None:
             raise StoppedError("the bridge is not running")
         return Reader(self, self._run.stream())

@@ -29,11 +29,11 @@ class ConfigError(FastsockError, ValueError):
 
 
 class BindError(FastsockError, OSError):
-    """A port could not be bound."""
+    """A port is taken, or may not be bound."""
 
 
 class NotConnectedError(FastsockError, LookupError):
-    """No session of that client id is here."""
+    """Reserved: no call raises it. No session of that client id is here."""
 
 
 class OutboxFullError(FastsockError, BufferError):
@@ -49,7 +49,7 @@ class BrokerError(FastsockError, ConnectionError):
 
 
 class ForwardError(FastsockError, ConnectionError):
-    """The backend did not take it."""
+    """Reserved: no call raises it."""
 
 
 class StoppedError(FastsockError, RuntimeError):

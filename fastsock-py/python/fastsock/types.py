@@ -1,4 +1,4 @@
-"""Names for what calls and hooks take and give, to annotate with."""
+"""Names for annotations: what calls and hooks take and return."""
 
 import os
 from typing import Any, Awaitable, Callable, Dict, List, Literal, Mapping, Optional, Type, Union
@@ -36,10 +36,10 @@ UplinkAction = Union[None, Drop, Type[Drop], Replace, Reply, Later, Type[Later]]
 """What on_uplink returns."""
 
 LostReason = Literal["no_remote_url", "hook_failed", "rejected", "poison", "too_old", "full", "shutdown"]
-"""Why an uplink was given up."""
+"""Why the bridge gave up an uplink."""
 
 StateName = Literal["running", "degraded", "stopping", "stopped"]
-"""What a bridge is doing; on_state is also told of "gap"."""
+"""What a bridge is doing; on_state also gets "gap"."""
 
 
 class Keywords(Settings, total=False):

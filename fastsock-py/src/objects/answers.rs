@@ -23,7 +23,7 @@ impl Ticket {
     }
 }
 
-/// What stop() left behind; false when everything was handed over in time.
+/// What stop() left; false when everything was delivered in time.
 #[pyclass(frozen, eq, module = "fastsock")]
 #[derive(PartialEq)]
 pub struct Leftover(pub(crate) fastsock::Leftover);
@@ -64,7 +64,7 @@ impl Leftover {
         self.0.events
     }
 
-    /// Uplinks that a durable spool keeps for the next start; bool() does not look at them.
+    /// Uplinks that a durable spool keeps for the next start; bool() ignores them.
     #[getter]
     fn spooled(&self) -> u64 {
         self.0.spooled
@@ -102,7 +102,7 @@ impl Leftover {
     }
 }
 
-/// Returned by on_uplink: the host has taken it, nothing is forwarded. The class itself will do.
+/// Returned by on_uplink: the host takes the message, and the backend gets nothing. The class itself will do.
 #[pyclass(frozen, eq, hash, name = "Drop", module = "fastsock")]
 #[derive(PartialEq, Eq, Hash)]
 pub struct DropAction;
@@ -136,7 +136,7 @@ impl Later {
     }
 }
 
-/// Returned by on_uplink: this payload is forwarded in its place.
+/// Returned by on_uplink: the bridge forwards this payload in place of the message.
 #[pyclass(frozen, module = "fastsock")]
 pub struct Replace(pub(crate) fastsock::Payload);
 
@@ -171,7 +171,7 @@ impl Replace {
     }
 }
 
-/// Returned by on_uplink: nothing is forwarded, and this payload goes back to the device.
+/// Returned by on_uplink: this payload goes back to the device, and the backend gets nothing.
 #[pyclass(frozen, module = "fastsock")]
 pub struct Reply(pub(crate) fastsock::Payload);
 

@@ -79,13 +79,13 @@ impl Client {
         self.0.client_id.as_str()
     }
 
-    /// Its connection; never reused.
+    /// The session; never reused.
     #[getter]
     fn session_id(&self) -> u64 {
         self.0.session_id.0
     }
 
-    /// Where it connects from: (host, port). The port is None where a proxy did not tell it.
+    /// Where it connects from: (host, port). The port is None where a proxy sent none.
     #[getter]
     fn remote_addr(&self) -> (String, Option<u16>) {
         let addr = self.0.remote_addr;
@@ -98,7 +98,7 @@ impl Client {
         unix_seconds(self.0.connected_at)
     }
 
-    /// When it last said something, in seconds since 1970; the connect counts.
+    /// When it last sent a message, in seconds since 1970; the connect counts.
     #[getter]
     fn last_seen(&self) -> f64 {
         unix_seconds(self.0.last_seen)
@@ -114,7 +114,7 @@ impl Client {
     }
 }
 
-/// What a device asked for: the head of its WebSocket request, and what it shows to be let in.
+/// The head of a device's WebSocket request, and the credentials that it shows.
 #[pyclass(frozen, module = "fastsock")]
 pub struct ConnectRequest {
     request: fastsock::ConnectRequest,
@@ -146,7 +146,7 @@ impl ConnectRequest {
         self.request.header(&name.to_ascii_lowercase())
     }
 
-    /// Where the connection comes from: (host, port). The port is None where a proxy did not tell it.
+    /// Where the connection comes from: (host, port). The port is None where a proxy sent none.
     #[getter]
     fn remote_addr(&self) -> (String, Option<u16>) {
         let addr = self.request.remote_addr;

@@ -59,13 +59,13 @@ impl Uplink {
         Ok(Self::new(uplink, None))
     }
 
-    /// Who said it.
+    /// The device that sent it.
     #[getter]
     fn client_id(&self) -> &str {
         self.uplink.client_id.as_str()
     }
 
-    /// The connection it came over; never reused.
+    /// The session over which it came; never reused.
     #[getter]
     fn session_id(&self) -> u64 {
         self.uplink.session_id.0
@@ -77,14 +77,14 @@ impl Uplink {
         self.uplink.seq
     }
 
-    /// What was said, as bytes.
+    /// The message as bytes.
     #[getter]
     fn payload(&self, py: Python<'_>) -> Py<PyBytes> {
         let make = || PyBytes::new(py, self.uplink.payload.as_bytes()).unbind();
         self.payload.get_or_init(py, make).clone_ref(py)
     }
 
-    /// What was said, as text; what is not UTF-8 becomes U+FFFD.
+    /// The message as text; what is not UTF-8 becomes U+FFFD.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         PyString::new(py, &self.uplink.payload.to_text())
@@ -102,7 +102,7 @@ impl Uplink {
         self.uplink.id.to_string()
     }
 
-    /// When it was read, in seconds since 1970 as time.time() counts.
+    /// When the bridge read it, in seconds since 1970 as time.time() counts.
     #[getter]
     fn received_at(&self) -> f64 {
         unix_seconds(self.uplink.received_at)
@@ -117,7 +117,7 @@ impl Uplink {
         })
     }
 
-    /// What was said, as json.loads() reads it.
+    /// The message as json.loads() reads it.
     fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let loads = py
             .import(intern!(py, "json"))?
@@ -175,7 +175,7 @@ impl Uplink {
     }
 }
 
-/// An uplink that was given up, kept by a durable spool until it is replayed, dropped, or too old.
+/// An uplink that the bridge gave up and keeps until you replay or drop it, or it is too old.
 ///
 /// Attributes are made when they are read. Times are seconds since 1970.
 #[pyclass(frozen, module = "fastsock")]
@@ -183,13 +183,13 @@ pub struct DeadLetter(pub(crate) fastsock::DeadLetter);
 
 #[pymethods]
 impl DeadLetter {
-    /// The UUID of the uplink, which was the Idempotency-Key of every attempt: what the calls of a bridge take.
+    /// The UUID of the uplink, which was the Idempotency-Key of every attempt. The calls of a bridge take it.
     #[getter]
     fn id(&self) -> String {
         self.0.uplink.id.to_string()
     }
 
-    /// Who said it.
+    /// The device that sent it.
     #[getter]
     fn client_id(&self) -> &str {
         self.0.uplink.client_id.as_str()
@@ -201,31 +201,31 @@ impl DeadLetter {
         Uplink::new(self.0.uplink.clone(), None)
     }
 
-    /// What was said, as bytes.
+    /// The message as bytes.
     #[getter]
     fn payload<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.uplink.payload.as_bytes())
     }
 
-    /// What was said, as text; what is not UTF-8 becomes U+FFFD.
+    /// The message as text; what is not UTF-8 becomes U+FFFD.
     #[getter]
     fn text<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         PyString::new(py, &self.0.uplink.payload.to_text())
     }
 
-    /// Why it was given up: "rejected", "poison" or "too_old".
+    /// Why the bridge gave it up: "rejected", "poison" or "too_old".
     #[getter]
     fn reason(&self) -> &'static str {
         self.0.reason.as_str()
     }
 
-    /// The HTTP status the backend answered last; None when it did not answer.
+    /// The HTTP status of the last attempt; None when the backend did not answer.
     #[getter]
     fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// What went wrong at last, in words.
+    /// What went wrong in the last attempt, in words.
     #[getter]
     fn error(&self) -> &str {
         &self.0.error
@@ -237,7 +237,7 @@ impl DeadLetter {
         self.0.attempts
     }
 
-    /// When it was read.
+    /// When the bridge read it.
     #[getter]
     fn received_at(&self) -> f64 {
         unix_seconds(self.0.uplink.received_at)
@@ -255,7 +255,7 @@ impl DeadLetter {
         self.0.last_attempt_at.map(unix_seconds)
     }
 
-    /// When it was given up.
+    /// When the bridge gave it up.
     #[getter]
     fn given_up_at(&self) -> f64 {
         unix_seconds(self.0.given_up_at)
