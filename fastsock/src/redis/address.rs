@@ -3,15 +3,16 @@
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
+#[cfg(feature = "redis-cluster")]
+use std::{collections::BTreeSet, sync::Arc};
 
+#[cfg(feature = "redis-cluster")]
+use parking_lot::Mutex;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 
-#[cfg(feature = "redis-cluster")]
-use super::cluster::Nodes;
-use super::connect::Patience;
 #[cfg(feature = "tls")]
 use crate::net::tls::pem;
 use crate::{
@@ -42,6 +43,25 @@ pub(crate) enum Topology {
     /// All servers of a cluster, each asked for what it has.
     #[cfg(feature = "redis-cluster")]
     Cluster(Nodes),
+}
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For DNS, TCP, TLS and login together.
+    pub(crate) connect: Duration,
+    /// For an answer.
+    pub(crate) answer: Duration,
+}
+
+/// Where a cluster is, and who was last known to be in it.
+#[cfg(feature = "redis-cluster")]
+#[derive(Clone, Debug)]
+pub(crate) struct Nodes {
+    pub(crate) seeds: Vec<(String, u16)>,
+    known: Arc<Mutex<BTreeSet<(String, u16)>>>,
+    pub(crate) login: RedisConnectionInfo,
+    pub(super) connect_timeout: Duration,
 }
 
 impl Address {
@@ -112,6 +132,36 @@ impl Topology {
         let settings = info.redis_settings();
         let login = login(settings.username(), settings.password(), settings.db());
         with_certificates(prepared(info, login), config).map(Self::Direct)
+    }
+}
+
+#[cfg(feature = "redis-cluster")]
+impl Nodes {
+    pub(crate) fn new(
+        seeds: Vec<(String, u16)>,
+        login: RedisConnectionInfo,
+        connect_timeout: Duration,
+    ) -> Self {
+        Self {
+            seeds,
+            known: Arc::default(),
+            login,
+            connect_timeout,
+        }
+    }
+
+    /// All servers there may be, in another order each time, so that gateways spread over them.
+    pub(super) fn servers(&self) -> Vec<(String, u16)> {
+        let mut servers: BTreeSet<_> = self.known.lock().clone();
+        servers.extend(self.seeds.iter().cloned());
+        let mut servers: Vec<_> = servers.into_iter().collect();
+        fastrand::shuffle(&mut servers);
+        servers
+    }
+
+    /// Who is in it, says one of them.
+    pub(super) fn learned(&self, servers: BTreeSet<(String, u16)>) {
+        *self.known.lock() = servers;
     }
 }
 

@@ -6,14 +6,15 @@ use redis::aio::MultiplexedConnection;
 
 use super::{
     address::Address,
-    connect::{At, Connection, heedless},
+    connect::{At, open_one},
+    connection::ignore_pushes,
     error::{Failure, LinkError},
     rights::Rights,
 };
 
 /// Connects as a gateway does, and asks for all of these rights. Changes nothing. The error says all that is wrong.
 pub(crate) async fn check(address: &Address, needed: &[Rights]) -> Result<(), LinkError> {
-    let mut one = Connection::open_one(address, At::Any, ANSWER, heedless()).await?;
+    let mut one = open_one(address, At::Any, ANSWER, ignore_pushes()).await?;
     if !one.is_master {
         return Err(LinkError::new("it is a replica, and takes no writes"));
     }

@@ -13,53 +13,18 @@ use std::{
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::{
-    Arg, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, RedisFuture, RedisResult,
-    ServerErrorKind, Value,
+    Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    address,
-    connect::{Attempt, Connection, OnPush, Patience, SERVER_HEAD_START, first_of, heedless},
+    address::{self, Nodes, Patience},
+    connection::{Attempt, Connection, OnPush, SERVER_HEAD_START, Server, first_of, ignore_pushes},
     error::LinkError,
 };
 
-/// Host and port of a server.
-pub(crate) type Server = (String, u16);
-
-/// Where a cluster is, and who was last known to be in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Nodes {
-    pub(crate) seeds: Vec<Server>,
-    known: Arc<Mutex<BTreeSet<Server>>>,
-    pub(crate) login: RedisConnectionInfo,
-    connect_timeout: Duration,
-}
-
 impl Nodes {
-    pub(crate) fn new(
-        seeds: Vec<Server>,
-        login: RedisConnectionInfo,
-        connect_timeout: Duration,
-    ) -> Self {
-        Self {
-            seeds,
-            known: Arc::default(),
-            login,
-            connect_timeout,
-        }
-    }
-
-    /// All servers there may be, in another order each time, so that gateways spread over them.
-    fn servers(&self) -> Vec<Server> {
-        let mut servers: BTreeSet<_> = self.known.lock().clone();
-        servers.extend(self.seeds.iter().cloned());
-        let mut servers: Vec<_> = servers.into_iter().collect();
-        fastrand::shuffle(&mut servers);
-        servers
-    }
-
     /// Connects to any server that has a part in the cluster.
     pub(crate) async fn any(
         &self,
@@ -87,7 +52,7 @@ impl Nodes {
         let map = self.ask().await?;
         let slot = slot_of(key);
         let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
-        self.connect(server, patience, &heedless()).await
+        self.connect(server, patience, &ignore_pushes()).await
     }
 
     /// Connects to all servers that have slots.
@@ -126,7 +91,9 @@ impl Nodes {
         answer: Duration,
         lost: Arc<Notify>,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let connection = self.connect_to(server, answer, lost, &heedless()).await?;
+        let connection = self
+            .connect_to(server, answer, lost, &ignore_pushes())
+            .await?;
         Ok(connection.redis)
     }
 
@@ -147,7 +114,9 @@ impl Nodes {
         let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for server in self.servers() {
             attempts.push(Box::pin(async move {
-                let connection = self.connect(&server, ASK_PATIENCE, &heedless()).await?;
+                let connection = self
+                    .connect(&server, ASK_PATIENCE, &ignore_pushes())
+                    .await?;
                 self.map(&server, connection.redis).await
             }));
         }
@@ -167,7 +136,7 @@ impl Nodes {
             let (host, port) = server;
             return Err(LinkError::new(format!("{host}:{port} knows no slots")));
         }
-        *self.known.lock() = map.all.clone();
+        self.learned(map.all.clone());
         Ok(map)
     }
 }

@@ -5,10 +5,12 @@ pub(crate) mod check;
 #[cfg(feature = "redis-cluster")]
 pub(crate) mod cluster;
 pub(crate) mod connect;
+pub(crate) mod connection;
 pub(crate) mod error;
 pub(crate) mod glob;
 pub(crate) mod lease;
 pub(crate) mod rights;
+mod sentinel;
 #[cfg(test)]
 pub(crate) mod temp_redis;
 pub(crate) mod trouble;

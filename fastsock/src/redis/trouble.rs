@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{
     address::Address,
-    connect::{At, Connection, heedless},
+    connect::{At, open_one},
+    connection::ignore_pushes,
     error::{Failure, LinkError, Refusal},
     rights::Rights,
 };
@@ -183,7 +184,7 @@ impl Troubles {
             }
             *asked = Some(Instant::now());
         }
-        let other = Connection::open_one(&self.address, At::Any, ROLE_ANSWER, heedless());
+        let other = open_one(&self.address, At::Any, ROLE_ANSWER, ignore_pushes());
         other.await.is_ok_and(|other| other.is_master)
     }
 }

@@ -52,7 +52,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     redis::{
         address::Address,
-        connect::Connection,
+        connect::Redis,
+        connection::Connection,
         error::{Failure, LinkError},
         trouble::{Function, Troubles},
     },
@@ -100,7 +101,7 @@ struct Shared {
     subscriptions: Subscriptions,
 
     /// The cmd link while it is usable.
-    cmd: Mutex<Option<Connection>>,
+    cmd: Mutex<Option<Connection<Redis>>>,
     presence: Mutex<Presence>,
     presence_changed: Notify,
     announcements: Announcements,
@@ -500,7 +501,7 @@ impl Shared {
     }
 
     /// What is about devices of other gateways failed: whether it was refused, or else the link is no good any more.
-    async fn is_refused(&self, connection: &Connection, failure: Failure) -> bool {
+    async fn is_refused(&self, connection: &Connection<Redis>, failure: Failure) -> bool {
         let weighed = self.failed(Function::Elsewhere, failure).await;
         if weighed.is_err() {
             connection.lost.notify_one();

@@ -21,7 +21,7 @@ use tokio::{
 use super::{Shared, links::Kind, node};
 use crate::{
     redis::{
-        connect::{At, Connection},
+        connect::{self, At},
         error::{Failure, LinkError},
         glob::escaped,
         trouble::{Function, LOADING_MAX},
@@ -40,7 +40,7 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
         Arc::new(move |push| hear(&shared, &ears, push))
     };
-    let connection = Connection::open_one(
+    let connection = connect::open_one(
         &shared.address,
         At::Any,
         Kind::Sub.response_timeout(),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     redis::{
-        connect::{Connection, Redis},
+        connect::{self, Redis},
         error::Failure,
         error::LinkError,
         glob::escaped,
@@ -28,7 +28,7 @@ use crate::{
 
 /// Serves one connection from its lease to its end. `Ok` when told to stop and everything is written.
 pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
-    let connection = Connection::open(&shared.address, Kind::Cmd.response_timeout()).await?;
+    let connection = connect::open(&shared.address, Kind::Cmd.response_timeout()).await?;
     shared.answered();
     let mut redis = connection.redis.clone();
     let mut lease = Lease::default();

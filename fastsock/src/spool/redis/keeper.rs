@@ -13,7 +13,7 @@ use super::{
 use crate::{
     pure::backoff::Backoff,
     redis::{
-        connect::{Connection, Redis, servers_of},
+        connect::{self, Redis, servers_of},
         error::{Failure, LinkError},
         lease::{LEASE, RENEW, RENEWAL, ROUNDING, Watch},
         trouble::Function,
@@ -64,7 +64,7 @@ async fn serve(
     last_said: &mut Option<String>,
     failures: &mut u32,
 ) -> Result<(), LinkError> {
-    let connection = Connection::open(&shared.address, PATIENCE).await?;
+    let connection = connect::open(&shared.address, PATIENCE).await?;
     let redis = connection.redis.clone();
     shared.shards.lock().ack_again();
     let mut lease = Lease::default();

@@ -14,7 +14,8 @@ use crate::{
     pure::backoff::Backoff,
     redis::{
         address::Address,
-        connect::{At, Connection, heedless},
+        connect::{self, At},
+        connection::ignore_pushes,
         error::{Failure, LinkError},
         trouble::{CLUSTER_CODES, Function},
     },
@@ -58,7 +59,7 @@ pub(super) async fn keep(shared: Arc<Shared>, group: Vec<usize>) {
 /// Reads over one connection, until nothing of the group is owned here any more.
 async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(), LinkError> {
     let at = At::Key(shared.names.streams[group[0]].as_bytes());
-    let connection = Connection::open_one(&shared.address, at, PATIENCE, heedless()).await?;
+    let connection = connect::open_one(&shared.address, at, PATIENCE, ignore_pushes()).await?;
     let reading = async {
         let mut redis = connection.redis.clone();
         loop {
