@@ -109,13 +109,13 @@ impl Tokens {
         };
         match read {
             Ok((tokens, is_changed)) => {
-                if watched.has_no_trouble() || is_changed {
+                if watched.last_error.is_over() || is_changed {
                     tracing::info!(tokens, path = %self.path.display(), "tokens reloaded");
                 }
                 is_changed
             }
             Err(trouble) => {
-                if watched.has_trouble(&trouble) {
+                if watched.last_error.is_news(&trouble) {
                     tracing::error!(error = %trouble, "{STAY}");
                 }
                 false

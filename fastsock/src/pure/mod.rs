@@ -5,6 +5,7 @@ pub(crate) mod backoff;
 pub(crate) mod envelope;
 pub(crate) mod handshake;
 pub(crate) mod heartbeat;
+pub(crate) mod last_error;
 pub(crate) mod limits;
 pub(crate) mod losses;
 pub(crate) mod outbox;

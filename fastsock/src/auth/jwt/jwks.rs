@@ -20,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     files::{self, Reader},
     net::http::{Client, IDENTITY, Target, basic_auth},
-    pure::{backoff::Backoff, limits::Bucket},
+    pure::{backoff::Backoff, last_error::LastError, limits::Bucket},
     tasks::Tasks,
 };
 
@@ -196,7 +196,7 @@ impl Jwks {
     async fn keep(self: Arc<Self>, mut source: Source) {
         let backoff = Backoff::new(RETRY_FIRST, RETRY_LAST.min(self.refresh));
         let mut failures = 0;
-        let mut trouble: Option<String> = None;
+        let mut last_error = LastError::default();
         let mut pause = match source {
             Source::File(_) => self.refresh, // it was read at the start
             Source::Url(_) => Duration::ZERO,
@@ -221,17 +221,15 @@ impl Jwks {
                     backoff.delay(failures)
                 }
             };
-            let told = loaded.as_ref().err().cloned();
-            match (&loaded, &trouble) {
-                (Err(error), known) if known.as_ref() != Some(error) => {
+            match &loaded {
+                Err(error) if last_error.is_news(error) => {
                     tracing::error!(%error, "{VARIABLE}: not reloaded; the gateway keeps the keys it has");
                 }
-                (Ok(keys), Some(_)) => {
+                Ok(keys) if last_error.is_over() => {
                     tracing::info!(keys = keys.len(), "{VARIABLE}: it can be read again");
                 }
                 _ => {}
             }
-            trouble = told;
             self.known.send_modify(|known| {
                 known.done = known.begun;
                 known.has_failed = loaded.is_err();

@@ -11,6 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{LONGEST_BYTES, files};
+use crate::pure::last_error::LastError;
 
 /// What is known of the file.
 pub(super) struct Watched {
@@ -22,8 +23,7 @@ pub(super) struct Watched {
     seen: Option<(Stamp, Instant)>,
     /// Whether the version that is being judged was put in place as a whole.
     is_whole: bool,
-    /// What was wrong the last time, so that it is told once.
-    trouble: Option<String>,
+    pub(super) last_error: LastError,
 }
 
 /// What changes when the file does.
@@ -51,7 +51,7 @@ impl Watched {
             target: stamp.target,
             seen: None,
             is_whole: false,
-            trouble: None,
+            last_error: LastError::default(),
         }
     }
 
@@ -99,18 +99,6 @@ impl Watched {
     /// Whether the version that was read last was put in place as a whole.
     pub(super) fn is_whole(&self) -> bool {
         self.is_whole
-    }
-
-    /// All is well. Whether it was not before.
-    pub(super) fn has_no_trouble(&mut self) -> bool {
-        self.trouble.take().is_some()
-    }
-
-    /// Something is wrong. Whether that is news.
-    pub(super) fn has_trouble(&mut self, trouble: &str) -> bool {
-        let is_new = self.trouble.as_deref() != Some(trouble);
-        self.trouble = Some(trouble.to_owned());
-        is_new
     }
 }
 
