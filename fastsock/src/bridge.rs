@@ -30,6 +30,7 @@ use crate::{
     gateway::{limits::Limits, listen, shared::Shared},
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
+    node::NodeId,
     pure::{ahead::AllAhead, receipts::Receipts},
     registry::{Registry, downlinks::Downlinks},
     spool::Spool,
@@ -72,6 +73,7 @@ pub struct Builder {
     config: Config,
     hooks: Option<Arc<dyn Hooks>>,
     runtime: Option<Handle>,
+    node: NodeId,
 }
 
 impl Bridge {
@@ -81,6 +83,7 @@ impl Bridge {
             config,
             hooks: None,
             runtime: None,
+            node: NodeId::random(),
         }
     }
 
@@ -481,7 +484,7 @@ impl Builder {
             (devices, admin)
         };
         let workers = Tasks::new(runtime.clone());
-        let spool = spool(&self.config, &workers).await?;
+        let spool = spool(&self.config, &self.node, &workers).await?;
         let (shared, of_files) = self.assemble_aside(&runtime, workers, spool).await?;
         let _entered = runtime.enter();
         let addr = |listener: &TcpListener| {
@@ -561,7 +564,12 @@ impl Builder {
         workers: Tasks,
         spool: Option<Arc<dyn Spool>>,
     ) -> Result<Arc<Shared>> {
-        let Self { config, hooks, .. } = self;
+        let Self {
+            config,
+            hooks,
+            node,
+            ..
+        } = self;
         let tasks = || Tasks::new(runtime.clone());
         let (gateway, sessions) = (tasks(), tasks());
         let running = Arc::new(Running::default());
@@ -576,7 +584,7 @@ impl Builder {
             None => None,
         };
         let auth = auth(&config, &registry, &workers)?;
-        let broker = broker(&config, &registry, &workers, &running)?;
+        let broker = broker(&config, &node, &registry, &workers, &running)?;
         let downlinks = Downlinks::new(registry.clone(), broker.clone());
         let forward = forward.map(|forward| {
             let replies = Replies::new(&config, downlinks.clone(), running.clone());
@@ -684,7 +692,7 @@ fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error>
     let parts = [
         config.remote_url.as_ref().map(|_| remote(Cargo::Uplinks)),
         Some(auth(config, &registry, workers).map(drop)),
-        Some(broker(config, &registry, workers, &running).map(drop)),
+        Some(broker(config, &NodeId::random(), &registry, workers, &running).map(drop)),
         config.events_url.as_ref().map(|_| remote(Cargo::Events)),
         #[cfg(feature = "tls")]
         Some(ServerTls::new(config).map(drop)),
@@ -744,30 +752,37 @@ fn rights(
 #[cfg(feature = "redis")]
 fn broker(
     config: &Config,
+    node: &NodeId,
     registry: &Arc<Registry>,
     workers: &Tasks,
     running: &Arc<Running>,
 ) -> Result<Arc<dyn Broker>> {
     if config.broker == BrokerKind::Embedded {
-        return Ok(Arc::new(Embedded));
+        return Ok(Arc::new(Embedded(node.clone())));
     }
     use crate::broker::{Deliver, redis::RedisBroker};
     let is_optional = config.broker == BrokerKind::Auto && !config.names_redis();
     let deliver: Weak<dyn Deliver> = Arc::<Registry>::downgrade(registry);
-    let broker = RedisBroker::start(config, deliver, workers, running.clone(), is_optional)?;
+    let broker = RedisBroker::start(config, node, deliver, workers, running.clone(), is_optional)?;
     Ok(broker)
 }
 
 #[cfg(not(feature = "redis"))]
-fn broker(_: &Config, _: &Arc<Registry>, _: &Tasks, _: &Arc<Running>) -> Result<Arc<dyn Broker>> {
-    Ok(Arc::new(Embedded)) // `Config::check` allows nothing else
+fn broker(
+    _: &Config,
+    node: &NodeId,
+    _: &Arc<Registry>,
+    _: &Tasks,
+    _: &Arc<Running>,
+) -> Result<Arc<dyn Broker>> {
+    Ok(Arc::new(Embedded(node.clone()))) // `Config::check` allows nothing else
 }
 
 #[cfg_attr(
     not(any(feature = "disk", feature = "redis-spool")),
     allow(unused_variables)
 )]
-async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
+async fn spool(config: &Config, node: &NodeId, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
     #[cfg(any(feature = "disk", feature = "redis-spool"))]
     use crate::config::SpoolKind;
     Ok(match config.spool {
@@ -779,7 +794,7 @@ async fn spool(config: &Config, workers: &Tasks) -> Result<Option<Arc<dyn Spool>
         #[cfg(feature = "redis-spool")]
         SpoolKind::Redis => {
             use crate::spool::redis::RedisSpool;
-            Some(Arc::new(RedisSpool::new(config, workers)?))
+            Some(Arc::new(RedisSpool::new(config, node, workers)?))
         }
         _ => None, // `Config::check` allows nothing else
     })

@@ -36,6 +36,7 @@ mod maps;
 #[doc(hidden)]
 pub mod micro;
 mod net;
+mod node;
 mod pure;
 #[cfg(feature = "redis")]
 mod redis;

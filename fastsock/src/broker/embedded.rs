@@ -9,10 +9,11 @@ use super::{Broker, Link};
 use crate::tasks::BoxFuture;
 use crate::{
     error::Result,
+    node::NodeId,
     types::{ClientId, Sent, SessionId, unix_ms},
 };
 
-pub(crate) struct Embedded;
+pub(crate) struct Embedded(pub(crate) NodeId);
 
 impl Broker for Embedded {
     fn name(&self) -> &'static str {
@@ -35,8 +36,8 @@ impl Broker for Embedded {
         Box::pin(std::future::ready(Ok(Sent::Offline)))
     }
 
-    fn node(&self) -> Option<&str> {
-        None
+    fn node(&self) -> &NodeId {
+        &self.0
     }
 
     fn now_ms(&self) -> u64 {

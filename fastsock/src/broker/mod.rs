@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     error::Result,
+    node::NodeId,
     tasks::BoxFuture,
     types::{ClientId, Sent, SessionId},
 };
@@ -48,8 +49,8 @@ pub(crate) trait Broker: Send + Sync {
     /// Sends to a device that is not seated here: `Elsewhere` or `Offline`.
     fn publish(&self, client_id: ClientId, payload: Bytes) -> BoxFuture<'_, Result<Sent>>;
 
-    /// Name of this bridge among the gateways that share its broker; `None` when there are no others.
-    fn node(&self) -> Option<&str>;
+    /// Name of this bridge among the gateways that share its broker.
+    fn node(&self) -> &NodeId;
 
     /// Milliseconds since 1970, by the clock that all gateways of this broker share as well as this one knows it.
     fn now_ms(&self) -> u64;

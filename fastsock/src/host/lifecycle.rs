@@ -82,8 +82,7 @@ impl Lifecycle {
             running.clone(),
             tasks.clone(),
         );
-        let lonely = || uuid::Uuid::now_v7().simple().to_string().split_off(16);
-        let node = broker.node().map_or_else(lonely, str::to_owned);
+        let node = ClientId::new(&**broker.node()).expect("a node has a name");
         let lifecycle = Arc::new(Self {
             state: Mutex::default(),
             changed: Notify::new(),
@@ -91,7 +90,7 @@ impl Lifecycle {
             running,
             broker,
             tasks: tasks.clone(),
-            node: ClientId::new(node).expect("a node has a name"),
+            node,
             grace: config.events_grace,
             hook_timeout: config.hook_timeout,
         });

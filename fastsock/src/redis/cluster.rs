@@ -2,6 +2,11 @@
 //!
 //! A slot that moves, or is just being moved, is followed. A server that is lost ends the link, and the next one learns who has
 //! what now.
+//!
+//! Why not `redis::cluster_async` (redis 1.8, tried on a cluster of three)? It refuses a pipeline of keys in several slots
+//! (`CROSSSLOT`), and presence relies on the order of such. It also connects again by itself and sends again what was in flight.
+//! But a lost connection has to end the link: only then is presence restored and what was in flight written anew in its order. And
+//! `WAIT` speaks of what its own connection wrote, so on a connection that replaced another without a word it vouches for nothing.
 
 use std::{
     collections::{BTreeSet, HashMap},

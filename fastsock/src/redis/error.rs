@@ -1,6 +1,6 @@
 //! Why a link is lost, and why Redis refuses a command.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use redis::{ErrorKind, RedisError};
 
@@ -180,6 +180,9 @@ impl From<RedisError> for Refusal {
         refusal
     }
 }
+
+/// How soon what only an operator can change is tried again: trying it more often only fills the log of Redis.
+pub(crate) const DENIED_DELAY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

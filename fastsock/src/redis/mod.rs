@@ -10,7 +10,9 @@ pub(crate) mod error;
 pub(crate) mod glob;
 pub(crate) mod lease;
 pub(crate) mod rights;
+pub(crate) mod script;
 mod sentinel;
+pub(crate) mod supervisor;
 #[cfg(test)]
 pub(crate) mod temp_redis;
 pub(crate) mod trouble;

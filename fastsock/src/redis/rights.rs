@@ -8,7 +8,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::error::{Failure, LinkError};
+use super::{
+    error::{DENIED_DELAY, Failure, LinkError},
+    script::Script,
+};
+use crate::pure::last_error::LastError;
 
 /// Commands, keys and channels, as an ACL names them.
 #[derive(Debug, Default)]
@@ -83,8 +87,7 @@ impl Rights {
         &self,
         redis: &mut impl ConnectionLike,
     ) -> Result<Option<Vec<String>>, Failure> {
-        let mut ask = redis::cmd("EVAL");
-        ask.arg(MAY).arg(0);
+        let mut ask = MAY.on::<&str>(&[]);
         for need in &self.needs {
             ask.arg(need.command.len()).arg(&need.command);
         }
@@ -132,26 +135,30 @@ impl Rights {
         &self,
         mut redis: impl ConnectionLike,
     ) -> Result<Infallible, LinkError> {
-        let mut said = Vec::new();
+        let mut said = LastError::default();
         loop {
             let missing = self.missing(&mut redis).await;
-            match missing.map(Option::unwrap_or_default) {
-                Ok(missing) if missing == said => {}
+            let lacks = match missing.map(Option::unwrap_or_default) {
                 Ok(missing) if missing.is_empty() => {
-                    tracing::info!(name: "redis_rights", of = self.of, "The user of Redis has all rights it needs");
-                    said = missing;
+                    if said.is_over() {
+                        tracing::info!(name: "redis_rights", of = self.of, "The user of Redis has all rights it needs");
+                    }
+                    false
                 }
                 Ok(missing) => {
-                    let text = missing.join(" ");
-                    tracing::error!(name: "redis_rights", of = self.of, missing = text, "The user of Redis lacks rights; ACL SETUSER gives them");
-                    said = missing;
+                    let missing = missing.join(" ");
+                    if said.is_news(&missing) {
+                        tracing::error!(name: "redis_rights", of = self.of, missing, "The user of Redis lacks rights; ACL SETUSER gives them");
+                    }
+                    true
                 }
-                Err(Failure::Refused(_)) => {} // it is not the rights then
+                Err(Failure::Refused(_)) => said.lasts(), // it is not the rights then
                 Err(Failure::Lost(error)) => return Err(error),
-            }
-            match said.is_empty() {
-                true => self.look.notified().await,
-                false => drop(timeout(AGAIN, self.look.notified()).await),
+            };
+            if lacks {
+                let _ = timeout(DENIED_DELAY, self.look.notified()).await;
+            } else {
+                self.look.notified().await;
             }
             sleep(PACE).await;
         }
@@ -161,7 +168,8 @@ impl Rights {
 /// Answers which of many commands the user may not run, by their numbers; nothing when Redis cannot tell (before 7.0). None
 /// of them is run.
 /// `ARGV`: how many words, and the words, of each.
-const MAY: &str = r"
+const MAY: Script = Script::new(
+    r"
 if not redis.acl_check_cmd then
   return false
 end
@@ -178,10 +186,8 @@ while i <= #ARGV do
   i, n = i + 1 + count, n + 1
 end
 return missing
-";
+",
+);
 
 /// Functions that are refused together ask for one look.
 const PACE: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// How soon an operator's change of the rights is looked for: often enough, and the log of Redis stays short.
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(5);

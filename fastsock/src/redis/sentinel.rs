@@ -1,4 +1,8 @@
 //! Sentinels, which know who is the master, and say when that changes.
+//!
+//! Not by `redis::sentinel` (redis 1.8): it takes the answers in the order of the sentinels, so a first one that is silent holds up
+//! the others until its time is over, and it does not say which sentinel led to the master, so that nobody could ask that one whether
+//! it is the master still.
 
 use std::time::{Duration, SystemTime};
 

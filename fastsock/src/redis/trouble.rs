@@ -16,9 +16,10 @@ use super::{
     address::Address,
     connect::{At, open_one},
     connection::ignore_pushes,
-    error::{Failure, LinkError, Refusal},
+    error::{DENIED_DELAY, Failure, LinkError, Refusal},
     rights::Rights,
 };
+use crate::pure::last_error::LastError;
 
 /// What Redis is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub(crate) struct Troubles {
     rights: Rights,
     /// The functions that are refused, a bit each: a look without a lock.
     refused: AtomicU32,
-    /// What was said of each of them.
-    said: Mutex<Vec<(Function, String)>>,
+    /// What was said of each function.
+    said: Mutex<[LastError; FUNCTIONS]>,
     loading_since: Mutex<Option<Instant>>,
     /// When it was last asked who the master is.
     asked: Mutex<Option<Instant>>,
@@ -119,7 +120,7 @@ impl Troubles {
         {
             let mut said = self.said.lock();
             self.refused.fetch_and(!function.bit(), Relaxed);
-            said.retain(|(refused, _)| *refused != function);
+            said[function as usize].is_over();
         }
         *self.loading_since.lock() = None;
         tracing::info!(name: "redis_accepted", again = function.again(), "Redis takes again what it had refused");
@@ -145,16 +146,14 @@ impl Troubles {
     /// Says what is refused, if that is news.
     fn note(&self, function: Function, refusal: &Refusal) {
         // The words of one refusal differ from command to command.
-        let gist = match &*refusal.code {
+        let words = match &*refusal.code {
             "NOPERM" | "ERR" => &refusal.text,
             code => code,
         };
         {
             let mut said = self.said.lock();
-            match said.iter_mut().find(|(refused, _)| *refused == function) {
-                Some((_, before)) if before == gist => return,
-                Some((_, before)) => gist.clone_into(before),
-                None => said.push((function, gist.to_owned())),
+            if !said[function as usize].is_news(words) {
+                return;
             }
             self.refused.fetch_or(function.bit(), Relaxed);
         }
@@ -249,11 +248,11 @@ impl Function {
 pub(crate) const CLUSTER_CODES: [&str; 5] =
     ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"];
 
+/// How many functions there are.
+const FUNCTIONS: usize = Function::Read as usize + 1;
+
 /// How soon what was refused is tried again.
 const REFUSED_DELAY: Duration = Duration::from_secs(1);
-
-/// The same where only an operator can change it: trying it more often only fills the log of Redis.
-pub(crate) const DENIED_DELAY: Duration = Duration::from_secs(5);
 
 /// The same while Redis reads its data.
 const LOADING_DELAY: Duration = Duration::from_millis(100);

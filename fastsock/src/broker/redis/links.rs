@@ -35,7 +35,6 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Links {
     is_up: [bool; 2],
-    ups: [u64; 2],
     /// The last moment the sub link was known to deliver, while it is lost.
     gap_from: Option<SystemTime>,
     /// Whether `Down` is what was told last.
@@ -50,7 +49,6 @@ impl Links {
     pub(super) fn new() -> Self {
         Self {
             is_up: [false; 2],
-            ups: [0; 2],
             gap_from: None,
             told_down: false,
             is_whole: true,
@@ -71,16 +69,10 @@ impl Links {
         self.is_up == [true; 2] && self.is_whole
     }
 
-    /// How often a link came up.
-    pub(super) fn ups(&self, kind: Kind) -> u64 {
-        self.ups[kind as usize]
-    }
-
     /// A link works. Returns what to tell, in order.
     pub(super) fn up(&mut self, kind: Kind, now: SystemTime) -> Vec<LinkChange> {
         self.is_up[kind as usize] = true;
         self.has_failed[kind as usize] = false;
-        self.ups[kind as usize] += 1;
         let mut tell = Vec::new();
         if kind == Kind::Sub
             && let Some(from) = self.gap_from.take()

@@ -5,9 +5,12 @@
 //! between. Presence is one map written by one task (`presence`).
 
 mod announce;
+mod cleanup;
+mod clock;
+mod control;
 mod links;
+mod membership;
 pub(crate) mod names;
-mod node;
 mod presence;
 mod rights;
 mod script;
@@ -39,9 +42,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     announce::Announcements,
+    clock::Clock,
     links::{Kind, Links},
     names::Names,
-    node::Clock,
     presence::Presence,
     subscribe::Subscriptions,
     supervisor::supervise,
@@ -50,6 +53,7 @@ use super::{Broker, Deliver, Link, LinkChange};
 use crate::{
     config::{Config, Subscribe},
     error::{Error, ErrorKind, Result},
+    node::NodeId,
     redis::{
         address::Address,
         connect::Redis,
@@ -73,8 +77,8 @@ pub(crate) struct RedisBroker {
 struct Shared {
     address: Address,
     names: Names,
-    /// Name of this bridge among the gateways; random, so that a restarted one is another.
-    node: String,
+    /// This bridge among the gateways.
+    node: NodeId,
     /// One SUBSCRIBE per device rather than one PSUBSCRIBE for all.
     is_exact: bool,
     /// Whether Redis may be missing without a fault, until it has answered once.
@@ -125,21 +129,21 @@ impl RedisBroker {
     /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of a certificate file.
     pub(crate) fn start(
         config: &Config,
+        node: &NodeId,
         deliver: Weak<dyn Deliver>,
         tasks: &Tasks,
         running: Arc<Running>,
         is_optional: bool,
     ) -> Result<Arc<Self>> {
-        let node = uuid::Uuid::now_v7().simple().to_string().split_off(16);
         let address = Address::from_config(config)?;
-        let names = Names::new(&config.redis_prefix, &node);
+        let names = Names::new(&config.redis_prefix, node);
         let is_exact = config.redis_subscribe == Subscribe::Exact;
         let rights = rights(config, &address);
         let shared = Arc::new(Shared {
             troubles: Troubles::new(address.clone(), rights),
             address,
             names,
-            node,
+            node: node.clone(),
             is_exact,
             is_optional,
             has_answered: AtomicBool::new(false),
@@ -239,8 +243,8 @@ impl Broker for RedisBroker {
         Box::pin(self.shared.publish(client_id, payload))
     }
 
-    fn node(&self) -> Option<&str> {
-        Some(&self.shared.node)
+    fn node(&self) -> &NodeId {
+        &self.shared.node
     }
 
     fn now_ms(&self) -> u64 {
@@ -441,7 +445,7 @@ impl Shared {
             }
         };
         let is_elsewhere =
-            |owner: Option<String>| owner.is_some_and(|o| !node::is_of(&o, &self.node));
+            |owner: Option<String>| owner.is_some_and(|o| !control::is_of(&o, &self.node));
         match owners {
             Some(owners) if owners.len() == client_ids.len() => {
                 owners.into_iter().map(is_elsewhere).collect()
@@ -481,7 +485,7 @@ impl Shared {
             Ok((owner, in_hash)) => {
                 self.works(Function::Elsewhere);
                 // A device that just left here is in the hash until the next batch is written.
-                let is_ours = owner.is_some_and(|owner| node::is_of(&owner, &self.node));
+                let is_ours = owner.is_some_and(|owner| control::is_of(&owner, &self.node));
                 Ok(if in_hash.is_some() && !is_ours {
                     Sent::Elsewhere
                 } else {

@@ -1,7 +1,6 @@
-//! What must happen in Redis in one step. Each script touches one key, so that all of it works in a Redis Cluster too.
-//!
-//! They are sent whole (`EVAL`): once per batch that costs nothing, and a Redis that was restarted or failed over has
-//! lost what `SCRIPT LOAD` gave it.
+//! The scripts of presence and leases. Each touches one key.
+
+use crate::redis::script::Script;
 
 /// Records who has seats. `KEYS[1]`: the owner hash; `ARGV`: node, then id, session, epoch of each.
 ///
@@ -10,7 +9,8 @@
 /// that is yet to come is from before the clock was set back (or of another server, before a failover), and counts for old.
 /// Answers for each id `+`, followed by the node and session it was taken from if those are of another node; or `-` when
 /// another node has it.
-pub(super) const CLAIM: &str = r"
+pub(super) const CLAIM: Script = Script::new(
+    r"
 local node, answer = ARGV[1], {}
 local to_come = redis.call('TIME')[1] * 1000 + 2000
 for i = 2, #ARGV, 3 do
@@ -30,10 +30,12 @@ for i = 2, #ARGV, 3 do
   end
 end
 return answer
-";
+",
+);
 
 /// Gives up seats. `KEYS[1]`: the owner hash; `ARGV`: node, then ids. Answers 1 for each id that no other node has.
-pub(super) const RELEASE: &str = r"
+pub(super) const RELEASE: Script = Script::new(
+    r"
 local answer, own = {}, ARGV[1] .. ':'
 for i = 2, #ARGV do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
@@ -47,11 +49,13 @@ for i = 2, #ARGV do
   end
 end
 return answer
-";
+",
+);
 
 /// Removes who left. `KEYS[1]`: the hash of clients; `ARGV`: id, least and most of each. A field goes only while its
 /// value is within the two: what another gateway wrote stays.
-pub(super) const REMOVE: &str = r"
+pub(super) const REMOVE: Script = Script::new(
+    r"
 local removed = 0
 for i = 1, #ARGV, 3 do
   local seen = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '')
@@ -60,22 +64,27 @@ for i = 1, #ARGV, 3 do
   end
 end
 return removed
-";
+",
+);
 
 /// Marks a lease as ended, so that its node sees it should it come back. `KEYS[1]`: the leases; `ARGV`: node, the end it
 /// was seen with. Answers 1 when that still stood.
-pub(super) const CONDEMN: &str = r"
+pub(super) const CONDEMN: Script = Script::new(
+    r"
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then
   return 0
 end
 redis.call('ZADD', KEYS[1], 1, ARGV[1])
 return 1
-";
+",
+);
 
 /// Removes a lease marked as ended. `KEYS[1]`: the leases; `ARGV`: node.
-pub(super) const FORGET: &str = r"
+pub(super) const FORGET: Script = Script::new(
+    r"
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) == '1' then
   redis.call('ZREM', KEYS[1], ARGV[1])
 end
 return 1
-";
+",
+);

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use super::{Shared, links::Kind, node};
+use super::{Shared, control, links::Kind};
 use crate::{
     redis::{
         connect::{self, At},
@@ -93,7 +93,7 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
     let names = &shared.names;
     let Some(id) = channel.strip_prefix(names.client.as_bytes()) else {
         if channel == names.control.as_bytes() {
-            node::on_control(shared, &payload);
+            control::on_control(shared, &payload);
         } else if channel == names.probe.as_bytes() {
             let probe = std::str::from_utf8(&payload).ok();
             ears.probe

@@ -1,78 +1,75 @@
-//! Keeping a link for ever, and saying what is wrong with it when that changes.
+//! The two links of the broker, as their supervisors know them.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::Instant;
+use std::sync::Arc;
 
 use super::{Shared, links::Kind, subscribe, writer};
 use crate::{
-    pure::backoff::Backoff,
-    redis::{error::LinkError, trouble::DENIED_DELAY},
+    pure::last_error::LastError,
+    redis::{
+        error::LinkError,
+        supervisor::{self, Supervised},
+    },
 };
 
-/// Keeps a link for ever: connect, serve it until trouble, tell, wait, again.
+/// Keeps a link until told to stop.
 pub(super) async fn supervise(shared: Arc<Shared>, kind: Kind) {
-    let mut log = ErrorLog::default();
-    let mut failures = 0;
-    loop {
-        let began = Instant::now();
-        let served = async {
-            match kind {
-                Kind::Cmd => writer::serve(&shared).await, // has to write what is left when told to stop
-                Kind::Sub => tokio::select! {
-                    () = shared.stop.cancelled() => Ok(()),
-                    served = subscribe::serve(&shared) => served,
-                },
-            }
-        };
-        let error = tokio::select! {
-            biased;
-            () = shared.cut.cancelled() => break,
-            served = served => match served {
-                Ok(()) => break, // told to stop, and done
-                Err(error) => error,
-            },
-        };
-        // Before the link is down: whoever is refused because of that is told why.
-        shared.trouble.lock()[kind as usize].clone_from(&error.text);
-        // One that was up for a moment only is tried as rarely as one that cannot be had.
-        let lasted = began.elapsed() > SHORT;
-        failures = match shared.link_down(kind) && lasted {
-            true => 1,
-            false => failures + 1,
-        };
-        log.record(&shared, kind, &error);
-        if shared.stop.is_cancelled() {
-            break; // one failure is enough then
-        }
-        let delay = if error.is_denied {
-            DENIED_DELAY
-        } else {
-            BACKOFF.delay(failures)
-        };
-        tokio::select! {
-            () = shared.cut.cancelled() => break,
-            () = shared.stop.cancelled() => {} // one last try
-            // When the other link has come up, this one can too.
-            () = shared.wake(kind).notified(), if !error.is_denied => {}
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
+    let mut link = BrokerLink {
+        shared: Arc::clone(&shared),
+        kind,
+        last_error: LastError::default(),
+        has_said_alone: false,
+    };
+    supervisor::supervise(&mut link, &shared.cut).await;
     shared.link_down(kind);
 }
 
-/// Logs an error when it changes, not each time it happens.
-#[derive(Default)]
-struct ErrorLog {
-    last: Option<String>,
-    ups: u64,
+struct BrokerLink {
+    shared: Arc<Shared>,
+    kind: Kind,
+    last_error: LastError,
+    /// Whether it was said that there is no Redis, which is no fault.
+    has_said_alone: bool,
 }
 
-impl ErrorLog {
-    fn record(&mut self, shared: &Shared, kind: Kind, error: &LinkError) {
-        if shared.is_alone() {
-            if kind == Kind::Cmd && self.last.is_none() {
-                self.last = Some(error.text.clone());
+impl Supervised for BrokerLink {
+    async fn serve(&mut self) -> Result<(), LinkError> {
+        match self.kind {
+            Kind::Cmd => writer::serve(&self.shared).await, // has to write what is left when told to stop
+            Kind::Sub => tokio::select! {
+                () = self.shared.stop.cancelled() => Ok(()),
+                served = subscribe::serve(&self.shared) => served,
+            },
+        }
+    }
+
+    fn down(&mut self, error: &LinkError) -> bool {
+        // Before the link is down: whoever is refused because of that is told why.
+        self.shared.trouble.lock()[self.kind as usize].clone_from(&error.text);
+        let was_up = self.shared.link_down(self.kind);
+        if was_up {
+            self.last_error.is_over();
+        }
+        self.log(error);
+        was_up
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.stop.is_cancelled() // one failure is enough then
+    }
+
+    async fn wake(&self, error: &LinkError) {
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {} // one last try
+            // When the other link has come up, this one can too.
+            () = self.shared.wake(self.kind).notified(), if !error.is_denied => {}
+        }
+    }
+}
+
+impl BrokerLink {
+    fn log(&mut self, error: &LinkError) {
+        if self.shared.is_alone() {
+            if self.kind == Kind::Cmd && !std::mem::replace(&mut self.has_said_alone, true) {
                 tracing::warn!(
                     error = %error,
                     "Redis does not answer: running with the embedded broker, which reaches the devices of this process \
@@ -82,14 +79,10 @@ impl ErrorLog {
             }
             return;
         }
-        // A link that was up meanwhile makes the same words news again.
-        let ups = shared.links.lock().ups(kind);
-        if self.ups == ups && self.last.as_deref() == Some(&error.text) {
+        if !self.last_error.is_news(&error.text) {
             return;
         }
-        self.ups = ups;
-        self.last = Some(error.text.clone());
-        match kind {
+        match self.kind {
             Kind::Cmd => {
                 tracing::error!(name: "redis_error", error = %error, "Redis error for publisher");
             }
@@ -99,8 +92,3 @@ impl ErrorLog {
         }
     }
 }
-
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-
-/// A link that is lost so soon is no success.
-const SHORT: Duration = Duration::from_secs(5);

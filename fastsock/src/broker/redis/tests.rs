@@ -18,6 +18,7 @@ use crate::{
     broker::{Broker, Deliver, Link, LinkChange, Seated},
     config::{Config, Secret, Subscribe},
     error::ErrorKind,
+    node::NodeId,
     redis::temp_redis::TempRedis,
     stats::Running,
     tasks::Tasks,
@@ -81,7 +82,14 @@ impl Gateway {
         let running = Arc::new(Running::default());
         let deliver: Arc<dyn Deliver> = Arc::clone(&seats) as _;
         let deliver = Arc::downgrade(&deliver);
-        let broker = RedisBroker::start(config, deliver, &tasks, Arc::clone(&running), is_optional);
+        let broker = RedisBroker::start(
+            config,
+            &NodeId::random(),
+            deliver,
+            &tasks,
+            Arc::clone(&running),
+            is_optional,
+        );
         Self {
             seats,
             broker: broker.unwrap(),
@@ -515,7 +523,7 @@ async fn two_gateways_never_delete_each_others_entries() {
     })
     .await;
     assert!(redis.hget("fastsock:clients", "a").is_some());
-    assert!(owner().is_some_and(|o| o.starts_with(&two.broker.shared.node)));
+    assert!(owner().is_some_and(|o| o.starts_with(&*two.broker.shared.node)));
     two.leave("a", second);
     eventually("nobody has it", || {
         redis.hlen("fastsock:clients") == 0 && owner().is_none()
@@ -669,7 +677,7 @@ async fn a_returning_gateway_stands_back_behind_a_newer_seat() {
     })
     .await;
     let owner = redis.hget("fastsock:owner", "a").unwrap();
-    assert!(owner.starts_with(&new.broker.shared.node), "{owner}");
+    assert!(owner.starts_with(&*new.broker.shared.node), "{owner}");
     assert!(new.seats.replaced.lock().is_empty());
 }
 

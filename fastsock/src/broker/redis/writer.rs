@@ -9,9 +9,10 @@ use ahash::{HashMap, HashSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    Shared,
+    Shared, cleanup,
+    control::Control,
     links::Kind,
-    node::{self, Control, Lease},
+    membership::Membership,
     presence::{Batch, Del, Set},
     script,
 };
@@ -31,14 +32,14 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let connection = connect::open(&shared.address, Kind::Cmd.response_timeout()).await?;
     shared.answered();
     let mut redis = connection.redis.clone();
-    let mut lease = Lease::default();
-    lease.begin(shared, &mut redis).await?;
+    let mut membership = Membership::new(shared);
+    membership.begin(shared, &mut redis).await?;
     shared.wake(Kind::Sub).notify_one();
     *shared.cmd.lock() = Some(connection.clone());
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
         (error, _) = connection.moved(&shared.address) => Err(error),
-        error = lease.keep(shared, redis.clone()) => Err(error),
+        error = membership.keep(shared, redis.clone()) => Err(error),
         watched = shared.troubles.rights().watch(redis.clone()) => match watched {
             Err(error) => Err(error),
         },
@@ -62,7 +63,7 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     let mut once_more = Some(flushed_at + ONCE_MORE_AFTER);
     while !shared.stop.is_cancelled() {
         if !has_looked && again.is_none() {
-            match node::look_through(shared, &mut redis).await {
+            match cleanup::look_through(shared, &mut redis).await {
                 Ok(()) => {
                     has_looked = true;
                     again = flush(shared, &mut redis).await?;
@@ -102,7 +103,7 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     }
     flush(shared, &mut redis).await?;
     if shared.presence.lock().len() == 0
-        && let Err(failure) = node::farewell(shared, &mut redis).await
+        && let Err(failure) = cleanup::leave(shared, &mut redis).await
     {
         shared.failed(Function::Lease, failure).await?;
     }
@@ -262,11 +263,11 @@ async fn write_dels(shared: &Shared, mut redis: Redis, dels: &[Del]) -> Result<(
     let released = release(shared, &mut redis, dels).await?;
     let mut steps = redis::pipe();
     if !released.is_empty() {
-        let remove = steps.cmd("EVAL").arg(script::REMOVE).arg(1);
-        remove.arg(&names.clients);
+        let mut remove = script::REMOVE.on(&[&names.clients]);
         for (client_id, least_ms, most_ms) in released {
             remove.arg(client_id.as_str()).arg(least_ms).arg(most_ms);
         }
+        steps.add_command(remove);
     }
     let srem = steps.cmd("SREM").arg(names.ids_of(&shared.node));
     for del in dels {
@@ -297,9 +298,8 @@ async fn claim(shared: &Shared, redis: &mut Redis, sets: &[Set]) -> Result<Claim
     // The set first: it is what the others go by when they clear up after this node.
     let mut sadd = redis::cmd("SADD");
     sadd.arg(shared.names.ids_of(&shared.node));
-    let mut eval = redis::cmd("EVAL");
-    eval.arg(script::CLAIM).arg(1).arg(&shared.names.owner);
-    eval.arg(&shared.node);
+    let mut eval = script::CLAIM.on(&[&shared.names.owner]);
+    eval.arg(&*shared.node);
     for (client_id, claim) in &claiming {
         sadd.arg(client_id.as_str());
         eval.arg(client_id.as_str());
@@ -366,9 +366,8 @@ async fn release<'a>(
             }
         }
     }
-    let mut eval = redis::cmd("EVAL");
-    eval.arg(script::RELEASE).arg(1).arg(&shared.names.owner);
-    eval.arg(&shared.node);
+    let mut eval = script::RELEASE.on(&[&shared.names.owner]);
+    eval.arg(&*shared.node);
     for del in dels {
         eval.arg(del.client_id.as_str());
     }

@@ -9,9 +9,7 @@ use redis::{FromRedisValue, RedisError};
 use uuid::Uuid;
 
 use super::{
-    Shared, entry,
-    keeper::eval,
-    script,
+    Shared, entry, script,
     shards::{SHARDS, shard_of},
 };
 use crate::{
@@ -51,7 +49,7 @@ pub(super) async fn replay(shared: &Shared, id: Uuid) -> Result<bool> {
     letter.uplink.replayed_at = Some(SystemTime::now());
     let mut command = drop_command(shared, shard_of(letter.uplink.client_id.as_str()), id);
     entry::write(&letter.uplink, &mut command);
-    drop_by(shared, &letter, command).await
+    drop_by(shared, &letter, command, false).await
 }
 
 /// Drops a letter for good.
@@ -60,7 +58,7 @@ pub(super) async fn drop_letter(shared: &Shared, id: Uuid) -> Result<bool> {
         return Ok(false);
     };
     let command = drop_command(shared, shard_of(letter.uplink.client_id.as_str()), id);
-    drop_by(shared, &letter, command).await
+    drop_by(shared, &letter, command, true).await
 }
 
 fn drop_command(shared: &Shared, n: usize, id: Uuid) -> redis::Cmd {
@@ -71,16 +69,20 @@ fn drop_command(shared: &Shared, n: usize, id: Uuid) -> redis::Cmd {
         &names.streams[n],
         &names.bytes[n],
     ];
-    let mut command = eval(script::DROP, &keys);
+    let mut command = script::DROP.on(&keys);
     command.arg(id.to_string());
     command
 }
 
-async fn drop_by(shared: &Shared, letter: &DeadLetter, command: redis::Cmd) -> Result<bool> {
+async fn drop_by(
+    shared: &Shared,
+    letter: &DeadLetter,
+    command: redis::Cmd,
+    is_for_good: bool,
+) -> Result<bool> {
     let n = shard_of(letter.uplink.client_id.as_str());
     let (was_there, kept): (u64, u64) = ask(shared, &command).await?;
-    let is_replayed = command.args_iter().count() > DROP_ARGS;
-    let dropped = if is_replayed { 0 } else { was_there };
+    let dropped = if is_for_good { was_there } else { 0 };
     shared.letters_changed(&[(n, kept)], dropped);
     Ok(was_there == 1)
 }
@@ -114,6 +116,3 @@ async fn ask<T: FromRedisValue>(shared: &Shared, command: &redis::Cmd) -> Result
         Error::new(ErrorKind::Broker, text).with_source(e)
     })
 }
-
-/// Words of the command that drops a letter without a message: EVAL, script, number of keys, four keys, id.
-const DROP_ARGS: usize = 8;

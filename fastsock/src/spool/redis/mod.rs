@@ -5,14 +5,18 @@
 //! holds already by the messages' keys. A consumer group would keep a second list of the same; and a blocked XREADGROUP of
 //! an owner that is one no more would take entries away from the next, where a plain read does no harm.
 //!
-//! - `keeper`: the cmd link; writes what sessions say, removes what is delivered, keeps the lease, shares out the shards.
+//! - `link`: the cmd link; writes what sessions say (`append`), removes what is delivered (`removal`), keeps the lease and shares out
+//!   the shards (`ownership`).
 //! - `reader`: a connection of its own for blocking reads.
 //! - `shards`: who owns what, and what is held of it. No I/O.
 
+mod append;
 mod entry;
-mod keeper;
 mod letters;
+mod link;
+mod ownership;
 mod reader;
+mod removal;
 mod script;
 mod shards;
 
@@ -39,6 +43,7 @@ use super::{Place, Record, Settle, Spool, record};
 use crate::{
     config::Config,
     error::Result,
+    node::NodeId,
     redis::{address::Address, connect::Redis, glob::escaped, rights::Rights, trouble::Troubles},
     tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
@@ -58,8 +63,8 @@ struct Shared {
     names: Names,
     /// What Redis refuses.
     troubles: Troubles,
-    /// Name of this bridge among those that deliver; random, so that a restarted one is another.
-    node: String,
+    /// This bridge among those that deliver.
+    node: NodeId,
     /// Messages, and bytes of them, that one stream may hold.
     most: (u64, u64),
     /// Replicas that must have a message before it counts as taken.
@@ -130,8 +135,7 @@ impl RedisSpool {
     ///
     /// # Errors
     /// `Config`, naming `FASTSOCK_REDIS_URL` or the setting of a certificate file.
-    pub(crate) fn new(config: &Config, tasks: &Tasks) -> Result<Self> {
-        let node = Uuid::now_v7().simple().to_string().split_off(16);
+    pub(crate) fn new(config: &Config, node: &NodeId, tasks: &Tasks) -> Result<Self> {
         let (address, names) = (
             Address::from_config(config)?,
             Names::new(&config.redis_prefix),
@@ -142,7 +146,7 @@ impl RedisSpool {
             troubles: Troubles::new(address.clone(), rights),
             address,
             names,
-            node,
+            node: node.clone(),
             most: (
                 a_share(config.spool_max_messages),
                 a_share(config.spool_max_bytes),
@@ -191,8 +195,8 @@ impl Spool for RedisSpool {
             return; // it runs
         }
         shared.tell(|lanes| lanes.failing(true)); // until Redis has answered
-        let keeper = keeper::keep(Arc::clone(shared));
-        self.tasks.spawn(self.alive.track_future(keeper));
+        let link = link::keep(Arc::clone(shared));
+        self.tasks.spawn(self.alive.track_future(link));
         for group in reader::groups(&shared.address) {
             let reader = reader::keep(Arc::clone(shared), group);
             self.tasks.spawn(self.alive.track_future(reader));

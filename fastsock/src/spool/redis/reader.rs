@@ -11,12 +11,12 @@ use super::{
     shards::SHARDS,
 };
 use crate::{
-    pure::backoff::Backoff,
     redis::{
         address::Address,
         connect::{self, At},
         connection::ignore_pushes,
         error::{Failure, LinkError},
+        supervisor::{Supervised, supervise},
         trouble::{CLUSTER_CODES, Function},
     },
     spool::Record,
@@ -33,57 +33,89 @@ pub(super) fn groups(address: &Address) -> Vec<Vec<usize>> {
 
 /// Keeps reading a group for ever, while some of it is owned here and there is room for more.
 pub(super) async fn keep(shared: Arc<Shared>, group: Vec<usize>) {
-    let work = async {
-        let mut failures = 0;
-        loop {
-            something_to_read(&shared, &group).await;
-            match serve(&shared, &group, &mut failures).await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    // The keeper says what is wrong with Redis.
-                    tracing::debug!(error = %error, "the reader of the spool lost its connection");
-                    failures += 1;
-                    sleep(BACKOFF.delay(failures)).await;
-                }
-            }
-            shared.shards.lock().read_again(&group);
-        }
+    let mut reader = Reader {
+        shared: &shared,
+        group,
+        has_read: false,
     };
-    tokio::select! {
-        () = shared.cut.cancelled() => {}
-        () = shared.stop.cancelled() => {} // what is read now would only be given back
-        () = work => {}
+    supervise(&mut reader, &shared.cut).await;
+}
+
+/// The link that a group is read over.
+struct Reader<'a> {
+    shared: &'a Shared,
+    group: Vec<usize>,
+    has_read: bool,
+}
+
+impl Supervised for Reader<'_> {
+    async fn serve(&mut self) -> Result<(), LinkError> {
+        let shared = self.shared;
+        tokio::select! {
+            () = shared.stop.cancelled() => Ok(()), // what is read now would only be given back
+            error = self.read_on() => Err(error),
+        }
+    }
+
+    fn down(&mut self, error: &LinkError) -> bool {
+        // The cmd link says what is wrong with Redis.
+        tracing::debug!(error = %error, "the reader of the spool lost its connection");
+        self.shared.shards.lock().read_again(&self.group);
+        std::mem::take(&mut self.has_read)
+    }
+
+    async fn wake(&self, _: &LinkError) {
+        self.shared.stop.cancelled().await;
     }
 }
 
-/// Reads over one connection, until nothing of the group is owned here any more.
-async fn serve(shared: &Shared, group: &[usize], failures: &mut u32) -> Result<(), LinkError> {
-    let at = At::Key(shared.names.streams[group[0]].as_bytes());
-    let connection = connect::open_one(&shared.address, at, PATIENCE, ignore_pushes()).await?;
-    let reading = async {
-        let mut redis = connection.redis.clone();
+impl Reader<'_> {
+    async fn read_on(&mut self) -> LinkError {
         loop {
-            if shared.shards.lock().reading(group).is_empty() {
-                return Ok(());
+            something_to_read(self.shared, &self.group).await;
+            if let Err(error) = self.read_over_one().await {
+                return error;
             }
-            something_to_read(shared, group).await;
-            match read(shared, group, &mut redis).await {
-                Ok(()) => {
-                    shared.troubles.works(Function::Read);
-                    *failures = 0;
-                }
-                // Another server of the cluster has it now.
-                Err(Failure::Refused(refusal)) if CLUSTER_CODES.contains(&&*refusal.code) => {
-                    return Err(LinkError::new(refusal.text));
-                }
-                Err(failure) => sleep(shared.troubles.weigh(Function::Read, failure).await?).await,
-            }
+            self.shared.shards.lock().read_again(&self.group);
         }
-    };
-    tokio::select! {
-        () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
-        (error, _) = connection.moved(&shared.address) => Err(error),
-        read = reading => read,
+    }
+
+    /// Reads over one connection, until nothing of the group is owned here any more.
+    async fn read_over_one(&mut self) -> Result<(), LinkError> {
+        let Self {
+            shared,
+            group,
+            has_read,
+        } = self;
+        let at = At::Key(shared.names.streams[group[0]].as_bytes());
+        let connection = connect::open_one(&shared.address, at, ANSWER, ignore_pushes()).await?;
+        let reading = async {
+            let mut redis = connection.redis.clone();
+            loop {
+                if shared.shards.lock().reading(group).is_empty() {
+                    return Ok(());
+                }
+                something_to_read(shared, group).await;
+                match read(shared, group, &mut redis).await {
+                    Ok(()) => {
+                        shared.troubles.works(Function::Read);
+                        *has_read = true;
+                    }
+                    // Another server of the cluster has it now.
+                    Err(Failure::Refused(refusal)) if CLUSTER_CODES.contains(&&*refusal.code) => {
+                        return Err(LinkError::new(refusal.text));
+                    }
+                    Err(failure) => {
+                        sleep(shared.troubles.weigh(Function::Read, failure).await?).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+            (error, _) = connection.moved(&shared.address) => Err(error),
+            read = reading => read,
+        }
     }
 }
 
@@ -172,6 +204,4 @@ fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
 const BLOCK: Duration = Duration::from_secs(1);
 
 /// How long an answer may take, the wait included.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+const ANSWER: Duration = Duration::from_secs(5);

@@ -1,12 +1,13 @@
-//! What must happen in Redis in one step. All keys of a script have one hash tag, so that it works in a Redis Cluster too.
-//!
-//! They are sent whole, as those of the broker are: a Redis that was restarted or failed over has no script cache.
+//! The scripts of the spool. All keys of one have one hash tag.
+
+use crate::redis::script::Script;
 
 /// Adds messages. `KEYS`: the stream, its bytes; `ARGV`: how many messages and how many bytes it may hold (it takes one
 /// more below a bound), then client id, content and cost of each. Answers how many were added; the rest found it full.
 ///
 /// The bytes come first though nothing is added to them yet: if that is refused, nothing is done.
-pub(super) const ADD: &str = r"
+pub(super) const ADD: Script = Script::new(
+    r"
 local count, bytes = redis.call('XLEN', KEYS[1]), tonumber(redis.call('GET', KEYS[2]) or 0)
 local added, before = 0, bytes
 for i = 3, #ARGV, 3 do
@@ -23,11 +24,13 @@ if added > 0 then
   redis.call('INCRBY', KEYS[2], string.format('%.0f', bytes - before))
 end
 return added
-";
+",
+);
 
 /// Looks at a shard. `KEYS`: its owner, its dead letters, their times; `ARGV`: the owner who clears up, and the most
 /// milliseconds a letter is kept. Answers the owner, how many letters there are, and how many were too old.
-pub(super) const LOOK: &str = r"
+pub(super) const LOOK: Script = Script::new(
+    r"
 local owner, dropped = redis.call('GET', KEYS[1]) or '', 0
 if owner ~= '' and owner == ARGV[1] then
   local until_ms = redis.call('TIME')[1] * 1000 - ARGV[2]
@@ -37,14 +40,16 @@ if owner ~= '' and owner == ARGV[1] then
   end
 end
 return { owner, redis.call('HLEN', KEYS[2]), dropped }
-";
+",
+);
 
 /// Takes a shard over. `KEYS[1]`: its owner; `ARGV`: node, the owner it was seen with (empty: none).
 /// Answers the new owner, whose epoch is one more; nothing when somebody was faster.
 ///
 /// A Redis without memory refuses the first write of a script if it needs some, and no other. So the first one needs none:
 /// only an owner frees memory by delivering.
-pub(super) const TAKE: &str = r"
+pub(super) const TAKE: Script = Script::new(
+    r"
 local before = redis.call('GET', KEYS[1]) or ''
 if before ~= ARGV[2] then
   return false
@@ -54,24 +59,28 @@ local owner = ARGV[1] .. ' ' .. string.format('%.0f', epoch)
 redis.call('PERSIST', KEYS[1])
 redis.call('SET', KEYS[1], owner)
 return owner
-";
+",
+);
 
 /// Gives a shard up; its epoch stays. `KEYS[1]`: its owner; `ARGV`: the owner it must have. Without memory, as [`TAKE`].
-pub(super) const RELEASE: &str = r"
+pub(super) const RELEASE: Script = Script::new(
+    r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('PERSIST', KEYS[1])
 redis.call('SET', KEYS[1], '-' .. string.match(ARGV[1], ' %d+$'))
 return 1
-";
+",
+);
 
 /// Removes messages that are delivered or given up, and keeps letters of the latter. `KEYS`: the stream, its owner, its
 /// bytes, the dead letters, their times; `ARGV`: the owner it must have, how many letters there may be, how many entries
 /// go, entry and cost of each, then id and content of each letter.
 /// Answers how many letters there are and how many had to go for them; or -1, with nothing done, when the shard is no
 /// longer this owner's.
-pub(super) const SETTLE: &str = r"
+pub(super) const SETTLE: Script = Script::new(
+    r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return { -1, 0 }
 end
@@ -101,13 +110,15 @@ while redis.call('HLEN', KEYS[4]) > tonumber(ARGV[2]) do
   dropped = dropped + redis.call('HDEL', KEYS[4], oldest)
 end
 return { redis.call('HLEN', KEYS[4]), dropped }
-";
+",
+);
 
 /// Drops a dead letter, or makes it a message again. `KEYS`: the dead letters, their times, the stream, its bytes;
 /// `ARGV`: its id, and for a message client id, content and cost. Answers whether it was there, and how many are left.
 ///
 /// It is a message before it is no letter any more: if one of the two is refused, it is twice there rather than nowhere.
-pub(super) const DROP: &str = r"
+pub(super) const DROP: Script = Script::new(
+    r"
 local was_there = redis.call('HEXISTS', KEYS[1], ARGV[1])
 if was_there == 1 and ARGV[2] then
   redis.call('XADD', KEYS[3], '*', 'c', ARGV[2], 'u', ARGV[3])
@@ -116,12 +127,15 @@ end
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 return { was_there, redis.call('HLEN', KEYS[1]) }
-";
+",
+);
 
 /// Forgets a node that is gone. `KEYS[1]`: the leases; `ARGV`: node, the end it was seen with.
-pub(super) const FORGET: &str = r"
+pub(super) const FORGET: Script = Script::new(
+    r"
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) == ARGV[2] then
   return redis.call('ZREM', KEYS[1], ARGV[1])
 end
 return 0
-";
+",
+);

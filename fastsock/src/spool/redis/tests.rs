@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{RedisSpool, SHARDS, shards::shard_of};
 use crate::{
     config::Config,
+    node::NodeId,
     redis::temp_redis::TempRedis,
     spool::{Backlog, Place, Record, Settle, Spool},
     tasks::Tasks,
@@ -158,7 +159,7 @@ impl Node {
     ) -> Self {
         let tasks = Tasks::new(tokio::runtime::Handle::current());
         let config = Config::default().redis_port(redis.port);
-        let mut spool = RedisSpool::new(&config, &tasks).unwrap();
+        let mut spool = RedisSpool::new(&config, &NodeId::random(), &tasks).unwrap();
         adjust(Arc::get_mut(&mut spool.shared).expect("not started"));
         let lanes = Arc::new(Lanes {
             state: Mutex::default(),
