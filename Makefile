@@ -64,7 +64,7 @@ features: ## The core builds with each feature alone and with none, and says wha
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis-spool
 	$(CARGO) check -p fastsock --locked --no-default-features --features tls
 	$(CARGO) test -p fastsock --lib --locked --no-default-features --features redis not_built_in
-	$(CARGO) check -p fastsock --locked --features micro --bench micro
+	cd fuzz && $(CARGO) check -p fastsock-inside --locked --bench micro
 
 .PHONY: platforms emulated
 platforms: ## Core and gateway compile for the other platforms that rustup has
@@ -104,7 +104,7 @@ BENCH = $(TARGET)/release/bench --target $(TARGET)/release/fastsock $(if $(VS),-
 bench: bench-micro
 
 bench-micro: ## What the steps of a message's way take: head, body, dispatch, lane
-	$(CARGO) bench --locked -p fastsock --features micro --bench micro
+	cd fuzz && $(CARGO) bench --locked -p fastsock-inside --bench micro
 
 clean: ## Remove everything built
 	$(CARGO) clean

@@ -25,16 +25,14 @@ mod dead_letters;
 mod error;
 mod files;
 mod forwarder;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod gateway;
 mod hooks;
 mod host;
-mod maps;
-#[cfg(feature = "micro")]
+#[cfg(any(test, inside))]
 #[doc(hidden)]
-pub mod micro;
+#[path = "../../fuzz/inside/mod.rs"]
+pub mod inside;
+mod maps;
 mod net;
 mod node;
 mod pure;

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fastsock::fuzzing::backend_answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fastsock_inside::inside::fuzzing::backend_answer(bytes));

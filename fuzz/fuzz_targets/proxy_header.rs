@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fastsock::fuzzing::proxy_header(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fastsock_inside::inside::fuzzing::proxy_header(bytes));

@@ -156,7 +156,7 @@ impl std::fmt::Debug for Setting {
 
 impl Setting {
     /// Its value in a configuration as text that `set` reads again, secrets included.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(any(test, inside))]
     pub(crate) fn write(&self, config: &Config) -> String {
         (self.show)(config)
     }

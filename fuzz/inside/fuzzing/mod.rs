@@ -1,6 +1,6 @@
 //! What is fed with bytes of strangers, one function a target: each takes any bytes and panics when a promise is broken.
 //!
-//! Not part of the API: here only with the feature `fuzzing`, for the targets in `fuzz/`, and in the crate's own tests,
+//! For the targets in `fuzz/` and in the unit tests of the core,
 //! which run the same functions over `fuzz/corpus` and over what proptest makes up. Most compare with a second reading of
 //! the same bytes that is written for being obviously right, not fast.
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::ItemsCount};
-use fastsock::micro::{Dispatch, Uplinks, post_body, request_head, uplink};
+use fastsock_inside::inside::micro::{Dispatch, Uplinks, post_body, request_head, uplink};
 
 fn main() {
     divan::main();

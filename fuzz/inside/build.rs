@@ -1,0 +1,6 @@
+//! Says to the sources of the core that they are compiled as this package.
+
+fn main() {
+    println!("cargo::rustc-cfg=inside");
+    println!("cargo::rerun-if-changed=build.rs");
+}
