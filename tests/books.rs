@@ -21,7 +21,7 @@ use std::{
 use fastrand::Rng;
 use fastsock::{
     Answer, Bridge, Client, ClientId, CloseReason, Config, Decision, Fsync, Full, Gone, Hooks,
-    LostReason, Order, SpoolKind, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
+    LostReason, SpoolKind, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -248,11 +248,6 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
         .remote_url(Some(backend.url()))
         .websocket_ping_interval(Duration::from_millis(pick(rng, &[0, 100, 30_000])))
         .remote_concurrency(pick(rng, &[1, 3, 256]) as usize)
-        .remote_order(if rng.u8(..4) == 0 {
-            Order::None
-        } else {
-            Order::Device
-        })
         .remote_timeout(Duration::from_millis(pick(rng, &[100, 15_000])))
         .remote_max_age(Duration::from_millis(pick(rng, &[1000, 86_400_000])))
         .remote_gone(if rng.bool() {
@@ -260,10 +255,9 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
         } else {
             Gone::Ignore
         })
-        .uplink_full(match rng.u8(..3) {
-            0 => UplinkFull::Pause,
-            1 => UplinkFull::DropOldest,
-            _ => UplinkFull::Close,
+        .uplink_full(match rng.bool() {
+            true => UplinkFull::Pause,
+            false => UplinkFull::DropOldest,
         })
         .uplink_lane_bytes(pick(rng, &[1, 1000, 65_536]) as usize)
         .uplink_total_bytes(pick(rng, &[3000, 64 << 20]) as usize)
@@ -278,10 +272,9 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
             SpoolKind::Memory
         })
         .data_dir(directory.join("data"))
-        .spool_fsync(match rng.u8(..3) {
-            0 => Fsync::Always,
-            1 => Fsync::Interval,
-            _ => Fsync::Never,
+        .spool_fsync(match rng.bool() {
+            true => Fsync::Always,
+            false => Fsync::Interval,
         })
         .spool_max_messages(pick(rng, &[10, 1_000_000]) as usize)
         .spool_lane_bytes(pick(rng, &[2000, 64 << 20]) as usize)

@@ -386,7 +386,7 @@ fn on_disk(backend: &Backend) -> GatewayBuilder {
         .admin()
         .var("FASTSOCK_BROKER", "embedded")
         .var("FASTSOCK_SPOOL", "disk")
-        .var("FASTSOCK_SPOOL_FSYNC", "never")
+        .var("FASTSOCK_SPOOL_FSYNC", "interval")
         .var("FASTSOCK_DATA_DIR", "data")
         .var("REMOTE_HEADERS", r#"{"X-Secret":"s3cret"}"#)
         .var("REMOTE_URL", backend.url())

@@ -12,7 +12,7 @@ use std::{
 };
 
 use fastsock::{
-    Bridge, ClientId, Config, Gone, Hooks, LostReason, Order, Sent, Stats, Uplink, UplinkFull,
+    Bridge, ClientId, Config, Gone, Hooks, LostReason, Sent, Stats, Uplink, UplinkFull,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -42,37 +42,34 @@ async fn each_device_keeps_its_order_with_one_post_in_flight() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_with_ten_thousand_queued_does_not_delay_another() {
-    for order in [Order::Device, Order::None] {
-        let backend = Backend::start().await;
-        backend.answer_all(Reply::ok().after(Duration::from_millis(10)));
-        let bridge = start(
-            config(&backend)
-                .remote_order(order)
-                .remote_concurrency(4usize)
-                .uplink_lane_bytes(64usize << 20),
-        )
-        .await;
-        let mut devices = connect(&bridge, 2).await;
-        for n in 0..10_000 {
-            devices[0].send(format!("greedy#{n}")).await;
-        }
-        received(&bridge, 10_000).await;
-        let before = backend.count();
-        devices[1].send("modest#0").await;
-        let all = backend
-            .wait_until("the other's message", |all| {
-                all.iter().any(|request| request.client_id == "dev1")
-            })
-            .await;
-        let place = all
-            .iter()
-            .position(|request| request.client_id == "dev1")
-            .unwrap();
-        let ahead = place - before;
-        assert!(ahead < 16, "{order:?}: after {ahead} others");
-        drop(devices);
-        bridge.stop(Duration::ZERO).await;
+    let backend = Backend::start().await;
+    backend.answer_all(Reply::ok().after(Duration::from_millis(10)));
+    let bridge = start(
+        config(&backend)
+            .remote_concurrency(4usize)
+            .uplink_lane_bytes(64usize << 20),
+    )
+    .await;
+    let mut devices = connect(&bridge, 2).await;
+    for n in 0..10_000 {
+        devices[0].send(format!("greedy#{n}")).await;
     }
+    received(&bridge, 10_000).await;
+    let before = backend.count();
+    devices[1].send("modest#0").await;
+    let all = backend
+        .wait_until("the other's message", |all| {
+            all.iter().any(|request| request.client_id == "dev1")
+        })
+        .await;
+    let place = all
+        .iter()
+        .position(|request| request.client_id == "dev1")
+        .unwrap();
+    let ahead = place - before;
+    assert!(ahead < 16, "after {ahead} others");
+    drop(devices);
+    bridge.stop(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -648,45 +645,6 @@ async fn drop_oldest_keeps_the_newest_and_what_is_in_flight() {
     bridge.stop(DEADLINE).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_close_policy_closes_the_device_that_fills_its_lane_and_no_other() {
-    let backend = Backend::start().await;
-    backend.answer_all(Reply::hang());
-    let bridge = start(
-        config(&backend)
-            .uplink_full(UplinkFull::Close)
-            .uplink_lane_bytes(1000usize)
-            .uplink_total_bytes(2000usize)
-            .remote_timeout(Duration::from_secs(60)),
-    )
-    .await;
-    let mut devices = connect(&bridge, 10).await;
-    for n in 0..20 {
-        if devices[0].try_send(format!("temp#{n}")).await.is_err() {
-            break;
-        }
-    }
-    assert_eq!(devices[0].closed().await.code, Some(1013));
-    let held = bridge.stats().uplink.held;
-    assert_eq!((held, lost(&bridge)), (8, 0), "what was taken is kept");
-    // Now the rest fill the bridge together, none of them its own lane: they wait.
-    let mut others: Vec<_> = devices.drain(1..).map(Device::attend).collect();
-    for device in &others {
-        device.send("temp#0").await;
-        device.send("temp#1").await;
-    }
-    eventually("the bridge is full", async || {
-        bridge.stats().uplink.held_bytes >= 2000
-    })
-    .await;
-    backend.go_down().await;
-    backend.answer_all(Reply::ok());
-    backend.come_back();
-    delivered(&bridge, held + 18).await;
-    assert!(others.iter_mut().all(|device| device.is_open()));
-    end(bridge).await;
-}
-
 async fn a_backend_that_is_down_closes_no_device() {
     // Longer than a lane may stay full while the backend is up (30 s).
     let refusing = async {
@@ -756,29 +714,6 @@ async fn an_uplink_outlives_its_device_and_a_reconnect_continues_its_order() {
         .collect();
     assert_eq!(sessions.len(), 5);
     end(bridge).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_order_a_message_waits_for_no_other() {
-    let backend = Backend::start().await;
-    backend.answer(|request| match request.data.as_str() {
-        "temp#0" => Reply::hang(),
-        _ => Reply::ok().after(Duration::from_millis(100)),
-    });
-    let bridge = start(
-        config(&backend)
-            .remote_order(Order::None)
-            .remote_timeout(Duration::from_secs(60)),
-    )
-    .await;
-    let mut devices = connect(&bridge, 1).await;
-    for n in 0..40 {
-        devices[0].send(format!("temp#{n}")).await;
-    }
-    delivered(&bridge, 39).await;
-    assert!(most_at_once(&backend.requests()) > 10);
-    bridge.stop(Duration::ZERO).await;
-    assert_eq!(bridge.stats().uplink.lost.shutdown, 1);
 }
 
 /// One device with a full lane in front of a backend that is down; then the backend comes back.

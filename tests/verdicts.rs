@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use fastsock::{Bridge, Config, Hooks, LostReason, Order, Uplink};
+use fastsock::{Bridge, Config, Hooks, LostReason, Uplink};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use support::{Backend, DEADLINE, Device, Reply, eventually};
@@ -128,35 +128,6 @@ async fn a_wrong_set_up_loses_nothing_and_all_are_delivered_at_once_when_it_is_r
         end(bridge).await;
     });
     join_all(tries).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_order_a_device_does_not_vouch_for_the_backend_against_itself() {
-    let backend = Backend::start().await;
-    backend.answer(|request| Reply::new(if request.data == "bad#0" { 404 } else { 200 }));
-    let bridge = start(config(&backend).remote_order(Order::None)).await;
-    let mut alone = connect(&bridge, "dev", 1).await;
-    alone[0].send("bad#0").await;
-    for attempt in ["2", "3", "4"] {
-        say(&mut alone, 1..2).await;
-        backend
-            .wait_until("it is tried again", |all| {
-                let mut bad = all.iter().filter(|r| r.data == "bad#0");
-                bad.any(|r| r.header("x-fastsock-attempt") == Some(attempt))
-            })
-            .await;
-    }
-    assert_eq!(bridge.stats().uplink.lost.total(), 0);
-    let mut other = connect(&bridge, "other", 1).await;
-    for n in 0.. {
-        other[0].send(format!("temp#{n}")).await;
-        backend.wait_delivered("other0", n + 1).await;
-        if bridge.stats().uplink.lost.rejected == 1 {
-            break;
-        }
-        sleep(Duration::from_millis(20)).await; // a device that speaks now and then
-    }
-    end(bridge).await;
 }
 
 /// Every uplink that was given up.

@@ -82,11 +82,9 @@ impl From<ErrorKind> for fastsock_status {
         match kind {
             ErrorKind::Config => Self::CONFIG,
             ErrorKind::Bind => Self::BIND,
-            ErrorKind::NotConnected => Self::NOT_CONNECTED,
             ErrorKind::OutboxFull => Self::OUTBOX_FULL,
             ErrorKind::TooLarge => Self::TOO_LARGE,
             ErrorKind::Broker => Self::BROKER,
-            ErrorKind::Forward => Self::FORWARD,
             ErrorKind::Stopped => Self::STOPPED,
             ErrorKind::Ticket => Self::TICKET,
             ErrorKind::Argument => Self::ARGUMENT,

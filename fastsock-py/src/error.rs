@@ -8,11 +8,9 @@ pub(crate) fn raised(error: &Error) -> PyErr {
     let name = match error.kind() {
         ErrorKind::Config => "ConfigError",
         ErrorKind::Bind => "BindError",
-        ErrorKind::NotConnected => "NotConnectedError",
         ErrorKind::OutboxFull => "OutboxFullError",
         ErrorKind::TooLarge => "TooLargeError",
         ErrorKind::Broker => "BrokerError",
-        ErrorKind::Forward => "ForwardError",
         ErrorKind::Stopped => "StoppedError",
         ErrorKind::Ticket => "TicketError",
         ErrorKind::Argument => "ArgumentError",
@@ -21,10 +19,9 @@ pub(crate) fn raised(error: &Error) -> PyErr {
     };
     let line = error.to_line();
     match (os_error(error), error.kind()) {
-        (
-            Some(number),
-            ErrorKind::Bind | ErrorKind::Broker | ErrorKind::Forward | ErrorKind::Io,
-        ) => exception(name, (number, line)),
+        (Some(number), ErrorKind::Bind | ErrorKind::Broker | ErrorKind::Io) => {
+            exception(name, (number, line))
+        }
         _ => exception(name, (line,)),
     }
 }

@@ -303,6 +303,7 @@ fn is_variable(name: &str) -> bool {
     let is_lower_proxy = matches!(name, "http_proxy" | "https_proxy" | "no_proxy");
     let file = name.strip_suffix("_FILE");
     is_lower_proxy
+        || Config::is_removed(name)
         || Config::settings()
             .iter()
             .any(|s| s.variable == name || s.is_secret && Some(s.variable) == file)

@@ -11,6 +11,7 @@ pub struct Error {
 }
 
 /// What went wrong. The numbers are fixed for ever: C status codes and Python exceptions are their image.
+/// 3 and 7 are reserved: C has `FASTSOCK_STATUS_NOT_CONNECTED`, and 7 had a meaning once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -19,16 +20,12 @@ pub enum ErrorKind {
     Config = 1,
     /// A port is taken, or may not be bound.
     Bind = 2,
-    /// No session of that client id is here.
-    NotConnected = 3,
     /// The device's outbox is full.
     OutboxFull = 4,
     /// The message is over the limit.
     TooLarge = 5,
     /// The broker did not take it.
     Broker = 6,
-    /// The backend did not take it.
-    Forward = 7,
     /// The bridge is stopping or stopped.
     Stopped = 8,
     /// The ticket is unknown, answered already, or timed out.

@@ -386,8 +386,6 @@ pub enum CloseReason {
     InvalidUtf8,
     /// A frame or message was over the limit: 1009.
     TooBig,
-    /// The host failed: 1011. Only a host gives this reason.
-    Internal,
     /// The device's lane stayed full while the backend was up: 1013.
     TryAgainLater,
     /// The backend says that the device is gone: 4410.
@@ -428,7 +426,6 @@ impl CloseReason {
             Self::Protocol => 1002,
             Self::InvalidUtf8 => 1007,
             Self::TooBig => 1009,
-            Self::Internal => 1011,
             Self::Drain => 1012,
             Self::TryAgainLater => 1013,
             Self::Gone => 4410,
@@ -452,7 +449,6 @@ impl CloseReason {
             Self::Protocol => "protocol_error",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::TooBig => "too_big",
-            Self::Internal => "internal_error",
             Self::TryAgainLater => "try_again_later",
             Self::Gone => "gone",
             Self::SlowConsumer => "slow_consumer",

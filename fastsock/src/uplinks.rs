@@ -29,7 +29,7 @@ use tokio::{
 
 use self::lane::{Lane, Phase, Slot, Stored};
 use crate::{
-    config::{Config, Gone, Order, UplinkFull},
+    config::{Config, Gone, UplinkFull},
     error::{Error, ErrorKind, Result},
     forwarder::{Attempt, Cargo, Forward, breaker::Breaker, destination::Destination},
     hooks::UplinkAction,
@@ -87,7 +87,6 @@ struct Limits {
     spool_bytes: usize,
     spool_messages: usize,
     concurrency: usize,
-    order: Order,
     when_full: UplinkFull,
     max_age: Duration,
     hook_timeout: Duration,
@@ -154,8 +153,6 @@ pub(crate) enum Room {
     Wait,
     /// Read no further until the hook has answered and the spool has it; [`Lanes::poll_room`] says so.
     Undecided,
-    /// Full, and the policy is to close.
-    Close,
     /// Nobody takes uplinks: it is lost.
     NoRemote,
 }
@@ -191,7 +188,6 @@ impl Lanes {
                 .as_ref()
                 .map_or(usize::MAX, |_| config.spool_max_messages),
             concurrency: config.remote_concurrency,
-            order: config.remote_order,
             when_full: config.uplink_full,
             max_age: config.remote_max_age,
             hook_timeout: config.hook_timeout,
@@ -642,7 +638,6 @@ impl Lanes {
         let is_full = self.is_at_bound(state, client_id) || self.is_spool_full(state);
         let may_displace = || !is_full || lane.and_then(Lane::displaceable).is_some();
         match self.limits.when_full {
-            UplinkFull::Close if is_full => Room::Close,
             UplinkFull::DropOldest
                 if state.memory_bytes() < self.limits.total_bytes
                     && !state.is_spool_failing
@@ -669,25 +664,17 @@ impl Lanes {
             slot.phase = Phase::Ready;
             slot.keep_word();
         }
-        if self.limits.order == Order::None {
-            lane.ready.insert(number);
-        }
     }
 
-    /// What a lane would send next: its head, or with order `none` the oldest that is ready.
+    /// What a lane would send next: its head.
     fn next_of(&self, lane: &Lane) -> Option<u64> {
-        match self.limits.order {
-            Order::Device => {
-                // What a shared spool brings does not wait for what it may take once there is room again.
-                let is_shared = self.spool.as_ref().is_some_and(|spool| spool.is_shared());
-                let mut slots = lane.slots.iter();
-                slots
-                    .find(|slot| !is_shared || slot.is_settled())
-                    .filter(|slot| slot.phase == Phase::Ready)
-                    .map(|slot| slot.number)
-            }
-            Order::None => lane.ready.first().copied(),
-        }
+        // What a shared spool brings does not wait for what it may take once there is room again.
+        let is_shared = self.spool.as_ref().is_some_and(|spool| spool.is_shared());
+        let mut slots = lane.slots.iter();
+        slots
+            .find(|slot| !is_shared || slot.is_settled())
+            .filter(|slot| slot.phase == Phase::Ready)
+            .map(|slot| slot.number)
     }
 
     /// Gives a lane its turn, behind all others, if it has something to send. One at a time: then a device with much to
@@ -723,7 +710,6 @@ impl Lanes {
         let lane = state.lanes.get_mut(client_id)?;
         let index = lane.index(number)?;
         let slot = lane.slots.remove(index)?;
-        lane.ready.remove(&number);
         lane.bytes -= slot.uplink.payload.cost();
         if lane.total_bytes() < self.limits.lane_bytes {
             lane.surplus_bytes = 0;

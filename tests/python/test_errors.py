@@ -12,11 +12,9 @@ from device import Device, Refused, eventually
 KINDS = {
     "ConfigError": ValueError,
     "BindError": OSError,
-    "NotConnectedError": LookupError,
     "OutboxFullError": BufferError,
     "TooLargeError": ValueError,
     "BrokerError": ConnectionError,
-    "ForwardError": ConnectionError,
     "StoppedError": RuntimeError,
     "TicketError": LookupError,
     "ArgumentError": ValueError,

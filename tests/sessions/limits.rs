@@ -75,7 +75,6 @@ async fn a_head_without_end_is_refused_at_its_limit_and_the_answer_is_not_overta
 async fn a_head_may_be_just_as_long_as_its_limit() {
     let gateway = alone()
         .var("FASTSOCK_LIMIT_HEAD_BYTES", "400")
-        .var("FASTSOCK_LIMIT_HEADERS", "8")
         .start()
         .await;
     let padded = |length: usize| {
@@ -94,7 +93,9 @@ async fn a_head_may_be_just_as_long_as_its_limit() {
             "{length}: {head}"
         );
     }
-    for (more, status) in [(3, 101), (4, 431)] {
+    // The request has five header fields of its own; 100 is the limit.
+    let gateway = alone().start().await;
+    for (more, status) in [(95, 101), (96, 431)] {
         let lines = vec!["A: b"; more];
         let mut device = RawDevice::connect(gateway.addr()).await;
         device

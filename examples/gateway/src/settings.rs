@@ -129,7 +129,7 @@ impl Settings {
         }
         given.extend(settings.read_vars(environment, &directory.join(".env"))?);
         for (key, value) in &flags.given {
-            given.push(Given::named(key, value, Source::Flag)?);
+            given.extend(Given::named(key, value, Source::Flag)?);
         }
         let mut wrong = settings.apply(&given);
         if wrong.is_empty() {
@@ -221,8 +221,11 @@ impl Settings {
                     about: key,
                 });
             } else if key.starts_with("FASTSOCK_") {
-                // The core knows of which names a mistake is dangerous.
+                // The core knows of which names a mistake is dangerous, and which it once had.
                 Config::from_vars([(&key, &value)]).map_err(|e| e.to_line())?;
+                if Config::is_removed(&key) {
+                    continue;
+                }
                 self.warnings.push(Warning {
                     message: "Unknown setting is ignored",
                     hint: nearest_variable(&key),
@@ -410,15 +413,20 @@ impl Known {
 }
 
 impl Given {
-    fn named(key: &str, value: &str, source: Source) -> Result<Self, String> {
+    /// `None` for the value of a removed setting that is still taken.
+    fn named(key: &str, value: &str, source: Source) -> Result<Option<Self>, String> {
+        if Config::is_removed(key) {
+            let taken = Config::default().set(key, value);
+            return taken.map(|()| None).map_err(|e| e.to_line());
+        }
         let (known, form) = Known::by_name(key).ok_or_else(|| unknown(key))?;
-        Ok(Self {
+        Ok(Some(Self {
             known,
             key: key.into(),
             value: value.into(),
             source,
             form,
-        })
+        }))
     }
 
     /// Whether it says anything: an empty variable means the default, but an empty file name or lower-case proxy nothing.
@@ -499,7 +507,7 @@ fn from_toml(path: &Path) -> Result<Vec<Given>, String> {
     let given = flat.and_then(|flat| {
         let named = flat
             .iter()
-            .map(|(key, value)| Given::named(key, value, Source::File));
+            .filter_map(|(key, value)| Given::named(key, value, Source::File).transpose());
         named.collect()
     });
     given.map_err(|line| format!("{file}: {line}"))
@@ -777,9 +785,28 @@ mod tests {
                 r#"there is no setting "redis_prot"; did you mean "redis_port"?"#,
             ),
             (line("a = 1\nb = = 2", "", &[]), "line 2: "),
+            (
+                line("remote.order = 'none'", "", &[]),
+                "remote_order: this setting was removed: ",
+            ),
+            (
+                line("", "FASTSOCK_LIMIT_HEADERS=32", &[]),
+                "FASTSOCK_LIMIT_HEADERS: this setting was removed: ",
+            ),
         ] {
             assert!(line.contains(expected) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn a_removed_setting_that_means_what_always_happens_is_no_mistake() {
+        let (order, given) = (
+            [("FASTSOCK_REMOTE_ORDER", "device")],
+            [("remote_order", "device")],
+        );
+        let settings = gather("[remote]\norder = 'device'", "", &order, &given).unwrap();
+        assert_eq!(settings.warnings, []);
+        assert_eq!(settings.config, Settings::default().config);
     }
 
     #[test]

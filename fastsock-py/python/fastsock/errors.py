@@ -9,8 +9,6 @@ __all__ = [
     "ConfigError",
     "FastsockError",
     "ForkedError",
-    "ForwardError",
-    "NotConnectedError",
     "OsError",
     "OutboxFullError",
     "Reject",
@@ -32,10 +30,6 @@ class BindError(FastsockError, OSError):
     """A port is taken, or may not be bound."""
 
 
-class NotConnectedError(FastsockError, LookupError):
-    """Reserved: no call raises it. No session of that client id is here."""
-
-
 class OutboxFullError(FastsockError, BufferError):
     """The device's outbox is full."""
 
@@ -46,10 +40,6 @@ class TooLargeError(FastsockError, ValueError):
 
 class BrokerError(FastsockError, ConnectionError):
     """The broker (Redis) did not take it."""
-
-
-class ForwardError(FastsockError, ConnectionError):
-    """Reserved: no call raises it."""
 
 
 class StoppedError(FastsockError, RuntimeError):

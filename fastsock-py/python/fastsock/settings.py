@@ -78,8 +78,6 @@ class Settings(TypedDict, total=False):
     """Hosts that the gateway reaches without a proxy. The lower-case variable wins. Variable NO_PROXY."""
     remote_concurrency: Optional[int]
     """POSTs in flight at once, over all devices. Default 256. Variable FASTSOCK_REMOTE_CONCURRENCY."""
-    remote_order: Optional[Literal["device", "none"]]
-    """`device`: one POST in flight per device, so that each device keeps its order. `none`: no order, no such limit. Default device. Variable FASTSOCK_REMOTE_ORDER."""
     remote_connect_timeout: Optional[Union[int, str, timedelta]]
     """Milliseconds to connect to the remote, TLS included. Default 5000. Variable FASTSOCK_REMOTE_CONNECT_TIMEOUT."""
     remote_timeout: Optional[Union[int, str, timedelta]]
@@ -106,8 +104,8 @@ class Settings(TypedDict, total=False):
     """Milliseconds that the first message of a batch waits for others while other POSTs are in flight. Default 10. Variable FASTSOCK_REMOTE_BATCH_WAIT."""
     remote_gone: Optional[Literal["ignore", "close"]]
     """What a 410 does besides losing the message. `ignore`: nothing. `close`: the gateway closes the device with 4410. Default ignore. Variable FASTSOCK_REMOTE_GONE."""
-    uplink_full: Optional[Literal["pause", "drop_oldest", "close"]]
-    """What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost. `close`: the gateway closes the device with 1013. Default pause. Variable FASTSOCK_UPLINK_FULL."""
+    uplink_full: Optional[Literal["pause", "drop_oldest"]]
+    """What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost. Default pause. Variable FASTSOCK_UPLINK_FULL."""
     uplink_lane_bytes: Optional[Union[int, str]]
     """Bytes that the lane of one device holds in memory. A message counts as its payload and 128 bytes. The gateway checks the limit before it adds a message, so one message may exceed it. With a disk spool the rest of the lane is on the disk. Default 65536. Variable FASTSOCK_UPLINK_LANE_BYTES."""
     uplink_total_bytes: Optional[Union[int, str]]
@@ -132,8 +130,8 @@ class Settings(TypedDict, total=False):
     """Bytes of lifecycle events that the gateway holds while their backend is away. An event counts as its body and 128 bytes, and each device with events as its client id and 896 bytes. Beyond that, new events are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
     spool: Optional[Literal["memory", "disk", "redis"]]
     """Where uplinks wait until they are delivered. `memory`: in this process; they end with it. `disk`: on the disk; they outlive the process. `redis`: in Redis; other gateways deliver them when this one is gone (docs/delivery.md). Default memory. Variable FASTSOCK_SPOOL."""
-    spool_fsync: Optional[Literal["always", "interval", "never"]]
-    """When the disk spool syncs. `always`: before a message counts as taken. `interval`: every `FASTSOCK_SPOOL_FSYNC_INTERVAL`; a kill or a power loss costs at most what was taken within it. `never`: a kill costs nothing, a power loss may cost the spool. Default always. Variable FASTSOCK_SPOOL_FSYNC."""
+    spool_fsync: Optional[Literal["always", "interval"]]
+    """When the disk spool syncs. `always`: before a message counts as taken. `interval`: every `FASTSOCK_SPOOL_FSYNC_INTERVAL`; a kill or a power loss costs at most what was taken within it. Default always. Variable FASTSOCK_SPOOL_FSYNC."""
     spool_fsync_interval: Optional[Union[int, str, timedelta]]
     """Milliseconds between syncs with `interval`. Default 100. Variable FASTSOCK_SPOOL_FSYNC_INTERVAL."""
     spool_max_bytes: Optional[Union[int, str]]
@@ -166,8 +164,6 @@ class Settings(TypedDict, total=False):
     """Longest message of a device in bytes, inclusive. Default 1048576. Variable FASTSOCK_LIMIT_MESSAGE_BYTES."""
     limit_head_bytes: Optional[Union[int, str]]
     """Longest request head in bytes. Default 8192. Variable FASTSOCK_LIMIT_HEAD_BYTES."""
-    limit_headers: Optional[int]
-    """Most header fields of a request. Default 64. Variable FASTSOCK_LIMIT_HEADERS."""
     limit_handshake_time: Optional[Union[int, str, timedelta]]
     """Milliseconds that a device has to send its request head. Default 10000. Variable FASTSOCK_LIMIT_HANDSHAKE_TIME."""
     limit_connections: Optional[int]

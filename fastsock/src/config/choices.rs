@@ -71,18 +71,9 @@ choice! {
         Always = "always",
         /// Every `spool_fsync_interval`.
         Interval = "interval",
-        /// When the system does.
-        Never = "never",
     }
-}
-
-choice! {
-    /// In which order uplinks are POSTed.
-    Order {
-        /// One at a time per device.
-        Device = "device",
-        /// Any.
-        None = "none",
+    removed {
+        "never": "interval",
     }
 }
 
@@ -113,8 +104,9 @@ choice! {
         Pause = "pause",
         /// The oldest message that is not in flight is lost.
         DropOldest = "drop_oldest",
-        /// The device is closed with 1013.
-        Close = "close",
+    }
+    removed {
+        "close": "pause",
     }
 }
 

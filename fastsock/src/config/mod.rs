@@ -5,6 +5,7 @@ mod choices;
 mod kind;
 mod nested;
 pub(crate) mod origin;
+mod removed;
 mod service_links;
 mod value;
 
@@ -21,7 +22,7 @@ use self::value::{Value, Verdict as _, Why};
 pub use self::{
     choices::{
         AuthKind, BrokerKind, ClientAuth, DownlinkBinary, DuplicatePolicy, Fsync, Full, Gone,
-        Http2, Order, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
+        Http2, SpoolKind, Subscribe, UplinkBinary, UplinkFull,
     },
     kind::ValueKind,
     nested::flatten,
@@ -259,8 +260,6 @@ settings! {
     no_proxy: Vec<String> = Vec::new(), "NO_PROXY", "host names, domains, addresses or CIDRs separated by commas, or *", "localhost,.internal,10.0.0.0/8";
     /// POSTs in flight at once, over all devices.
     remote_concurrency: usize = 256, "FASTSOCK_REMOTE_CONCURRENCY", "an integer from 1 to 10000", "64", |n| (1..=10_000).contains(n);
-    /// `device`: one POST in flight per device, so that each device keeps its order. `none`: no order, no such limit.
-    remote_order: Order = Order::Device, "FASTSOCK_REMOTE_ORDER", "device or none", "none";
     /// Milliseconds to connect to the remote, TLS included.
     remote_connect_timeout: Duration = Duration::from_secs(5), "FASTSOCK_REMOTE_CONNECT_TIMEOUT", "milliseconds from 1 to 600000", "2s", |d| is_within(d, 1, 600_000);
     /// Milliseconds for one whole POST.
@@ -289,8 +288,8 @@ settings! {
     remote_gone: Gone = Gone::Ignore, "FASTSOCK_REMOTE_GONE", "ignore or close", "close";
 
     ["Uplinks in memory"]
-    /// What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost. `close`: the gateway closes the device with 1013.
-    uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause, drop_oldest or close", "drop_oldest";
+    /// What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost.
+    uplink_full: UplinkFull = UplinkFull::Pause, "FASTSOCK_UPLINK_FULL", "pause or drop_oldest", "drop_oldest";
     /// Bytes that the lane of one device holds in memory. A message counts as its payload and 128 bytes. The gateway checks the limit before it adds a message, so one message may exceed it. With a disk spool the rest of the lane is on the disk.
     uplink_lane_bytes: usize as bytes = 64 << 10, "FASTSOCK_UPLINK_LANE_BYTES", "bytes from 1 to 1073741824", "128KiB", |n| (1..=1 << 30).contains(n);
     /// Bytes that all lanes together hold in memory. Without a durable spool, a lane that has something to send counts as its client id and 896 bytes more.
@@ -321,8 +320,8 @@ settings! {
     ["The spool and dead letters"]
     /// Where uplinks wait until they are delivered. `memory`: in this process; they end with it. `disk`: on the disk; they outlive the process. `redis`: in Redis; other gateways deliver them when this one is gone (docs/delivery.md).
     spool: SpoolKind = SpoolKind::Memory, "FASTSOCK_SPOOL", "memory, disk or redis", "disk";
-    /// When the disk spool syncs. `always`: before a message counts as taken. `interval`: every `FASTSOCK_SPOOL_FSYNC_INTERVAL`; a kill or a power loss costs at most what was taken within it. `never`: a kill costs nothing, a power loss may cost the spool.
-    spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always, interval or never", "interval";
+    /// When the disk spool syncs. `always`: before a message counts as taken. `interval`: every `FASTSOCK_SPOOL_FSYNC_INTERVAL`; a kill or a power loss costs at most what was taken within it.
+    spool_fsync: Fsync = Fsync::Always, "FASTSOCK_SPOOL_FSYNC", "always or interval", "interval";
     /// Milliseconds between syncs with `interval`.
     spool_fsync_interval: Duration = Duration::from_millis(100), "FASTSOCK_SPOOL_FSYNC_INTERVAL", "milliseconds from 1 to 60000", "50ms", |d| is_within(d, 1, 60_000);
     /// Bytes that a durable spool holds, counted as in a lane. When it is full, `FASTSOCK_UPLINK_FULL` decides on disk, and sessions wait in Redis. The file is larger than this by what redb needs. In Redis each of the 16 streams holds a 16th.
@@ -359,8 +358,6 @@ settings! {
     limit_message_bytes: usize as bytes = 1 << 20, "FASTSOCK_LIMIT_MESSAGE_BYTES", "bytes from 1 to 104857600", "64KiB", |n| (1..=100 << 20).contains(n);
     /// Longest request head in bytes.
     limit_head_bytes: usize as bytes = 8 << 10, "FASTSOCK_LIMIT_HEAD_BYTES", "bytes from 256 to 65536", "4KiB", |n| (256..=65_536).contains(n);
-    /// Most header fields of a request.
-    limit_headers: usize = 64, "FASTSOCK_LIMIT_HEADERS", "an integer from 8 to 256", "100", |n| (8..=256).contains(n);
     /// Milliseconds that a device has to send its request head.
     limit_handshake_time: Duration = Duration::from_secs(10), "FASTSOCK_LIMIT_HANDSHAKE_TIME", "milliseconds from 100 to 600000", "5s", |d| is_within(d, 100, 600_000);
     /// Most sessions and handshakes at once. 0: the descriptor limit of the process less 64.
@@ -432,8 +429,10 @@ impl Config {
     /// # Errors
     /// `Config` when there is no such setting (the nearest name is told) or the value is not allowed.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let setting = find(key).ok_or_else(|| unknown(key))?;
-        self.apply(setting, key, value)
+        match find(key) {
+            Some(setting) => self.apply(setting, key, value),
+            None => removed::set(key, value).unwrap_or_else(|| Err(unknown(key))),
+        }
     }
 
     /// The value of a setting as text, secrets as `***`; `None` when there is no such setting.
@@ -517,6 +516,8 @@ impl Config {
                 && !value.is_empty()
             {
                 self.apply(setting, key, &secret_of_file(key, trimmed(value))?)?;
+            } else if let Some(taken) = removed::set(key, value) {
+                taken?;
             } else if key.starts_with("FASTSOCK_AUTH") && file_setting(key).is_none() {
                 return Err(unknown_variable(key));
             }
@@ -561,6 +562,11 @@ impl Config {
         matches!(name, "http_proxy" | "https_proxy" | "no_proxy")
             || SETTINGS.iter().any(|s| s.variable == name)
             || file_setting(name).is_some()
+    }
+
+    /// Whether it was a setting of an earlier version: one value of it is still taken, any other refused.
+    pub fn is_removed(name: &str) -> bool {
+        removed::is_removed(name)
     }
 
     /// Whether anything is carried by Redis, or kept in it.

@@ -323,9 +323,10 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// An enum whose variants are words.
+/// An enum whose variants are words. A word that was removed is refused with the one that replaces it.
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }
+        $(removed { $($gone:literal: $instead:literal,)* })?) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -342,7 +343,11 @@ macro_rules! choice {
             const KIND: super::ValueKind = super::ValueKind::Choice;
 
             fn parse(text: &str) -> Result<Self, super::value::Why> {
-                match text { $($word => Ok(Self::$variant),)* _ => Err(super::value::Why::default()) }
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    $($($gone => Err(concat!("\"", $gone, "\" was removed; \"", $instead, "\" replaces it").into()),)*)?
+                    _ => Err(super::value::Why::default()),
+                }
             }
             fn show(&self) -> String {
                 self.as_str().into()

@@ -324,7 +324,7 @@ mod tests {
             for _ in 0..2 {
                 for _ in 0..5 {
                     assert_eq!(case.judge(attempt), (AGAIN, Signal::Neutral), "{attempt:?}");
-                    case.deliver("dev"); // with order `none`, another message of its own
+                    case.deliver("dev"); // a device does not speak for the backend against itself
                 }
                 case.deliver("other0");
             }

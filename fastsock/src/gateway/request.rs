@@ -125,7 +125,7 @@ pub(super) async fn read_head(
 ) -> Result<(Box<Upgrade>, Vec<u8>), HandshakeError> {
     let limits = HeadLimits {
         bytes: config.limit_head_bytes,
-        headers: config.limit_headers,
+        headers: MAX_HEADERS,
     };
     let mut bytes = Vec::with_capacity(1024);
     loop {
@@ -149,3 +149,6 @@ pub(super) async fn read_head(
         }
     }
 }
+
+/// Most header fields of a request.
+const MAX_HEADERS: usize = 100;

@@ -233,7 +233,6 @@ impl Session {
             return Ok(());
         }
         match lanes.poll_room(&self.seat.client_id, cx.waker()) {
-            Room::Close => return Err(CloseReason::TryAgainLater),
             Room::Undecided => {
                 self.set_reading(Reading::Undecided);
                 return Ok(());
@@ -358,7 +357,6 @@ impl Session {
                 self.set_reading(Reading::Undecided);
                 Ok(())
             }
-            Room::Close => Err(CloseReason::TryAgainLater),
         }
     }
 

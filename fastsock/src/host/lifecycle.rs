@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     broker::{ANNOUNCED_WITHIN, Broker},
-    config::{Config, Gone, Order, UplinkFull},
+    config::{Config, Gone, UplinkFull},
     error::Result,
     forwarder::{Cargo, http::HttpForwarder},
     hooks::UplinkAction,
@@ -450,7 +450,6 @@ fn of_events(config: &Config) -> Config {
     Config {
         remote_url: config.events_url.clone(),
         remote_headers: config.events_headers.clone(),
-        remote_order: Order::Device,
         remote_gone: Gone::Ignore,
         remote_cloudevents: false,
         remote_reply: false,

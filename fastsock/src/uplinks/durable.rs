@@ -361,7 +361,6 @@ fn evict(state: &mut State, client_id: &ClientId, index: usize) {
         return;
     };
     if let Some(slot) = lane.slots.remove(index) {
-        lane.ready.remove(&slot.number);
         lane.bytes -= slot.uplink.payload.cost();
         lane.stored.add(&slot.uplink);
         state.stored.add(&slot.uplink);

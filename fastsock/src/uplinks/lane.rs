@@ -1,9 +1,6 @@
 //! One device's uplinks, in order.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::SystemTime,
-};
+use std::{collections::VecDeque, time::SystemTime};
 
 use tokio::time::Instant;
 
@@ -39,8 +36,6 @@ pub(super) struct Lane {
     pub(super) is_held_up: bool,
     /// It is in `turns`, and stays for it when it is empty meanwhile.
     pub(super) has_turn: bool,
-    /// With order `none`: the numbers of all that are ready.
-    pub(super) ready: BTreeSet<u64>,
 }
 
 /// One uplink in its lane.

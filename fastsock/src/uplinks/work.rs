@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Due, Lanes, Loss, State, lane::Phase};
 use crate::{
-    config::{Gone, Order},
+    config::Gone,
     forwarder::{
         Attempt,
         breaker::{PROBES, Pass, Permit},
@@ -92,7 +92,7 @@ impl Lanes {
             } else {
                 state.workers -= 1;
             }
-            let hire = job.is_some() && self.may_hire(state); // the same lane may have more, with order `none`
+            let hire = job.is_some() && self.may_hire(state);
             (job, hire)
         };
         self.hire(hire);
@@ -145,11 +145,6 @@ impl Lanes {
                 pass,
                 begun_at: now,
             };
-            if self.limits.order == Order::None
-                && let Some(lane) = state.lanes.get_mut(&client_id)
-            {
-                lane.ready.remove(&number);
-            }
             self.take_turn(state);
             self.promote(state, &client_id);
             return Some(job);

@@ -375,7 +375,6 @@ impl Scenario {
         let mut spools = vec![("memory spool", Vec::new()), ("disk spool", disk("always"))];
         if is_full {
             spools.push(("disk spool, interval", disk("interval")));
-            spools.push(("disk spool, never", disk("never")));
         }
         let mut rows = Vec::new();
         for devices in [16, 32, 256] {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use redb::{
-    BackendError, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, WriteTransaction, backends::FileBackend,
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    backends::FileBackend,
 };
 use uuid::Uuid;
 
@@ -96,8 +96,8 @@ impl Store {
         make_directory(directory).map_err(|e: io::Error| cannot_make(directory, e))?;
         create_file(&path).map_err(|e| cannot_make(&path, e))?;
         let opener = {
-            let (path, syncs) = (path.clone(), config.spool_fsync != Fsync::Never);
-            Box::new(move || open_file(&path, syncs))
+            let path = path.clone();
+            Box::new(move || open_file(&path))
         };
         Ok(Self::new(config, path, opener))
     }
@@ -572,85 +572,18 @@ fn draft_file(draft: &Path) -> io::Result<()> {
     File::open(draft)?.sync_all()
 }
 
-fn open_file(path: &Path, syncs: bool) -> Result<Database, Fault> {
+fn open_file(path: &Path) -> Result<Database, Fault> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     if file.metadata()?.len() == 0 {
         return Err(Fault::Corrupted("it is empty".into())); // redb would begin a new one in it
     }
-    let file = FileBackend::new(file)?;
-    let backend = Medium { file, syncs };
-    Ok(builder().create_with_backend(backend)?)
+    Ok(builder().create_with_backend(FileBackend::new(file)?)?)
 }
 
 pub(super) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
-}
-
-/// A file that is synced, or not.
-#[derive(Debug)]
-struct Medium {
-    file: FileBackend,
-    syncs: bool,
-}
-
-impl StorageBackend for Medium {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        if self.syncs {
-            self.file.sync_data()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
-    }
 }
 
 const FILE_NAME: &str = "spool.redb";
