@@ -101,6 +101,62 @@ async fn a_right_that_is_withdrawn_costs_what_needs_it_and_nothing_else() {
     }
 }
 
+/// The login that a gateway has is no good any more, which shows when its links are closed or log in again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_changed_is_said_once_and_the_gateway_is_back_when_it_is_right_again() {
+    let by_acl = [
+        &["ACL", "SETUSER", "u", "resetpass", ">other"][..],
+        &["ACL", "SETUSER", "u", ">p"],
+    ];
+    let by_config = [
+        &["CONFIG", "SET", "requirepass", "other"][..],
+        &["CONFIG", "SET", "requirepass", ""],
+    ];
+    for (login, code, [wrong, right]) in [("u:p@", "WRONGPASS", by_acl), ("", "NOAUTH", by_config)]
+    {
+        let (redis, backend) = (redis().start().await, Backend::start().await);
+        let url = format!("redis://{login}127.0.0.1:{}", redis.port());
+        let gateway = builder(url, &backend).start().await;
+        let device = Device::connect(gateway.addr(), "a").await.attend();
+        redis.wait_field("fastsock:clients", "a").await;
+        let mut operator = redis.connection().await; // it stays logged in, as the gateway does
+        let mut does = async |words: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            let done = command.arg(&words[1..]).exec_async(&mut operator).await;
+            done.unwrap_or_else(|e| panic!("{words:?}: {e}"));
+        };
+        does(wrong).await;
+        for kind in ["normal", "pubsub"] {
+            does(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
+        }
+        for who in ["publisher", "subscriber"] {
+            let what = format!("Redis error for {who}: {code}");
+            let is_said = |line: &Value| {
+                line["message"] == format!("Redis error for {who}")
+                    && line["error"].as_str().is_some_and(|e| e.contains(code))
+            };
+            gateway.wait_line_where(&what, is_said).await;
+        }
+        assert!(device.is_open());
+        does(right).await;
+        for who in ["publisher", "subscriber"] {
+            let connected = format!("Connected to Redis as {who}");
+            let is_back = async || gateway.lines_with(&connected).len() == 2;
+            eventually_within(LONG, &connected, is_back).await;
+        }
+        redis.publish("fastsock:client:a", "heard").await;
+        device.wait_text("heard").await;
+        let lines = gateway.lines();
+        let is_told = |line: &&Value| line["error"].as_str().is_some_and(|e| e.contains(code));
+        assert_eq!(
+            lines.iter().filter(is_told).count(),
+            2,
+            "once a link: {}",
+            gateway.output()
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_reads_its_data_links_stay_for_five_seconds() {
     for (seconds, links) in [(3, 1), (8, 2)] {
