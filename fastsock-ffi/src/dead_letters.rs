@@ -225,9 +225,9 @@ fn boxed(letters: Vec<DeadLetter>) -> *mut fastsock_dead_letters {
 /// How many letters one list may have.
 fn page(limit: usize) -> Result<usize, Failure> {
     match limit {
-        1..=LIMIT_MAX => Ok(limit),
+        1..=MAX_LISTED => Ok(limit),
         _ => Err(Failure::argument(format!(
-            "limit: {limit} is not allowed; give 1 to {LIMIT_MAX}"
+            "limit: {limit} is not allowed; give 1 to {MAX_LISTED}"
         ))),
     }
 }
@@ -254,4 +254,4 @@ fn found(was_there: bool, id: Uuid) -> Result<(), Failure> {
     }
 }
 
-const LIMIT_MAX: usize = 1000;
+const MAX_LISTED: usize = fastsock::DeadLetter::MAX_LISTED;

@@ -80,16 +80,12 @@ pub unsafe extern "C" fn fastsock_bridge_disconnect(
         )
     };
     let reason = match u16::try_from(code) {
-        Ok(0) => CloseReason::Kicked,
-        Ok(code @ (1000 | 3000..=4999)) => {
-            CloseReason::Custom(code, String::from_utf8_lossy(reason).into_owned())
-        }
-        _ => {
-            return Err(Failure::argument(format!(
-                "code: {code} is no close code for hosts"
-            )));
-        }
+        Ok(0) => Some(CloseReason::Kicked),
+        Ok(code) => CloseReason::custom(code, String::from_utf8_lossy(reason)),
+        Err(_) => None,
     };
+    let reason = reason
+        .ok_or_else(|| Failure::argument(format!("code: {code} is no close code for hosts")))?;
     if entered.core.disconnect(&id, reason) {
         return Ok(());
     }

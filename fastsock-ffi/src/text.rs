@@ -3,10 +3,10 @@
 use std::{
     ffi::{CStr, CString, c_char, c_void},
     slice,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+pub(crate) use fastsock::unix_ms;
 use fastsock::{ClientId, Payload};
 use macro_rules_attribute::apply;
 use safer_ffi::{derive_ReprC, layout};
@@ -163,10 +163,4 @@ pub(crate) fn give(text: impl Into<Vec<u8>>) -> Result<*mut c_char, Failure> {
     CString::new(text)
         .map(CString::into_raw)
         .map_err(|_| Failure::new(fastsock_status::OTHER, "the answer holds a NUL"))
-}
-
-/// Milliseconds since 1970; 0 before.
-pub(crate) fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
