@@ -18,12 +18,14 @@ use tokio::{
 use self::deadlines::Deadlines;
 #[cfg(feature = "admin")]
 use crate::admin;
+#[cfg(feature = "redis")]
+use crate::config::BrokerKind;
 #[cfg(feature = "tls")]
 use crate::net::tls::ServerTls;
 use crate::{
     auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
-    config::{AuthKind, BrokerKind, Config, Warning},
+    config::{AuthKind, Config, Warning},
     error::{Error, ErrorKind, Result},
     files,
     forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},

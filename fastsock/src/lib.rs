@@ -4,14 +4,6 @@
 //! Start with [`Bridge`]. [`Config`] has the settings, [`Hooks`] the callbacks, and [`blocking::Bridge`] brings its own runtime.
 #![warn(missing_docs, missing_debug_implementations)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-#![cfg_attr(
-    not(feature = "redis"),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "only a broker of several processes uses all of its port"
-    )
-)]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "admin")]
@@ -40,10 +32,6 @@ mod pure;
 mod redis;
 mod registry;
 mod remote_addr;
-#[allow(
-    dead_code,
-    reason = "some of it is only for a spool that gateways share, or for any spool at all"
-)]
 mod spool;
 mod stats;
 mod status;

@@ -82,6 +82,10 @@ pub(crate) enum Link {
 }
 
 /// What a broker needs of the bridge: the registry of who is seated here, and someone to tell.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only Redis brings downlinks")
+)]
 pub(crate) trait Deliver: Send + Sync {
     /// Puts a downlink into the outbox of a device; `false` when it is not seated here. Never blocks.
     fn deliver(&self, client_id: &str, payload: Bytes) -> bool;
@@ -100,6 +104,10 @@ pub(crate) trait Deliver: Send + Sync {
 }
 
 /// One seated device, as a broker restores it.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only Redis brings downlinks")
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct Seated {
     pub(crate) client_id: ClientId,
@@ -108,6 +116,10 @@ pub(crate) struct Seated {
 }
 
 /// What happened to the broker's links.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only Redis brings downlinks")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkChange {
     Up,

@@ -576,6 +576,7 @@ impl Config {
     }
 
     /// Whether Redis was configured in any way, so that its absence is an error and not a choice.
+    #[cfg(feature = "redis")]
     pub(crate) fn names_redis(&self) -> bool {
         let default = Self::default();
         self.redis_url.is_some()

@@ -7,6 +7,13 @@
 #[cfg(feature = "disk")]
 pub(crate) mod disk;
 pub(crate) mod memory;
+#[cfg_attr(
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(
+        dead_code,
+        reason = "each durable spool has its own use for some of it"
+    )
+)]
 pub(crate) mod record;
 #[cfg(feature = "redis-spool")]
 pub(crate) mod redis;
@@ -28,6 +35,13 @@ use crate::{
 /// bounded by the callers: one [`append`](Spool::append) a session, one [`load`](Spool::load) a lane, and one
 /// [`remove`](Spool::remove) or [`bury`](Spool::bury) for each uplink that the lanes hold.
 pub(crate) trait Spool: Send + Sync {
+    #[cfg_attr(
+        not(all(feature = "disk", feature = "redis-spool")),
+        allow(
+            dead_code,
+            reason = "each durable spool has its own use for some of it"
+        )
+    )]
     /// The word for it in settings, logs and `/readyz`.
     fn name(&self) -> &'static str;
 
@@ -110,6 +124,13 @@ pub(crate) trait Spool: Send + Sync {
 
 /// What a spool tells the lanes. Takes their lock, so never called from within a call of [`Spool`] made under it;
 /// calls that belong together in the order of events come from one thread or task.
+#[cfg_attr(
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(
+        dead_code,
+        reason = "each durable spool has its own use for some of it"
+    )
+)]
 pub(crate) trait Settle: Send + Sync {
     /// `count` numbers in a row for uplinks that the spool brings; the first of them. Greater than all before.
     fn reserve(&self, count: u64) -> u64;
@@ -149,6 +170,13 @@ pub(crate) trait Settle: Send + Sync {
 }
 
 /// An uplink and its place in the order.
+#[cfg_attr(
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(
+        dead_code,
+        reason = "each durable spool has its own use for some of it"
+    )
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// Counts up over all lanes of a bridge; recovered ones keep theirs within one spool.
@@ -156,6 +184,13 @@ pub(crate) struct Record {
     pub(crate) uplink: Uplink,
 }
 
+#[cfg_attr(
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(
+        dead_code,
+        reason = "each durable spool has its own use for some of it"
+    )
+)]
 impl Record {
     pub(crate) fn place(&self) -> Place {
         Place::new(&self.uplink.client_id, self.number)
@@ -179,6 +214,13 @@ impl Place {
 }
 
 /// What one device has in the spool at start.
+#[cfg_attr(
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(
+        dead_code,
+        reason = "each durable spool has its own use for some of it"
+    )
+)]
 #[derive(Clone, Debug)]
 pub(crate) struct Backlog {
     pub(crate) client_id: ClientId,

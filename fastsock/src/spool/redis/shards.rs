@@ -310,6 +310,7 @@ impl Shards {
     }
 
     /// How many are held of all shards.
+    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.0.iter().map(|shard| shard.held.len()).sum()
     }
