@@ -254,4 +254,4 @@ fn found(was_there: bool, id: Uuid) -> Result<(), Failure> {
     }
 }
 
-const MAX_LISTED: usize = fastsock::DeadLetter::MAX_LISTED;
+const MAX_LISTED: usize = DeadLetter::MAX_LISTED;

@@ -156,10 +156,6 @@ impl DiskSpool {
 }
 
 impl Spool for DiskSpool {
-    fn name(&self) -> &'static str {
-        "disk"
-    }
-
     fn start(&self, lanes: Weak<dyn Settle>) {
         let found = self.found.lock().take();
         let _ = self.queue.lanes.set(lanes.clone()); // first: what is found is loaded at once

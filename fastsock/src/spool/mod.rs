@@ -35,16 +35,6 @@ use crate::{
 /// bounded by the callers: one [`append`](Spool::append) a session, one [`load`](Spool::load) a lane, and one
 /// [`remove`](Spool::remove) or [`bury`](Spool::bury) for each uplink that the lanes hold.
 pub(crate) trait Spool: Send + Sync {
-    #[cfg_attr(
-        not(all(feature = "disk", feature = "redis-spool")),
-        allow(
-            dead_code,
-            reason = "each durable spool has its own use for some of it"
-        )
-    )]
-    /// The word for it in settings, logs and `/readyz`.
-    fn name(&self) -> &'static str;
-
     /// Tells whom to report to, once and first of all. What was found at the start is reported before this returns
     /// ([`Settle::backlog`]), so that no device can say anything before its older messages are in their place.
     fn start(&self, lanes: Weak<dyn Settle>);

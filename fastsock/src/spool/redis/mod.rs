@@ -181,10 +181,6 @@ impl RedisSpool {
 }
 
 impl Spool for RedisSpool {
-    fn name(&self) -> &'static str {
-        "redis"
-    }
-
     fn is_shared(&self) -> bool {
         true
     }
