@@ -20,8 +20,8 @@ use std::{
 
 use fastrand::Rng;
 use fastsock::{
-    Answer, Bridge, Client, ClientId, CloseReason, Config, Decision, Fsync, Full, Gone, Hooks,
-    LostReason, SpoolKind, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
+    Answer, Bridge, Client, ClientId, CloseReason, Config, Decision, DownlinkFull, Fsync, Hooks,
+    LostReason, RemoteGone, SpoolKind, Stats, Ticket, Uplink, UplinkAction, UplinkFull, WeakBridge,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -251,9 +251,9 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
         .remote_timeout(Duration::from_millis(pick(rng, &[100, 15_000])))
         .remote_max_age(Duration::from_millis(pick(rng, &[1000, 86_400_000])))
         .remote_gone(if rng.bool() {
-            Gone::Close
+            RemoteGone::Close
         } else {
-            Gone::Ignore
+            RemoteGone::Ignore
         })
         .uplink_full(match rng.bool() {
             true => UplinkFull::Pause,
@@ -262,9 +262,9 @@ fn config(backend: &Backend, directory: &Path, rng: &mut Rng) -> Config {
         .uplink_lane_bytes(pick(rng, &[1, 1000, 65_536]) as usize)
         .uplink_total_bytes(pick(rng, &[3000, 64 << 20]) as usize)
         .downlink_full(match rng.u8(..3) {
-            0 => Full::Close,
-            1 => Full::DropOldest,
-            _ => Full::DropNewest,
+            0 => DownlinkFull::Close,
+            1 => DownlinkFull::DropOldest,
+            _ => DownlinkFull::DropNewest,
         })
         .spool(if rng.bool() {
             SpoolKind::Disk

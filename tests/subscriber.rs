@@ -15,8 +15,8 @@ use std::{
 
 use fastsock::events::{Event as QueueEvent, EventOptions, EventQueue, Uplinks};
 use fastsock::{
-    Answer, Bridge, BrokerKind, ClientId, CloseReason, Config, ErrorKind, Full, Gone, SpoolKind,
-    Ticket, UplinkAction, UplinkFull,
+    Answer, Bridge, BrokerKind, ClientId, CloseReason, Config, DownlinkFull, ErrorKind, RemoteGone,
+    SpoolKind, Ticket, UplinkAction, UplinkFull,
 };
 use parking_lot::Mutex;
 use support::{Backend, DEADLINE, Device, RawDevice, Reply, TempRedis, eventually};
@@ -60,7 +60,11 @@ fn the_life_of_a_redis_broker_is_logged_without_a_lock() {
 
 #[test]
 fn lost_downlinks_are_logged_without_a_lock() {
-    for policy in [Full::Close, Full::DropOldest, Full::DropNewest] {
+    for policy in [
+        DownlinkFull::Close,
+        DownlinkFull::DropOldest,
+        DownlinkFull::DropNewest,
+    ] {
         let heard = with_a_curious_subscriber(async move |host| downlinks(host, policy).await);
         for message in ["Lost downlinks", "Client disconnected"] {
             assert!(heard.contains(message), "{message} is not in {heard:#?}");
@@ -68,7 +72,7 @@ fn lost_downlinks_are_logged_without_a_lock() {
     }
 }
 
-async fn downlinks(host: &Host, policy: Full) {
+async fn downlinks(host: &Host, policy: DownlinkFull) {
     let config = config()
         .downlink_full(policy)
         .outbox_bytes(1usize)
@@ -155,7 +159,7 @@ async fn uplinks(host: &Host, spool: SpoolKind) {
         .spool(spool)
         .data_dir(Some(data.path().to_owned()))
         .uplink_full(UplinkFull::DropOldest)
-        .remote_gone(Gone::Close);
+        .remote_gone(RemoteGone::Close);
     let bridge = host.start(config).await;
     let addr = bridge.local_addr();
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use fastsock::{
-    Bridge, ClientId, Config, Gone, Hooks, LostReason, Sent, Stats, Uplink, UplinkFull,
+    Bridge, ClientId, Config, Hooks, LostReason, RemoteGone, Sent, Stats, Uplink, UplinkFull,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -262,7 +262,7 @@ async fn a_retry_after_of_429_holds_one_device_and_that_of_503_everyone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_410_closes_the_device_only_when_told_to() {
-    for (gone, is_closed) in [(Gone::Close, true), (Gone::Ignore, false)] {
+    for (gone, is_closed) in [(RemoteGone::Close, true), (RemoteGone::Ignore, false)] {
         let backend = Backend::start().await;
         backend.queue([Reply::new(410)]);
         let bridge = start(config(&backend).remote_gone(gone)).await;

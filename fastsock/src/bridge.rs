@@ -32,6 +32,7 @@ use crate::{
     gateway::{limits::Limits, listen, shared::Shared},
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
+    net::http::connect,
     node::NodeId,
     pure::{ahead::AllAhead, receipts::Receipts},
     registry::{Registry, downlinks::Downlinks},
@@ -405,6 +406,18 @@ impl Builder {
         let spool = Ok(());
         let all = devices_and_admin.into_iter().chain([spool]);
         all.filter_map(Result::err).collect()
+    }
+
+    /// The proxy through which the bridge reaches `remote_url`, without user and password; `None` where it connects directly.
+    ///
+    /// # Errors
+    /// `Config`, naming the setting that is no proxy.
+    pub fn proxy_of_remote(&self) -> Result<Option<String>> {
+        let Some(url) = self.config.remote_url.as_deref() else {
+            return Ok(None);
+        };
+        let proxy = connect::proxy_of(&self.config, url)?;
+        Ok(proxy.map(|proxy| proxy.to_string()))
     }
 
     /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether the user has all rights.

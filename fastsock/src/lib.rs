@@ -41,8 +41,12 @@ mod uplinks;
 mod verbs;
 
 pub use bridge::{Bridge, Builder};
-pub use config::*;
-pub use error::*;
+pub use config::{
+    AuthKind, BrokerKind, ClientAuth, Config, DownlinkBinary, DuplicatePolicy, Fsync,
+    Full as DownlinkFull, Gone as RemoteGone, Headers, Http2, Secret, Setting, SpoolKind,
+    Subscribe, UplinkBinary, UplinkFull, ValueKind, Warning, flatten, nearest,
+};
+pub use error::{Error, ErrorKind, Result};
 pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use host::events;
 pub use remote_addr::RemoteAddr;
@@ -50,4 +54,7 @@ pub use stats::{
     Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, SessionBooks, Stats,
     UplinkBooks, UplinkLost,
 };
-pub use types::*;
+pub use types::{
+    Client, ClientId, CloseReason, ConnectRequest, Credentials, DeadLetter, Leftover, LostReason,
+    Payload, Refusal, Sent, SessionId, State, Ticket, Uplink, unix_ms,
+};

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use fastsock::{Bridge, BrokerKind, ClientId, CloseReason, Config, ErrorKind, Full, Payload};
+use fastsock::{
+    Bridge, BrokerKind, ClientId, CloseReason, Config, DownlinkFull, ErrorKind, Payload,
+};
 use futures_util::future::join_all;
 use support::{DEADLINE, Device, End, RawDevice, TempRedis, eventually, eventually_within};
 use tokio::time::{Instant, sleep};
@@ -93,7 +95,10 @@ async fn one_byte_a_second_is_not_reading() {
 /// The clock alone finds it: nothing more is sent.
 #[tokio::test]
 async fn the_surplus_of_a_device_that_stops_reading_is_dropped_by_its_policy() {
-    for (policy, first, last) in [(Full::DropOldest, 450, 511), (Full::DropNewest, 0, 63)] {
+    for (policy, first, last) in [
+        (DownlinkFull::DropOldest, 450, 511),
+        (DownlinkFull::DropNewest, 0, 63),
+    ] {
         let config = Config::default().downlink_full(policy);
         let bridge = bridge(config.write_timeout(Duration::from_secs(600))).await;
         let mut deaf = small(bridge.local_addr(), "deaf").await;
@@ -117,7 +122,7 @@ async fn the_surplus_of_a_device_that_stops_reading_is_dropped_by_its_policy() {
             numbers.contains(&first) && numbers.contains(&last),
             "{policy:?} {numbers:?}"
         );
-        assert_eq!(numbers.contains(&511), policy == Full::DropOldest);
+        assert_eq!(numbers.contains(&511), policy == DownlinkFull::DropOldest);
         bridge.stop(DEADLINE).await;
     }
 }
@@ -168,7 +173,7 @@ async fn when_the_total_is_full_the_largest_pays_and_nobody_within_its_own_bound
 
 #[tokio::test]
 async fn when_the_total_is_full_the_policies_that_drop_close_nobody() {
-    for policy in [Full::DropOldest, Full::DropNewest] {
+    for policy in [DownlinkFull::DropOldest, DownlinkFull::DropNewest] {
         let config = Config::default()
             .downlink_full(policy)
             .outbox_bytes(64usize << 10)
@@ -196,7 +201,7 @@ async fn when_the_total_is_full_the_policies_that_drop_close_nobody() {
             bridge.send_here(&id(name), "999:".into()).ok();
             let end = match (policy, name) {
                 (_, "modest") => 200,
-                (Full::DropNewest, _) => 30,
+                (DownlinkFull::DropNewest, _) => 30,
                 _ => 299,
             };
             while seen.last().is_none_or(|last| *last < end) {

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use fastsock::{Bridge, ClientId, Config, Full, Payload, Sent};
+use fastsock::{Bridge, ClientId, Config, DownlinkFull, Payload, Sent};
 use support::{
     DEADLINE, Device, End, Frame, Gateway, GatewayBuilder, RawDevice, TempRedis, eventually, opcode,
 };
@@ -80,7 +80,7 @@ async fn a_full_outbox_that_is_read_in_time_brings_the_code() {
 
 #[tokio::test]
 async fn drop_oldest_keeps_the_newest_and_the_order() {
-    let bridge = bridge(strict(Full::DropOldest)).await;
+    let bridge = bridge(strict(DownlinkFull::DropOldest)).await;
     let mut deaf = deaf_of(&bridge).await;
     for number in 0..1000 {
         bridge.send(&id(), message(number)).await.unwrap();
@@ -100,7 +100,7 @@ async fn drop_oldest_keeps_the_newest_and_the_order() {
 
 #[tokio::test]
 async fn drop_newest_keeps_the_oldest_and_the_order() {
-    let bridge = bridge(strict(Full::DropNewest)).await;
+    let bridge = bridge(strict(DownlinkFull::DropNewest)).await;
     let mut deaf = deaf_of(&bridge).await;
     let mut taken = 0;
     for number in 0..1000 {
@@ -287,7 +287,7 @@ async fn deaf(gateway: &Gateway, token: &str) -> RawDevice {
 }
 
 /// Nothing beyond the bounds of an outbox.
-fn strict(policy: Full) -> Config {
+fn strict(policy: DownlinkFull) -> Config {
     Config::default()
         .downlink_full(policy)
         .outbox_total_bytes(0usize)

@@ -156,7 +156,15 @@ fn check_remote(config: &Config) -> Finding {
         };
     };
     let name = without_secrets(url);
-    let proxy = proxy_of(config, url);
+    let proxy = match Bridge::builder(config.clone()).proxy_of_remote() {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            return Finding {
+                line: format!("remote: {}", error.to_line()),
+                is_ok: false,
+            };
+        }
+    };
     let via = proxy.as_ref().map_or("", |_| " through its proxy");
     let reached = address_of(proxy.as_deref().unwrap_or(url)).and_then(|a| connect(&a));
     Finding {
@@ -166,26 +174,6 @@ fn check_remote(config: &Config) -> Finding {
             Err(error) => format!("remote: {name} cannot be connected to{via}: {error}"),
         },
     }
-}
-
-/// The proxy in front of a remote.
-fn proxy_of(config: &Config, remote: &str) -> Option<String> {
-    let remote = Url::parse(remote).ok()?;
-    let host = remote.host_str()?;
-    let is_direct = config.no_proxy.iter().any(|name| {
-        let name = name.trim_start_matches(['*', '.']);
-        name.is_empty() || host == name || host.ends_with(&format!(".{name}"))
-    });
-    let proxy = match remote.scheme() {
-        "https" => config.https_proxy.as_ref(),
-        _ => config.http_proxy.as_ref(),
-    };
-    let proxy = proxy.filter(|_| !is_direct)?.expose();
-    Some(if proxy.contains("://") {
-        proxy.into()
-    } else {
-        format!("http://{proxy}")
-    })
 }
 
 fn address_of(url: &str) -> io::Result<String> {
@@ -215,17 +203,27 @@ mod tests {
 
     #[test]
     fn a_proxy_stands_before_remotes_it_is_not_told_to_leave_alone() {
-        let proxy = |no_proxy: &[&str], remote| {
+        let is_direct = |no_proxy: &[&str], remote: &str| {
             let config = Config::default()
+                .remote_url(Some(remote.to_owned()))
                 .http_proxy(Some("p:3128".into()))
                 .no_proxy(no_proxy.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-            proxy_of(&config, remote)
+            let proxy = Bridge::builder(config).proxy_of_remote().unwrap();
+            assert!(
+                proxy.as_deref().is_none_or(|p| p == "http://p:3128/"),
+                "{proxy:?}"
+            );
+            proxy.is_none()
         };
-        assert_eq!(proxy(&[], "http://h/").as_deref(), Some("http://p:3128"));
-        assert_eq!(proxy(&[], "https://h/"), None);
-        for direct in ["*", "h.x", ".x", "x"] {
-            assert_eq!(proxy(&[direct], "http://h.x/"), None, "{direct}");
+        assert!(!is_direct(&[], "http://h/"));
+        assert!(is_direct(&[], "https://h/"));
+        for direct in ["*", "h.x", ".x", "x", "h.x:80"] {
+            assert!(is_direct(&[direct], "http://h.x/"), "{direct}");
         }
-        assert!(proxy(&["y"], "http://h.x/").is_some());
+        assert!(!is_direct(&["y"], "http://h.x/"));
+        assert!(!is_direct(&["h.x:81"], "http://h.x/"));
+        // As the bridge itself reads them: networks too.
+        assert!(is_direct(&["10.0.0.0/8"], "http://10.1.2.3/"));
+        assert!(!is_direct(&["10.0.0.0/8"], "http://11.1.2.3/"));
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP client: kept connections, proxies, redirects.
 
-mod connect;
+pub(crate) mod connect;
 mod exchange;
 mod http1;
 #[cfg(feature = "tls")]

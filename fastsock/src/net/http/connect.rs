@@ -158,6 +158,18 @@ fn opened(io: impl Io + Connection + 'static) -> Opened {
     }
 }
 
+/// The proxy through which a URL is reached, or `None` for the direct way.
+///
+/// # Errors
+/// `Config` for a proxy that the remote needs and that is none.
+pub(crate) fn proxy_of(config: &Config, url: &str) -> Result<Option<Uri>> {
+    let Ok(uri) = url.parse() else {
+        return Ok(None);
+    };
+    let proxy = Proxies::new(config)?.route(&uri);
+    Ok(proxy.map(|proxy| proxy.uri().clone()))
+}
+
 /// Which proxy leads to which host.
 struct Proxies {
     matcher: Matcher,
