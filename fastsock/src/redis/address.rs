@@ -48,7 +48,7 @@ pub(crate) enum Topology {
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// For DNS, TCP, TLS and login together.
     pub(crate) connect: Duration,
     /// For an answer.
@@ -100,9 +100,9 @@ impl Address {
     }
 
     /// The time a server has to let us in, and that for an answer.
-    pub(crate) fn patience(&self, answer: Duration) -> Patience {
+    pub(crate) fn timeouts(&self, answer: Duration) -> Timeouts {
         let connect = self.connect_timeout;
-        Patience { connect, answer }
+        Timeouts { connect, answer }
     }
 }
 

@@ -24,7 +24,7 @@ use redis::{
 use tokio::{sync::Notify, time::sleep};
 
 use super::{
-    address::{self, Nodes, Patience},
+    address::{self, Nodes, Timeouts},
     connection::{Attempt, Connection, OnPush, SERVER_HEAD_START, Server, first_of, ignore_pushes},
     error::LinkError,
 };
@@ -33,14 +33,14 @@ impl Nodes {
     /// Connects to any server that has a part in the cluster.
     pub(crate) async fn any(
         &self,
-        patience: Duration,
+        answer: Duration,
         on_push: OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for server in self.servers() {
             let on_push = &on_push;
             attempts.push(Box::pin(async move {
-                let connection = self.connect(&server, patience, on_push).await?;
+                let connection = self.connect(&server, answer, on_push).await?;
                 self.map(&server, connection.redis.clone()).await?;
                 Ok(connection)
             }));
@@ -52,21 +52,21 @@ impl Nodes {
     pub(crate) async fn of_key(
         &self,
         key: &[u8],
-        patience: Duration,
+        answer: Duration,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let map = self.ask().await?;
         let slot = slot_of(key);
         let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
-        self.connect(server, patience, &ignore_pushes()).await
+        self.connect(server, answer, &ignore_pushes()).await
     }
 
     /// Connects to all servers that have slots.
-    pub(crate) async fn all(&self, patience: Duration) -> Result<Connection<Redis>, LinkError> {
+    pub(crate) async fn all(&self, answer: Duration) -> Result<Connection<Redis>, LinkError> {
         let map = self.ask().await?;
         let lost = Arc::new(Notify::new());
         let masters: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
         let connecting = masters.into_iter().map(async |server| {
-            let connection = self.connect_telling(server, patience, Arc::clone(&lost));
+            let connection = self.connect_telling(server, answer, Arc::clone(&lost));
             Ok::<_, LinkError>((server.clone(), connection.await?))
         });
         let servers = try_join_all(connecting).await?.into_iter().collect();
@@ -74,7 +74,7 @@ impl Nodes {
             nodes: self.clone(),
             map: Mutex::new(Arc::new(map)),
             servers: Mutex::new(servers),
-            answer: patience,
+            answer,
             lost: Arc::clone(&lost),
         };
         Ok(Connection::new(Redis::Cluster(Arc::new(cluster)), lost))
@@ -111,7 +111,7 @@ impl Nodes {
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let info = address::master(host.clone(), *port, &self.login);
         let connect = self.connect_timeout;
-        Connection::to(&info, Patience { connect, answer }, lost, on_push).await
+        Connection::to(&info, Timeouts { connect, answer }, lost, on_push).await
     }
 
     /// Who has which slots, says the first server that answers.
@@ -119,9 +119,7 @@ impl Nodes {
         let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for server in self.servers() {
             attempts.push(Box::pin(async move {
-                let connection = self
-                    .connect(&server, ASK_PATIENCE, &ignore_pushes())
-                    .await?;
+                let connection = self.connect(&server, ASK_TIMEOUT, &ignore_pushes()).await?;
                 self.map(&server, connection.redis).await
             }));
         }
@@ -433,7 +431,7 @@ fn uncovered(slot: u16) -> LinkError {
 }
 
 /// How long a server may take to say who has which slots.
-const ASK_PATIENCE: Duration = Duration::from_secs(2);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a command is sent to where its key may be now.
 const MOVES: usize = 3;

@@ -62,14 +62,14 @@ pub(crate) async fn open_one(
     answer: Duration,
     on_push: OnPush,
 ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-    let patience = address.patience(answer);
+    let timeouts = address.timeouts(answer);
     match &address.topology {
-        Topology::Direct(info) => Connection::to_best(info, patience, &on_push).await,
+        Topology::Direct(info) => Connection::to_best(info, timeouts, &on_push).await,
         Topology::Sentinel {
             sentinels,
             service,
             login,
-        } => sentinel::to_master(sentinels, service, login, patience, &on_push).await,
+        } => sentinel::to_master(sentinels, service, login, timeouts, &on_push).await,
         #[cfg(feature = "redis-cluster")]
         Topology::Cluster(nodes) => match at {
             At::Any => nodes.any(answer, on_push).await,

@@ -12,7 +12,7 @@ use redis::{
 use tokio::{net::lookup_host, sync::Notify, time::timeout};
 
 use super::{
-    address::Patience,
+    address::Timeouts,
     error::{Failure, LinkError},
 };
 use crate::{
@@ -46,10 +46,10 @@ pub(crate) fn ignore_pushes() -> OnPush {
 impl Connection<MultiplexedConnection> {
     pub(super) async fn to_master(
         info: &ConnectionInfo,
-        patience: Patience,
+        timeouts: Timeouts,
         on_push: &OnPush,
     ) -> Result<Self, LinkError> {
-        let best = Self::to_best(info, patience, on_push).await?;
+        let best = Self::to_best(info, timeouts, on_push).await?;
         if best.is_master {
             return Ok(best);
         }
@@ -59,17 +59,17 @@ impl Connection<MultiplexedConnection> {
     /// Connects to the master among the addresses of a name, or else to a replica.
     pub(super) async fn to_best(
         info: &ConnectionInfo,
-        patience: Patience,
+        timeouts: Timeouts,
         on_push: &OnPush,
     ) -> Result<Self, LinkError> {
         let name = info.addr().to_string();
-        let mut addresses = timeout(patience.connect, addresses_of(info))
+        let mut addresses = timeout(timeouts.connect, addresses_of(info))
             .await
-            .unwrap_or_else(|_| Err(too_slow(patience)))
+            .unwrap_or_else(|_| Err(too_slow(timeouts)))
             .map_err(|e| e.about(&name))?;
         let mut replica = None;
         while !addresses.is_empty() {
-            let found = Self::to_any(info, &addresses, patience, Arc::default(), on_push).await;
+            let found = Self::to_any(info, &addresses, timeouts, Arc::default(), on_push).await;
             let (mut connection, address) = match (found, replica) {
                 (Ok(found), _) => found,
                 (Err(_), Some(replica)) => return Ok(replica),
@@ -90,31 +90,31 @@ impl Connection<MultiplexedConnection> {
     #[cfg(feature = "redis-cluster")]
     pub(crate) async fn to(
         info: &ConnectionInfo,
-        patience: Patience,
+        timeouts: Timeouts,
         lost: Arc<Notify>,
         on_push: &OnPush,
     ) -> Result<Self, LinkError> {
         let connecting = async {
             let addresses = addresses_of(info).await?;
-            let (connection, _) = Self::to_any(info, &addresses, patience, lost, on_push).await?;
+            let (connection, _) = Self::to_any(info, &addresses, timeouts, lost, on_push).await?;
             Ok(connection)
         };
-        timeout(patience.connect, connecting)
+        timeout(timeouts.connect, connecting)
             .await
-            .unwrap_or_else(|_| Err(too_slow(patience).about(&info.addr().to_string())))
+            .unwrap_or_else(|_| Err(too_slow(timeouts).about(&info.addr().to_string())))
     }
 
     /// Logs in at the first of these addresses that lets us.
     async fn to_any(
         info: &ConnectionInfo,
         addresses: &[SocketAddr],
-        patience: Patience,
+        timeouts: Timeouts,
         lost: Arc<Notify>,
         on_push: &OnPush,
     ) -> Result<(Self, SocketAddr), LinkError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            .set_response_timeout(Some(patience.answer));
+            .set_response_timeout(Some(timeouts.answer));
         let client = Client::open(info.clone())?;
         let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for address in addresses {
@@ -140,9 +140,9 @@ impl Connection<MultiplexedConnection> {
                 }
             }));
         }
-        let first = timeout(patience.connect, first_of(attempts, ADDRESS_HEAD_START)).await;
+        let first = timeout(timeouts.connect, first_of(attempts, ADDRESS_HEAD_START)).await;
         let (redis, address) = first
-            .unwrap_or_else(|_| Err(too_slow(patience)))
+            .unwrap_or_else(|_| Err(too_slow(timeouts)))
             .map_err(|e| e.about(&info.addr().to_string()))?;
         Ok((Self::new(redis, lost), address))
     }
@@ -231,10 +231,10 @@ async fn is_master(redis: &mut MultiplexedConnection) -> Result<bool, LinkError>
     }
 }
 
-fn too_slow(patience: Patience) -> LinkError {
+fn too_slow(timeouts: Timeouts) -> LinkError {
     LinkError::new(format!(
         "not connected within {} ms (FASTSOCK_REDIS_CONNECT_TIMEOUT)",
-        patience.connect.as_millis()
+        timeouts.connect.as_millis()
     ))
 }
 

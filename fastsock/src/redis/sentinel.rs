@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, Client, RedisConnectionInfo, aio::Multiplexed
 use tokio::time::sleep;
 
 use super::{
-    address::{self, Address, Patience, Topology},
+    address::{self, Address, Timeouts, Topology},
     connection::{Attempt, Connection, OnPush, SERVER_HEAD_START, Server, first_of},
     error::LinkError,
 };
@@ -20,16 +20,16 @@ pub(super) async fn to_master(
     sentinels: &[Server],
     service: &str,
     login: &RedisConnectionInfo,
-    patience: Patience,
+    timeouts: Timeouts,
     on_push: &OnPush,
 ) -> Result<Connection<MultiplexedConnection>, LinkError> {
     let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
     for (n, (host, port)) in sentinels.iter().enumerate() {
         attempts.push(Box::pin(async move {
-            let named = ask_sentinel(host, *port, service, login, patience.connect).await?;
+            let named = ask_sentinel(host, *port, service, login, timeouts.connect).await?;
             let info = address::master(named.0.clone(), named.1, login);
             // A sentinel that was cut off may still name the old master, so the next one is asked then.
-            let mut connection = Connection::to_master(&info, patience, on_push).await?;
+            let mut connection = Connection::to_master(&info, timeouts, on_push).await?;
             connection.named_by = Some((n, named));
             Ok(connection)
         }));

@@ -32,7 +32,7 @@ pub(crate) enum Function {
     Presence,
     Lease,
     Elsewhere,
-    Telling,
+    Notices,
     Cleanup,
     /// Of the spool.
     #[cfg_attr(not(feature = "redis-spool"), allow(dead_code))]
@@ -202,7 +202,7 @@ impl Function {
             Self::Presence => "presence is not written",
             Self::Lease => "the lease of this gateway is not renewed",
             Self::Elsewhere => "devices of other gateways cannot be sent to",
-            Self::Telling => "other gateways are not told of takeovers",
+            Self::Notices => "other gateways are not told of takeovers",
             Self::Cleanup => "devices of gateways that are gone stay in the hash",
             Self::Take => "the spool takes no uplinks",
             Self::Deliver => "uplinks in the spool are not delivered from here",
@@ -220,7 +220,7 @@ impl Function {
             Self::Presence => "presence is written",
             Self::Lease => "the lease of this gateway is renewed",
             Self::Elsewhere => "devices of other gateways can be sent to",
-            Self::Telling => "other gateways are told of takeovers",
+            Self::Notices => "other gateways are told of takeovers",
             Self::Cleanup => "devices of gateways that are gone are removed",
             Self::Take => "the spool takes uplinks",
             Self::Deliver => "uplinks in the spool are delivered",
@@ -234,7 +234,7 @@ impl Function {
             Self::Downlinks | Self::Takeovers | Self::Probe => {
                 tracing::error!(name: "redis_error", error, "Redis error for subscriber");
             }
-            Self::Presence | Self::Lease | Self::Elsewhere | Self::Telling | Self::Cleanup => {
+            Self::Presence | Self::Lease | Self::Elsewhere | Self::Notices | Self::Cleanup => {
                 tracing::error!(name: "redis_error", error, "Redis error for publisher");
             }
             Self::Take | Self::Deliver | Self::Remove | Self::Read => {

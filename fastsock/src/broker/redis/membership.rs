@@ -68,9 +68,9 @@ impl Membership {
             .lock()
             .said(renewal.clock_us, asked_us, answered_us);
         for (node, ends) in renewal.gone {
-            let mut condemn = script::CONDEMN.on(&[&shared.names.nodes]);
-            let condemned: i64 = condemn.arg(&node).arg(ends).query_async(redis).await?;
-            if condemned == 1 && self.gone.iter().all(|gone| gone.node != node) {
+            let mut expire = script::EXPIRE.on(&[&shared.names.nodes]);
+            let expired: i64 = expire.arg(&node).arg(ends).query_async(redis).await?;
+            if expired == 1 && self.gone.iter().all(|gone| gone.node != node) {
                 self.gone.push_back(Gone::new(node));
             }
         }

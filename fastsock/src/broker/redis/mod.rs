@@ -261,12 +261,12 @@ impl Broker for RedisBroker {
             let shared = &self.shared;
             let has_cmd = shared.cmd.lock().is_some();
             shared.stop.cancel();
-            let patience = match shared.presence.lock().waiting() {
+            let until = match shared.presence.lock().waiting() {
                 _ if has_cmd => deadline,
                 0 => Instant::now(),
-                _ => deadline.min(Instant::now() + STOP_PATIENCE),
+                _ => deadline.min(Instant::now() + STOP_GRACE),
             };
-            let _ = timeout_at(patience, self.alive.wait()).await;
+            let _ = timeout_at(until, self.alive.wait()).await;
             shared.cut.cancel();
             let _ = timeout(CUT_TIMEOUT, self.alive.wait()).await;
             shared.presence.lock().waiting() as u64
@@ -424,7 +424,7 @@ impl Shared {
 }
 
 /// How long `stop` waits for a link that is away when there is something to write.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// Ending a task takes one poll; only a runtime that is gone takes longer.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -69,7 +69,7 @@ return removed
 
 /// Marks a lease as ended, so that its node sees it should it come back. `KEYS[1]`: the leases; `ARGV`: node, the end it
 /// was seen with. Answers 1 when that still stood.
-pub(super) const CONDEMN: Script = Script::new(
+pub(super) const EXPIRE: Script = Script::new(
     r"
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then
   return 0

@@ -35,10 +35,10 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         // The cmd link finds out whether there is a Redis; trying with both would not find it sooner.
         shared.wake(Kind::Sub).notified().await;
     }
-    let ears = Arc::new(Ears::default());
+    let received = Arc::new(Received::default());
     let on_push = {
-        let (shared, ears) = (Arc::clone(shared), Arc::clone(&ears));
-        Arc::new(move |push| hear(&shared, &ears, push))
+        let (shared, received) = (Arc::clone(shared), Arc::clone(&received));
+        Arc::new(move |push| receive(&shared, &received, push))
     };
     let connection = connect::open_one(
         &shared.address,
@@ -56,14 +56,14 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
             *last_good = confirmed.min(*last_good);
             Err(error)
         }
-        error = subscribe(shared, &ears, redis.clone()) => Err(error),
-        error = watch(shared, &ears, redis) => Err(error),
+        error = subscribe(shared, &received, redis.clone()) => Err(error),
+        error = watch(shared, &received, redis) => Err(error),
     }
 }
 
 /// What the reader of the connection tells the task that watches it.
 #[derive(Default)]
-struct Ears {
+struct Received {
     /// Whether anything was pushed since this was last looked at.
     has_heard: AtomicBool,
     /// Whether it is subscribed to the channel of the probe.
@@ -76,18 +76,18 @@ struct Ears {
 }
 
 /// Takes one push. It runs on the reader of the link, so it never waits.
-fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
+fn receive(shared: &Shared, received: &Received, push: PushInfo) {
     let mut parts = push.data.into_iter();
     match push.kind {
         PushKind::Message => {}
         PushKind::PMessage => drop(parts.next()), // the pattern
         _ => return,                              // confirmations
     }
-    ears.has_heard.store(true, Relaxed);
+    received.has_heard.store(true, Relaxed);
     let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
         (parts.next(), parts.next())
     else {
-        bad_push(shared, ears, None);
+        bad_push(shared, received, None);
         return;
     };
     let names = &shared.names;
@@ -96,11 +96,12 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
             control::on_control(shared, &payload);
         } else if channel == names.probe.as_bytes() {
             let probe = std::str::from_utf8(&payload).ok();
-            ears.probe
+            received
+                .probe
                 .store(probe.and_then(|p| p.parse().ok()).unwrap_or(0), Relaxed);
-            ears.probe_came.notify_one();
+            received.probe_came.notify_one();
         } else {
-            bad_push(shared, ears, Some(&channel));
+            bad_push(shared, received, Some(&channel));
         }
         return;
     };
@@ -111,17 +112,17 @@ fn hear(shared: &Shared, ears: &Ears, push: PushInfo) {
                 shared.running.pushes_elsewhere.add(1);
             }
         }
-        _ => bad_push(shared, ears, Some(&channel)),
+        _ => bad_push(shared, received, Some(&channel)),
     }
 }
 
 /// Counts and tells that a push cannot be delivered to anyone. A warning for the first of a link.
 #[cold]
-fn bad_push(shared: &Shared, ears: &Ears, channel: Option<&[u8]>) {
+fn bad_push(shared: &Shared, received: &Received, channel: Option<&[u8]>) {
     shared.running.pushes_bad.add(1);
     let channel = channel.map(String::from_utf8_lossy);
     let channel = channel.as_deref().unwrap_or("unknown");
-    if ears.has_told_bad.swap(true, Relaxed) {
+    if received.has_told_bad.swap(true, Relaxed) {
         tracing::debug!(
             channel,
             "Lost a message from Redis: its channel names no device"
@@ -136,10 +137,14 @@ fn bad_push(shared: &Shared, ears: &Ears, channel: Option<&[u8]>) {
 
 /// Restores all subscriptions, tells that the link is up, and then follows who comes and goes. What Redis refuses is tried
 /// again over the same link.
-async fn subscribe(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -> LinkError {
+async fn subscribe(
+    shared: &Shared,
+    received: &Received,
+    mut redis: MultiplexedConnection,
+) -> LinkError {
     let never = async {
-        let mut own = Own::default();
-        own.listen(shared, ears, &mut redis).await?;
+        let mut own = OwnChannels::default();
+        own.listen(shared, received, &mut redis).await?;
         loop {
             let failure = match devices(shared, &mut redis).await {
                 Err(failure) => failure,
@@ -151,7 +156,7 @@ async fn subscribe(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnectio
                         let touched = tokio::select! {
                             touched = shared.subscriptions.touched() => touched,
                             () = own.is_due() => {
-                                own.listen(shared, ears, &mut redis).await?;
+                                own.listen(shared, received, &mut redis).await?;
                                 continue;
                             }
                         };
@@ -175,19 +180,19 @@ async fn subscribe(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnectio
 
 /// The subscriptions to what gateways tell each other, and to what this one tells itself.
 #[derive(Default)]
-struct Own {
+struct OwnChannels {
     has_control: bool,
     has_probe: bool,
     /// When to try again what was refused.
     again: Option<Instant>,
 }
 
-impl Own {
+impl OwnChannels {
     /// Subscribes to those that are missing.
     async fn listen(
         &mut self,
         shared: &Shared,
-        ears: &Ears,
+        received: &Received,
         redis: &mut MultiplexedConnection,
     ) -> Result<(), LinkError> {
         self.again = None;
@@ -214,7 +219,7 @@ impl Own {
                 }
             }
         }
-        ears.hears_probe.store(self.has_probe, Relaxed);
+        received.hears_probe.store(self.has_probe, Relaxed);
         Ok(())
     }
 
@@ -371,7 +376,11 @@ impl Waiter {
 }
 
 /// Returns when the link is found dead or deaf: after a failover it can answer and yet hear nothing.
-async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -> LinkError {
+async fn watch(
+    shared: &Shared,
+    received: &Received,
+    mut redis: MultiplexedConnection,
+) -> LinkError {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut idle_s, mut looked_at) = (0, SystemTime::now());
@@ -384,7 +393,7 @@ async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -
         if !shared.links.lock().is_up(Kind::Sub) {
             continue; // still subscribing, which has its own deadline
         }
-        if ears.has_heard.swap(false, Relaxed) {
+        if received.has_heard.swap(false, Relaxed) {
             *shared.last_good.lock() = looked_at;
             idle_s = 0;
         } else if !is_asked {
@@ -416,7 +425,7 @@ async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -
             }
         }
         if is_due(PROBE_IDLE_S)
-            && let Err(error) = probe(shared, ears).await
+            && let Err(error) = probe(shared, received).await
         {
             return error;
         }
@@ -424,11 +433,11 @@ async fn watch(shared: &Shared, ears: &Ears, mut redis: MultiplexedConnection) -
 }
 
 /// Publishes to itself by the cmd link; an error when that is not heard.
-async fn probe(shared: &Shared, ears: &Ears) -> Result<(), LinkError> {
+async fn probe(shared: &Shared, received: &Received) -> Result<(), LinkError> {
     let Some(cmd) = shared.cmd.lock().clone() else {
         return Ok(());
     };
-    if !ears.hears_probe.load(Relaxed) {
+    if !received.hears_probe.load(Relaxed) {
         return Ok(()); // it would prove nothing
     }
     let number = fastrand::u64(1..);
@@ -449,12 +458,12 @@ async fn probe(shared: &Shared, ears: &Ears) -> Result<(), LinkError> {
     }
     shared.works(Function::Probe);
     let heard = async {
-        while ears.probe.load(Relaxed) != number {
-            ears.probe_came.notified().await;
+        while received.probe.load(Relaxed) != number {
+            received.probe_came.notified().await;
         }
     };
     match timeout(PROBE_TIMEOUT, heard).await {
-        Err(_) if !ears.has_heard.load(Relaxed) => {
+        Err(_) if !received.has_heard.load(Relaxed) => {
             Err(LinkError::new("it does not deliver what is published"))
         }
         _ => Ok(()),

@@ -245,10 +245,10 @@ async fn tell(shared: &Shared, redis: &mut Redis, messages: &[Control]) -> Resul
         steps.cmd("PUBLISH").arg(&shared.names.control).arg(text);
     }
     match steps.exec_async(redis).await.map_err(Failure::from) {
-        Ok(()) => shared.works(Function::Telling),
+        Ok(()) => shared.works(Function::Notices),
         Err(failure) => {
             let failure = failure.of_channel(&escaped(&shared.names.control));
-            shared.failed(Function::Telling, failure).await?;
+            shared.failed(Function::Notices, failure).await?;
         }
     }
     Ok(())
