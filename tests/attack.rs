@@ -5,11 +5,22 @@
     reason = "a test is a host, and may print and read its environment"
 )]
 
-use std::time::Duration;
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use support::{Attended, Device, Gateway, Storm, Tally, TempRedis, eventually_within};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 /// `FASTSOCK_ATTACK_SECONDS=60` makes the storm that long; what it prints is then worth reading (`make attack`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,6 +113,48 @@ async fn a_storm_of_hostile_sockets_costs_no_good_device_a_message() {
 
 /// Publishes one message after the other to each device, spread over the time between two. Tells when each was published,
 /// by its number.
+/// Whoever answers in the place of Redis may say what it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_answers_nonsense_costs_no_device_anything() {
+    for says in [
+        "*1\r\n".repeat(500_000),
+        "%1\r\n".repeat(500_000),
+        "|1\r\n".repeat(500_000),
+        ">1\r\n".repeat(500_000),
+        "*2147483647\r\n".into(),
+        format!("$9223372036854775807\r\n{}", "x".repeat(1000)),
+        format!("({}\r\n", "9".repeat(1 << 20)),
+        "*-9\r\n$-9\r\n".into(),
+        "\u{1}".repeat(1000),
+    ] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        let asked = Arc::<AtomicUsize>::default();
+        let (count, answer) = (asked.clone(), says.clone());
+        let server = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await; // it may have heard enough
+                count.fetch_add(1, Relaxed);
+            }
+        });
+        let mut gateway = Gateway::builder()
+            .var("REDIS_PORT", port.to_string())
+            .start()
+            .await;
+        let device = Device::connect(gateway.addr(), "dev1").await.attend();
+        let has_come = async || asked.load(Relaxed) >= 6;
+        eventually_within(Duration::from_secs(30), "it was asked", has_come).await;
+        assert!(device.is_open(), "{:.40}", says);
+        let memory = gateway.process().resident_bytes();
+        assert!(memory < 300 << 20, "{memory} bytes after {:.40}", says);
+        assert_eq!(gateway.stop().await, Some(0), "{:.40}", says);
+        server.abort();
+    }
+}
+
 async fn publish_for(redis: &TempRedis, lasts: Duration) -> Vec<Vec<Instant>> {
     let mut connection = redis.connection().await;
     let mut tick = interval(BETWEEN / SLICES as u32);

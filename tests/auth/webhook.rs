@@ -62,6 +62,29 @@ async fn it_fails_closed() {
         (Reply::ok(), 503),
         (allowed().header("content-encoding", "gzip"), 503),
         (Reply::ok().body("yes"), 503),
+        (
+            Reply::ok().body(r#"{"allow":"true","client_id":"dev1"}"#),
+            503,
+        ),
+        (
+            Reply::ok().body(r#"{"allow":false,"allow":true,"client_id":"dev1"}"#),
+            503,
+        ),
+        (
+            Reply::ok().body(r#"{"allow":true,"client_id":"dev1","client_id":"dev2"}"#),
+            503,
+        ),
+        (Reply::ok().body(r#"{"allow":true,"client_id":""}"#), 503),
+        (Reply::ok().body(r#"{"allow":true,"client_id":7}"#), 503),
+        (
+            Reply::ok().body(r#"[{"allow":true,"client_id":"dev1"}]"#),
+            503,
+        ),
+        (
+            Reply::ok().body(r#"{"allow":true,"client_id":"dev1"}x"#),
+            503,
+        ),
+        (Reply::ok().body("[".repeat(100 << 10)), 503),
         (Reply::ok().body(r#"{"allow":true}"#), 503),
         (
             Reply::ok().body(format!("\"{}\"", "x".repeat(300 << 10))),
