@@ -1,4 +1,4 @@
-//! Messages of several devices that share a POST.
+//! Messages of one device or several that share a POST.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{Bridge, Config, Secret};
+use fastsock::{Bridge, Config, Secret, SpoolKind};
 use http::HeaderMap;
 use serde_json::Value;
 use standardwebhooks::Webhook;
@@ -94,6 +94,80 @@ async fn a_message_that_makes_the_backend_fail_does_not_take_others_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_chatty_device_fills_batches_in_its_order() {
+    let backend = Backend::start().await;
+    backend.answer(|request| match messages(request)[0].data.as_str() {
+        "temp#0" => Reply::ok().after(Duration::from_secs(2)), // the others gather meanwhile
+        _ => Reply::ok(),
+    });
+    let bridge = start(config(&backend, 16)).await;
+    let mut devices = connect(&bridge, 1).await;
+    for n in 0..400 {
+        devices[0].send(format!("temp#{n}")).await;
+    }
+    delivered(&bridge, 400).await;
+    let all = backend.requests();
+    assert!(all.len() < 200, "{} POSTs for 400 messages", all.len());
+    assert!(all.iter().all(|request| messages(request).len() <= 16));
+    assert!(all.iter().any(|request| messages(request).len() == 16));
+    assert_eq!(taken(&backend), temps(400));
+    end(bridge).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_with_several_messages_in_a_batch_keeps_its_order_whatever_is_answered() {
+    for is_durable in [false, true] {
+        for (name, trouble, times, is_lost) in [
+            ("not wanted", Reply::new(422), usize::MAX, true),
+            ("gone", Reply::new(410), usize::MAX, true),
+            ("not found for a while", Reply::new(404), 7, false),
+            ("not available for a while", Reply::new(503), 3, false),
+            ("too many for a while", Reply::new(429), 2, false),
+            ("a broken connection", Reply::reset(), 2, false),
+        ] {
+            let backend = Backend::start().await;
+            let mut left = times;
+            backend.answer(move |request| {
+                let batch = messages(request);
+                let is_bad = batch.iter().any(|message| message.data == "temp#7");
+                match &batch[0].data[..] {
+                    _ if is_bad && left > 0 => {
+                        left -= 1;
+                        trouble.clone()
+                    }
+                    "temp#0" => Reply::ok().after(Duration::from_millis(300)), // the others gather meanwhile
+                    _ => Reply::ok(),
+                }
+            });
+            let directory = tempfile::tempdir().unwrap();
+            let mut config = config(&backend, 16);
+            if is_durable {
+                config = config
+                    .spool(SpoolKind::Disk)
+                    .data_dir(Some(directory.path().into()));
+            }
+            let bridge = start(config).await;
+            let mut devices = connect(&bridge, 2).await;
+            for n in 0..40 {
+                devices[0].send(format!("temp#{n}")).await;
+            }
+            devices[1].send("other").await;
+            let count = if is_lost { 40 } else { 41 };
+            delivered(&bridge, count).await;
+            eventually("nothing is held", async || bridge.stats().uplink.held == 0).await;
+            let mut expected = temps(40);
+            if is_lost {
+                expected.remove(7);
+            }
+            assert_eq!(taken(&backend), expected, "{name}, durable: {is_durable}");
+            let lost = bridge.stats().uplink.lost;
+            assert_eq!(lost.total(), u64::from(is_lost), "{name}");
+            end(bridge).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_signed_as_a_whole() {
     const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let backend = Backend::start().await;
@@ -161,6 +235,19 @@ fn messages(request: &Received) -> Vec<Message> {
             id: text(object, "id"),
         })
         .collect()
+}
+
+fn temps(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("temp#{n}")).collect()
+}
+
+/// What the first device said, as the backend has taken it.
+fn taken(backend: &Backend) -> Vec<String> {
+    let all = backend.requests();
+    let delivered = all.iter().filter(|request| request.is_delivered());
+    let messages = delivered.flat_map(messages);
+    let own = messages.filter(|message| message.client_id == "dev0");
+    own.map(|message| message.data).collect()
 }
 
 fn config(backend: &Backend, most: usize) -> Config {

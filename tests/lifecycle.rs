@@ -405,6 +405,28 @@ fn events_of(backend: &Backend, client_id: &str) -> Vec<Value> {
         .collect()
 }
 
+#[tokio::test]
+async fn a_setting_of_events_that_cannot_be_used_is_named_and_not_one_of_uplinks() {
+    let bad = Headers(vec![("no header".into(), Some("1".into()))]);
+    for (url, headers, told) in [
+        (
+            "http://a{b}/",
+            Headers::default(),
+            "FASTSOCK_EVENTS_URL: this build cannot reach such a URL",
+        ),
+        (
+            "http://127.0.0.1:1/",
+            bad,
+            "FASTSOCK_EVENTS_HEADERS: \"no header\" is not a header name, or its value is not allowed",
+        ),
+    ] {
+        let config = Config::default().websocket_port(0u16);
+        let config = config.events_url(Some(url.into())).events_headers(headers);
+        let error = Bridge::builder(config).start().await.unwrap_err();
+        assert!(error.to_line().starts_with(told), "{}", error.to_line());
+    }
+}
+
 fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| text(event, "type")).collect()
 }

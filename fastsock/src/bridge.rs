@@ -25,10 +25,15 @@ use crate::net::tls::ServerTls;
 use crate::{
     auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
-    config::{AuthKind, Config, Warning},
+    config::{AuthKind, Config, Gone, Warning},
     error::{Error, ErrorKind, Result},
     files,
-    forwarder::{Cargo, Forward, http::HttpForwarder, reply::Replies},
+    forwarder::{
+        Forward,
+        destination::{Destination, LaneLimits},
+        http::{HttpForwarder, post::Post},
+        reply::Replies,
+    },
     gateway::{limits::Limits, listen, shared::Shared},
     hooks::{Answer, HookVerbs, Hooks, WeakBridge},
     host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
@@ -36,12 +41,14 @@ use crate::{
     node::NodeId,
     pure::{ahead::AllAhead, receipts::Receipts},
     registry::{Registry, downlinks::Downlinks},
-    spool::Spool,
+    spool::{Spool, memory::Letters},
     stats::{Running, SessionCounts, Stats},
     status::Status,
     tasks::Tasks,
-    types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
-    uplinks::{Lanes, Route},
+    types::{
+        Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket, Uplink,
+    },
+    uplinks::{Lanes, Outlet, UplinkObserver},
     verbs,
 };
 
@@ -416,7 +423,7 @@ impl Builder {
         let Some(url) = self.config.remote_url.as_deref() else {
             return Ok(None);
         };
-        let proxy = connect::proxy_of(&self.config, url)?;
+        let proxy = connect::proxy_of((&self.config).into(), url)?;
         Ok(proxy.map(|proxy| proxy.to_string()))
     }
 
@@ -590,25 +597,21 @@ impl Builder {
         let running = Arc::new(Running::default());
         let status = Arc::new(Status::new(hooks, running.clone()));
         let registry = Arc::new(Registry::new(&config, status.clone()));
-        let forward = match &config.remote_url {
-            Some(_) => Some(HttpForwarder::new(
-                &config,
-                Cargo::Uplinks,
-                workers.clone(),
-            )?),
-            None => None,
-        };
+        let remote = Destination::of_uplinks(&config);
+        let gone = remote.as_ref().map_or(Gone::Ignore, |remote| remote.gone);
+        let forward =
+            remote.map(|remote| HttpForwarder::new(&remote, config.uplink_binary, workers.clone()));
+        let forward = forward.transpose()?;
         let auth = auth(&config, &registry, &workers)?;
         let broker = broker(&config, &node, &registry, &workers, &running)?;
         let downlinks = Downlinks::new(registry.clone(), broker.clone());
         let forward = forward.map(|forward| {
             let replies = Replies::new(&config, downlinks.clone(), running.clone());
-            Box::new(forward.with_replies(replies)) as Box<dyn Forward>
+            Box::new(forward.with_replies(replies)) as Box<dyn Forward<Uplink>>
         });
-        let lifecycle = match &config.events_url {
-            Some(_) => {
-                let registry = registry.clone();
-                let lifecycle = Lifecycle::start(&config, broker.clone(), registry, &workers)?;
+        let lifecycle = match Destination::of_events(&config) {
+            Some(backend) => {
+                let lifecycle = Lifecycle::start(&backend, &config, broker.clone(), &workers)?;
                 let listener = Arc::downgrade(&lifecycle);
                 status.listen_for_gaps(Box::new(move |from, to| {
                     if let Some(lifecycle) = listener.upgrade() {
@@ -624,18 +627,14 @@ impl Builder {
             Some(_) => micros_since_1970(),
             None => 0,
         };
-        let lanes = Lanes::new(
-            &config,
-            Route {
-                cargo: Cargo::Uplinks,
-                forward,
-                spool,
-            },
-            registry.clone(),
-            status.clone(),
-            running.clone(),
-            workers.clone(),
-        );
+        let limits = LaneLimits::of_uplinks(&config, spool.is_some());
+        let outlet = Outlet {
+            forward,
+            letters: spool.is_none().then(|| Letters::new(&config)),
+            spool,
+            observer: Box::new(UplinkObserver::new(registry.clone(), status.clone(), gone)),
+        };
+        let lanes = Lanes::new(limits, outlet, running.clone(), workers.clone());
         let decisions = Decisions::new(
             status.clone(),
             lanes.clone(),
@@ -703,12 +702,12 @@ fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error>
     let running = Arc::new(Running::default());
     let status = Arc::new(Status::new(None, running.clone()));
     let registry = Arc::new(Registry::new(config, status));
-    let remote = |cargo| HttpForwarder::new(config, cargo, workers.clone()).map(drop);
+    let remote = |to: Destination<'_>| Post::new(&to, workers.clone()).map(drop);
     let parts = [
-        config.remote_url.as_ref().map(|_| remote(Cargo::Uplinks)),
+        Destination::of_uplinks(config).map(remote),
         Some(auth(config, &registry, workers).map(drop)),
         Some(broker(config, &NodeId::random(), &registry, workers, &running).map(drop)),
-        config.events_url.as_ref().map(|_| remote(Cargo::Events)),
+        Destination::of_events(config).map(remote),
         #[cfg(feature = "tls")]
         Some(ServerTls::new(config).map(drop)),
     ];

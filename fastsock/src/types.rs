@@ -191,7 +191,7 @@ fn lossy(bytes: Bytes) -> Bytes {
 }
 
 /// The book-keeping a queue charges for each message beside its payload.
-const HELD_OVERHEAD_BYTES: usize = 128;
+pub(crate) const HELD_OVERHEAD_BYTES: usize = 128;
 
 /// One message from a device to the backend.
 #[derive(Clone, Debug)]

@@ -10,14 +10,14 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     broker::Deliver,
     config::Config,
-    forwarder::{Attempt, Cargo, Forward, http},
+    forwarder::{Forward, Outcome, Outcomes, destination::LaneLimits, http},
     pure::handshake::{self, Head, HeadLimits},
     registry::{Registry, Seating, seat::Seat},
     stats::Running,
     status::Status,
     tasks::{BoxFuture, Tasks},
     types::{ClientId, Payload, SessionId, Uplink},
-    uplinks::{Lanes, Route},
+    uplinks::{Lanes, Outlet, UplinkObserver},
 };
 
 /// Whether these bytes are the head of a WebSocket request, as the gateway reads it.
@@ -103,13 +103,19 @@ impl Uplinks {
         let (config, running) = (Config::default(), Arc::<Running>::default());
         let status = Arc::new(Status::new(None, running.clone()));
         let registry = Arc::new(Registry::new(&config, status.clone()));
-        let route = Route {
-            cargo: Cargo::Uplinks,
+        let outlet = Outlet {
             forward: Some(Box::new(TakesAll)),
             spool: None,
+            observer: Box::new(UplinkObserver::new(registry, status, config.remote_gone)),
+            letters: None,
         };
         let tasks = Tasks::new(runtime.handle().clone());
-        let lanes = Lanes::new(&config, route, registry, status, running, tasks);
+        let lanes = Lanes::new(
+            LaneLimits::of_uplinks(&config, false),
+            outlet,
+            running,
+            tasks,
+        );
         let ids = (0..devices)
             .map(|n| ClientId::new(format!("dev{n}")).expect("not empty"))
             .collect();
@@ -135,12 +141,12 @@ impl Uplinks {
 
 struct TakesAll;
 
-impl Forward for TakesAll {
-    fn attempt<'a>(&'a self, _: &'a Uplink, _: u32) -> BoxFuture<'a, Attempt> {
-        Box::pin(std::future::ready(Attempt::Answered {
+impl Forward<Uplink> for TakesAll {
+    fn attempt<'a>(&'a self, _: &'a [Uplink], _: u32) -> BoxFuture<'a, Outcomes> {
+        Box::pin(std::future::ready(smallvec::smallvec![Outcome::Answered {
             status: 204,
             retry_after: None,
-        }))
+        }]))
     }
 
     fn headers(&self, _: &Uplink, _: u32) -> Vec<(String, String)> {

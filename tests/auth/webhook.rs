@@ -288,6 +288,14 @@ async fn settings_that_cannot_work_are_told_at_the_start() {
             ],
             "FASTSOCK_AUTH_HEADERS: \"Content-Length\" is not allowed, or its value is not",
         ),
+        (
+            &[
+                ("auth", "webhook"),
+                ("auth_url", "http://webhook.example/"),
+                ("http_proxy", "socks5://proxy.example:1080"),
+            ],
+            "HTTP_PROXY: the value is not the URL of an http:// or https:// proxy",
+        ),
     ] {
         let started = Bridge::builder(config(settings)).start().await;
         assert_eq!(started.unwrap_err().to_line(), told);

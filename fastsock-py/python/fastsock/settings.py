@@ -99,7 +99,7 @@ class Settings(TypedDict, total=False):
     remote_reply_bytes: Optional[Union[int, str]]
     """Longest such reply in bytes; the gateway counts a longer one as lost. Each POST in flight may hold one reply. Default 65536. Variable FASTSOCK_REMOTE_REPLY_BYTES."""
     remote_batch: Optional[int]
-    """Most messages in one POST, as a JSON array. They come from several devices. 1: each message is a POST of its own. Default 1. Variable FASTSOCK_REMOTE_BATCH."""
+    """Most messages in one POST, as a JSON array. They come from one device or several; each device keeps its order. 1: each message is a POST of its own. Default 1. Variable FASTSOCK_REMOTE_BATCH."""
     remote_batch_wait: Optional[Union[int, str, timedelta]]
     """Milliseconds that the first message of a batch waits for others while other POSTs are in flight. Default 10. Variable FASTSOCK_REMOTE_BATCH_WAIT."""
     remote_gone: Optional[Literal["ignore", "close"]]

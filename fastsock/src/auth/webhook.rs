@@ -9,20 +9,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::{Instant, timeout_at},
 };
-use url::Url;
 
 use super::{Authenticate, Denied, Digest, Grant, Principal, Shown};
 use crate::{
-    config::Config,
-    error::{Error, ErrorKind, Result},
-    net::http::{Client, IDENTITY, Target, basic_auth},
+    config::{Config, Headers, Secret},
+    error::Result,
+    net::http::{
+        IDENTITY,
+        endpoint::{self, Endpoint},
+    },
     remote_addr::RemoteAddr,
     tasks::{BoxFuture, Tasks},
     types::ClientId,
@@ -31,8 +33,7 @@ use crate::{
 /// Asks `auth_url`. Handshakes that show the same at the same time share one answer, and who was let in is let in again for
 /// `auth_cache` without asking.
 pub(crate) struct Webhook {
-    client: Client,
-    target: Target,
+    endpoint: Endpoint,
     headers: HeaderMap,
     timeout: Duration,
     cache: Duration,
@@ -84,19 +85,12 @@ impl Webhook {
     /// # Errors
     /// `Config`, naming the variable.
     pub(crate) fn new(config: &Config, tasks: Tasks) -> Result<Self> {
-        let wrong = || {
-            let text = "FASTSOCK_AUTH_URL: this build cannot reach such a URL";
-            Error::new(ErrorKind::Config, text)
-        };
-        let url = config.auth_url.as_ref().ok_or_else(wrong)?;
-        let url = Url::parse(url.expose()).map_err(|e| wrong().with_source(e))?;
-        let client = Client::new(config, tasks)?;
-        let target = client.target(&url).ok_or_else(wrong)?;
-        super::warn_of_plain_http("FASTSOCK_AUTH_URL", &url);
+        let url = config.auth_url.as_ref().map_or("", Secret::expose);
+        let endpoint = Endpoint::new("FASTSOCK_AUTH_URL", url, config.into(), tasks)?;
+        super::warn_of_plain_http("FASTSOCK_AUTH_URL", &endpoint.url);
         Ok(Self {
-            headers: headers(config, &url, &target)?,
-            client,
-            target,
+            headers: headers(&config.auth_headers, &endpoint)?,
+            endpoint,
             timeout: config.auth_timeout,
             cache: config.auth_cache,
             turns: Semaphore::new(config.auth_concurrency),
@@ -175,16 +169,9 @@ impl Webhook {
             remote_addr: shown.remote_addr,
         };
         let body = serde_json::to_vec(&question).map_err(|e| e.to_string())?;
-        let (status, body) = self
-            .client
-            .ask(
-                Method::POST,
-                &self.target,
-                &self.headers,
-                body.into(),
-                deadline,
-            )
-            .await?;
+        let Endpoint { client, target, .. } = &self.endpoint;
+        let asked = client.ask(Method::POST, target, &self.headers, body.into(), deadline);
+        let (status, body) = asked.await?;
         judge(status, &body)
     }
 }
@@ -251,37 +238,17 @@ impl Answers {
 }
 
 /// The headers of a question, with what is configured on top.
-fn headers(config: &Config, url: &Url, target: &Target) -> Result<HeaderMap> {
+fn headers(over: &Headers, endpoint: &Endpoint) -> Result<HeaderMap> {
+    const SETTING: &str = "FASTSOCK_AUTH_HEADERS";
     let json = HeaderValue::from_static("application/json");
-    let mut headers = HeaderMap::new();
-    headers.insert(header::HOST, target.host().clone());
+    let mut headers = endpoint.headers();
     headers.insert(header::ACCEPT, json.clone());
     headers.insert(header::ACCEPT_ENCODING, IDENTITY.clone());
     headers.insert(header::CONTENT_TYPE, json);
-    if let Some(authorization) = basic_auth(url) {
-        headers.insert(header::AUTHORIZATION, authorization);
+    if let Some(name) = endpoint::framing(over).next() {
+        return Err(endpoint::not_allowed(SETTING, name));
     }
-    for (name, value) in &config.auth_headers.0 {
-        let bad = || {
-            let text =
-                format!("FASTSOCK_AUTH_HEADERS: {name:?} is not allowed, or its value is not");
-            Error::new(ErrorKind::Config, text)
-        };
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad().with_source(e))?;
-        if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(&name) {
-            return Err(bad()); // how the body is framed follows from the body
-        }
-        match value {
-            Some(text) => {
-                let mut value = HeaderValue::from_str(text).map_err(|e| bad().with_source(e))?;
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
-            None => {
-                headers.remove(name);
-            }
-        }
-    }
+    endpoint::lay_over(&mut headers, SETTING, over, |_| true)?;
     Ok(headers)
 }
 

@@ -280,7 +280,7 @@ settings! {
     remote_reply: bool = false, "FASTSOCK_REMOTE_REPLY", "on or off", "on";
     /// Longest such reply in bytes; the gateway counts a longer one as lost. Each POST in flight may hold one reply.
     remote_reply_bytes: usize as bytes = 64 << 10, "FASTSOCK_REMOTE_REPLY_BYTES", "bytes from 1 to 16777216", "16KiB", |n| (1..=16 << 20).contains(n);
-    /// Most messages in one POST, as a JSON array. They come from several devices. 1: each message is a POST of its own.
+    /// Most messages in one POST, as a JSON array. They come from one device or several; each device keeps its order. 1: each message is a POST of its own.
     remote_batch: usize = 1, "FASTSOCK_REMOTE_BATCH", "an integer from 1 to 1024", "100", |n| (1..=1024).contains(n);
     /// Milliseconds that the first message of a batch waits for others while other POSTs are in flight.
     remote_batch_wait: Duration = Duration::from_millis(10), "FASTSOCK_REMOTE_BATCH_WAIT", "milliseconds from 1 to 60000", "50ms", |d| is_within(d, 1, 60_000);

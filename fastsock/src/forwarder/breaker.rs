@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::outcome::Signal;
+use super::verdict::Signal;
 
 /// The breaker of one destination. Call it under the lanes' lock; every [`Permit::Go`] is followed by exactly one
 /// [`Breaker::record`].

@@ -1,194 +1,156 @@
-//! Whose messages a destination has taken so far; no I/O, no clock.
-//!
-//! An answer such as 404 is either about one device or about the whole set-up. Which of the two depends on who else gets
-//! what, so the destination remembers the devices it has answered 2xx. It does so here and not with the seat of a device or in
-//! its lane: a lane is gone as soon as it is empty, a seat as soon as its device reconnects, and to find a seat would take a
-//! second lock for each uplink. A hash of the client id is all that is kept, of a bounded number of devices.
+//! Where messages are delivered to and how: built from the section of the uplinks, or from that of the events.
 
-use ahash::{HashSet, RandomState};
-use smallvec::SmallVec;
+use std::time::Duration;
 
-/// Whose messages a destination has taken so far.
-#[derive(Debug, Default)]
-pub(crate) struct Destination {
-    hasher: RandomState,
-    known: Known,
-    /// How often it has answered 2xx.
-    deliveries: u64,
-    /// Who got the newest 2xx.
-    newest: Option<Device>,
-    /// The number of the newest delivery to anyone but `newest`.
-    newest_of_another: u64,
-    /// Known devices that it has refused since its last 2xx.
-    refused: SmallVec<[Device; EVERYONE]>,
+use crate::{
+    config::{Config, Gone, Headers, Secret, UplinkFull},
+    error::Result,
+    net::http::{endpoint::Endpoint, settings::ClientSettings},
+    tasks::Tasks,
+};
+
+/// A backend, what every POST to it carries, and what lanes before it may hold.
+pub(crate) struct Destination<'a> {
+    /// The settings that hold `url` and `headers`, as errors name them.
+    pub(super) url_setting: &'static str,
+    pub(super) headers_setting: &'static str,
+    pub(super) url: &'a str,
+    pub(super) headers: &'a Headers,
+    pub(super) extra_headers: bool,
+    /// The source of the CloudEvents that its POSTs are, if they are.
+    pub(super) cloudevents: Option<&'a str>,
+    /// Whether what it answers goes to the device: then it is not to be encoded.
+    pub(super) reply: bool,
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) client: ClientSettings<'a>,
+    pub(super) timeout: Duration,
+    /// Messages in one POST at most, and how long the first of them waits for others.
+    pub(super) batch: usize,
+    pub(super) batch_wait: Duration,
+    /// What a 410 does to the device.
+    pub(crate) gone: Gone,
 }
 
-/// A device as a destination remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Device(u64);
+/// What lanes may hold and for how long, how they are emptied, and what happens when they are full.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneLimits {
+    /// Bytes of one lane, wherever its messages are.
+    pub(crate) lane_bytes: usize,
+    /// Bytes of what one lane has in memory, when the rest of it is in the spool.
+    pub(crate) window_bytes: usize,
+    /// Bytes in memory, all lanes together.
+    pub(crate) total_bytes: usize,
+    /// Whoever brings messages cannot be told to wait: beyond `total_bytes` a new one is lost.
+    pub(crate) refuses_when_full: bool,
+    /// Bytes and messages in memory and in the spool, all lanes together.
+    pub(crate) spool_bytes: usize,
+    pub(crate) spool_messages: usize,
+    /// Messages in one attempt at most.
+    pub(crate) batch: usize,
+    /// Attempts at once.
+    pub(crate) concurrency: usize,
+    pub(crate) when_full: UplinkFull,
+    pub(crate) max_age: Duration,
+    /// How long a message waits for its decision.
+    pub(crate) decision_timeout: Duration,
+}
 
-impl Destination {
-    /// The device with this client id.
-    pub(crate) fn device(&self, client_id: &str) -> Device {
-        Device(self.hasher.hash_one(client_id))
+impl<'a> Destination<'a> {
+    /// Where uplinks go. `None` without `remote_url`.
+    pub(crate) fn of_uplinks(config: &'a Config) -> Option<Self> {
+        let url = ("REMOTE_URL", config.remote_url.as_deref()?);
+        let headers = ("REMOTE_HEADERS", &config.remote_headers);
+        Some(Self {
+            cloudevents: config.remote_cloudevents.then_some(&*config.redis_prefix),
+            reply: config.remote_reply,
+            batch: config.remote_batch,
+            gone: config.remote_gone,
+            ..Self::new(config, url, headers)
+        })
     }
 
-    /// Whether it has taken a message of this device, as far as it remembers.
-    pub(crate) fn knows(&self, device: Device) -> bool {
-        self.known.contains(device)
+    /// Where events go. `None` without `events_url`.
+    pub(crate) fn of_events(config: &'a Config) -> Option<Self> {
+        let url = ("FASTSOCK_EVENTS_URL", config.events_url.as_deref()?);
+        let headers = ("FASTSOCK_EVENTS_HEADERS", &config.events_headers);
+        Some(Self::new(config, url, headers))
     }
 
-    /// Notes a 2xx.
-    pub(super) fn deliver(&mut self, device: Device) {
-        if self.newest != Some(device) {
-            self.newest_of_another = self.deliveries;
-            self.newest = Some(device);
-            self.known.insert(device);
+    fn new(
+        config: &'a Config,
+        (url_setting, url): (&'static str, &'a str),
+        (headers_setting, headers): (&'static str, &'a Headers),
+    ) -> Self {
+        Self {
+            url_setting,
+            headers_setting,
+            url,
+            headers,
+            extra_headers: config.remote_extra_headers,
+            cloudevents: None,
+            reply: false,
+            secret: config.remote_secret.as_ref(),
+            client: config.into(),
+            timeout: config.remote_timeout,
+            batch: 1,
+            batch_wait: config.remote_batch_wait,
+            gone: Gone::Ignore,
         }
-        self.deliveries += 1;
-        self.refused.clear();
     }
 
-    /// Notes an answer that is about this device or about everyone. `true` when [so many](EVERYONE) known devices got it with
-    /// no 2xx in between that it is about everyone; one to a stranger never is.
-    pub(super) fn refuse(&mut self, device: Device) -> bool {
-        if !self.knows(device) {
-            return false;
-        }
-        if self.refused.len() < EVERYONE && !self.refused.contains(&device) {
-            self.refused.push(device);
-        }
-        self.refused.len() == EVERYONE
-    }
-
-    /// Whether it has refused all it knows since its last 2xx, or [so many](EVERYONE) of them.
-    pub(super) fn refuses_everyone(&self) -> bool {
-        self.refused.len() >= self.known.len().min(EVERYONE)
-    }
-
-    /// The number of the newest delivery to anyone but this device.
-    pub(super) fn newest_of_others(&self, device: Device) -> u64 {
-        match self.newest == Some(device) {
-            true => self.newest_of_another,
-            false => self.deliveries,
-        }
-    }
-
-    /// The number of the newest delivery to anyone.
-    pub(super) fn deliveries(&self) -> u64 {
-        self.deliveries
+    /// A client for it.
+    ///
+    /// # Errors
+    /// `Config`, naming the setting.
+    pub(super) fn endpoint(&self, tasks: Tasks) -> Result<Endpoint> {
+        Endpoint::new(self.url_setting, self.url, self.client, tasks)
     }
 }
 
-/// Devices in two generations: bounded, and those that were silent for longest are forgotten first.
-#[derive(Debug, Default)]
-struct Known {
-    young: HashSet<u64>,
-    old: HashSet<u64>,
+impl LaneLimits {
+    /// Those of uplinks, kept in a durable spool or in memory alone.
+    pub(crate) fn of_uplinks(config: &Config, is_durable: bool) -> Self {
+        let durable = |limit| if is_durable { limit } else { usize::MAX };
+        Self {
+            lane_bytes: match is_durable {
+                false => config.uplink_lane_bytes,
+                true => config.spool_lane_bytes,
+            },
+            window_bytes: config.uplink_lane_bytes.min(config.uplink_total_bytes / 8),
+            total_bytes: config.uplink_total_bytes,
+            refuses_when_full: false,
+            spool_bytes: durable(config.spool_max_bytes),
+            spool_messages: durable(config.spool_max_messages),
+            batch: config.remote_batch,
+            when_full: config.uplink_full,
+            ..Self::of_any(config)
+        }
+    }
+
+    /// Those of events.
+    pub(crate) fn of_events(config: &Config) -> Self {
+        Self {
+            total_bytes: config.events_total_bytes,
+            ..Self::of_any(config)
+        }
+    }
+
+    fn of_any(config: &Config) -> Self {
+        Self {
+            lane_bytes: LANE_BYTES,
+            window_bytes: LANE_BYTES,
+            total_bytes: usize::MAX,
+            refuses_when_full: true,
+            spool_bytes: usize::MAX,
+            spool_messages: usize::MAX,
+            batch: 1,
+            concurrency: config.remote_concurrency,
+            when_full: UplinkFull::DropOldest,
+            max_age: config.remote_max_age,
+            decision_timeout: config.hook_timeout,
+        }
+    }
 }
 
-impl Known {
-    fn contains(&self, device: Device) -> bool {
-        self.young.contains(&device.0) || self.old.contains(&device.0)
-    }
-
-    fn insert(&mut self, device: Device) {
-        if self.young.insert(device.0) && self.young.len() == GENERATION {
-            self.old = std::mem::take(&mut self.young);
-        }
-    }
-
-    /// How many; who is in both generations counts twice.
-    fn len(&self) -> usize {
-        self.young.len() + self.old.len()
-    }
-}
-
-/// So many known devices stand for everyone.
-const EVERYONE: usize = 3;
-/// So many devices are remembered at least, and at most twice as many, at up to 18 bytes each.
-const GENERATION: usize = 1 << 16;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn devices(destination: &Destination, count: usize) -> Vec<Device> {
-        (0..count)
-            .map(|n| destination.device(&format!("dev{n}")))
-            .collect()
-    }
-
-    #[test]
-    fn three_known_devices_with_no_delivery_in_between_are_everyone() {
-        let mut destination = Destination::default();
-        let of = devices(&destination, 5);
-        for device in &of[..4] {
-            destination.deliver(*device);
-        }
-        for _ in 0..9 {
-            assert!(!destination.refuse(of[4]), "a stranger");
-        }
-        for (device, is_everyone) in [(0, false), (0, false), (1, false), (2, true), (0, true)] {
-            assert_eq!(destination.refuse(of[device]), is_everyone, "{device}");
-            assert_eq!(destination.refuses_everyone(), is_everyone, "{device}");
-        }
-        assert!(!destination.refuse(of[4]), "a stranger");
-        assert!(destination.refuse(of[3]));
-        destination.deliver(of[0]);
-        assert!(!destination.refuse(of[1]));
-    }
-
-    #[test]
-    fn where_fewer_are_known_they_are_everyone_and_so_is_nobody() {
-        let mut destination = Destination::default();
-        let of = devices(&destination, 3);
-        assert!(destination.refuses_everyone());
-        destination.deliver(of[0]);
-        destination.deliver(of[1]);
-        destination.refuse(of[2]);
-        destination.refuse(of[0]);
-        assert!(!destination.refuses_everyone());
-        assert!(!destination.refuse(of[1]), "but the breaker is left alone");
-        assert!(destination.refuses_everyone());
-    }
-
-    #[test]
-    fn deliveries_of_others_are_told_from_those_of_a_device() {
-        let mut destination = Destination::default();
-        let of = devices(&destination, 3);
-        let mut seen = Vec::new();
-        for device in [0, 0, 1, 1, 1, 0, 2] {
-            destination.deliver(of[device]);
-            seen.push([0, 1, 2].map(|n| destination.newest_of_others(of[n])));
-        }
-        let expected = [
-            [0, 1, 1],
-            [0, 2, 2],
-            [3, 2, 3],
-            [4, 2, 4],
-            [5, 2, 5],
-            [5, 6, 6],
-            [7, 7, 6],
-        ];
-        assert_eq!(seen, expected);
-    }
-
-    #[test]
-    fn it_remembers_a_bounded_number_and_those_the_longest_that_speak() {
-        let mut destination = Destination::default();
-        let faithful = destination.device("faithful");
-        let of = devices(&destination, 5 * GENERATION);
-        for (n, device) in of.iter().enumerate() {
-            destination.deliver(*device);
-            if n % 1000 == 0 {
-                destination.deliver(faithful);
-            }
-        }
-        assert!(destination.known.len() < 2 * GENERATION);
-        assert!(destination.knows(faithful));
-        let (forgotten, remembered) = of.split_at(of.len() - GENERATION);
-        assert!(remembered.iter().all(|device| destination.knows(*device)));
-        assert!(!destination.knows(forgotten[0]));
-    }
-}
+/// Events of one device, some 200 of them.
+const LANE_BYTES: usize = 64 << 10;

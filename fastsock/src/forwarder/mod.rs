@@ -1,38 +1,35 @@
-//! The port to what carries an uplink to the backend, and what an attempt can come to.
+//! The port to what carries an uplink or an event to its backend, and what an attempt can come to.
 
 mod batch;
 pub(crate) mod breaker;
 pub(crate) mod destination;
+pub(crate) mod history;
 pub(crate) mod http;
-pub(crate) mod outcome;
 pub(crate) mod reply;
 mod signature;
+pub(crate) mod verdict;
 
 use std::time::Duration;
 
-use crate::{tasks::BoxFuture, types::Uplink};
+use smallvec::SmallVec;
 
-/// Carries one uplink to the backend, once. Retrying is the business of the lanes.
-pub(crate) trait Forward: Send + Sync {
-    /// Makes one attempt, numbered from 1. Never panics; every wait in it has a deadline.
-    fn attempt<'a>(&'a self, uplink: &'a Uplink, number: u32) -> BoxFuture<'a, Attempt>;
+use crate::tasks::BoxFuture;
+
+/// Carries items, uplinks or events, to their backend, once. Retrying is the business of the lanes.
+pub(crate) trait Forward<I>: Send + Sync {
+    /// Makes one attempt, numbered from 1, to deliver items of one key in their order: one, or as many as [`batch_size`] allows.
+    /// Never panics; every wait in it has a deadline.
+    ///
+    /// The outcomes are those of the first items. Those behind were not tried, so that none goes past one that is to be tried again.
+    fn attempt<'a>(&'a self, items: &'a [I], number: u32) -> BoxFuture<'a, Outcomes>;
 
     /// The headers of that attempt for someone to read; values that may be secret are `***`.
-    fn headers(&self, uplink: &Uplink, number: u32) -> Vec<(String, String)>;
-}
-
-/// What is carried. A second set of lanes carries the events of `lifecycle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cargo {
-    /// What devices say; a body is made of it.
-    Uplinks,
-    /// Bodies that are ready.
-    Events,
+    fn headers(&self, item: &I, number: u32) -> Vec<(String, String)>;
 }
 
 /// What one attempt came to, before anyone judges it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Attempt {
+pub(crate) enum Outcome {
     /// The backend answered with this status (after redirects were followed).
     Answered {
         status: u16,
@@ -44,7 +41,17 @@ pub(crate) enum Attempt {
     Failed { error: String },
 }
 
-impl Attempt {
+/// What an attempt came to for each of its items, in their order.
+pub(crate) type Outcomes = SmallVec<[Outcome; 1]>;
+
+/// Messages in one POST at most, when so many are in the first attempt to deliver them: each further attempt halves it, so that a
+/// message that makes its batches fail comes to be on its own.
+pub(crate) fn batch_size(most: usize, attempt: u32) -> usize {
+    let halvings = attempt.saturating_sub(1).min(usize::BITS - 1);
+    (most >> halvings).max(1)
+}
+
+impl Outcome {
     /// The status of the answer, if there was one.
     pub(crate) fn status(&self) -> Option<u16> {
         match *self {
@@ -66,6 +73,17 @@ impl Attempt {
         matches!(self.status(), Some(401 | 403 | 404 | 407))
     }
 
+    /// Whether nothing is left to do for the message: the backend has it, or it is given up whatever else happens.
+    fn is_settled(&self) -> bool {
+        match *self {
+            Self::Answered { status, .. } => match status {
+                401 | 403 | 404 | 407 | 408 | 425 | 429 => false,
+                _ => matches!(status, 200..=299 | 400..=499 | 501 | 505),
+            },
+            Self::Redirected { .. } | Self::Failed { .. } => false,
+        }
+    }
+
     /// Whether the backend has it.
     pub(crate) fn is_delivered(&self) -> bool {
         matches!(
@@ -78,7 +96,7 @@ impl Attempt {
     }
 }
 
-impl std::fmt::Display for Attempt {
+impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Answered { status, .. } => write!(f, "Request failed with status code {status}"),
@@ -89,3 +107,6 @@ impl std::fmt::Display for Attempt {
         }
     }
 }
+
+/// Payload that a batch does not wait beyond, in bytes.
+pub(crate) const MOST_BATCH_BYTES: usize = 1 << 20;

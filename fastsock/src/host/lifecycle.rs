@@ -10,26 +10,33 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
+use smallvec::smallvec;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
+use uuid::Uuid;
 
 use crate::{
     broker::{ANNOUNCED_WITHIN, Broker},
-    config::{Config, Gone, UplinkFull},
+    config::Config,
     error::Result,
-    forwarder::{Cargo, http::HttpForwarder},
-    hooks::UplinkAction,
-    registry::Registry,
+    forwarder::{
+        Forward, Outcome, Outcomes,
+        destination::{Destination, LaneLimits},
+        http::{post::Post, stamp::Stamp},
+    },
     remote_addr::RemoteAddr,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
-    status::Status,
     tasks::{BoxFuture, Tasks},
-    types::{Client, ClientId, CloseReason, Payload, SessionId, Uplink, unix_ms},
-    uplinks::{Lanes, Route},
+    types::{
+        Client, ClientId, CloseReason, DeadLetter, HELD_OVERHEAD_BYTES, LostReason, SessionId,
+        unix_ms,
+    },
+    uplinks::{Decision, GivenUp, Item, Lanes, Observer, Outlet},
 };
 
 /// Who is there as far as the backend knows, and the lanes that tell it.
@@ -37,7 +44,7 @@ pub(crate) struct Lifecycle {
     state: Mutex<State>,
     /// Someone's grace ends before all others'.
     changed: Notify,
-    lanes: Arc<Lanes>,
+    lanes: Arc<Lanes<Event>>,
     running: Arc<Running>,
     broker: Arc<dyn Broker>,
     tasks: Tasks,
@@ -57,31 +64,26 @@ struct State {
 }
 
 impl Lifecycle {
-    /// Begins to tell `config.events_url`.
+    /// Begins to tell a destination.
     ///
     /// # Errors
-    /// `Config`, for a proxy or certificate file that cannot be used.
+    /// `Config`, naming the setting of a URL, a header, a proxy or a certificate file that cannot be used.
     pub(crate) fn start(
+        destination: &Destination<'_>,
         config: &Config,
         broker: Arc<dyn Broker>,
-        registry: Arc<Registry>,
         tasks: &Tasks,
     ) -> Result<Arc<Self>> {
-        let config = of_events(config);
         let running = Arc::new(Running::default());
-        let forward = HttpForwarder::new(&config, Cargo::Events, tasks.clone())?;
-        let lanes = Lanes::new(
-            &config,
-            Route {
-                cargo: Cargo::Events,
-                forward: Some(Box::new(forward)),
-                spool: None,
-            },
-            registry,
-            Arc::new(Status::new(None, running.clone())), // no hook hears of them
-            running.clone(),
-            tasks.clone(),
-        );
+        let post = Post::new(destination, tasks.clone())?;
+        let outlet = Outlet {
+            forward: Some(Box::new(EventForwarder(post))),
+            spool: None,
+            observer: Box::new(EventObserver),
+            letters: None,
+        };
+        let limits = LaneLimits::of_events(config);
+        let lanes = Lanes::new(limits, outlet, running.clone(), tasks.clone());
         let node = ClientId::new(&**broker.node()).expect("a node has a name");
         let lifecycle = Arc::new(Self {
             state: Mutex::default(),
@@ -114,11 +116,11 @@ impl Lifecycle {
         let mut state = self.state.lock();
         let now = client.connected_at;
         if state.debounce.came(&client.client_id, stay, now) {
-            let event = Event::of("connect", &client.client_id, &stay, now);
-            let uplink = self.next(&mut state, &client.client_id, stay.session_id, event);
+            let event = Body::of("connect", &client.client_id, &stay, now);
+            let event = self.next(&mut state, &client.client_id, stay.session_id, event);
             match self.broker.announced(&client.client_id) {
-                None => drop(self.lanes.take(uplink, None)),
-                Some(announced) => self.tell_once(announced, uplink),
+                None => drop(self.lanes.take(event, None)),
+                Some(announced) => self.tell_once(announced, event),
             }
         }
     }
@@ -155,13 +157,13 @@ impl Lifecycle {
 
     /// Downlinks of this span may not have arrived.
     pub(crate) fn gap(&self, from: SystemTime, to: SystemTime) {
-        let event = Event {
+        let event = Body {
             kind: "gap",
             epoch: self.broker.now_ms(),
             time: unix_ms(to),
             from: Some(unix_ms(from)),
             to: Some(unix_ms(to)),
-            ..Event::default()
+            ..Body::default()
         };
         let mut state = self.state.lock();
         self.tell(&mut state, &self.node, SessionId(0), event);
@@ -246,7 +248,7 @@ impl Lifecycle {
             return;
         };
         let lasted = away.since.duration_since(known.since).unwrap_or_default();
-        let event = Event {
+        let event = Body {
             cause: Some(closed_key(&away.reason)),
             code: match away.reason {
                 CloseReason::ByDevice(code) => Some(code),
@@ -254,26 +256,26 @@ impl Lifecycle {
             },
             duration_ms: Some(lasted.as_millis() as u64),
             sessions: Some(known.sessions),
-            ..Event::of("disconnect", client_id, &known.stay, away.since)
+            ..Body::of("disconnect", client_id, &known.stay, away.since)
         };
         self.tell(state, client_id, known.stay.session_id, event);
     }
 
     /// Takes an event into its lane, and lets it go once other processes can find the device.
-    fn tell_once(&self, announced: BoxFuture<'static, ()>, uplink: Uplink) {
+    fn tell_once(&self, announced: BoxFuture<'static, ()>, event: Event) {
         let (lanes, ticket) = (Arc::clone(&self.lanes), self.lanes.ticket());
-        lanes.take_undecided(uplink, None, ticket);
+        lanes.take_undecided(event, None, ticket);
         let most = ANNOUNCED_WITHIN.min(self.hook_timeout / 2);
         self.tasks.spawn_until_stopped(async move {
             let _ = timeout(most, announced).await;
-            let _ = lanes.decide(ticket, Some(UplinkAction::Forward));
+            let _ = lanes.settle_ticket(ticket, |_| Decision::Deliver);
         });
     }
 
     /// Numbers an event and hands it to its lane. Under the lock of the state, so that both are in order.
-    fn tell(&self, state: &mut State, lane: &ClientId, session_id: SessionId, event: Event<'_>) {
-        let uplink = self.next(state, lane, session_id, event);
-        self.lanes.take(uplink, None);
+    fn tell(&self, state: &mut State, lane: &ClientId, session_id: SessionId, body: Body<'_>) {
+        let event = self.next(state, lane, session_id, body);
+        self.lanes.take(event, None);
     }
 
     fn next(
@@ -281,16 +283,23 @@ impl Lifecycle {
         state: &mut State,
         lane: &ClientId,
         session_id: SessionId,
-        event: Event<'_>,
-    ) -> Uplink {
+        body: Body<'_>,
+    ) -> Event {
         state.seq += 1;
-        let event = Event {
+        let body = Body {
             node: self.node.as_str(),
             seq: state.seq,
-            ..event
+            ..body
         };
-        let body = serde_json::to_string(&event).expect("texts and numbers are valid JSON");
-        Uplink::new(lane.clone(), session_id, state.seq, Payload::text(body))
+        let body = serde_json::to_vec(&body).expect("texts and numbers are valid JSON");
+        Event {
+            id: Uuid::now_v7(),
+            lane: lane.clone(),
+            session_id,
+            seq: state.seq,
+            made_at: SystemTime::now(),
+            body: body.into(),
+        }
     }
 }
 
@@ -300,9 +309,103 @@ impl std::fmt::Debug for Lifecycle {
     }
 }
 
-/// One event as it is POSTed.
+/// One event on its way.
+#[derive(Clone)]
+struct Event {
+    id: Uuid,
+    /// Its device; that of a gap is the gateway.
+    lane: ClientId,
+    session_id: SessionId,
+    seq: u64,
+    made_at: SystemTime,
+    body: Bytes,
+}
+
+impl Item for Event {
+    fn key(&self) -> &ClientId {
+        &self.lane
+    }
+
+    fn bytes(&self) -> usize {
+        self.body.len() + HELD_OVERHEAD_BYTES
+    }
+
+    fn made_at(&self) -> SystemTime {
+        self.made_at
+    }
+}
+
+impl<'a> From<&'a Event> for Stamp<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self {
+            id: event.id,
+            client_id: &event.lane,
+            session_id: event.session_id,
+            seq: event.seq,
+            made_at: event.made_at,
+        }
+    }
+}
+
+/// POSTs each event.
+struct EventForwarder(Post);
+
+impl Forward<Event> for EventForwarder {
+    fn attempt<'a>(&'a self, events: &'a [Event], number: u32) -> BoxFuture<'a, Outcomes> {
+        let event = &events[0]; // the limits of events allow no more
+        let body = event.body.clone();
+        Box::pin(async move { smallvec![self.0.attempt(event.into(), number, body).await] })
+    }
+
+    fn headers(&self, event: &Event, number: u32) -> Vec<(String, String)> {
+        self.0.shown_headers(event.into(), number)
+    }
+}
+
+/// Logs what becomes of events. No hook hears of them, and no dead letter is made of them.
+struct EventObserver;
+
+impl Observer<Event> for EventObserver {
+    fn delivered(&self, _: &Event) {}
+
+    fn put_off(&self, event: &Event, number: u32, attempt: &Outcome, wait: Duration) {
+        tracing::debug!(name: "event_retry", client_id = %event.lane, session_id = event.session_id.0, attempt = number, retry_in_ms = wait.as_millis() as u64, error = %attempt, "Failed to deliver an event");
+    }
+
+    fn lost(&self, event: &Event, reason: LostReason, attempt: Option<&Outcome>) {
+        let (client_id, session_id) = (&event.lane, event.session_id.0);
+        let data = String::from_utf8_lossy(&event.body);
+        let (error, reason_word) = (
+            attempt.map_or_else(|| reason.to_string(), ToString::to_string),
+            reason.as_str(),
+        );
+        if reason == LostReason::Shutdown {
+            tracing::debug!(name: "event_lost", %client_id, session_id, reason = reason_word, %data, "Lost an event");
+        } else {
+            tracing::error!(name: "event_lost", %client_id, session_id, reason = reason_word, %error, %data, "Lost an event");
+        }
+    }
+
+    fn undeliverable(&self, _: &Event) {}
+
+    fn gone(&self, _: &Event) {}
+
+    fn outage(&self) {
+        tracing::warn!("FASTSOCK_EVENTS_URL takes no events; the gateway holds them until it does");
+    }
+
+    fn misconfigured(&self, attempt: &Outcome) {
+        tracing::error!(error = %attempt, "the events backend refuses every event; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
+    }
+
+    fn dead_letter(&self, _: &Event, _: GivenUp) -> Option<DeadLetter> {
+        None
+    }
+}
+
+/// The body of an event's POST.
 #[derive(Clone, Copy, Default, Serialize)]
-struct Event<'a> {
+struct Body<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -329,7 +432,7 @@ struct Event<'a> {
     to: Option<u64>,
 }
 
-impl<'a> Event<'a> {
+impl<'a> Body<'a> {
     fn of(kind: &'a str, client_id: &'a ClientId, stay: &Stay, time: SystemTime) -> Self {
         Self {
             kind,
@@ -445,29 +548,12 @@ impl Debounce {
     }
 }
 
-/// The settings that events are delivered with: those of uplinks, but for what they say of the destination.
-fn of_events(config: &Config) -> Config {
-    Config {
-        remote_url: config.events_url.clone(),
-        remote_headers: config.events_headers.clone(),
-        remote_gone: Gone::Ignore,
-        remote_cloudevents: false,
-        remote_reply: false,
-        uplink_full: UplinkFull::DropOldest,
-        uplink_lane_bytes: LANE_BYTES,
-        uplink_total_bytes: config.events_total_bytes,
-        ..config.clone()
-    }
-}
-
 /// How long a takeover may take: the broker has 1 s, and the 101 `write_timeout`, which is 10 s unless set.
 const SUCCESSOR: Duration = Duration::from_secs(15);
 /// Devices that may be away untold. One more, and the one whose grace ends first is told of early.
 const AWAY_MAX: usize = 100_000;
 /// Those whose grace ends together that the broker is asked about in one step.
 const DUE_AT_ONCE: usize = 512;
-/// Events of one device, some 200 of them.
-const LANE_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -550,13 +636,13 @@ mod tests {
     #[test]
     fn an_event_has_its_documented_form() {
         let dev = id("dev");
-        let event = Event {
+        let event = Body {
             node: "n1",
             seq: 4,
             cause: Some("connection_lost"),
             duration_ms: Some(1500),
             sessions: Some(2),
-            ..Event::of("disconnect", &dev, &stay(7), SystemTime::UNIX_EPOCH)
+            ..Body::of("disconnect", &dev, &stay(7), SystemTime::UNIX_EPOCH)
         };
         assert_eq!(
             serde_json::to_string(&event).unwrap(),

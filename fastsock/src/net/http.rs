@@ -1,11 +1,13 @@
 //! The HTTP client: kept connections, proxies, redirects.
 
 pub(crate) mod connect;
+pub(crate) mod endpoint;
 mod exchange;
 mod http1;
 #[cfg(feature = "tls")]
 mod http2;
 mod pool;
+pub(crate) mod settings;
 mod tcp;
 
 use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
@@ -24,8 +26,9 @@ use self::{
     connect::{BoxError, Connector},
     exchange::{Failure, Wanted},
     pool::{Connection, Origin, Pool},
+    settings::ClientSettings,
 };
-use crate::{config::Config, error::Result, tasks::Tasks};
+use crate::{error::Result, tasks::Tasks};
 
 /// POSTs to backends over kept connections. Cheap to clone.
 ///
@@ -70,9 +73,17 @@ impl Client {
     /// A client with the proxies, certificates and time-outs of the settings, and no connection yet.
     ///
     /// # Errors
-    /// `Config`, naming the variable: a certificate file that cannot be used, or the proxy that `remote_url` asks for.
-    pub(crate) fn new(config: &Config, tasks: Tasks) -> Result<Self> {
-        let pool = Pool::new(config, Connector::new(config)?, tasks);
+    /// `Config`, naming the variable: a certificate file that cannot be used, or the proxy that `url` needs.
+    pub(crate) fn new(
+        settings: ClientSettings<'_>,
+        url: Option<&Url>,
+        tasks: Tasks,
+    ) -> Result<Self> {
+        let pool = Pool::new(
+            settings.connection_age,
+            Connector::new(settings, url)?,
+            tasks,
+        );
         Ok(Self {
             pool: Arc::new(pool),
         })
@@ -268,7 +279,7 @@ impl Target {
 }
 
 /// User and password of the URL, as the header they become.
-pub(crate) fn basic_auth(url: &Url) -> Option<HeaderValue> {
+fn basic_auth(url: &Url) -> Option<HeaderValue> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }

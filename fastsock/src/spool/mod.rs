@@ -34,10 +34,10 @@ use crate::{
 /// Everything handed over takes effect in the order in which it was handed over. What is handed over and not yet done is
 /// bounded by the callers: one [`append`](Spool::append) a session, one [`load`](Spool::load) a lane, and one
 /// [`remove`](Spool::remove) or [`bury`](Spool::bury) for each uplink that the lanes hold.
-pub(crate) trait Spool: Send + Sync {
+pub(crate) trait Spool<I = Uplink>: Send + Sync {
     /// Tells whom to report to, once and first of all. What was found at the start is reported before this returns
     /// ([`Settle::backlog`]), so that no device can say anything before its older messages are in their place.
-    fn start(&self, lanes: Weak<dyn Settle>);
+    fn start(&self, lanes: Weak<dyn Settle<I>>);
 
     /// Whether other gateways share it: then it passes on what it takes, and brings all there is to deliver here by
     /// [`Settle::recovered`]. What is brought was taken before anything that is still on its way.
@@ -47,7 +47,7 @@ pub(crate) trait Spool: Send + Sync {
 
     /// Takes an uplink over. [`Settle::committed`] or [`Settle::passed_on`] says when it would survive this process;
     /// until then its session reads nothing. Never blocks; called under the lock of the lanes.
-    fn append(&self, record: Record);
+    fn append(&self, record: Record<I>);
 
     /// Forgets a committed uplink: it was delivered, or dropped. May become durable late: a duplicate is allowed, a loss is not.
     /// Never blocks; called under the lock of the lanes.
@@ -121,7 +121,7 @@ pub(crate) trait Spool: Send + Sync {
         reason = "each durable spool has its own use for some of it"
     )
 )]
-pub(crate) trait Settle: Send + Sync {
+pub(crate) trait Settle<I = Uplink>: Send + Sync {
     /// `count` numbers in a row for uplinks that the spool brings; the first of them. Greater than all before.
     fn reserve(&self, count: u64) -> u64;
 
@@ -147,10 +147,10 @@ pub(crate) trait Settle: Send + Sync {
     fn has_room(&self) -> bool;
 
     /// Committed uplinks to deliver from here, each with a number from [`Settle::reserve`], ascending for each device.
-    fn recovered(&self, records: Vec<Record>);
+    fn recovered(&self, records: Vec<Record<I>>);
 
     /// The answer to [`Spool::load`].
-    fn loaded(&self, client_id: &ClientId, records: Vec<Record>);
+    fn loaded(&self, client_id: &ClientId, records: Vec<Record<I>>);
 
     /// How many dead letters there are now, and how many more were dropped: by hand, or to keep within the bounds.
     fn buried(&self, kept: u64, dropped: u64);
@@ -168,10 +168,10 @@ pub(crate) trait Settle: Send + Sync {
     )
 )]
 #[derive(Clone, Debug)]
-pub(crate) struct Record {
+pub(crate) struct Record<I = Uplink> {
     /// Counts up over all lanes of a bridge; recovered ones keep theirs within one spool.
     pub(crate) number: u64,
-    pub(crate) uplink: Uplink,
+    pub(crate) uplink: I,
 }
 
 #[cfg_attr(

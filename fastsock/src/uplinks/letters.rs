@@ -1,22 +1,30 @@
 //! What was given up: into the durable spool, or into a small copy in memory where there is none.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    Lanes, State,
-    lane::{Slot, Trail},
+    GivenUp, Item, Lanes, State,
+    lane::{LastFailure, Slot},
 };
 use crate::{
     error::Result,
-    forwarder::Attempt,
-    spool::{Place, memory::Letters},
+    forwarder::Outcome,
+    spool::{Place, Spool, memory::Letters},
     types::{DeadLetter, LostReason},
 };
 
 impl Lanes {
+    /// What keeps uplinks beyond this process, if anything does.
+    pub(crate) fn spool(&self) -> Option<&Arc<dyn Spool>> {
+        self.spool.as_ref()
+    }
+
     /// Dead letters in the order of their ids, which is that of receipt: at most `limit` after `after`.
     ///
     /// # Errors
@@ -85,9 +93,11 @@ impl Lanes {
         letters.expire(SystemTime::now());
         ask(letters)
     }
+}
 
+impl<I: Item> Lanes<I> {
     /// Whether anyone may look at what is given up.
-    pub(super) fn keeps_letters(&self, state: &State) -> bool {
+    pub(super) fn keeps_letters(&self, state: &State<I>) -> bool {
         self.spool.is_some() || state.letters.is_some()
     }
 
@@ -95,10 +105,10 @@ impl Lanes {
     /// others would only take that room again.
     pub(super) fn give_up(
         &self,
-        state: &mut State,
-        slot: &Slot,
+        state: &mut State<I>,
+        slot: &Slot<I>,
         reason: LostReason,
-        attempt: Option<&Attempt>,
+        outcome: Option<&Outcome>,
     ) {
         let is_letter = matches!(
             reason,
@@ -106,50 +116,57 @@ impl Lanes {
         );
         match (&self.spool, &mut state.letters) {
             (Some(_), _) if !slot.is_settled() => {}
-            (Some(spool), _) if is_letter => {
-                spool.bury(slot.number, self.letter(slot, reason, attempt));
-            }
-            (Some(spool), _) => spool.remove(Place::new(&slot.uplink.client_id, slot.number)),
+            (Some(spool), _) if is_letter => match self.letter(slot, reason, outcome) {
+                Some(letter) => spool.bury(slot.number, letter),
+                None => spool.remove(Place::new(slot.item.key(), slot.number)),
+            },
+            (Some(spool), _) => spool.remove(Place::new(slot.item.key(), slot.number)),
             (None, Some(letters)) if is_letter => {
-                letters.bury(self.letter(slot, reason, attempt));
+                if let Some(letter) = self.letter(slot, reason, outcome) {
+                    letters.bury(letter);
+                }
             }
             (None, _) => {}
         }
     }
 
-    fn letter(&self, slot: &Slot, reason: LostReason, attempt: Option<&Attempt>) -> DeadLetter {
-        let trail = slot.trail.as_deref();
-        let last = attempt.or(trail.map(|trail| &trail.last));
+    fn letter(
+        &self,
+        slot: &Slot<I>,
+        reason: LostReason,
+        outcome: Option<&Outcome>,
+    ) -> Option<DeadLetter> {
+        let failure = slot.last_failure.as_deref();
+        let last = outcome.or(failure.map(|failure| &failure.outcome));
         let headers = match &self.forward {
-            Some(forward) if slot.attempts > 0 => forward.headers(&slot.uplink, slot.attempts),
+            Some(forward) if slot.attempts > 0 => forward.headers(&slot.item, slot.attempts),
             _ => Vec::new(),
         };
-        DeadLetter {
-            uplink: slot.uplink.clone(),
+        let given_up = GivenUp {
             reason,
-            status: last.and_then(Attempt::status),
+            status: last.and_then(Outcome::status),
             error: last.map_or_else(|| reason.to_string(), ToString::to_string),
             attempts: slot.attempts,
-            first_attempt_at: trail.map(|trail| trail.first_at),
-            last_attempt_at: trail.map(|trail| trail.last_at),
-            given_up_at: SystemTime::now(),
+            first_attempt_at: failure.map(|failure| failure.first_at),
+            last_attempt_at: failure.map(|failure| failure.at),
             headers,
-        }
+        };
+        self.observer.dead_letter(&slot.item, given_up)
     }
 }
 
-impl Slot {
-    /// Remembers a failed attempt that took so long, for the dead letter the message may become.
-    pub(super) fn note(&mut self, attempt: &Attempt, took: Duration) {
-        let last_at = SystemTime::now();
-        let first_at = match &self.trail {
-            Some(trail) => trail.first_at,
-            None => last_at - took,
+impl<I> Slot<I> {
+    /// Remembers a failed attempt that took so long, for the dead letter the item may become.
+    pub(super) fn note(&mut self, outcome: &Outcome, took: Duration) {
+        let at = SystemTime::now();
+        let first_at = match &self.last_failure {
+            Some(failure) => failure.first_at,
+            None => at - took,
         };
-        self.trail = Some(Box::new(Trail {
+        self.last_failure = Some(Box::new(LastFailure {
             first_at,
-            last_at,
-            last: attempt.clone(),
+            at,
+            outcome: outcome.clone(),
         }));
     }
 }

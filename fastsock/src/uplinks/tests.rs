@@ -3,8 +3,15 @@
 use ahash::HashSet;
 use tokio::runtime::Handle;
 
-use super::*;
-use crate::{forwarder::breaker::PROBES, tasks::BoxFuture, types::SessionId};
+use super::{queue::LANE_BYTES, *};
+use crate::{
+    config::{Config, Gone},
+    forwarder::{Outcomes, breaker::PROBES},
+    registry::Registry,
+    status::Status,
+    tasks::BoxFuture,
+    types::SessionId,
+};
 
 /// A backend that answers each device with a status of its own.
 #[derive(Clone, Default)]
@@ -22,16 +29,16 @@ impl Script {
     }
 }
 
-impl Forward for Script {
-    fn attempt<'a>(&'a self, uplink: &'a Uplink, _: u32) -> BoxFuture<'a, Attempt> {
-        let device = uplink.client_id.as_str().to_owned();
+impl Forward<Uplink> for Script {
+    fn attempt<'a>(&'a self, uplinks: &'a [Uplink], _: u32) -> BoxFuture<'a, Outcomes> {
+        let device = uplinks[0].client_id.as_str().to_owned();
         self.tried.lock().push(device.clone());
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            Attempt::Answered {
+            smallvec::smallvec![Outcome::Answered {
                 status: self.statuses.lock().get(&device).copied().unwrap_or(500),
                 retry_after: None,
-            }
+            }]
         })
     }
 
@@ -48,18 +55,15 @@ fn start(script: &Script) -> Arc<Lanes> {
     let config = Config::default();
     let running = Arc::new(Running::default());
     let status = Arc::new(Status::new(None, running.clone()));
-    Lanes::new(
-        &config,
-        Route {
-            cargo: Cargo::Uplinks,
-            forward: Some(Box::new(script.clone())),
-            spool: None,
-        },
-        Arc::new(Registry::new(&config, status.clone())),
-        status,
-        running,
-        Tasks::new(Handle::current()),
-    )
+    let registry = Arc::new(Registry::new(&config, status.clone()));
+    let outlet = Outlet {
+        forward: Some(Box::new(script.clone())),
+        spool: None,
+        observer: Box::new(UplinkObserver::new(registry, status, Gone::Ignore)),
+        letters: Some(Letters::new(&config)),
+    };
+    let limits = LaneLimits::of_uplinks(&config, false);
+    Lanes::new(limits, outlet, running, Tasks::new(Handle::current()))
 }
 
 fn say(lanes: &Arc<Lanes>, devices: &[String]) {
@@ -190,7 +194,7 @@ async fn what_lanes_hold_together_counts_their_names_too() {
         let names: Vec<_> = (0..=full).map(|n| name(n).as_str().to_owned()).collect();
         script.answer(names, 200);
         lanes.drained().await;
-        assert_eq!(lanes.state.lock().lanes_bytes, 0);
+        assert_eq!(lanes.state.lock().queue.held_bytes(), 0);
         assert_eq!(take(0), Room::More);
     }
 }

@@ -29,7 +29,7 @@ pub fn backend_answer(bytes: &[u8]) {
             headers.insert(name, value);
         }
     }
-    let wait = forwarder::http::retry_after(&headers, SystemTime::UNIX_EPOCH);
+    let wait = forwarder::http::post::retry_after(&headers, SystemTime::UNIX_EPOCH);
     assert!(wait.is_none_or(|wait| wait <= Duration::from_secs(60)));
 
     let status = StatusCode::TEMPORARY_REDIRECT;
@@ -65,7 +65,7 @@ thread_local! {
     /// A client that never connects, with the runtime it wants, and where it came from.
     static CLIENT: (tokio::runtime::Runtime, Client, Vec<Target>) = {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let client = Client::new(&Config::default(), Tasks::new(runtime.handle().clone())).expect("a client");
+        let client = Client::new((&Config::default()).into(), None, Tasks::new(runtime.handle().clone())).expect("a client");
         let urls = ["http://user:password@backend.example/in/messages?q=1", "https://backend.example:8443"];
         let targets = urls.iter().filter_map(|url| client.target(&Url::parse(url).expect("a URL"))).collect();
         (runtime, client, targets)

@@ -9,7 +9,6 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
 };
-use url::Url;
 
 use super::{
     super::{Denied, RETRY_AFTER_S},
@@ -19,7 +18,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     files::{self, Reader},
-    net::http::{Client, IDENTITY, Target, basic_auth},
+    net::http::{IDENTITY, endpoint::Endpoint},
     pure::{backoff::Backoff, last_error::LastError, limits::Bucket},
     tasks::Tasks,
 };
@@ -44,8 +43,7 @@ enum Source {
 type Loaded = Result<Vec<Key>, String>;
 
 struct Remote {
-    client: Client,
-    target: Target,
+    endpoint: Endpoint,
     headers: HeaderMap,
 }
 
@@ -244,38 +242,21 @@ impl Jwks {
 
 impl Source {
     fn url(place: &str, config: &Config, tasks: &Tasks) -> Result<Self> {
-        let bad = || {
-            let text = format!("{VARIABLE}: this build cannot reach such a URL");
-            Error::new(ErrorKind::Config, text)
-        };
-        let url = Url::parse(place).map_err(|e| bad().with_source(e))?;
-        let client = Client::new(config, tasks.clone())?;
-        let target = client.target(&url).ok_or_else(bad)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, target.host().clone());
+        let endpoint = Endpoint::new(VARIABLE, place, config.into(), tasks.clone())?;
+        let mut headers = endpoint.headers();
         let json = HeaderValue::from_static("application/jwk-set+json, application/json");
         headers.insert(header::ACCEPT, json);
         headers.insert(header::ACCEPT_ENCODING, IDENTITY.clone());
-        if let Some(authorization) = basic_auth(&url) {
-            headers.insert(header::AUTHORIZATION, authorization);
-        }
-        super::super::warn_of_plain_http(VARIABLE, &url);
-        Ok(Self::Url(Box::new(Remote {
-            client,
-            target,
-            headers,
-        })))
+        super::super::warn_of_plain_http(VARIABLE, &endpoint.url);
+        Ok(Self::Url(Box::new(Remote { endpoint, headers })))
     }
 
     async fn load(&mut self, timeout: Duration) -> Loaded {
         match self {
             Self::File(reader) => reader.read(timeout).await.map_err(|e| e.to_string())?,
             Self::Url(remote) => {
-                let Remote {
-                    client,
-                    target,
-                    headers,
-                } = &**remote;
+                let Remote { endpoint, headers } = &**remote;
+                let Endpoint { client, target, .. } = endpoint;
                 let deadline = Instant::now() + timeout;
                 let answer = client.ask(Method::GET, target, headers, Bytes::new(), deadline);
                 match answer.await? {

@@ -5,23 +5,24 @@ use std::time::SystemTime;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-        PROXY_AUTHORIZATION, TRANSFER_ENCODING, USER_AGENT,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, COOKIE, PROXY_AUTHORIZATION,
+        USER_AGENT,
     },
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use url::Url;
 use uuid::Uuid;
 
-use super::super::signature::Signer;
+use super::stamp::Stamp;
 use crate::{
-    config::Config,
     error::{Error, ErrorKind, Result},
-    net::http::{IDENTITY, Secrets, Target, basic_auth},
-    types::Uplink,
+    forwarder::{destination::Destination, signature::Signer},
+    net::http::{
+        IDENTITY, Secrets,
+        endpoint::{self, Endpoint},
+    },
 };
 
-/// What `remote_headers` and the settings about headers come to.
+/// What the settings about headers come to.
 pub(super) struct PostHeaders {
     /// Those of every POST, with room for its own.
     common: HeaderMap,
@@ -40,33 +41,35 @@ pub(super) struct Signed {
 impl PostHeaders {
     /// # Errors
     /// `Config`, naming the setting that holds something else than it should.
-    pub(super) fn new(
-        config: &Config,
-        url: &Url,
-        target: &Target,
-        is_batched: bool,
-    ) -> Result<Self> {
-        let mut own = own_headers(config);
-        if is_batched {
+    pub(super) fn new(destination: &Destination<'_>, endpoint: &Endpoint) -> Result<Self> {
+        let mut own = own_headers(destination);
+        if destination.batch > 1 {
             // A batch is of several sessions.
             own.retain(|header| !matches!(header, OwnHeader::Session | OwnHeader::Seq));
         }
-        let mut common = defaults(url, target);
+        let mut common = defaults(endpoint);
         for header in &own {
             // Their place, so that the map of a request need not grow.
             common.insert(header.name(), HeaderValue::from_static(""));
         }
-        if config.remote_reply {
+        if destination.reply {
             common.insert(ACCEPT_ENCODING, IDENTITY.clone());
         }
-        if config.remote_cloudevents {
-            common.extend(event_headers(config));
+        if let Some(source) = destination.cloudevents {
+            common.extend(event_headers(source));
         }
         let mut without_secrets = without_secrets(common.clone());
-        apply(config, &mut common, |_| true)?;
-        apply(config, &mut without_secrets, is_harmless)?;
-        warn_of_ignored(config);
-        let signer = config.remote_secret.as_ref().map(|secret| {
+        let (setting, over) = (destination.headers_setting, destination.headers);
+        endpoint::lay_over(&mut common, setting, over, |_| true)?;
+        endpoint::lay_over(&mut without_secrets, setting, over, is_harmless)?;
+        for header in endpoint::framing(over) {
+            tracing::warn!(
+                header,
+                setting,
+                "a header of this setting is ignored: the body decides it"
+            );
+        }
+        let signer = destination.secret.map(|secret| {
             Signer::new(secret).ok_or_else(|| {
                 let text = "FASTSOCK_REMOTE_SECRET: the value is not a webhook secret";
                 Error::new(ErrorKind::Config, text)
@@ -94,12 +97,10 @@ impl PostHeaders {
         })
     }
 
-    /// The headers of one attempt, numbered from 1, to deliver a message, or a batch that begins with it and has an id of
-    /// its own.
+    /// The headers of one attempt, numbered from 1.
     pub(super) fn of(
         &self,
-        id: Uuid,
-        uplink: &Uplink,
+        stamp: Stamp<'_>,
         number: u32,
         secrets: Secrets,
         signed: Option<&Signed>,
@@ -109,11 +110,11 @@ impl PostHeaders {
             Secrets::Drop => self.without_secrets.clone(),
         };
         for header in &self.own {
-            headers.insert(header.name(), header.value(id, uplink, number));
+            headers.insert(header.name(), header.value(stamp, number));
         }
         // Whoever holds a signed message can show it to the backend, so it stays between the two.
         if let (Some(signed), Secrets::Send) = (signed, secrets) {
-            headers.insert(&WEBHOOK_ID, id_value(id));
+            headers.insert(&WEBHOOK_ID, id_value(stamp.id));
             headers.insert(&WEBHOOK_TIMESTAMP, signed.timestamp.clone());
             headers.insert(&WEBHOOK_SIGNATURE, signed.signature.clone());
         }
@@ -163,16 +164,16 @@ impl OwnHeader {
         }
     }
 
-    fn value(self, id: Uuid, uplink: &Uplink, number: u32) -> HeaderValue {
+    fn value(self, stamp: Stamp<'_>, number: u32) -> HeaderValue {
         match self {
-            Self::IdempotencyKey | Self::EventId => id_value(id),
-            Self::Session => uplink.session_id.0.into(),
-            Self::Seq => uplink.seq.into(),
+            Self::IdempotencyKey | Self::EventId => id_value(stamp.id),
+            Self::Session => stamp.session_id.0.into(),
+            Self::Seq => stamp.seq.into(),
             Self::Attempt if number == 1 => HeaderValue::from_static("1"),
             Self::Attempt => number.into(),
-            Self::EventSubject => event_text(uplink.client_id.as_str()),
+            Self::EventSubject => event_text(stamp.client_id.as_str()),
             Self::EventTime => {
-                let time = humantime::format_rfc3339_millis(uplink.received_at).to_string();
+                let time = humantime::format_rfc3339_millis(stamp.made_at).to_string();
                 time.try_into().expect("a time is ASCII")
             }
         }
@@ -186,25 +187,25 @@ fn id_value(id: Uuid) -> HeaderValue {
 }
 
 /// Those that the settings want and do not override.
-fn own_headers(config: &Config) -> Vec<OwnHeader> {
+fn own_headers(destination: &Destination<'_>) -> Vec<OwnHeader> {
     let is_overridden = |header: &OwnHeader| {
         let named = |(name, _): &(String, _)| name.eq_ignore_ascii_case(header.name().as_str());
-        config.remote_headers.0.iter().any(named)
+        destination.headers.0.iter().any(named)
     };
     let extra = OwnHeader::EXTRA
         .into_iter()
-        .filter(|_| config.remote_extra_headers);
+        .filter(|_| destination.extra_headers);
     let event = OwnHeader::EVENT
         .into_iter()
-        .filter(|_| config.remote_cloudevents);
+        .filter(|_| destination.cloudevents.is_some());
     let mut own: Vec<_> = extra.chain(event).collect();
     own.retain(|header| !is_overridden(header));
     own
 }
 
 /// What all CloudEvents of this gateway have in common (CloudEvents 1.0, HTTP binding §3.1).
-fn event_headers(config: &Config) -> [(HeaderName, HeaderValue); 3] {
-    let source = format!("/{}", config.redis_prefix);
+fn event_headers(source: &str) -> [(HeaderName, HeaderValue); 3] {
+    let source = format!("/{source}");
     [
         (
             HeaderName::from_static("ce-specversion"),
@@ -226,7 +227,7 @@ fn event_text(text: &str) -> HeaderValue {
 }
 
 /// The headers of every POST before the settings have their say, as axios has them.
-fn defaults(url: &Url, target: &Target) -> HeaderMap {
+fn defaults(endpoint: &Endpoint) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(
         ACCEPT,
@@ -237,42 +238,8 @@ fn defaults(url: &Url, target: &Target) -> HeaderMap {
         USER_AGENT,
         HeaderValue::from_static(concat!("fastsock/", env!("CARGO_PKG_VERSION"))),
     );
-    headers.insert(HOST, target.host().clone());
-    if let Some(authorization) = basic_auth(url) {
-        headers.insert(AUTHORIZATION, authorization);
-    }
+    headers.extend(endpoint.headers());
     headers
-}
-
-/// Lays those of `remote_headers` that are `wanted` over what is there.
-fn apply(
-    config: &Config,
-    headers: &mut HeaderMap,
-    wanted: impl Fn(&HeaderName) -> bool,
-) -> Result<()> {
-    for (name, value) in &config.remote_headers.0 {
-        let bad = || {
-            let text = format!(
-                "REMOTE_HEADERS: {name:?} is not a header name, or its value is not allowed"
-            );
-            Error::new(ErrorKind::Config, text)
-        };
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad().with_source(e))?;
-        if is_ignored(&name) {
-            continue;
-        }
-        match value {
-            Some(text) if wanted(&name) => {
-                let mut value = HeaderValue::from_str(text).map_err(|e| bad().with_source(e))?;
-                value.set_sensitive(true);
-                headers.insert(name, value);
-            }
-            _ => {
-                headers.remove(name);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn without_secrets(mut headers: HeaderMap) -> HeaderMap {
@@ -282,23 +249,9 @@ fn without_secrets(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// What of `remote_headers` may be told to another host.
+/// What of the headers in the settings may be told to another host.
 fn is_harmless(name: &HeaderName) -> bool {
     [CONTENT_TYPE, ACCEPT, ACCEPT_ENCODING, USER_AGENT].contains(name)
-}
-
-/// How the body is framed is not for the settings to say.
-fn is_ignored(name: &HeaderName) -> bool {
-    [CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)
-}
-
-fn warn_of_ignored(config: &Config) {
-    for (name, value) in &config.remote_headers.0 {
-        let is_ignored = HeaderName::from_bytes(name.as_bytes()).is_ok_and(|n| is_ignored(&n));
-        if is_ignored && value.is_some() {
-            tracing::warn!(header = %name, "header of REMOTE_HEADERS is ignored: the body decides it");
-        }
-    }
 }
 
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");

@@ -8,17 +8,38 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::*;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header::RETRY_AFTER};
+
+use super::{post::retry_after, *};
 #[cfg(feature = "tls")]
 use crate::net::http::tests::Received;
 use crate::{
-    config::{Headers, Secret},
+    config::{Config, Headers, Secret},
+    error::ErrorKind,
     net::http::tests::{Backend, Reply, status},
     types::{ClientId, SessionId},
 };
 
+fn start(config: &Config) -> Result<HttpForwarder> {
+    let destination = Destination::of_uplinks(config).unwrap();
+    HttpForwarder::new(
+        &destination,
+        config.uplink_binary,
+        Tasks::new(Handle::current()),
+    )
+}
+
+impl HttpForwarder {
+    async fn attempt_one(&self, uplink: &Uplink, number: u32) -> Outcome {
+        let outcomes = self.attempt(std::slice::from_ref(uplink), number).await;
+        outcomes.into_iter().next().unwrap()
+    }
+}
+
 fn forwarder(config: &Config) -> HttpForwarder {
-    HttpForwarder::new(config, Cargo::Uplinks, Tasks::new(Handle::current())).unwrap()
+    start(config).unwrap()
 }
 
 fn to(url: String) -> Config {
@@ -36,14 +57,14 @@ fn remote_headers(json: &str) -> Headers {
     config.remote_headers
 }
 
-const OK: Attempt = Attempt::Answered {
+const OK: Outcome = Outcome::Answered {
     status: 200,
     retry_after: None,
 };
 
-fn error_of(attempt: Attempt) -> String {
+fn error_of(attempt: Outcome) -> String {
     match attempt {
-        Attempt::Failed { error } => error,
+        Outcome::Failed { error } => error,
         attempt => panic!("{attempt:?}"),
     }
 }
@@ -137,7 +158,7 @@ async fn the_request_is_the_originals_with_four_headers_more() {
     let mut backend = Backend::start(|_| status(200, "")).await;
     let forwarder = forwarder(&to(backend.url("/in?k=v")));
     let uplink = uplink("hi");
-    assert_eq!(forwarder.attempt(&uplink, 2).await, OK);
+    assert_eq!(forwarder.attempt_one(&uplink, 2).await, OK);
     let received = backend.received().pop().unwrap();
     let expected = format!(
         "POST /in?k=v HTTP/1.1\r\n\
@@ -165,7 +186,7 @@ async fn remote_headers_override_everything_but_the_framing() {
         "Content-Length":"1","Transfer-Encoding":"chunked","Authorization":"Bearer t","X-N":5,"X-B":true}"#;
     let url = format!("http://us%40er:p%3Aw@{}/", backend.addr);
     let config = to(url.clone()).remote_headers(remote_headers(json));
-    assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+    assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
     let received = backend.received().pop().unwrap();
     for (name, value) in [
         ("Content-Type", Some("text/x")),
@@ -184,7 +205,7 @@ async fn remote_headers_override_everything_but_the_framing() {
     }
 
     let config = to(url).remote_extra_headers(false);
-    assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+    assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
     let received = backend.received().pop().unwrap();
     assert!(!received.head.contains("X-Fastsock") && !received.head.contains("Idempotency"));
     // us@er:p:w
@@ -205,8 +226,8 @@ async fn a_connection_is_used_again_whatever_the_answer() {
     .await;
     let forwarder = forwarder(&to(backend.url("/")));
     for expected in [500, 204, 200, 404, 200] {
-        let attempt = forwarder.attempt(&uplink("hi"), 1).await;
-        assert!(matches!(attempt, Attempt::Answered { status, .. } if status == expected));
+        let attempt = forwarder.attempt_one(&uplink("hi"), 1).await;
+        assert!(matches!(attempt, Outcome::Answered { status, .. } if status == expected));
     }
     assert_eq!((backend.received().len(), backend.connections()), (5, 1));
 }
@@ -220,7 +241,7 @@ async fn a_kept_connection_that_dies_unanswered_costs_nothing_once() {
     .await;
     let forwarder = forwarder(&to(backend.url("/")));
     for _ in 0..5 {
-        assert_eq!(forwarder.attempt(&uplink("hi"), 1).await, OK);
+        assert_eq!(forwarder.attempt_one(&uplink("hi"), 1).await, OK);
     }
     // Each connection took one request, and each but the last one more that it did not answer.
     assert_eq!((backend.received().len(), backend.connections()), (9, 5));
@@ -234,7 +255,7 @@ async fn a_connection_that_the_backend_closed_meanwhile_is_not_used() {
     .await;
     let forwarder = forwarder(&to(backend.url("/")));
     for _ in 0..20 {
-        assert_eq!(forwarder.attempt(&uplink("hi"), 1).await, OK);
+        assert_eq!(forwarder.attempt_one(&uplink("hi"), 1).await, OK);
     }
     assert_eq!(backend.received().len(), 20);
 }
@@ -248,8 +269,8 @@ async fn it_is_retried_once_and_only_before_a_byte_of_the_answer() {
     })
     .await;
     let doubtful = forwarder(&to(backend.url("/")));
-    assert_eq!(doubtful.attempt(&uplink("hi"), 1).await, OK);
-    let error = error_of(doubtful.attempt(&uplink("hi"), 1).await);
+    assert_eq!(doubtful.attempt_one(&uplink("hi"), 1).await, OK);
+    let error = error_of(doubtful.attempt_one(&uplink("hi"), 1).await);
     assert!(error.starts_with(&backend.url(": ")), "{error}");
     assert_eq!(backend.received().len(), 3);
 
@@ -260,8 +281,8 @@ async fn it_is_retried_once_and_only_before_a_byte_of_the_answer() {
     })
     .await;
     let doubtful = forwarder(&to(backend.url("/")));
-    assert_eq!(doubtful.attempt(&uplink("hi"), 1).await, OK);
-    error_of(doubtful.attempt(&uplink("hi"), 1).await);
+    assert_eq!(doubtful.attempt_one(&uplink("hi"), 1).await, OK);
+    error_of(doubtful.attempt_one(&uplink("hi"), 1).await);
     assert_eq!(backend.received().len(), 2);
 }
 
@@ -270,7 +291,7 @@ async fn no_answer_in_time_is_a_failure_in_one_line() {
     for reply in ["", "HTTP/1.1 200 OK\r\ncontent-le"] {
         let backend = Backend::start(|_| Reply::SayAndHang(reply.to_owned())).await;
         let config = to(backend.url("/secret")).remote_timeout(Duration::from_millis(100));
-        let error = error_of(forwarder(&config).attempt(&uplink("hi"), 1).await);
+        let error = error_of(forwarder(&config).attempt_one(&uplink("hi"), 1).await);
         assert_eq!(error, backend.url(": no answer in time"));
     }
 }
@@ -286,7 +307,7 @@ async fn an_answer_counts_once_its_head_is_here() {
             Backend::start(move |_| Reply::SayAndHang(format!("HTTP/1.1 200 X\r\n{rest}"))).await;
         let forwarder = forwarder(&to(backend.url("/")));
         for _ in 0..2 {
-            assert_eq!(forwarder.attempt(&uplink("hi"), 1).await, OK);
+            assert_eq!(forwarder.attempt_one(&uplink("hi"), 1).await, OK);
         }
         assert_eq!((backend.received().len(), backend.connections()), (2, 2));
     }
@@ -298,7 +319,7 @@ async fn a_refused_connection_is_told_without_the_secrets_of_the_url() {
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let config = to(format!("http://user:pass@{addr}/path?key=k"));
-    let error = error_of(forwarder(&config).attempt(&uplink("hi"), 1).await);
+    let error = error_of(forwarder(&config).attempt_one(&uplink("hi"), 1).await);
     assert!(error.starts_with(&format!("http://{addr}: ")), "{error}");
     assert!(error.contains("Connection refused"), "{error}");
     for secret in ["user", "pass", "path", "key", "\n"] {
@@ -322,7 +343,7 @@ async fn five_redirects_are_followed_with_method_body_and_headers() {
     let mut backend = redirecting(5).await;
     let config = to(backend.url("/a/b"))
         .remote_headers(remote_headers(r#"{"Authorization":"a","Cookie":"c"}"#));
-    assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+    assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
     let received = backend.received();
     assert_eq!(received.len(), 6);
     for request in &received[1..] {
@@ -341,9 +362,9 @@ async fn five_redirects_are_followed_with_method_body_and_headers() {
 
     let mut backend = redirecting(6).await;
     let sixth = forwarder(&to(backend.url("/")))
-        .attempt(&uplink("hi"), 1)
+        .attempt_one(&uplink("hi"), 1)
         .await;
-    assert!(matches!(sixth, Attempt::Redirected { status: 307 | 308 }));
+    assert!(matches!(sixth, Outcome::Redirected { status: 307 | 308 }));
     assert_eq!(backend.received().len(), 6);
 }
 
@@ -359,9 +380,9 @@ async fn what_is_no_repeatable_redirect_is_not_followed() {
     ] {
         let mut backend = Backend::start(move |_| status(code, headers)).await;
         let attempt = forwarder(&to(backend.url("/")))
-            .attempt(&uplink("hi"), 1)
+            .attempt_one(&uplink("hi"), 1)
             .await;
-        assert_eq!(attempt, Attempt::Redirected { status: code });
+        assert_eq!(attempt, Outcome::Redirected { status: code });
         assert_eq!(backend.received().len(), 1);
     }
 }
@@ -378,7 +399,7 @@ async fn secrets_do_not_follow_a_redirect_to_elsewhere() {
     let json = r#"{"Cookie":"c","Proxy-Authorization":"p","X-Api-Key":"k","Accept":"a/b","Content-Type":"c/t","User-Agent":null}"#;
     let url = format!("http://user:pass@{}/", home.addr);
     let config = to(url).remote_headers(remote_headers(json));
-    assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+    assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
     let sent = home.received().pop().unwrap();
     let secrets = [
         "Authorization",
@@ -409,12 +430,12 @@ async fn secrets_do_not_follow_a_redirect_to_elsewhere() {
 async fn retry_after_is_read_from_the_answer() {
     let backend = Backend::start(|_| status(503, "Retry-After: 7\r\n")).await;
     let attempt = forwarder(&to(backend.url("/")))
-        .attempt(&uplink("hi"), 1)
+        .attempt_one(&uplink("hi"), 1)
         .await;
     let retry_after = Some(Duration::from_secs(7));
     assert_eq!(
         attempt,
-        Attempt::Answered {
+        Outcome::Answered {
             status: 503,
             retry_after
         }
@@ -428,7 +449,7 @@ async fn an_http_remote_is_reached_through_its_proxy() {
     let config = to("http://backend.invalid/in?k=v".into()).http_proxy(Some(secret));
     let through = forwarder(&config);
     for _ in 0..2 {
-        assert_eq!(through.attempt(&uplink("hi"), 1).await, OK);
+        assert_eq!(through.attempt_one(&uplink("hi"), 1).await, OK);
     }
     assert_eq!(proxy.connections(), 1);
     let received = proxy.received().pop().unwrap();
@@ -446,7 +467,7 @@ async fn an_http_remote_is_reached_through_its_proxy() {
     let config = config
         .remote_url(Some(backend.url("/direct")))
         .no_proxy(vec!["127.0.0.1".to_owned()]);
-    assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+    assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
     assert!(proxy.received().is_empty());
     let received = backend.received().pop().unwrap();
     assert_eq!(received.request_line(), "POST /direct HTTP/1.1");
@@ -459,7 +480,7 @@ async fn a_large_message_arrives_whole() {
     let text = "ü\n".repeat(500_000);
     assert_eq!(
         forwarder(&to(backend.url("/")))
-            .attempt(&uplink(text.as_str()), 1)
+            .attempt_one(&uplink(text.as_str()), 1)
             .await,
         OK
     );
@@ -481,21 +502,19 @@ async fn an_answer_before_the_end_of_the_message_counts() {
         while tcp.read(&mut [0; 65536]).await.is_ok_and(|n| n > 0) {}
     });
     let large = uplink("x".repeat(4 << 20));
-    let attempt = forwarder(&to(url)).attempt(&large, 1).await;
-    assert!(matches!(attempt, Attempt::Answered { status: 413, .. }));
+    let attempt = forwarder(&to(url)).attempt_one(&large, 1).await;
+    assert!(matches!(attempt, Outcome::Answered { status: 413, .. }));
     tasks.stop();
 }
 
 #[tokio::test]
 async fn settings_it_cannot_use_are_named() {
     let config_error = |config: &Config| {
-        let error = HttpForwarder::new(config, Cargo::Uplinks, Tasks::new(Handle::current()))
-            .err()
-            .unwrap();
+        let error = start(config).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Config);
         error.to_string()
     };
-    assert!(config_error(&Config::default()).starts_with("REMOTE_URL: "));
+    assert!(config_error(&to("http://a{b}/".into())).starts_with("REMOTE_URL: "));
     let bad = Headers(vec![("X A".into(), Some("v".into()))]);
     let error = config_error(&to("http://h/".into()).remote_headers(bad));
     assert!(error.starts_with("REMOTE_HEADERS: \"X A\""), "{error}");
@@ -562,13 +581,13 @@ mod tls {
         ] {
             let forwarder = forwarder(&config);
             for _ in 0..2 {
-                assert_eq!(forwarder.attempt(&uplink("hi"), 1).await, OK);
+                assert_eq!(forwarder.attempt_one(&uplink("hi"), 1).await, OK);
             }
         }
         assert_eq!((backend.received().len(), backend.connections()), (4, 2));
         let error = error_of(
             forwarder(&https(backend.addr))
-                .attempt(&uplink("hi"), 1)
+                .attempt_one(&uplink("hi"), 1)
                 .await,
         );
         assert!(
@@ -588,7 +607,7 @@ mod tls {
             .https_proxy(Some(secret));
         let forwarder = forwarder(&config);
         for _ in 0..2 {
-            assert_eq!(forwarder.attempt(&uplink("hi"), 1).await, OK);
+            assert_eq!(forwarder.attempt_one(&uplink("hi"), 1).await, OK);
         }
         let connect = proxy.received();
         assert_eq!(connect.len(), 1);
@@ -610,7 +629,7 @@ mod tls {
         let proxy = Backend::start(|_| status(407, "")).await;
         let config = to("https://backend.invalid/".into())
             .https_proxy(Some(Secret::new(format!("http://{}", proxy.addr))));
-        let error = error_of(forwarder(&config).attempt(&uplink("hi"), 1).await);
+        let error = error_of(forwarder(&config).attempt_one(&uplink("hi"), 1).await);
         assert!(error.ends_with("proxy authorization required"), "{error}");
     }
 
@@ -622,7 +641,7 @@ mod tls {
         let config = https(_backend.addr)
             .remote_ca(Some(authority.to_path_buf()))
             .remote_headers(remote_headers(r#"{"X-Api-Key":"k"}"#));
-        assert_eq!(forwarder(&config).attempt(&uplink("hi"), 1).await, OK);
+        assert_eq!(forwarder(&config).attempt_one(&uplink("hi"), 1).await, OK);
         assert_eq!(plain.received().pop().unwrap().header("X-Api-Key"), None);
     }
 
@@ -631,7 +650,7 @@ mod tls {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = https(listener.local_addr().unwrap())
             .remote_connect_timeout(Duration::from_millis(100));
-        let error = error_of(forwarder(&config).attempt(&uplink("hi"), 1).await);
+        let error = error_of(forwarder(&config).attempt_one(&uplink("hi"), 1).await);
         assert!(error.ends_with(": no connection in time"), "{error}");
     }
 }
@@ -657,7 +676,7 @@ async fn a_batch_is_halved_no_more_once_each_of_one_was_refused_alone() {
         let uplinks: Vec<_> = (0..5).map(|n| uplink(format!("{n}"))).collect();
         let attempts = uplinks
             .iter()
-            .map(|uplink| forwarder.attempt(uplink, number));
+            .map(|uplink| forwarder.attempt_one(uplink, number));
         let attempts = futures_util::future::join_all(attempts).await;
         (backend.received().len(), attempts[4].status())
     };

@@ -11,15 +11,13 @@ use hyper_util::client::{
 };
 use tokio::time::timeout;
 use tower_service::Service;
+use url::Url;
 
-use super::tcp::Tcp;
+use super::{settings::ClientSettings, tcp::Tcp};
 #[cfg(feature = "tls")]
+use crate::net::tls::{Identity, client_config};
 use crate::{
-    config::Http2,
-    net::tls::{Identity, client_config},
-};
-use crate::{
-    config::{Config, Secret},
+    config::Secret,
     error::{Error, ErrorKind, Result},
 };
 
@@ -57,22 +55,18 @@ type Link = Tcp;
 
 impl Connector {
     #[cfg(feature = "tls")]
-    pub(super) fn new(config: &Config) -> Result<Self> {
-        let remote = ("FASTSOCK_REMOTE_CA", config.remote_ca.as_deref());
-        let node = ("NODE_EXTRA_CA_CERTS", config.extra_ca_certs.as_deref());
-        let files = [remote, node].into_iter();
+    pub(super) fn new(settings: ClientSettings<'_>, url: Option<&Url>) -> Result<Self> {
+        let files = settings.authorities.into_iter();
         let files = files.filter_map(|(variable, path)| Some((variable, path?)));
-        let identity = Identity::new(
-            ("FASTSOCK_REMOTE_CERT", config.remote_cert.as_deref()),
-            ("FASTSOCK_REMOTE_KEY", config.remote_key.as_deref()),
-        )?;
+        let [certificate, key] = settings.identity;
+        let identity = Identity::new(certificate, key)?;
         // A proxy learns nothing of who we are.
         let plain = client_config(files.clone(), None)?;
         let mut tls = match identity {
             None => plain.clone(),
             Some(_) => client_config(files, identity)?,
         };
-        let offers_http2 = config.remote_http2 == Http2::Auto;
+        let offers_http2 = settings.offers_http2;
         if offers_http2 {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
@@ -81,18 +75,18 @@ impl Connector {
             link: (Tcp, plain).into(),
             direct: (Tcp, tls.clone()).into(),
             tls,
-            proxies: Proxies::new(config)?,
-            timeout: config.remote_connect_timeout,
+            proxies: Proxies::new(settings, url)?,
+            timeout: settings.connect_timeout,
             offers_http2,
         })
     }
 
     #[cfg(not(feature = "tls"))]
-    pub(super) fn new(config: &Config) -> Result<Self> {
+    pub(super) fn new(settings: ClientSettings<'_>, url: Option<&Url>) -> Result<Self> {
         Ok(Self {
             link: Tcp,
-            proxies: Proxies::new(config)?,
-            timeout: config.remote_connect_timeout,
+            proxies: Proxies::new(settings, url)?,
+            timeout: settings.connect_timeout,
         })
     }
 
@@ -161,12 +155,12 @@ fn opened(io: impl Io + Connection + 'static) -> Opened {
 /// The proxy through which a URL is reached, or `None` for the direct way.
 ///
 /// # Errors
-/// `Config` for a proxy that the remote needs and that is none.
-pub(crate) fn proxy_of(config: &Config, url: &str) -> Result<Option<Uri>> {
+/// `Config` for a proxy that the URL needs and that is none.
+pub(crate) fn proxy_of(settings: ClientSettings<'_>, url: &str) -> Result<Option<Uri>> {
     let Ok(uri) = url.parse() else {
         return Ok(None);
     };
-    let proxy = Proxies::new(config)?.route(&uri);
+    let proxy = Proxies::new(settings, Url::parse(url).ok().as_ref())?.route(&uri);
     Ok(proxy.map(|proxy| proxy.uri().clone()))
 }
 
@@ -178,10 +172,10 @@ struct Proxies {
 }
 
 impl Proxies {
-    /// Fails for a proxy that the remote needs and that is none; a bad one that it does not need is only warned of,
-    /// since the variables are everyone's.
-    fn new(config: &Config) -> Result<Self> {
-        let (exceptions, no_proxy) = exceptions(&config.no_proxy);
+    /// Fails for a proxy that `url` needs and that is none; a bad one that it does not need is only warned of, since the
+    /// variables are everyone's.
+    fn new(settings: ClientSettings<'_>, url: Option<&Url>) -> Result<Self> {
+        let (exceptions, no_proxy) = exceptions(settings.no_proxy);
         let with = |http: &str, https: &str| Self {
             matcher: Matcher::builder()
                 .http(http)
@@ -190,12 +184,12 @@ impl Proxies {
                 .build(),
             exceptions: exceptions.clone(),
         };
-        let remote = config.remote_url.as_deref().and_then(|u| u.parse().ok());
+        let uri = url.and_then(|url| url.as_str().parse().ok());
         let is_needed = |uri: &Uri| with("http://any", "http://any").route(uri).is_some();
-        let remote: Option<Uri> = remote.filter(is_needed);
-        let scheme = remote.as_ref().and_then(Uri::scheme_str);
-        let http = usable("HTTP_PROXY", &config.http_proxy, scheme == Some("http"))?;
-        let https = usable("HTTPS_PROXY", &config.https_proxy, scheme == Some("https"))?;
+        let uri: Option<Uri> = uri.filter(is_needed);
+        let scheme = uri.as_ref().and_then(Uri::scheme_str);
+        let http = usable("HTTP_PROXY", settings.http_proxy, scheme == Some("http"))?;
+        let https = usable("HTTPS_PROXY", settings.https_proxy, scheme == Some("https"))?;
         Ok(with(http, https))
     }
 
@@ -234,7 +228,7 @@ fn exceptions(no_proxy: &[String]) -> (Vec<(String, u16)>, String) {
 }
 
 /// The URL of a proxy we can use, or nothing.
-fn usable<'a>(variable: &str, proxy: &'a Option<Secret>, is_needed: bool) -> Result<&'a str> {
+fn usable<'a>(variable: &str, proxy: Option<&'a Secret>, is_needed: bool) -> Result<&'a str> {
     let Some(proxy) = proxy else { return Ok("") };
     let any = Uri::from_static("http://any");
     let found = Matcher::builder()
@@ -274,6 +268,7 @@ pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn proxied(no_proxy: &str) -> Config {
         let no_proxy: Vec<String> = no_proxy.split(',').map(str::to_owned).collect();
@@ -305,7 +300,8 @@ mod tests {
             ("[::1]:9", "http://[::1]:9/", None),
             ("[::1]:9", "http://[::1]:8/", Some("plain")),
         ] {
-            let proxies = Proxies::new(&proxied(no_proxy)).unwrap();
+            let config = proxied(no_proxy);
+            let proxies = Proxies::new((&config).into(), None).unwrap();
             let found = proxies.route(&uri.parse().unwrap());
             let host = found.as_ref().and_then(|proxy| proxy.uri().host());
             assert_eq!(host, proxy, "{no_proxy} {uri}");
@@ -314,19 +310,19 @@ mod tests {
 
     #[test]
     fn a_bad_proxy_is_an_error_only_where_it_is_needed() {
-        let config = |proxy: &str, remote: &str| {
-            Config::default()
+        let start = |proxy: &str, url: &str| {
+            let config = Config::default()
                 .http_proxy(Some(Secret::new(proxy)))
-                .no_proxy(vec!["localhost".to_owned()])
-                .remote_url(Some(remote.to_owned()))
+                .no_proxy(vec!["localhost".to_owned()]);
+            Proxies::new((&config).into(), Some(&url.parse().unwrap()))
         };
         for bad in ["socks5://user:pass@p:1080", "http://", "ftp://p"] {
-            let error = Proxies::new(&config(bad, "http://a/")).err().unwrap();
+            let error = start(bad, "http://a/").err().unwrap();
             let line = "HTTP_PROXY: the value is not the URL of an http:// or https:// proxy";
             assert_eq!(error.to_string(), line);
-            Proxies::new(&config(bad, "https://a/")).unwrap();
-            Proxies::new(&config(bad, "http://localhost/")).unwrap();
+            start(bad, "https://a/").unwrap();
+            start(bad, "http://localhost/").unwrap();
         }
-        Proxies::new(&config("http://p:3128", "http://a/")).unwrap();
+        start("http://p:3128", "http://a/").unwrap();
     }
 }

@@ -27,7 +27,7 @@ use super::{
     exchange::{Failure, Wanted},
     http1::Http1,
 };
-use crate::{config::Config, tasks::Tasks};
+use crate::tasks::Tasks;
 
 /// All kept connections, and the way to new ones.
 pub(super) struct Pool {
@@ -67,11 +67,11 @@ pub(super) enum Connection {
 }
 
 impl Pool {
-    pub(super) fn new(config: &Config, connector: Connector, tasks: Tasks) -> Self {
+    pub(super) fn new(longest_age: Duration, connector: Connector, tasks: Tasks) -> Self {
         Self {
             connector,
             origins: Mutex::default(),
-            longest_age: config.remote_connection_age,
+            longest_age,
             has_reaper: AtomicBool::new(false),
             tasks,
         }

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::config::Config;
 
 /// An HTTP server on loopback that answers each request as the test says.
 pub(crate) struct Backend {
@@ -193,7 +194,7 @@ async fn read_request(
 }
 
 fn client(config: &Config) -> Client {
-    Client::new(config, Tasks::new(Handle::current())).unwrap()
+    Client::new(config.into(), None, Tasks::new(Handle::current())).unwrap()
 }
 
 fn soon() -> Instant {
@@ -221,7 +222,7 @@ async fn a_connection_is_replaced_when_it_is_too_old_and_no_request_is_sent_twic
 async fn nothing_runs_on_once_its_tasks_are_stopped() {
     let backend = Backend::start(|_| status(200, "")).await;
     let tasks = Tasks::new(Handle::current());
-    let client = Client::new(&Config::default(), tasks.clone()).unwrap();
+    let client = Client::new((&Config::default()).into(), None, tasks.clone()).unwrap();
     post(&client, &backend.url("/")).await.unwrap();
     assert!(tasks.len() > 0);
     tasks.stop();
@@ -235,7 +236,7 @@ async fn nothing_runs_on_once_its_tasks_are_stopped() {
 fn a_url_is_taken_apart_without_its_secrets() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let tasks = Tasks::new(runtime.handle().clone());
-    let client = Client::new(&Config::default(), tasks).unwrap();
+    let client = Client::new((&Config::default()).into(), None, tasks).unwrap();
     let target = |url| client.target(&Url::parse(url).unwrap());
     let found = target("http://u:p@Example.com:80/a%20b?q=1#frag").unwrap();
     assert_eq!(found.uri, "http://example.com/a%20b?q=1");

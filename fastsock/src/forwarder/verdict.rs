@@ -1,12 +1,12 @@
-//! What an attempt means for its message and for the destination; no I/O, no clock.
+//! What the outcome of an attempt means for its message and for the destination; no I/O, no clock.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    Attempt,
-    destination::{Destination, Device},
+    Outcome,
+    history::{Device, History},
 };
 use crate::types::LostReason;
 
@@ -15,9 +15,9 @@ use crate::types::LostReason;
 pub(crate) enum Verdict {
     /// The backend has it.
     Delivered,
-    /// Try again after the back-off, and not before `floor`.
+    /// Try again after the back-off, and not before `not_before`.
     Retry {
-        floor: Option<Floor>,
+        not_before: Option<NotBefore>,
         /// The backend refuses everyone (401, 403, 404, …): an operator must act.
         is_misconfigured: bool,
     },
@@ -27,14 +27,14 @@ pub(crate) enum Verdict {
 
 /// The earliest next attempt, and for whom: a `Retry-After`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Floor {
+pub(crate) enum NotBefore {
     /// For every message to this destination ([`Breaker::hold`](super::breaker::Breaker::hold)).
     Destination(Duration),
     /// For the messages of this device.
     Lane(Duration),
 }
 
-/// What an attempt says about the destination.
+/// What an attempt says about the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// It took the message.
@@ -50,10 +50,10 @@ pub(crate) enum Signal {
 /// What one message has met so far. Kept with the message from its first attempt to its last; boxed, since most are
 /// delivered by their first.
 #[derive(Debug, Default)]
-pub(crate) struct Trial(Option<Box<Failures>>);
+pub(crate) struct Failures(Option<Box<Counts>>);
 
 #[derive(Debug, Default)]
-struct Failures {
+struct Counts {
     /// Answers of 500 and the like, and the number of the newest delivery at the first of them.
     errors: u32,
     deliveries_before: u64,
@@ -64,7 +64,7 @@ struct Failures {
     alone_since: Option<Instant>,
 }
 
-/// Failures of a message with a delivery to another device between each two of them: the destination was well meanwhile.
+/// Counts of a message with a delivery to another device between each two of them: the destination was well meanwhile.
 #[derive(Debug, Default)]
 struct Tally {
     count: u32,
@@ -74,58 +74,56 @@ struct Tally {
 
 /// Judges one attempt: what becomes of the message of this device, and what the breaker is to be told.
 pub(crate) fn judge(
-    attempt: &Attempt,
-    trial: &mut Trial,
-    destination: &mut Destination,
+    outcome: &Outcome,
+    failures: &mut Failures,
+    history: &mut History,
     device: Device,
     now: Instant,
 ) -> (Verdict, Signal) {
-    if attempt.is_delivered() {
-        destination.deliver(device);
+    if outcome.is_delivered() {
+        history.deliver(device);
         return (Verdict::Delivered, Signal::Success);
     }
-    let failures = trial.0.get_or_insert_default();
-    let (status, retry_after) = match *attempt {
-        Attempt::Failed { .. } => return failures.out(None, destination, device, now),
-        Attempt::Redirected { .. } => return failures.refused(destination, device),
-        Attempt::Answered {
+    let counts = failures.0.get_or_insert_default();
+    let (status, retry_after) = match *outcome {
+        Outcome::Failed { .. } => return counts.out(None, history, device, now),
+        Outcome::Redirected { .. } => return counts.refused(history, device),
+        Outcome::Answered {
             status,
             retry_after,
         } => (status, retry_after),
     };
     match status {
-        401 | 403 | 404 | 407 | 300..=399 => failures.refused(destination, device),
-        410 => give_up(LostReason::Rejected, true),
+        401 | 403 | 404 | 407 | 300..=399 => counts.refused(history, device),
+        410 => give_up(LostReason::Rejected, true), // this and the next final ones: also in `is_settled`
         429 => {
-            let floor = retry_after.map(Floor::Lane);
+            let not_before = retry_after.map(NotBefore::Lane);
             // It is this device that is to slow down; the destination is neither well nor ill.
-            (retry(floor).0, Signal::Neutral)
+            (retry(not_before).0, Signal::Neutral)
         }
         408 | 425 => retry(None),
         501 | 505 | 400..=499 => give_up(LostReason::Rejected, false),
-        502 | 504 => failures.out(None, destination, device, now),
+        502 | 504 => counts.out(None, history, device, now),
         503 => {
-            let floor = retry_after.map(Floor::Destination);
-            failures.out(floor, destination, device, now)
+            let not_before = retry_after.map(NotBefore::Destination);
+            counts.out(not_before, history, device, now)
         }
-        500..=599 if failures.is_poisonous(destination, device) => {
-            give_up(LostReason::Poison, false)
-        }
+        500..=599 if counts.is_poisonous(history, device) => give_up(LostReason::Poison, false),
         // Other 5xx, and what HTTP does not know (1xx as an answer, 600 and up).
         _ => retry(None),
     }
 }
 
-impl Failures {
+impl Counts {
     /// It is about this device or about everyone: deliveries to others tell which.
-    fn refused(&mut self, destination: &mut Destination, device: Device) -> (Verdict, Signal) {
-        let is_about_everyone = destination.refuse(device);
-        if self.refusals.count(destination, device) && self.refusals.count >= REFUSALS {
+    fn refused(&mut self, history: &mut History, device: Device) -> (Verdict, Signal) {
+        let is_about_everyone = history.refuse(device);
+        if self.refusals.count(history, device) && self.refusals.count >= REFUSALS {
             return (give_up(LostReason::Rejected, false).0, Signal::Neutral);
         }
         let verdict = Verdict::Retry {
-            floor: None,
-            is_misconfigured: destination.refuses_everyone(),
+            not_before: None,
+            is_misconfigured: history.refuses_everyone(),
         };
         let signal = match is_about_everyone {
             true => Signal::Failure,
@@ -137,46 +135,45 @@ impl Failures {
     /// It says nothing about the message, unless it goes on and on while others get through.
     fn out(
         &mut self,
-        floor: Option<Floor>,
-        destination: &Destination,
+        not_before: Option<NotBefore>,
+        history: &History,
         device: Device,
         now: Instant,
     ) -> (Verdict, Signal) {
-        if self.outages.count(destination, device) && self.outages.count > 1 {
+        if self.outages.count(history, device) && self.outages.count > 1 {
             let since = *self.alone_since.get_or_insert(now);
             if self.outages.count >= POISON_OUTAGES && now - since >= POISON_OUTAGE {
                 return give_up(LostReason::Poison, false);
             }
         }
-        retry(floor)
+        retry(not_before)
     }
 
     /// Counts one more 5xx that is about a message or about everyone; whether that makes it the message's own fault.
-    fn is_poisonous(&mut self, destination: &Destination, device: Device) -> bool {
+    fn is_poisonous(&mut self, history: &History, device: Device) -> bool {
         if self.errors == 0 {
-            self.deliveries_before = destination.deliveries();
+            self.deliveries_before = history.deliveries();
         }
         self.errors = self.errors.saturating_add(1);
-        self.errors >= POISON_ERRORS
-            && destination.newest_of_others(device) > self.deliveries_before
+        self.errors >= POISON_ERRORS && history.newest_of_others(device) > self.deliveries_before
     }
 }
 
 impl Tally {
     /// Counts one more, unless nobody else got through since the last that was counted. Whether it did count.
-    fn count(&mut self, destination: &Destination, device: Device) -> bool {
-        let counts = self.count == 0 || destination.newest_of_others(device) > self.deliveries;
+    fn count(&mut self, history: &History, device: Device) -> bool {
+        let counts = self.count == 0 || history.newest_of_others(device) > self.deliveries;
         if counts {
             self.count = self.count.saturating_add(1);
-            self.deliveries = destination.deliveries();
+            self.deliveries = history.deliveries();
         }
         counts
     }
 }
 
-fn retry(floor: Option<Floor>) -> (Verdict, Signal) {
+fn retry(not_before: Option<NotBefore>) -> (Verdict, Signal) {
     let verdict = Verdict::Retry {
-        floor,
+        not_before,
         is_misconfigured: false,
     };
     (verdict, Signal::Failure)
@@ -205,9 +202,9 @@ mod tests {
 
     /// A destination, one device, and what its message has met so far.
     struct Case {
-        destination: Destination,
+        history: History,
         device: Device,
-        trial: Trial,
+        failures: Failures,
         now: Instant,
     }
 
@@ -215,64 +212,64 @@ mod tests {
         /// A destination that has taken a message of each of so many other devices.
         fn new(known: usize) -> Self {
             let mut case = Self {
-                destination: Destination::default(),
-                device: Destination::default().device(""),
-                trial: Trial::default(),
+                history: History::default(),
+                device: History::default().device(""),
+                failures: Failures::default(),
                 now: Instant::now(),
             };
-            case.device = case.destination.device("dev");
+            case.device = case.history.device("dev");
             (0..known).for_each(|n| case.deliver(&format!("other{n}")));
             case
         }
 
         fn deliver(&mut self, client_id: &str) {
-            let device = self.destination.device(client_id);
-            self.destination.deliver(device);
+            let device = self.history.device(client_id);
+            self.history.deliver(device);
         }
 
-        fn judge(&mut self, attempt: &Attempt) -> (Verdict, Signal) {
+        fn judge(&mut self, outcome: &Outcome) -> (Verdict, Signal) {
             let Self {
-                destination,
+                history,
                 device,
-                trial,
+                failures,
                 now,
             } = self;
-            judge(attempt, trial, destination, *device, *now)
+            judge(outcome, failures, history, *device, *now)
         }
     }
 
-    fn answered(status: u16) -> Attempt {
-        Attempt::Answered {
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered {
             status,
             retry_after: None,
         }
     }
 
-    fn later(status: u16, seconds: u64) -> Attempt {
-        Attempt::Answered {
+    fn later(status: u16, seconds: u64) -> Outcome {
+        Outcome::Answered {
             status,
             retry_after: Some(Duration::from_secs(seconds)),
         }
     }
 
-    fn failed() -> Attempt {
+    fn failed() -> Outcome {
         let error = "connection refused".to_owned();
-        Attempt::Failed { error }
+        Outcome::Failed { error }
     }
 
     /// Answers that are about one device or about everyone.
-    fn refusals() -> Vec<Attempt> {
+    fn refusals() -> Vec<Outcome> {
         let statuses = [401, 403, 404, 407, 300, 304, 305].map(answered);
-        let redirects = [301, 302, 303, 307, 308].map(|status| Attempt::Redirected { status });
+        let redirects = [301, 302, 303, 307, 308].map(|status| Outcome::Redirected { status });
         statuses.into_iter().chain(redirects).collect()
     }
 
     const AGAIN: Verdict = Verdict::Retry {
-        floor: None,
+        not_before: None,
         is_misconfigured: false,
     };
     const MISCONFIGURED: Verdict = Verdict::Retry {
-        floor: None,
+        not_before: None,
         is_misconfigured: true,
     };
     const REJECTED: Verdict = Verdict::Final {
@@ -318,6 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_settled_is_final_whatever_else_happens() {
+        for status in 100..=999 {
+            let outcome = answered(status);
+            for known in [0, 9] {
+                let (verdict, _) = Case::new(known).judge(&outcome);
+                let is_final = !matches!(verdict, Verdict::Retry { .. });
+                assert_eq!(outcome.is_settled(), is_final, "{status}");
+            }
+        }
+        assert!(!failed().is_settled());
+        assert!(refusals().iter().all(|outcome| !outcome.is_settled()));
+    }
+
+    #[test]
     fn a_refusal_is_final_after_three_attempts_with_deliveries_to_others_in_between() {
         for attempt in &refusals() {
             let mut case = Case::new(9);
@@ -337,8 +348,8 @@ mod tests {
         for attempt in &refusals() {
             let mut case = Case::new(4);
             let of = |case: &mut Case, client_id: &str| {
-                case.device = case.destination.device(client_id);
-                case.trial = Trial::default();
+                case.device = case.history.device(client_id);
+                case.failures = Failures::default();
                 case.judge(attempt)
             };
             assert_eq!(of(&mut case, "other0"), (AGAIN, Signal::Neutral));
@@ -365,15 +376,18 @@ mod tests {
 
     #[test]
     fn retry_after_is_for_the_destination_or_the_lane() {
-        let floor = |attempt: &Attempt| match Case::new(0).judge(attempt).0 {
-            Verdict::Retry { floor, .. } => floor,
+        let not_before = |outcome: &Outcome| match Case::new(0).judge(outcome).0 {
+            Verdict::Retry { not_before, .. } => not_before,
             verdict => panic!("{verdict:?}"),
         };
         let seven = Duration::from_secs(7);
-        assert_eq!(floor(&later(503, 7)), Some(Floor::Destination(seven)));
-        assert_eq!(floor(&later(429, 7)), Some(Floor::Lane(seven)));
-        assert_eq!(floor(&later(500, 7)), None);
-        assert_eq!(floor(&later(408, 7)), None);
+        assert_eq!(
+            not_before(&later(503, 7)),
+            Some(NotBefore::Destination(seven))
+        );
+        assert_eq!(not_before(&later(429, 7)), Some(NotBefore::Lane(seven)));
+        assert_eq!(not_before(&later(500, 7)), None);
+        assert_eq!(not_before(&later(408, 7)), None);
     }
 
     #[test]
