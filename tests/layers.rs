@@ -335,7 +335,7 @@ fn circles(imports: &Imports) -> Vec<Vec<String>> {
 
 /// What drives the core but is no part of it.
 fn is_beside(room: &str) -> bool {
-    ["fuzzing", "micro"].contains(&room)
+    room == "inside"
 }
 
 fn room(module: &str) -> &str {
