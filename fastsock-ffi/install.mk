@@ -13,7 +13,9 @@ INSTALL    ?= install
 
 ffi_version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 ffi_abi     := $(shell sed -n 's/^\#define FASTSOCK_ABI //p' include/fastsock.h)
-ffi_built   := $(or $(FASTSOCK_BUILT),$(or $(CARGO_TARGET_DIR),target)/release)
+# Where cargo puts it: a target has a folder of its own ("--target X", "--target=X", or CARGO_BUILD_TARGET).
+ffi_target  := $(or $(shell echo ' $(CARGO_FLAGS) ' | sed -n 's/.* --target[ =] *\([^ ]*\) .*/\1/p'),$(CARGO_BUILD_TARGET))
+ffi_built   := $(or $(FASTSOCK_BUILT),$(or $(CARGO_TARGET_DIR),target)/$(if $(ffi_target),$(ffi_target)/)release)
 ffi_lib     := $(DESTDIR)$(PREFIX)/$(LIBDIR)
 ffi_include := $(DESTDIR)$(PREFIX)/$(INCLUDEDIR)
 # How the library's place leads back to the prefix: ".." for lib, "../.." for lib/x86_64-linux-gnu.

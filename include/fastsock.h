@@ -497,7 +497,7 @@ typedef struct fastsock_request {
 
 /**
  * One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
- * hook until the hook returns, from fastsock_bridge_poll until the next poll, stop or free of that bridge.
+ * hook until the hook returns, from fastsock_bridge_poll until the next poll or free of that bridge.
  */
 typedef struct fastsock_event {
   /**
@@ -671,11 +671,11 @@ typedef struct fastsock_options {
    */
   uint32_t log_level;
   /**
-   * With EVENTS: 1 lets the host decide who may connect; 0 the settings.
+   * With EVENTS: 1 lets the host decide who may connect; 0 the settings. Must be 0 with HOOKS.
    */
   uint32_t event_authenticate;
   /**
-   * With EVENTS: a fastsock_uplinks.
+   * With EVENTS: a fastsock_uplinks. Must be 0 with HOOKS.
    */
   uint32_t event_uplinks;
   /**
@@ -1034,7 +1034,8 @@ fastsock_status fastsock_config_free(struct fastsock_config *config);
 /**
  * Starts a bridge. Devices can connect when it returns, and hooks may run before it returns; the broker may still be
  * connecting. It copies the settings. `options` may be NULL: no hooks, no log. On CONFIG, BIND and IO, fastsock_last_error says
- * more. After a failure nothing runs, and the userdata is freed.
+ * more. After a failure nothing runs, and the userdata is freed. If the host has closed descriptors 0, 1 or 2, a start opens
+ * them to /dev/null and leaves them so: no socket of the library takes the place of stdout.
  */
 fastsock_status fastsock_bridge_start(const struct fastsock_config *config,
                                       const struct fastsock_options *options,
@@ -1049,8 +1050,9 @@ fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
 /**
  * Stops: closes every device with 1001, delivers the uplinks that the bridge took, ends all threads; takes at most about
  * `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
- * After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running. Further calls wait for
- * the same end. HOOK inside a hook: call fastsock_bridge_request_stop there.
+ * After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running: it gets at most
+ * 50 ms beyond the deadline, and all hooks together 500 ms. Further calls wait for the same end; the earliest deadline counts
+ * for all. HOOK inside a hook: call fastsock_bridge_request_stop there.
  */
 fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
                                      uint32_t deadline_ms,
@@ -1081,8 +1083,8 @@ fastsock_status fastsock_bridge_send(const struct fastsock_bridge *bridge,
                                      fastsock_sent *sent);
 
 /**
- * Closes the session of a device that is here. `code` is 1000 or 3000 to 4999 with a reason of at most 123 bytes; 0 is
- * 4510 "kicked". NOT_CONNECTED when it is not here.
+ * Closes the session of a device that is here. `code` is 1000 or 3000 to 4999, with a reason of at most 123 bytes of UTF-8; 0
+ * is 4510 "kicked", without a reason. ARGUMENT for anything else, NOT_CONNECTED when it is not here.
  */
 fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
                                            const char *client_id,
@@ -1207,7 +1209,7 @@ fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
 /**
  * With EVENTS: moves up to `max` events into an array, oldest first; `count` is their number. Never blocks: 0 events is not a
  * failure. `event_size` is sizeof(fastsock_event) in your build. What the events point to is valid until the next
- * poll, stop or free of this bridge. One thread at a time; after a stop it gives what is left.
+ * poll or free of this bridge. One thread at a time; after a stop it gives what is left.
  */
 fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
                                      struct fastsock_event *events,
@@ -1236,7 +1238,7 @@ fastsock_status fastsock_bridge_resolve_accept(const struct fastsock_bridge *bri
                                                size_t client_id_len);
 
 /**
- * Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 is sent as
+ * Refuses a device with an HTTP status from 400 to 599 and a reason, at most 1024 bytes of UTF-8, as body. `retry_after_s` other than 0 is sent as
  * Retry-After.
  */
 fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bridge,

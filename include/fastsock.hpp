@@ -58,6 +58,14 @@ inline std::string take(char *text) {
   return owned != nullptr ? std::string(owned.get()) : std::string();
 }
 
+/** A text that the library takes up to its first NUL: it must have none inside. */
+inline const char *c_str(const std::string &text, const char *what) {
+  if (text.find('\0') != std::string::npos) {
+    throw error(FASTSOCK_STATUS_ARGUMENT, std::string(what) + ": there is a NUL in it");
+  }
+  return text.c_str();
+}
+
 inline std::uint32_t milliseconds(std::chrono::milliseconds time) noexcept {
   const auto count = time.count();
   return count < 0 ? 0U : count > 0xffffffffLL ? 0xffffffffU : static_cast<std::uint32_t>(count);
@@ -87,20 +95,20 @@ public:
 
   /** Sets one setting from text; empty text is the default. */
   config &set(const std::string &name, const std::string &value) {
-    detail::check(fastsock_config_set(raw_.get(), name.c_str(), value.c_str()));
+    detail::check(fastsock_config_set(raw_.get(), detail::c_str(name, "name"), detail::c_str(value, "value")));
     return *this;
   }
 
   /** Overlays settings from a JSON object. */
   config &merge_json(const std::string &json) {
-    detail::check(fastsock_config_merge_json(raw_.get(), json.c_str()));
+    detail::check(fastsock_config_merge_json(raw_.get(), detail::c_str(json, "json")));
     return *this;
   }
 
   /** The value of a setting as text, a secret as "***". */
   std::string show(const std::string &name) const {
     char *value = nullptr;
-    detail::check(fastsock_config_show(raw_.get(), name.c_str(), &value));
+    detail::check(fastsock_config_show(raw_.get(), detail::c_str(name, "name"), &value));
     return detail::take(value);
   }
 
@@ -418,9 +426,13 @@ public:
     start(settings, options, std::move(state));
   }
 
-  /** Starts a bridge whose events you poll. Of the callbacks, it uses only the log. */
+  /** Starts a bridge whose events you poll. Of the callbacks, only the log may be set. */
   bridge(const config &settings, const events &how, hooks callbacks = {}, std::uint32_t workers = 0)
       : bridge_ref(nullptr) {
+    if (callbacks.authenticate || callbacks.on_connect || callbacks.on_uplink || callbacks.on_disconnect ||
+        callbacks.on_uplink_lost || callbacks.on_state) {
+      throw error(FASTSOCK_STATUS_ARGUMENT, "hooks: with events, only the log is called");
+    }
     auto state = std::make_unique<hooks>(std::move(callbacks));
     fastsock_options options = {};
     options.struct_size = sizeof options;
@@ -435,10 +447,12 @@ public:
     start(settings, options, std::move(state));
   }
 
-  bridge(bridge &&other) noexcept : bridge_ref(std::exchange(other.raw_, nullptr)) {}
+  bridge(bridge &&other) noexcept
+      : bridge_ref(std::exchange(other.raw_, nullptr)), polled_(std::exchange(other.polled_, {})) {}
   bridge &operator=(bridge &&other) noexcept {
     if (this != &other) {
       fastsock_bridge_free(std::exchange(raw_, std::exchange(other.raw_, nullptr)));
+      polled_ = std::exchange(other.polled_, {});
     }
     return *this;
   }
@@ -460,15 +474,24 @@ public:
     return fd;
   }
 
-  /** With events: calls f(const event &) for each that is there, at most max; returns how many. Never blocks. */
+  /**
+   * With events: calls f(const event &) for each that is there, at most max; says how many. Never blocks. An exception of f
+   * goes on to the caller; the events behind that one stay, and the descriptor stays readable, for the next poll.
+   * One thread at a time, and not inside f.
+   */
   template <typename F> std::size_t poll(F &&f, std::size_t max = 64) const {
-    std::vector<fastsock_event> batch(max);
-    std::size_t count = 0;
-    detail::check(fastsock_bridge_poll(raw_, batch.data(), sizeof(fastsock_event), max, &count));
-    for (std::size_t i = 0; i < count; i++) {
-      f(event(batch[i]));
+    if (polled_.next == polled_.count) {
+      polled_.events.resize(max);
+      polled_.next = polled_.count = 0;
+      detail::check(
+          fastsock_bridge_poll(raw_, polled_.events.data(), sizeof(fastsock_event), max, &polled_.count));
     }
-    return count;
+    const rest_stays guard{*this};
+    std::size_t done = 0;
+    for (; polled_.next < polled_.count && done < max; done++) {
+      f(event(polled_.events[polled_.next++]));
+    }
+    return done;
   }
 
   /** With events: blocks until there are some; false after the time. */
@@ -485,6 +508,25 @@ public:
   void wake() const { detail::check(fastsock_bridge_wake(raw_)); }
 
 private:
+  /** What the last poll took from the library, and how far it was handed on. */
+  struct polled {
+    std::vector<fastsock_event> events;
+    std::size_t next = 0;
+    std::size_t count = 0;
+  };
+
+  /** Lets the descriptor be readable while events are here. */
+  struct rest_stays {
+    const bridge &self;
+    ~rest_stays() {
+      if (self.polled_.next < self.polled_.count) {
+        static_cast<void>(fastsock_bridge_wake(self.raw_));
+      }
+    }
+  };
+
+  mutable polled polled_;
+
   void start(const config &settings, fastsock_options &options, std::unique_ptr<hooks> state) {
     options.userdata_free = [](void *userdata) { delete static_cast<hooks *>(userdata); };
     options.userdata = state.release(); // from here on the library frees it, also when the start fails

@@ -120,9 +120,6 @@ impl fastsock_bridge {
         };
         let leftover = core.stop(deadline);
         self.queue.close();
-        self.batch.lock().clear();
-        // The last notices, of the sessions that just ended, are worth a moment beyond the deadline.
-        let until = until.max(Instant::now() + LAST_NOTICES);
         let Some(thread) = self.dispatcher.lock().take() else {
             return self
                 .gate
@@ -165,6 +162,3 @@ impl fastsock_bridge {
         )
     }
 }
-
-/// How long stop waits for hooks beyond its deadline.
-const LAST_NOTICES: Duration = Duration::from_millis(500);

@@ -59,8 +59,8 @@ pub unsafe extern "C" fn fastsock_bridge_send(
     Ok(())
 }
 
-/// Closes the session of a device that is here. `code` is 1000 or 3000 to 4999 with a reason of at most 123 bytes; 0 is
-/// 4510 "kicked". NOT_CONNECTED when it is not here.
+/// Closes the session of a device that is here. `code` is 1000 or 3000 to 4999, with a reason of at most 123 bytes of UTF-8; 0
+/// is 4510 "kicked", without a reason. ARGUMENT for anything else, NOT_CONNECTED when it is not here.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_disconnect(
@@ -76,12 +76,13 @@ pub unsafe extern "C" fn fastsock_bridge_disconnect(
     let (id, reason) = unsafe {
         (
             text::client_id(client_id, client_id_len)?,
-            text::bytes(reason.cast(), reason_len, "reason")?,
+            text::reason(reason, reason_len, CloseReason::MAX_BYTES)?,
         )
     };
     let reason = match u16::try_from(code) {
-        Ok(0) => Some(CloseReason::Kicked),
-        Ok(code) => CloseReason::custom(code, String::from_utf8_lossy(reason)),
+        Ok(0) if reason.is_empty() => Some(CloseReason::Kicked),
+        Ok(0) => return Err(Failure::argument("reason: it needs a code other than 0")),
+        Ok(code) => CloseReason::custom(code, reason),
         Err(_) => None,
     };
     let reason = reason

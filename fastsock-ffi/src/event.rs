@@ -102,7 +102,7 @@ pub struct fastsock_request {
 }
 
 /// One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
-/// hook until the hook returns, from fastsock_bridge_poll until the next poll, stop or free of that bridge.
+/// hook until the hook returns, from fastsock_bridge_poll until the next poll or free of that bridge.
 #[derive_ReprC]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +167,7 @@ impl Batch {
     }
 
     /// Forgets what it held.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.requests.clear();
         self.headers.clear();
         self.texts.clear();

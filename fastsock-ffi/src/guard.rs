@@ -4,10 +4,13 @@ use std::{
     cell::{Cell, RefCell},
     ffi::CString,
     panic::{AssertUnwindSafe, catch_unwind},
-    ptr,
+    ptr, thread,
 };
 
-use crate::status::{Failure, fastsock_status};
+use crate::{
+    signals::Blocked,
+    status::{Failure, fastsock_status},
+};
 
 /// Wraps the body of an exported function, which returns `Result<(), Failure>`, and checks its signature.
 ///
@@ -57,6 +60,34 @@ pub(crate) fn is_c<T: safer_ffi::layout::ConcreteReprC>() {}
 
 /// Runs the body of one call: keeps its failure for `fastsock_last_error`, and stops a panic.
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_status {
+    match LAST_ERROR.try_with(|_| ()) {
+        Ok(()) => call_here(body),
+        Err(_) => call_on_a_thread(body),
+    }
+}
+
+/// Runs it on another thread, and waits. In handlers of `atexit` and destructors of statics, this one has lost its thread-locals
+/// already, on which the core relies.
+fn call_on_a_thread(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_status {
+    struct Lent<T>(T);
+    // SAFETY: this thread waits, so that only one at a time uses what was lent.
+    unsafe impl<T> Send for Lent<T> {}
+    let lent = Lent((body, inside()));
+    let run = move || {
+        let Lent((body, inside)) = { lent };
+        let _mark = Mark::set(inside);
+        call_here(body)
+    };
+    let _signals = Blocked::new(); // it inherits them
+    let builder = thread::Builder::new().name("fastsock-exit".into());
+    // SAFETY: it is joined before this returns, so all that it borrows outlives it.
+    match unsafe { builder.spawn_unchecked(run) } {
+        Ok(thread) => thread.join().unwrap_or(fastsock_status::PANIC),
+        Err(_) => fastsock_status::IO,
+    }
+}
+
+fn call_here(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_status {
     let outcome = catch_unwind(AssertUnwindSafe(body));
     let failure = match outcome {
         Ok(Ok(())) => return fastsock_status::OK,
@@ -70,7 +101,12 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_statu
 
 /// The line of this thread's last failure, or NULL.
 pub(crate) fn last_error() -> *const std::ffi::c_char {
-    LAST_ERROR.with_borrow(|line| line.as_ref().map_or(ptr::null(), |line| line.as_ptr()))
+    let line = LAST_ERROR.try_with(|line| {
+        line.borrow()
+            .as_ref()
+            .map_or(ptr::null(), |line| line.as_ptr())
+    });
+    line.unwrap_or(ptr::null()) // a thread that is going away has none
 }
 
 fn remember(failure: Failure) {

@@ -17,6 +17,7 @@ mod bridge;
 mod clients;
 mod config;
 mod dead_letters;
+mod descriptors;
 mod devices;
 mod event;
 #[cfg(any(test, feature = "fuzzing"))]

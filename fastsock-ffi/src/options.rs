@@ -99,9 +99,9 @@ pub struct fastsock_options {
     pub log: fastsock_log_hook,
     /// The lowest fastsock_level that the bridge logs; 0 means INFO.
     pub log_level: u32,
-    /// With EVENTS: 1 lets the host decide who may connect; 0 the settings.
+    /// With EVENTS: 1 lets the host decide who may connect; 0 the settings. Must be 0 with HOOKS.
     pub event_authenticate: u32,
-    /// With EVENTS: a fastsock_uplinks.
+    /// With EVENTS: a fastsock_uplinks. Must be 0 with HOOKS.
     pub event_uplinks: u32,
     /// 0.
     pub reserved: u32,
@@ -190,6 +190,11 @@ impl fastsock_options {
         }
         if self.workers > 64 {
             return bad("number of workers from 1 to 64", self.workers);
+        }
+        if !self.is_polled() && (self.event_authenticate != 0 || self.event_uplinks != 0) {
+            return Err(Failure::argument(
+                "options: event_authenticate and event_uplinks need FASTSOCK_DELIVERY_EVENTS; with hooks, set authenticate and on_uplink",
+            ));
         }
         if self.is_polled() && self.hooks().iter().any(|hook| hook.is_some()) {
             return Err(Failure::argument(

@@ -32,7 +32,7 @@ pub unsafe extern "C" fn fastsock_bridge_event_fd(
 
 /// With EVENTS: moves up to `max` events into an array, oldest first; `count` is their number. Never blocks: 0 events is not a
 /// failure. `event_size` is sizeof(fastsock_event) in your build. What the events point to is valid until the next
-/// poll, stop or free of this bridge. One thread at a time; after a stop it gives what is left.
+/// poll or free of this bridge. One thread at a time; after a stop it gives what is left.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_poll(

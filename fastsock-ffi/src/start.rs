@@ -9,6 +9,7 @@ use tracing::Dispatch;
 use crate::{
     bridge::fastsock_bridge,
     config::fastsock_config,
+    descriptors,
     guard::{Inside, c_abi, inside},
     hooks,
     log::{self, Log},
@@ -21,7 +22,8 @@ use crate::{
 
 /// Starts a bridge. Devices can connect when it returns, and hooks may run before it returns; the broker may still be
 /// connecting. It copies the settings. `options` may be NULL: no hooks, no log. On CONFIG, BIND and IO, fastsock_last_error says
-/// more. After a failure nothing runs, and the userdata is freed.
+/// more. After a failure nothing runs, and the userdata is freed. If the host has closed descriptors 0, 1 or 2, a start opens
+/// them to /dev/null and leaves them so: no socket of the library takes the place of stdout.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_start(
@@ -59,6 +61,7 @@ fn start(
     options: fastsock_options,
     userdata: Userdata,
 ) -> Result<Arc<fastsock_bridge>, Failure> {
+    descriptors::occupy_standard();
     let userdata = Arc::new(userdata);
     let log = options.log.map(|hook| {
         Dispatch::new(Log {

@@ -32,8 +32,9 @@ pub struct fastsock_leftover {
 
 /// Stops: closes every device with 1001, delivers the uplinks that the bridge took, ends all threads; takes at most about
 /// `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
-/// After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running. Further calls wait for
-/// the same end. HOOK inside a hook: call fastsock_bridge_request_stop there.
+/// After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running: it gets at most
+/// 50 ms beyond the deadline, and all hooks together 500 ms. Further calls wait for the same end; the earliest deadline counts
+/// for all. HOOK inside a hook: call fastsock_bridge_request_stop there.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stop(

@@ -109,6 +109,23 @@ pub(crate) unsafe fn utf8<'a>(ptr: *const c_char, what: &str) -> Result<&'a str,
         .map_err(|_| Failure::argument(format!("{what} is not UTF-8")))
 }
 
+/// The reason of a refusal or a close.
+///
+/// # Safety
+/// As [`bytes`].
+pub(crate) unsafe fn reason<'a>(
+    ptr: *const c_char,
+    len: usize,
+    most: usize,
+) -> Result<&'a str, Failure> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { bytes(ptr.cast(), len, "reason") }?;
+    let text = std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| text.len() <= most);
+    text.ok_or_else(|| Failure::argument(format!("reason: give at most {most} bytes of UTF-8")))
+}
+
 /// # Safety
 /// As [`bytes`].
 pub(crate) unsafe fn client_id(ptr: *const c_char, len: usize) -> Result<ClientId, Failure> {

@@ -29,7 +29,7 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_accept(
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Admission(admission))
 }
 
-/// Refuses a device with an HTTP status from 400 to 599 and a short reason as body. `retry_after_s` other than 0 is sent as
+/// Refuses a device with an HTTP status from 400 to 599 and a reason, at most 1024 bytes of UTF-8, as body. `retry_after_s` other than 0 is sent as
 /// Retry-After.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
@@ -47,8 +47,8 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_reject(
     let code =
         code.ok_or_else(|| Failure::argument(format!("status: give 400 to 599, not {status}")))?;
     // SAFETY: by contract.
-    let reason = unsafe { text::bytes(reason.cast(), reason_len, "reason") }?;
-    let mut refusal = Refusal::new(code, String::from_utf8_lossy(reason));
+    let reason = unsafe { text::reason(reason, reason_len, REFUSAL_MAX) }?;
+    let mut refusal = Refusal::new(code, reason);
     if retry_after_s > 0 {
         refusal = refusal.with_retry_after(retry_after_s);
     }
@@ -114,3 +114,6 @@ pub unsafe extern "C" fn fastsock_bridge_resolve_failed(
 ) -> fastsock_status {
     fastsock_bridge::enter(bridge)?.resolve(ticket, Answer::Failed)
 }
+
+/// A body that a device may log.
+const REFUSAL_MAX: usize = 1024;

@@ -104,6 +104,11 @@ host_safety! {
     a_failed_hook_is_counted_and_never_forwards = "failed_hook";
     logs_come_to_their_own_bridge = "log";
     a_host_that_does_not_poll_makes_devices_wait = "take";
+    a_start_without_threads_or_memory_fails_and_undoes_all = "thread_limit";
+    a_bridge_can_be_stopped_and_freed_at_exit = "at_exit";
+    a_stop_with_less_time_shortens_one_that_runs = "stop_sooner";
+    a_stop_with_less_time_shortens_one_that_waits_for_a_hook = "stop_hook_sooner";
+    nothing_takes_the_place_of_stdin_stdout_and_stderr = "closed_descriptors";
 }
 
 #[tokio::test]
@@ -140,7 +145,8 @@ async fn dead_letters(mut command: Command) {
 fn cpp_keeps_its_promises() {
     for (compiler, std) in [("g++", "c++17"), ("clang++", "c++20")] {
         let program = compile(compiler, std, "tests/cpp/behaviour.cpp", Link::Shared, &[]);
-        succeed(&mut Command::new(program));
+        succeed(&mut Command::new(&program));
+        succeed(Command::new(program).arg("static"));
     }
 }
 
@@ -189,9 +195,20 @@ async fn a_whole_run_with_a_loop_is_clean_under_valgrind() {
 #[test]
 fn failures_are_clean_under_valgrind() {
     let program = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &[]);
-    for case in ["userdata_free", "arguments", "resolve_later", "take"] {
+    for case in [
+        "userdata_free",
+        "arguments",
+        "resolve_later",
+        "take",
+        "at_exit",
+        "stop_sooner",
+        "stop_hook_sooner",
+        "closed_descriptors",
+    ] {
         succeed(valgrind(&program).arg(case));
     }
+    let program = compile("g++", "c++17", "tests/cpp/behaviour.cpp", Link::Shared, &[]);
+    succeed(valgrind(&program).arg("static"));
 }
 
 #[tokio::test]
@@ -223,7 +240,12 @@ async fn a_whole_run_is_clean_under_the_sanitizers() {
         Link::Shared,
         &flags,
     );
-    succeed(&mut Command::new(program));
+    succeed(&mut Command::new(&program));
+    succeed(Command::new(program).arg("static"));
+    let program = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &flags);
+    for case in ["arguments", "at_exit", "stop_sooner", "stop_hook_sooner"] {
+        succeed(Command::new(&program).arg(case));
+    }
 }
 
 #[tokio::test]

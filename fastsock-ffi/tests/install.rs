@@ -12,7 +12,11 @@ fn pkg_config_finds_it_where_it_went() {
     install(&made, &[]);
     let moved = scratch("install-moved").join("elsewhere");
     fs::rename(&made, &moved).unwrap();
-    for (linkage, extra) in [("shared", &[][..]), ("static", &["--static"][..])] {
+    for (linkage, extra) in [
+        ("shared", &[][..]),
+        ("static", &["--static"][..]),
+        ("all-static", &["--static"][..]), // no shared library at all, not even libc
+    ] {
         let mut query = Command::new("pkg-config");
         query
             .args(["--cflags", "--libs", "fastsock"])
@@ -30,6 +34,9 @@ fn pkg_config_finds_it_where_it_went() {
                 .arg(source)
                 .arg("-o")
                 .arg(&program);
+            if linkage == "all-static" {
+                compile.arg("-static");
+            }
             if compiler == "c++" {
                 compile.arg("-std=c++17");
             }
@@ -92,6 +99,41 @@ fn the_library_has_a_soname_and_needs_only_the_system() {
         fs::read_link(&shared).unwrap(),
         Path::new("libfastsock.so.0")
     );
+}
+
+#[test]
+fn a_target_is_taken_from_its_own_folder() {
+    for (variable, folder) in [
+        (
+            "CARGO_FLAGS=--target riscv64gc-unknown-linux-gnu",
+            "riscv64gc-unknown-linux-gnu/release",
+        ),
+        (
+            "CARGO_FLAGS=-v --target=armv7-unknown-linux-gnueabihf",
+            "armv7-unknown-linux-gnueabihf/release",
+        ),
+        (
+            "CARGO_BUILD_TARGET=i686-unknown-linux-gnu",
+            "i686-unknown-linux-gnu/release",
+        ),
+        ("CARGO_FLAGS=--no-default-features", "target/release"),
+    ] {
+        let mut make = Command::new("make");
+        make.current_dir(root())
+            .args([
+                "-n",
+                "--no-print-directory",
+                "ffi-install",
+                "CARGO_TARGET_DIR=target",
+                variable,
+            ])
+            .env_remove("MAKEFLAGS");
+        let plan = String::from_utf8(succeed(&mut make).stdout).unwrap();
+        assert!(
+            plan.contains(&format!("{folder}/libfastsock_ffi.so ")),
+            "{plan}"
+        );
+    }
 }
 
 /// A host's own .so that takes ours in keeps our functions to itself with --exclude-libs.

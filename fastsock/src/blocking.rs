@@ -1,8 +1,15 @@
 //! The same handle owning its runtime, for C, Python and hosts without one.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -225,22 +232,19 @@ impl Builder {
     /// # Errors
     /// As [`crate::Builder::start`], and `Io` when the system starts no threads.
     pub fn start(self) -> Result<Bridge> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder
-            .worker_threads(self.workers)
-            .thread_name("fastsock")
-            .enable_all();
-        if let Some(f) = self.on_thread_start {
-            builder.on_thread_start(f);
-        }
-        let runtime = builder
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Io, "cannot start the runtime").with_source(e))?;
+        let runtime = start_runtime(self.workers, self.on_thread_start)
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot start the threads").with_source(e))?;
         let mut start = crate::Bridge::builder(self.config);
         if let Some(hooks) = self.hooks {
             start = start.shared_hooks(hooks);
         }
-        let bridge = runtime.block_on(start.start())?;
+        let bridge = match runtime.block_on(start.start()) {
+            Ok(bridge) => bridge,
+            Err(error) => {
+                runtime.shutdown_timeout(RUNTIME_END); // a drop would wait without a limit
+                return Err(error);
+            }
+        };
         let handle = runtime.handle().clone();
         Ok(Bridge {
             bridge,
@@ -259,4 +263,64 @@ impl std::fmt::Debug for Builder {
     }
 }
 
+/// Starts a runtime of which every thread runs.
+///
+/// Tokio panics when the system refuses its first thread, and says nothing when it refuses a later one: the runtime then
+/// hangs, at the latest at its end. So the threads are tried first, and counted afterwards.
+fn start_runtime(
+    workers: usize,
+    on_thread_start: Option<Box<dyn Fn() + Send + Sync>>,
+) -> io::Result<Runtime> {
+    try_threads(workers + OTHER_THREADS)?;
+    let started = Arc::new((Mutex::new(0), Condvar::new()));
+    let starting = Arc::clone(&started);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(workers)
+        .thread_name("fastsock")
+        .enable_all()
+        .on_thread_start(move || {
+            if let Some(f) = &on_thread_start {
+                f();
+            }
+            *starting.0.lock() += 1;
+            starting.1.notify_all();
+        });
+    // Someone else may have taken the threads since: seldom enough for the line on stderr that a panic prints.
+    let runtime = catch_unwind(AssertUnwindSafe(|| builder.build()))
+        .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))?;
+    let until = Instant::now() + THREAD_START;
+    let mut count = started.0.lock();
+    while *count < workers {
+        if started.1.wait_until(&mut count, until).timed_out() {
+            runtime.shutdown_background();
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
+    drop(count);
+    Ok(runtime)
+}
+
+/// Finds out whether the system allows so many threads at once.
+fn try_threads(count: usize) -> io::Result<()> {
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    let mut threads = Vec::with_capacity(count);
+    let tried = (0..count).try_for_each(|_| {
+        let gate = Arc::clone(&gate);
+        let thread = thread::Builder::new().name("fastsock-try".into());
+        threads.push(thread.spawn(move || drop(gate.lock()))?);
+        Ok(())
+    });
+    drop(closed);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    tried
+}
+
+/// What a start needs beside the workers: one to read files, one for the disk spool, one for the hooks of a binding.
+const OTHER_THREADS: usize = 3;
+/// How long a thread that was made may take to run on a busy machine.
+const THREAD_START: Duration = Duration::from_secs(10);
 const RUNTIME_END: Duration = Duration::from_secs(1);

@@ -12,6 +12,8 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -408,6 +410,13 @@ static void userdata_free_case(void) {
   refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "hooks");
   options = options_of(&host);
   options.on_connect = connected;
+  options.event_authenticate = 1;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "event_authenticate");
+  options = options_of(&host);
+  options.event_uplinks = FASTSOCK_UPLINKS_TAKE;
+  refused_start(config, &options, &host, FASTSOCK_STATUS_ARGUMENT, "event_uplinks");
+  options = options_of(&host);
+  options.on_connect = connected;
   host.frees = 0;
   const fastsock_bridge *bridge = NULL;
   CHECK(fastsock_bridge_start(config, &options, &bridge) == OK);
@@ -467,6 +476,15 @@ static void arguments(void) {
   CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 1005, NULL, 0) == argument);
   CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 0x10000u + 1000u, NULL, 0) == argument);
   CHECK(fastsock_bridge_resolve_reject(bridge, 1, 200, "x", 1, 0) == argument);
+  /* reasons that would not arrive as they are */
+  char reason[2000];
+  memset(reason, 'x', sizeof reason);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 4000, reason, 124) == argument);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 4000, reason, 123) == FASTSOCK_STATUS_NOT_CONNECTED);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 4000, "\xff", 1) == argument);
+  CHECK(fastsock_bridge_disconnect(bridge, "nobody", 6, 0, "x", 1) == argument);
+  CHECK(fastsock_bridge_resolve_reject(bridge, 1, 403, "\xff", 1, 0) == argument);
+  CHECK(fastsock_bridge_resolve_reject(bridge, 1, 403, reason, sizeof reason, 0) == argument);
   CHECK(fastsock_bridge_resolve_accept(bridge, 1, "x", 1) == FASTSOCK_STATUS_TICKET);
   CHECK(fastsock_bridge_resolve_failed(bridge, 0) == FASTSOCK_STATUS_TICKET);
   CHECK(strcmp(fastsock_status_name(4711), "unknown") == 0 && strcmp(fastsock_status_name(0), "ok") == 0);
@@ -894,6 +912,184 @@ static void dead_letters(const char *backend, const char *directory) {
   CHECK(fastsock_bridge_free(in_memory) == OK);
 }
 
+/* Starts with hooks while the system allows few threads or little memory: it works, or all is undone with IO. */
+static void start_or_io(int how_many) {
+  struct host host;
+  host_init(&host);
+  fastsock_config *config = settings();
+  fastsock_options options = options_of(&host);
+  options.on_connect = connected;
+  const fastsock_bridge *bridge = NULL;
+  struct rlimit all, few;
+  int resource = how_many < 0 ? RLIMIT_AS : RLIMIT_NPROC;
+  CHECK(getrlimit(resource, &all) == 0);
+  few = all;
+  few.rlim_cur = how_many < 0 ? (rlim_t)status_of_process("VmSize:") * 1024 + ((rlim_t)-how_many << 20) : (rlim_t)how_many;
+  CHECK(setrlimit(resource, &few) == 0);
+  fastsock_status status = fastsock_bridge_start(config, &options, &bridge);
+  CHECK(setrlimit(resource, &all) == 0);
+  if (status == OK) {
+    CHECK(how_many > 0); /* so little memory never does */
+    stop(bridge);
+    CHECK(fastsock_bridge_free(bridge) == OK);
+  } else {
+    CHECK(status == FASTSOCK_STATUS_IO && bridge == NULL && strstr(fastsock_last_error(), "thread") != NULL);
+  }
+  CHECK(host.frees == 1 && fastsock_config_free(config) == OK);
+  wait_until_alone();
+}
+
+/* A system that has no more threads to give is no bug of the library: no hang, no panic, nothing on stderr. */
+static void thread_limit(void) {
+  alarm(120);
+  char path[] = "/tmp/fastsock-stderr-XXXXXX";
+  int file = mkstemp(path), before = dup(STDERR_FILENO);
+  CHECK(file >= 0 && unlink(path) == 0 && dup2(file, STDERR_FILENO) == STDERR_FILENO);
+  pid_t child = fork();
+  if (child == 0) {
+    for (int mib = 2; mib <= 4; mib++) {
+      start_or_io(-mib);
+    }
+    if (geteuid() == 0) { /* the limit of threads does not hold for root, and counts all processes of a user */
+      uid_t nobody = 3000000u + (uid_t)getpid();
+      CHECK(setresuid(nobody, nobody, nobody) == 0);
+      for (int threads = 1; threads <= 8; threads++) {
+        start_or_io(threads);
+      }
+    }
+    exit(0);
+  }
+  int status = 1;
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(dup2(before, STDERR_FILENO) == STDERR_FILENO);
+  char said[512] = "";
+  CHECK(pread(file, said, sizeof said - 1, 0) >= 0);
+  fputs(said, stderr);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && said[0] == 0);
+}
+
+static struct host exit_host;
+static const fastsock_bridge *exit_bridge;
+
+/* The thread-locals of this thread are gone: the library must not need them. */
+static void at_exit_handler(void) {
+  fastsock_sent sent;
+  fastsock_stats stats;
+  int is_well = fastsock_bridge_send(exit_bridge, "dev2", 4, 0, "x", 1, &sent) == OK && sent == FASTSOCK_SENT_OFFLINE
+                && fastsock_bridge_send(exit_bridge, "", 0, 0, "x", 1, &sent) == FASTSOCK_STATUS_ARGUMENT;
+  (void)fastsock_last_error(); /* there may be none */
+  is_well = is_well && fastsock_bridge_stop(exit_bridge, 8000, NULL, 0) == OK
+            && fastsock_bridge_stats(exit_bridge, &stats, sizeof stats) == OK && stats.uplink_dropped_by_hook == 1
+            && fastsock_bridge_free(exit_bridge) == OK && exit_host.frees == 1 && exit_host.disconnects == 1;
+  wait_until_alone();
+  if (!is_well) {
+    fprintf(stderr, "not so in the handler of atexit\n");
+    _exit(1);
+  }
+}
+
+static void at_exit(void) {
+  host_init(&exit_host);
+  CHECK(atexit(at_exit_handler) == 0);
+  exit_bridge = start_echo(&exit_host);
+  int device = device_open(port_of(exit_bridge), "dev1");
+  echo_once(device, "hello");
+}
+
+static void *stops_slowly(void *argument) {
+  fastsock_leftover *leftover = calloc(1, sizeof *leftover);
+  CHECK(fastsock_bridge_stop(*(const fastsock_bridge **)argument, 600000, leftover, sizeof *leftover) == OK);
+  return leftover;
+}
+
+/* A stop with less time shortens one that runs: here a backend takes a message and never answers. */
+static void stop_sooner(void) {
+  struct host host;
+  host_init(&host);
+  alarm(100);
+  int backend = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t len = sizeof addr;
+  CHECK(bind(backend, (struct sockaddr *)&addr, len) == 0 && listen(backend, 16) == 0);
+  CHECK(getsockname(backend, (struct sockaddr *)&addr, &len) == 0);
+  char url[64];
+  snprintf(url, sizeof url, "http://127.0.0.1:%u/", ntohs(addr.sin_port));
+  fastsock_config *config = settings();
+  CHECK(fastsock_config_set(config, "remote_url", url) == OK);
+  const fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, NULL, &bridge) == OK && fastsock_config_free(config) == OK);
+  int device = device_open(port_of(bridge), "dev1");
+  device_send(device, "hello");
+  int post = accept(backend, NULL, NULL);
+  pthread_t slow;
+  CHECK(pthread_create(&slow, NULL, stops_slowly, &bridge) == 0);
+  fastsock_state state = FASTSOCK_STATE_RUNNING;
+  while (state == FASTSOCK_STATE_RUNNING) {
+    CHECK(fastsock_bridge_state(bridge, &state) == OK);
+    usleep(1000);
+  }
+  fastsock_leftover leftover;
+  CHECK(fastsock_bridge_stop(bridge, 0, &leftover, sizeof leftover) == OK && leftover.uplinks == 1);
+  fastsock_leftover *same = NULL;
+  CHECK(pthread_join(slow, (void **)&same) == 0 && same->uplinks == 1);
+  free(same);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  close(device), close(post), close(backend);
+}
+
+static void *stops_a_blocked_hook(void *argument) {
+  CHECK(fastsock_bridge_stop(*(const fastsock_bridge **)argument, 600000, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
+  return NULL;
+}
+
+/* The same with a hook that blocks. */
+static void stop_hook_sooner(void) {
+  struct host host;
+  host_init(&host);
+  alarm(100);
+  fastsock_options options = options_of(&host);
+  options.on_connect = blocks;
+  const fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  wait_for(&host, &host.connects, 1);
+  pthread_t slow;
+  CHECK(pthread_create(&slow, NULL, stops_a_blocked_hook, &bridge) == 0);
+  fastsock_state state = FASTSOCK_STATE_RUNNING;
+  while (state != FASTSOCK_STATE_STOPPED) {
+    CHECK(fastsock_bridge_state(bridge, &state) == OK);
+    usleep(1000);
+  }
+  CHECK(fastsock_bridge_stop(bridge, 0, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
+  CHECK(pthread_join(slow, NULL) == 0);
+  CHECK(fastsock_bridge_free(bridge) == OK && value(&host, &host.frees) == 0);
+  sem_post(&host.go_on);
+  wait_for(&host, &host.frees, 1);
+  wait_until_alone();
+  close(device);
+}
+
+/* A host that has closed stdin, stdout and stderr does not find a socket of ours in their place. */
+static void closed_descriptors(void) {
+  int err = dup(STDERR_FILENO);
+  close(0), close(1), close(2);
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  const fastsock_bridge *bridge = start(&options);
+  int fd = -1, device = device_open(port_of(bridge), "dev1");
+  int is_well = fastsock_bridge_event_fd(bridge, &fd) == OK && fd > 2 && device > 2;
+  for (int i = 0; i <= 2; i++) {
+    char link[32], target[64] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", i);
+    is_well = is_well && readlink(link, target, sizeof target - 1) > 0 && strcmp(target, "/dev/null") == 0;
+  }
+  stop(bridge);
+  is_well = is_well && fastsock_bridge_free(bridge) == OK;
+  close(device);
+  CHECK(dup2(err, STDERR_FILENO) == STDERR_FILENO && is_well);
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -913,6 +1109,11 @@ static const struct {
     {"failed_hook", failed_hook},
     {"log", log_case},
     {"take", take},
+    {"thread_limit", thread_limit},
+    {"at_exit", at_exit},
+    {"stop_sooner", stop_sooner},
+    {"stop_hook_sooner", stop_hook_sooner},
+    {"closed_descriptors", closed_descriptors},
 };
 
 int main(int argc, char **argv) {

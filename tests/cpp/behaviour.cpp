@@ -7,8 +7,10 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <type_traits>
+#include <vector>
 
 static_assert(!std::is_copy_constructible_v<fastsock::bridge> && !std::is_copy_assignable_v<fastsock::bridge>);
 static_assert(std::is_nothrow_move_constructible_v<fastsock::bridge>);
@@ -167,6 +169,80 @@ void events_are_polled() {
   CHECK(bridge.wait(std::chrono::seconds(30)));
 }
 
+void an_exception_in_a_poll_costs_no_other_event() {
+  fastsock::events how;
+  how.uplinks = FASTSOCK_UPLINKS_TAKE;
+  fastsock::bridge first(settings(), how);
+  const int device = device_open(first.port(), "dev1");
+  for (int i = 0; i < 20; i++) {
+    device_send(device, std::to_string(i).c_str());
+  }
+  while (first.stats().uplink_dropped_by_hook < 20) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::vector<std::string> said;
+  const auto take = [&](const fastsock::event &event) {
+    if (event.type() != FASTSOCK_EVENT_TYPE_UPLINK) {
+      return;
+    }
+    said.emplace_back(event.payload());
+    if (said.size() == 3 || said.size() == 5) {
+      throw std::runtime_error("no");
+    }
+  };
+  const auto polls = [&](fastsock::bridge &bridge) {
+    try {
+      bridge.poll(take);
+    } catch (const std::runtime_error &) {
+    }
+  };
+  polls(first);
+  CHECK(said.size() == 3 && first.wait(std::chrono::milliseconds(0))); // the rest is told of
+  fastsock::bridge second(std::move(first));
+  polls(second);
+  CHECK(said.size() == 5);
+  CHECK(second.poll(take, 2) == 2 && said.size() == 7 && second.wait(std::chrono::milliseconds(0)));
+  second.stop(); // what was not handed on is still there
+  while (second.poll(take) > 0) {
+  }
+  CHECK(said.size() == 20);
+  for (std::size_t i = 0; i < said.size(); i++) {
+    CHECK(said[i] == std::to_string(i));
+  }
+  close(device);
+}
+
+void what_would_be_cut_or_ignored_is_refused() {
+  using namespace std::string_literals;
+  CHECK(status_of([] { settings().set("redis_host", "one\0two"s); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([] { settings().set("redis_host\0x"s, "one"); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([] { settings().merge_json("{}\0{"s); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([] { (void)settings().show("redis_host\0x"s); }) == FASTSOCK_STATUS_ARGUMENT);
+  fastsock::hooks hooks;
+  hooks.on_connect = [](fastsock::bridge_ref, const fastsock::event &) {};
+  CHECK(status_of([&] { const fastsock::bridge bridge(settings(), fastsock::events(), hooks); }) == FASTSOCK_STATUS_ARGUMENT);
+}
+
+/** Told when the library lets go of the hooks; destroyed after the bridge, since it is made before. */
+struct last_look {
+  bool is_freed = false;
+  ~last_look() {
+    if (!is_freed) {
+      std::fputs("the hooks of a static bridge were not freed\n", stderr);
+      _exit(1);
+    }
+  }
+};
+
+void a_static_bridge_ends_with_the_program() {
+  static last_look look;
+  fastsock::hooks hooks;
+  const std::shared_ptr<last_look> token(&look, [](last_look *it) { it->is_freed = true; });
+  hooks.on_connect = [token](fastsock::bridge_ref, const fastsock::event &) {};
+  static const fastsock::bridge bridge(settings(), std::move(hooks));
+  close(device_open(bridge.port(), "dev1"));
+}
+
 void dead_letters_are_listed_shown_replayed_and_dropped(const char *backend, const char *directory) {
   fastsock::config config = settings();
   config.set("remote_url", backend).set("spool", "disk").set("data_dir", directory);
@@ -208,10 +284,16 @@ int main(int argc, char **argv) {
     dead_letters_are_listed_shown_replayed_and_dropped(argv[2], argv[3]);
     return 0;
   }
+  if (argc == 2 && std::string(argv[1]) == "static") { // ends with the program
+    a_static_bridge_ends_with_the_program();
+    return 0;
+  }
   hooks_that_throw_are_failed_hooks();
   a_host_decides_who_may_connect();
   failures_are_exceptions_with_a_status();
   a_bridge_moves_and_stops_when_it_is_destroyed();
   events_are_polled();
+  an_exception_in_a_poll_costs_no_other_event();
+  what_would_be_cut_or_ignored_is_refused();
   return 0;
 }
