@@ -214,7 +214,7 @@ mod tests {
         line.text("client_id", "dev");
         line.text("level", "a second one");
         let expected = "{\"client_id\":\"dev\",\"level\":\"warn\",\
-            \"message\":\"a\\\"b\\\\c\\n\\u0001\u{7f}\u{2028}é\",\
+            \"message\":\"a\\\"b\\\\c\\n\\u0001\\u007f\u{2028}é\",\
             \"session_id\":18446744073709551615,\"timestamp\":\"2023-11-14T22:13:20.007Z\"}\n";
         assert_eq!(String::from_utf8(line.finish()).unwrap(), expected);
     }
