@@ -921,13 +921,13 @@ static void start_or_io(int how_many) {
   options.on_connect = connected;
   const fastsock_bridge *bridge = NULL;
   struct rlimit all, few;
-  int resource = how_many < 0 ? RLIMIT_AS : RLIMIT_NPROC;
-  CHECK(getrlimit(resource, &all) == 0);
+  int is_memory = how_many < 0;
+  CHECK((is_memory ? getrlimit(RLIMIT_AS, &all) : getrlimit(RLIMIT_NPROC, &all)) == 0);
   few = all;
-  few.rlim_cur = how_many < 0 ? (rlim_t)status_of_process("VmSize:") * 1024 + ((rlim_t)-how_many << 20) : (rlim_t)how_many;
-  CHECK(setrlimit(resource, &few) == 0);
+  few.rlim_cur = is_memory ? (rlim_t)status_of_process("VmSize:") * 1024 + ((rlim_t)-how_many << 20) : (rlim_t)how_many;
+  CHECK((is_memory ? setrlimit(RLIMIT_AS, &few) : setrlimit(RLIMIT_NPROC, &few)) == 0);
   fastsock_status status = fastsock_bridge_start(config, &options, &bridge);
-  CHECK(setrlimit(resource, &all) == 0);
+  CHECK((is_memory ? setrlimit(RLIMIT_AS, &all) : setrlimit(RLIMIT_NPROC, &all)) == 0);
   if (status == OK) {
     CHECK(how_many > 0); /* so little memory never does */
     stop(bridge);
