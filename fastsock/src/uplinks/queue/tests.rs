@@ -63,8 +63,8 @@ fn an_attempt_takes_what_is_ready_at_the_head_and_at_most_a_batch() {
     let day = Duration::from_secs(24 * 3600);
     let attempts = |n: u32| move |slot: &mut Slot<Note>| slot.attempts = n;
     let stage = |stage: Stage| move |slot: &mut Slot<Note>| slot.stage = stage;
-    type Change = Box<dyn Fn(&mut Slot<Note>)>;
-    let cases: [(&str, Option<(usize, Change)>, Option<usize>); 8] = [
+    type Change = (usize, Box<dyn Fn(&mut Slot<Note>)>);
+    let cases: [(&str, Option<Change>, Option<usize>); 8] = [
         ("a batch", None, Some(4)),
         (
             "an undecided one stays where it is",
