@@ -793,8 +793,8 @@ fn broker(
 }
 
 #[cfg_attr(
-    not(any(feature = "disk", feature = "redis-spool")),
-    allow(unused_variables)
+    not(all(feature = "disk", feature = "redis-spool")),
+    allow(unused_variables, reason = "each spool takes what it needs")
 )]
 async fn spool(config: &Config, node: &NodeId, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
     #[cfg(any(feature = "disk", feature = "redis-spool"))]

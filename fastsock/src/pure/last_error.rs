@@ -15,6 +15,7 @@ impl LastError {
     }
 
     /// Whether what was logged is not over.
+    #[cfg(feature = "redis")]
     pub(crate) fn lasts(&self) -> bool {
         self.0.is_some()
     }

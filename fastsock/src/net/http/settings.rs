@@ -5,6 +5,10 @@ use std::{path::Path, time::Duration};
 use crate::config::{Config, Http2, Secret};
 
 /// How the gateway reaches an HTTP server: the settings that all endpoints share.
+#[cfg_attr(
+    not(feature = "tls"),
+    allow(dead_code, reason = "only TLS has certificates and offers HTTP/2")
+)]
 #[derive(Clone, Copy)]
 pub(crate) struct ClientSettings<'a> {
     /// Certificates to trust beside the system's, each with the setting that names the file.
