@@ -59,6 +59,7 @@ features: ## The core builds with each feature alone and with none, and says wha
 	$(CARGO) check -p fastsock --locked --no-default-features --features admin
 	$(CARGO) check -p fastsock --locked --no-default-features --features jwt
 	$(CARGO) check -p fastsock --locked --no-default-features --features disk
+	$(CARGO) check -p fastsock --locked --no-default-features --features otlp
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis-cluster
 	$(CARGO) check -p fastsock --locked --no-default-features --features redis-spool
@@ -66,12 +67,15 @@ features: ## The core builds with each feature alone and with none, and says wha
 	$(CARGO) test -p fastsock --lib --locked --no-default-features --features redis not_built_in
 	cd fuzz && $(CARGO) check -p fastsock-inside --locked --bench micro
 
-.PHONY: platforms emulated
-platforms: ## Core and gateway compile for the other platforms that rustup has
+.PHONY: platforms emulated models
+platforms: ## Core, gateway and C library compile for the other platforms that rustup has
 	@scripts/platforms check
 
-emulated: ## The gateway for other platforms, linked and run by qemu-user
+emulated: ## The gateway and the C library for other platforms, linked and run by qemu-user
 	@scripts/platforms run
+
+models: ## The event queue and the takeover under thousands of orders of their threads
+	cd fuzz/models && $(CARGO) test --locked
 
 deny: ## Licences with their texts, bans and sources of all dependencies
 	@scripts/setup deny
@@ -86,11 +90,21 @@ attack: ## A minute of hostile sockets against the release build: latency and me
 	@scripts/setup test
 	FASTSOCK_ATTACK_SECONDS=$(or $(SECONDS),60) $(CARGO) test --release --locked -p fastsock-tests --test attack -- --nocapture
 
-bench: bench-build ## The tables of speed and memory; VS=path/to/other/fastsock adds the ratio
+.PHONY: fleet
+fleet: ## A minute of faults of each kind for three gateways and 3,000 devices, of whom every message is known; DEVICES, SECONDS, FASTSOCK_FLEET_SEED
+	@scripts/setup test
+	FASTSOCK_FLEET_DEVICES=$(or $(DEVICES),3000) FASTSOCK_FLEET_SECONDS=$(or $(SECONDS),60) \
+		$(CARGO) test --release --locked -p fastsock-tests --test fleet -- --include-ignored --nocapture --test-threads 1
+
+bench: bench-build ## Speed and memory: ratios to the least that could do it, then tables; VS=path/to/other/fastsock adds another
 	$(BENCH) $(ARGS)
 
+.PHONY: bench-ratios
+bench-ratios: bench-build ## The first of these alone: ratios, in five rounds with their spread
+	$(BENCH) --ratios $(ARGS)
+
 bench-full: bench-build ## The same with more rates, devices, gateways and features
-	$(BENCH) --full $(ARGS)
+	$(BENCH) --tables --full $(ARGS)
 
 # One package at a time: what the bench needs must not change the features the gateway is built with.
 .PHONY: bench-build
@@ -106,11 +120,20 @@ bench: bench-micro
 bench-micro: ## What the steps of a message's way take: head, body, dispatch, lane
 	cd fuzz && $(CARGO) bench --locked -p fastsock-inside --bench micro
 
+.PHONY: deb release
+deb: build ## The Debian package of the command, in target/packages
+	@scripts/deb $(TARGET)/release/fastsock $(TARGET)/packages
+
+release: ## Archives for a release in target/release-VERSION: command, library, wheel, .deb, SBOMs, licences, checksums
+	@scripts/release
+
 clean: ## Remove everything built
 	$(CARGO) clean
 
 # Library, header, pkg-config and CMake files: comes with the C ABI.
 -include fastsock-ffi/install.mk
+# The command, its man page and completions: the other half of `make install`.
+-include examples/gateway/install.mk
 # The Python package: its tests, its wheel.
 -include fastsock-py/python.mk
 

@@ -1,4 +1,4 @@
-"""A backend for a first try: prints the body of each POST. python3 examples/backend.py [PORT]"""
+"""A backend for a first try: prints the body of each POST. python3 examples/backend.py [PORT [ADDRESS]]"""
 
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,4 +17,6 @@ class Backend(BaseHTTPRequestHandler):
         """Says nothing of its own."""
 
 
-HTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080), Backend).serve_forever()
+port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+address = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
+HTTPServer((address, port), Backend).serve_forever()

@@ -1,4 +1,4 @@
-# `make install`: the C and C++ library under PREFIX. DESTDIR is for packagers; both may be anything, the files find each other.
+# `make install`: the C and C++ library under PREFIX (`make ffi-install`: it alone). DESTDIR is for packagers; both may be anything, the files find each other.
 #
 #   make install PREFIX=/usr/local              release build, all features
 #   make install CARGO_FLAGS="--no-default-features --features redis"
@@ -7,6 +7,7 @@
 PREFIX     ?= /usr/local
 LIBDIR     ?= lib
 INCLUDEDIR ?= include
+DOCDIR     ?= share/doc/fastsock
 DESTDIR    ?=
 CARGO_FLAGS ?=
 INSTALL    ?= install
@@ -18,6 +19,7 @@ ffi_target  := $(or $(shell echo ' $(CARGO_FLAGS) ' | sed -n 's/.* --target[ =] 
 ffi_built   := $(or $(FASTSOCK_BUILT),$(or $(CARGO_TARGET_DIR),target)/$(if $(ffi_target),$(ffi_target)/)release)
 ffi_lib     := $(DESTDIR)$(PREFIX)/$(LIBDIR)
 ffi_include := $(DESTDIR)$(PREFIX)/$(INCLUDEDIR)
+ffi_doc     := $(DESTDIR)$(PREFIX)/$(DOCDIR)
 # How the library's place leads back to the prefix: ".." for lib, "../.." for lib/x86_64-linux-gnu.
 ffi_up      := $(shell echo '$(LIBDIR)' | sed 's,[^/][^/]*,..,g')
 ffi_fill    := sed -e 's,@VERSION@,$(ffi_version),g' -e 's,@ABI@,$(ffi_abi),g' -e 's,@LIBDIR@,$(LIBDIR),g' \
@@ -32,9 +34,11 @@ endif
 
 bench: ffi-bench
 
-install: ffi-install ## The C and C++ library, its headers, pkg-config and CMake files under PREFIX
+install: ffi-install
 ffi-install: ffi-build
-	$(INSTALL) -d $(ffi_include) $(ffi_lib)/pkgconfig $(ffi_lib)/cmake/fastsock
+	$(INSTALL) -d $(ffi_include) $(ffi_lib)/pkgconfig $(ffi_lib)/cmake/fastsock $(ffi_doc)
+	$(INSTALL) -m 644 LICENSE $(ffi_doc)
+	$(if $(ffi_target),TARGET=$(ffi_target)) scripts/licences fastsock-ffi $(ffi_doc)
 	$(INSTALL) -m 644 include/fastsock.h include/fastsock.hpp $(ffi_include)
 	$(INSTALL) -m 755 $(ffi_built)/libfastsock_ffi.so $(ffi_lib)/libfastsock.so.$(ffi_version)
 	ln -sf libfastsock.so.$(ffi_version) $(ffi_lib)/libfastsock.so.$(ffi_abi)

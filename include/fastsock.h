@@ -3,7 +3,7 @@
  *
  * Written by cbindgen from fastsock-ffi/src: change it there. docs/c.md walks through it.
  *
- * Every function returns a fastsock_status, except three that return static text; fastsock_last_error says more. The library
+ * Every function returns a fastsock_status, except four: three return static text, one a number; fastsock_last_error says more. The library
  * writes results to out-parameters, only on success. It checks NULL everywhere. Text that goes in is UTF-8, NUL-terminated or
  * with a length: (NULL, 0) is empty. Text that comes out is a fastsock_str, or a string that you free with
  * fastsock_string_free. Any thread may call any function. No function changes signals, the working directory or the
@@ -18,6 +18,39 @@
 
 /* The first part of the soname: changes when you must compile your program again. */
 #define FASTSOCK_ABI 0
+
+/* The version of this header; fastsock_version_number() is that of the library. */
+#define FASTSOCK_VERSION_MAJOR 0
+#define FASTSOCK_VERSION_MINOR 1
+#define FASTSOCK_VERSION_PATCH 0
+#define FASTSOCK_VERSION_NUMBER (FASTSOCK_VERSION_MAJOR * 1000000 + FASTSOCK_VERSION_MINOR * 1000 + FASTSOCK_VERSION_PATCH)
+
+/* What stands before each function. Define it yourself to declare them otherwise. */
+#ifndef FASTSOCK_API
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTSOCK_API __attribute__((visibility("default")))
+#else
+#define FASTSOCK_API
+#endif
+#endif
+
+/* Before functions whose status you must look at: on a failure there is nothing in their out-parameters. */
+#ifndef FASTSOCK_CHECKED
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTSOCK_CHECKED __attribute__((warn_unused_result))
+#else
+#define FASTSOCK_CHECKED
+#endif
+#endif
+
+/* Before functions that go with the next ABI; the text says what to call. */
+#ifndef FASTSOCK_DEPRECATED
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTSOCK_DEPRECATED(text) __attribute__((deprecated(text)))
+#else
+#define FASTSOCK_DEPRECATED(text)
+#endif
+#endif
 
 /**
  * The result of a call. The numbers never change; new ones may be added.
@@ -40,7 +73,7 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_BIND = 2,
   /**
-   * No session of that client id is here.
+   * No session of that client id is here; of a call: no gateway has one.
    */
   FASTSOCK_STATUS_NOT_CONNECTED = 3,
   /**
@@ -76,6 +109,14 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_IO = 11,
   /**
+   * As many calls wait as may, or the device has an OCPP call to answer first.
+   */
+  FASTSOCK_STATUS_BUSY = 12,
+  /**
+   * The message was sent, and no answer came.
+   */
+  FASTSOCK_STATUS_UNANSWERED = 13,
+  /**
    * Something else went wrong; a newer library may say more.
    */
   FASTSOCK_STATUS_OTHER = 99,
@@ -100,9 +141,17 @@ enum fastsock_status
    */
   FASTSOCK_STATUS_TIMEOUT = 104,
   /**
-   * There is no dead letter with that id, or the list has no further one.
+   * There is no dead letter with that id.
    */
   FASTSOCK_STATUS_NOT_FOUND = 105,
+  /**
+   * The list has no further element. No failure: fastsock_last_error stays as it was.
+   */
+  FASTSOCK_STATUS_END = 107,
+  /**
+   * There is not enough memory for what was asked.
+   */
+  FASTSOCK_STATUS_MEMORY = 108,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -132,12 +181,45 @@ enum fastsock_sent
    * No gateway has the device; the message is gone.
    */
   FASTSOCK_SENT_OFFLINE = 3,
+  /**
+   * In the mailbox of the device, which is away.
+   */
+  FASTSOCK_SENT_KEPT = 4,
+  /**
+   * Not known yet: Redis is asked, and an event SENT will say. Only fastsock_bridge_send_nowait answers it.
+   */
+  FASTSOCK_SENT_PENDING = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum fastsock_sent fastsock_sent;
 #else
 typedef uint32_t fastsock_sent;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How a message travels over the WebSocket.
+ */
+enum fastsock_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * As TEXT; what is not UTF-8 becomes U+FFFD.
+   */
+  FASTSOCK_KIND_TEXT = 0,
+  /**
+   * As BINARY.
+   */
+  FASTSOCK_KIND_BINARY = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_kind fastsock_kind;
+#else
+typedef uint32_t fastsock_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -169,37 +251,16 @@ enum fastsock_state
    * Nothing runs any more.
    */
   FASTSOCK_STATE_STOPPED = 5,
+  /**
+   * A drain has begun: nobody new is let in, and those who are here are closed one after the other.
+   */
+  FASTSOCK_STATE_DRAINING = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum fastsock_state fastsock_state;
 #else
 typedef uint32_t fastsock_state;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
- * How a message travels over the WebSocket.
- */
-enum fastsock_kind
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * As TEXT; what is not UTF-8 becomes U+FFFD.
-   */
-  FASTSOCK_KIND_TEXT = 0,
-  /**
-   * As BINARY.
-   */
-  FASTSOCK_KIND_BINARY = 1,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum fastsock_kind fastsock_kind;
-#else
-typedef uint32_t fastsock_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -235,6 +296,16 @@ enum fastsock_event_type
    * The bridge or its broker link changed state: `code` is its fastsock_state, `reason` the word for it.
    */
   FASTSOCK_EVENT_TYPE_STATE = 6,
+  /**
+   * The result of fastsock_bridge_send_nowait with this `tag`: `status` as fastsock_bridge_send would have returned it; with OK,
+   * `code` is the fastsock_sent. `reason` is the word for either, `payload` says why it failed.
+   */
+  FASTSOCK_EVENT_TYPE_SENT = 7,
+  /**
+   * Kept messages of the device `client_id` are lost: `reason` is the word for it (mailbox_full, mailbox_expired, mailbox_bad), `code` how
+   * many. The device may be away; whichever gateway finds it tells, once.
+   */
+  FASTSOCK_EVENT_TYPE_MAILBOX_LOST = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -284,6 +355,10 @@ enum fastsock_lost
    * It was still waiting when the bridge stopped.
    */
   FASTSOCK_LOST_SHUTDOWN = 7,
+  /**
+   * Redis lost it: the spool there was emptied, or replaced by an empty one. Only the books tell of it.
+   */
+  FASTSOCK_LOST_SPOOL = 8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -331,7 +406,7 @@ typedef uint32_t fastsock_level;
 #endif // __cplusplus
 
 /**
- * What a hook returns. For notices (connect, disconnect, uplink lost, state) only FAILED means something.
+ * What a hook returns. For notices (connect, disconnect, uplink lost, state, sent) only FAILED means something.
  */
 enum fastsock_verdict
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -414,7 +489,38 @@ typedef uint32_t fastsock_uplinks;
 #endif // __cplusplus
 
 /**
- * A running bridge. Any thread may call its functions, several at once; only free must be the last call.
+ * How metrics are written.
+ */
+enum fastsock_metrics_format
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The text format of Prometheus, 0.0.4.
+   */
+  FASTSOCK_METRICS_FORMAT_TEXT = 0,
+  /**
+   * OpenMetrics 1.0.0.
+   */
+  FASTSOCK_METRICS_FORMAT_OPENMETRICS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum fastsock_metrics_format fastsock_metrics_format;
+#else
+typedef uint32_t fastsock_metrics_format;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The answer of a device to a call; free it with fastsock_answer_free.
+ */
+typedef struct fastsock_answer fastsock_answer;
+
+/**
+ * A running bridge. Any thread may call its functions, several at once; only free must be the last call. Who starts it owns it; a
+ * `const fastsock_bridge *`, such as hooks get, is only lent: it cannot be stopped, drained or freed.
  */
 typedef struct fastsock_bridge fastsock_bridge;
 
@@ -446,6 +552,49 @@ typedef struct fastsock_str {
    */
   size_t len;
 } fastsock_str;
+
+/**
+ * What there is to know of one setting. All texts are static.
+ */
+typedef struct fastsock_setting {
+  /**
+   * Its name, such as "redis_port".
+   */
+  struct fastsock_str name;
+  /**
+   * Its environment variable, such as "REDIS_PORT".
+   */
+  struct fastsock_str variable;
+  /**
+   * The heading under which docs/settings.md has it.
+   */
+  struct fastsock_str section;
+  /**
+   * What sort of value it takes: "on or off", "integer", "time", "size", "one word", "text", "address", "path", "list of paths",
+   * "path of a directory", "list of texts" or "JSON object". There may be more.
+   */
+  struct fastsock_str kind;
+  /**
+   * Its default, as text that fastsock_config_set takes; empty when there is none.
+   */
+  struct fastsock_str default_value;
+  /**
+   * What is allowed, in words.
+   */
+  struct fastsock_str allowed;
+  /**
+   * What it does.
+   */
+  struct fastsock_str about;
+  /**
+   * 1 when its value must not be shown.
+   */
+  uint32_t is_secret;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} fastsock_setting;
 
 /**
  * One header of a request.
@@ -493,7 +642,117 @@ typedef struct fastsock_request {
    * How many headers there are.
    */
   size_t header_count;
+  /**
+   * The method: always GET.
+   */
+  struct fastsock_str method;
+  /**
+   * The path as sent, without the query.
+   */
+  struct fastsock_str path;
+  /**
+   * The query as sent.
+   */
+  struct fastsock_str query;
+  /**
+   * The named parts of the path by device_paths, percent-decoded; nobody has confirmed them yet.
+   */
+  const struct fastsock_header *parts;
+  /**
+   * How many parts there are.
+   */
+  size_t part_count;
+  /**
+   * The client id that the parts form; the answer has to name the same one. Empty without device_paths.
+   */
+  struct fastsock_str client_id;
+  /**
+   * The subprotocols that the device offers, in its order, without fastsock-token.<token>.
+   */
+  const struct fastsock_str *subprotocols;
+  /**
+   * How many it offers.
+   */
+  size_t subprotocol_count;
+  /**
+   * The user of Authorization: Basic; empty when there is none.
+   */
+  struct fastsock_str basic_user;
+  /**
+   * Its password: bytes, which need not be UTF-8.
+   */
+  struct fastsock_str basic_password;
+  /**
+   * The subject of a client certificate that TLS has checked; empty when there is none.
+   */
+  struct fastsock_str tls_subject;
+  /**
+   * The organisation in that subject, if there is exactly one.
+   */
+  struct fastsock_str tls_organization;
+  /**
+   * The alternative names in the certificate.
+   */
+  const struct fastsock_str *tls_sans;
+  /**
+   * How many alternative names there are.
+   */
+  size_t tls_san_count;
+  /**
+   * The name of its route; empty for the default one.
+   */
+  struct fastsock_str route;
 } fastsock_request;
+
+/**
+ * What is known of a session beside its name.
+ */
+typedef struct fastsock_context {
+  /**
+   * The path of the request, without its query; a token in it is ***.
+   */
+  struct fastsock_str path;
+  /**
+   * The named parts of the path by device_paths.
+   */
+  const struct fastsock_header *parts;
+  /**
+   * How many parts there are.
+   */
+  size_t part_count;
+  /**
+   * The subprotocol that the device was told; empty when none.
+   */
+  struct fastsock_str subprotocol;
+  /**
+   * Milliseconds since 1970: when it connected.
+   */
+  uint64_t connected_ms;
+  /**
+   * A JSON object of whoever let it in; empty when there is none.
+   */
+  struct fastsock_str metadata;
+  /**
+   * Its groups by the word of whoever let it in.
+   */
+  const struct fastsock_str *groups;
+  /**
+   * How many groups there are.
+   */
+  size_t group_count;
+  /**
+   * The headers that remote_forward_headers names.
+   */
+  const struct fastsock_header *headers;
+  /**
+   * How many headers there are.
+   */
+  size_t header_count;
+  /**
+   * The name of its route; empty for the default one.
+   */
+  struct fastsock_str route;
+} fastsock_context;
 
 /**
  * One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
@@ -529,7 +788,7 @@ typedef struct fastsock_event {
    */
   struct fastsock_str client_id;
   /**
-   * UPLINK, UPLINK_LOST: the message.
+   * UPLINK, UPLINK_LOST: the message. SENT: why it failed, in words.
    */
   struct fastsock_str payload;
   /**
@@ -546,9 +805,9 @@ typedef struct fastsock_event {
    */
   uint32_t code;
   /**
-   * 0.
+   * SENT: a fastsock_status. 0 in all others.
    */
-  uint32_t reserved;
+  uint32_t status;
   /**
    * STATE with GAP: the last moment the link was known to deliver.
    */
@@ -565,6 +824,19 @@ typedef struct fastsock_event {
    * AUTHENTICATE: the head of the device's request.
    */
   const struct fastsock_request *request;
+  /**
+   * CONNECT, DISCONNECT, UPLINK, UPLINK_LOST: the epoch of the session, higher than those of the device's sessions before it, over all
+   * gateways that share a Redis and over restarts.
+   */
+  uint64_t epoch;
+  /**
+   * CONNECT, UPLINK, DISCONNECT, UPLINK_LOST: what is known of the session beside its name; NULL when there is no more to know.
+   */
+  const struct fastsock_context *context;
+  /**
+   * SENT: what the host gave to fastsock_bridge_send_nowait.
+   */
+  uint64_t tag;
 } fastsock_event;
 
 /**
@@ -683,14 +955,22 @@ typedef struct fastsock_options {
    */
   uint32_t reserved;
   /**
-   * Most taken uplinks that the queue holds for a host that falls behind, and most notices; 0 means 8192. Beyond that, the queue
-   * drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
+   * Most taken uplinks that the queue holds for a host that falls behind, most notices, and most sends without a drained result; 0
+   * means 8192. Beyond that, the queue drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
    */
   size_t event_capacity;
   /**
-   * Most bytes of taken uplinks that the queue holds; 0 means 16 MiB.
+   * Most bytes of taken uplinks that the queue holds, and of messages whose send has no result yet; 0 means 16 MiB.
    */
   size_t event_capacity_bytes;
+  /**
+   * The result of a fastsock_bridge_send_nowait: a notice. NULL: nobody is told.
+   */
+  fastsock_hook on_sent;
+  /**
+   * Kept messages of a device are lost: a notice.
+   */
+  fastsock_hook on_mailbox_lost;
 } fastsock_options;
 
 /**
@@ -720,6 +1000,29 @@ typedef struct fastsock_leftover {
 } fastsock_leftover;
 
 /**
+ * How a message is to be kept. Set `struct_size` to sizeof(fastsock_keep_options) and the rest to zero, then what you need.
+ */
+typedef struct fastsock_keep_options {
+  /**
+   * sizeof(fastsock_keep_options) in your build.
+   */
+  size_t struct_size;
+  /**
+   * A name for the message, of at most 128 bytes; of two messages of one name within the window the mailbox keeps the first.
+   * NULL: none.
+   */
+  const char *id;
+  /**
+   * Its length in bytes.
+   */
+  size_t id_len;
+  /**
+   * Milliseconds after which the message is of no use. 0: as FASTSOCK_MAILBOX_AGE says.
+   */
+  uint64_t ttl_ms;
+} fastsock_keep_options;
+
+/**
  * One connected device. What it points to is valid until the next call for the same list.
  */
 typedef struct fastsock_client {
@@ -743,6 +1046,10 @@ typedef struct fastsock_client {
    * When it last sent a message, in milliseconds since 1970; the connect counts.
    */
   uint64_t last_seen_ms;
+  /**
+   * The epoch of its session, higher than those of the device's sessions before it, over all gateways that share a Redis and over restarts.
+   */
+  uint64_t epoch;
 } fastsock_client;
 
 /**
@@ -970,6 +1277,41 @@ typedef struct fastsock_stats {
   uint64_t dead_letters_dropped;
 } fastsock_stats;
 
+/**
+ * What a device is let in with. Set all to zero, then struct_size and client_id, then what you want. All that it points to is yours, and
+ * is read during the call.
+ */
+typedef struct fastsock_admission {
+  /**
+   * sizeof(fastsock_admission) in your build: the library takes fields that an older header does not have as zero.
+   */
+  size_t struct_size;
+  /**
+   * The client id under which it may connect.
+   */
+  struct fastsock_str client_id;
+  /**
+   * Milliseconds since 1970 at which the bridge closes it with 4501; 0: never.
+   */
+  uint64_t expires_at_ms;
+  /**
+   * Its groups.
+   */
+  const struct fastsock_str *groups;
+  /**
+   * How many groups there are.
+   */
+  size_t group_count;
+  /**
+   * The subprotocol to tell it, one that it offers; empty: the settings choose.
+   */
+  struct fastsock_str subprotocol;
+  /**
+   * A JSON object of at most 4096 bytes that the bridge keeps with the session and hands to hooks and the backend; empty: none.
+   */
+  struct fastsock_str metadata;
+} fastsock_admission;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -977,59 +1319,98 @@ extern "C" {
 /**
  * Returns the word for a status: "ok", "config", … Static; "unknown" for any other number.
  */
-const char *fastsock_status_name(uint32_t status);
+FASTSOCK_API const char *fastsock_status_name(uint32_t status);
 
 /**
  * Returns the line of the last failed call of this thread: which setting, address or argument, and why.
- * NULL when no call has failed yet. Valid until the next call of this thread fails, or the thread ends.
+ * NULL when no call has failed yet, and in atexit handlers and destructors of statics. Valid until the next call of this thread
+ * fails, or the thread ends; a call that succeeds, and END, leave it as it is. Only to be read after a failure.
  */
+FASTSOCK_API
 const char *fastsock_last_error(void);
 
 /**
  * Returns the version of the library, such as "0.1.0". Static.
  */
-const char *fastsock_version(void);
+FASTSOCK_API const char *fastsock_version(void);
+
+/**
+ * Returns the version of the library as a number: 1000000 * major + 1000 * minor + patch. FASTSOCK_VERSION_NUMBER is that of the
+ * header in your build.
+ */
+FASTSOCK_API
+uint32_t fastsock_version_number(void);
 
 /**
  * Frees a string that a function of this library returned. NULL is nothing to free.
  */
-fastsock_status fastsock_string_free(char *string);
+FASTSOCK_API fastsock_status fastsock_string_free(char *string);
 
 /**
  * Makes settings with all defaults: port 3000, embedded broker, no admin listener. Free them with fastsock_config_free.
  */
-fastsock_status fastsock_config_new(struct fastsock_config **config);
+FASTSOCK_API FASTSOCK_CHECKED fastsock_status fastsock_config_new(struct fastsock_config **config);
 
 /**
  * Makes settings from the environment variables of this process, as the gateway program does; FASTSOCK_BROKER is then
  * "embedded" if it is not set. Call it while no other thread changes the environment. Free them with fastsock_config_free.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_config_from_env(struct fastsock_config **config);
 
 /**
  * Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
  * milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"). On CONFIG, fastsock_last_error says what is allowed.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_config_set(struct fastsock_config *config,
                                     const char *name,
                                     const char *value);
 
 /**
+ * As fastsock_config_set, with lengths in place of the NUL at the end. ARGUMENT when there is a NUL inside.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_config_set_n(struct fastsock_config *config,
+                                      const char *name,
+                                      size_t name_len,
+                                      const char *value,
+                                      size_t value_len);
+
+/**
  * Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.
  * On CONFIG it sets nothing.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_config_merge_json(struct fastsock_config *config,
                                            const char *json);
 
 /**
  * Gives the value of a setting as text, a secret as "***". Free it with fastsock_string_free.
  */
-fastsock_status fastsock_config_show(const struct fastsock_config *config, const char *name, char **value);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_config_show(const struct fastsock_config *config,
+                                     const char *name,
+                                     char **value);
 
 /**
  * Frees settings. A bridge that was started with them has its own copy. NULL is nothing to free.
  */
-fastsock_status fastsock_config_free(struct fastsock_config *config);
+FASTSOCK_API fastsock_status fastsock_config_free(struct fastsock_config *config);
+
+/**
+ * Gives a setting by its place in the table, from 0; `setting_size` is sizeof(fastsock_setting) in your build. END after the last.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_setting_at(size_t index,
+                                    struct fastsock_setting *setting,
+                                    size_t setting_size);
 
 /**
  * Starts a bridge. Devices can connect when it returns, and hooks may run before it returns; the broker may still be
@@ -1037,14 +1418,17 @@ fastsock_status fastsock_config_free(struct fastsock_config *config);
  * more. After a failure nothing runs, and the userdata is freed. If the host has closed descriptors 0, 1 or 2, a start opens
  * them to /dev/null and leaves them so: no socket of the library takes the place of stdout.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_start(const struct fastsock_config *config,
                                       const struct fastsock_options *options,
-                                      const struct fastsock_bridge **bridge);
+                                      struct fastsock_bridge **bridge);
 
 /**
  * Reloads the files of certificates, for new connections; sessions stay. Blocks while it reads. CONFIG, naming the setting and
  * the file, when the bridge cannot use one; it then keeps what it has.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
 
 /**
@@ -1052,9 +1436,11 @@ fastsock_status fastsock_bridge_reload(const struct fastsock_bridge *bridge);
  * `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
  * After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running: it gets at most
  * 50 ms beyond the deadline, and all hooks together 500 ms. Further calls wait for the same end; the earliest deadline counts
- * for all. HOOK inside a hook: call fastsock_bridge_request_stop there.
+ * for all. HOOK inside a hook, which has no `fastsock_bridge *` for it: call
+ * fastsock_bridge_request_stop there.
  */
-fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
+FASTSOCK_API
+fastsock_status fastsock_bridge_stop(struct fastsock_bridge *bridge,
                                      uint32_t deadline_ms,
                                      struct fastsock_leftover *left,
                                      size_t left_size);
@@ -1062,18 +1448,36 @@ fastsock_status fastsock_bridge_stop(const struct fastsock_bridge *bridge,
 /**
  * Begins to stop without waiting; fastsock_bridge_stop waits. Allowed inside a hook.
  */
-fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
+FASTSOCK_API fastsock_status fastsock_bridge_request_stop(const struct fastsock_bridge *bridge);
+
+/**
+ * Drains: takes nobody new, and closes those who are here with 1012, one after the other and spread evenly over `window_ms`.
+ * Returns once no device is here: after the window, and at most close_timeout for the last ones. All else goes on until
+ * fastsock_bridge_stop. While a drain goes on a second one waits for its end. HOOK inside a hook: call
+ * fastsock_bridge_request_drain there.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_drain(struct fastsock_bridge *bridge,
+                                      uint32_t window_ms);
+
+/**
+ * Begins to drain without waiting, unless a drain or a stop has begun before. Allowed inside a hook.
+ */
+FASTSOCK_API fastsock_status fastsock_bridge_request_drain(const struct fastsock_bridge *bridge, uint32_t window_ms);
 
 /**
  * Frees a bridge; stops it with a deadline of 0 if you have not stopped it. No other call for this bridge may run or
  * come later, except those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
  */
-fastsock_status fastsock_bridge_free(const struct fastsock_bridge *bridge);
+FASTSOCK_API
+fastsock_status fastsock_bridge_free(struct fastsock_bridge *bridge);
 
 /**
- * Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Blocks only while it asks Redis
- * about a device that is not here. TOO_LARGE over 16 MiB, OUTBOX_FULL, BROKER, STOPPED. `sent` may be NULL.
+ * Sends a message to a device, here or on another gateway. `kind` is a fastsock_kind. Never blocks for a device that is here. For
+ * any other it blocks while it asks Redis: 2 s while Redis does not answer, and never for more than 4 s; a host with a loop calls
+ * fastsock_bridge_send_nowait. TOO_LARGE over 16 MiB, OUTBOX_FULL, BROKER, STOPPED. `sent` may be NULL.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_send(const struct fastsock_bridge *bridge,
                                      const char *client_id,
                                      size_t client_id_len,
@@ -1083,9 +1487,104 @@ fastsock_status fastsock_bridge_send(const struct fastsock_bridge *bridge,
                                      fastsock_sent *sent);
 
 /**
+ * As fastsock_bridge_send, but never blocks: for a host with a loop, and for hooks. `sent`, which may be NULL, is HERE when the
+ * message is in the outbox of the device; nothing follows then. Else it is PENDING, and exactly one event SENT with this `tag`
+ * follows, in the event queue or for the hook on_sent, at the latest when the bridge stops. A failure that is known at once is the
+ * status, and nothing follows: TOO_LARGE over 16 MiB, OUTBOX_FULL, STOPPED. BUSY when the results of event_capacity sends are
+ * outstanding, or messages of event_capacity_bytes: go on when SENT events have come.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_send_nowait(const struct fastsock_bridge *bridge,
+                                            const char *client_id,
+                                            size_t client_id_len,
+                                            uint32_t kind,
+                                            const void *data,
+                                            size_t data_len,
+                                            uint64_t tag,
+                                            fastsock_sent *sent);
+
+/**
+ * Sends a message to a device, here or on another gateway, and waits for its answer: the next message of the device that `matcher`
+ * accepts. It is JSON, NUL-terminated: {"pointer":"/id","value":7} for the message that has this value at this JSON pointer
+ * (RFC 6901; the types count), or {"ocpp":true} for the CALLRESULT or CALLERROR of the OCPP CALL in `data`. An answer is an uplink
+ * all the same. `timeout_ms`: 1 to 600000; 0: FASTSOCK_CALL_TIMEOUT.
+ *
+ * Blocks until the answer, at most for the time-out and some 4 s when another gateway has the device; not allowed in a hook (HOOK).
+ * Nothing was sent: NOT_CONNECTED when no gateway has the device; BUSY when as many calls wait as may, or the device has an OCPP
+ * call to answer first; OUTBOX_FULL; TOO_LARGE over 16 MiB; ARGUMENT; STOPPED. The device may have the message: UNANSWERED when it
+ * does not answer in time, or its session ends; BROKER when Redis does not answer.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_call(const struct fastsock_bridge *bridge,
+                                     const char *client_id,
+                                     size_t client_id_len,
+                                     uint32_t kind,
+                                     const void *data,
+                                     size_t data_len,
+                                     const char *matcher,
+                                     uint64_t timeout_ms,
+                                     struct fastsock_answer **answer);
+
+/**
+ * What the device answered, until the answer is freed. `kind` may be NULL.
+ */
+FASTSOCK_API
+fastsock_status fastsock_answer_data(const struct fastsock_answer *answer,
+                                     struct fastsock_str *data,
+                                     fastsock_kind *kind);
+
+/**
+ * Frees an answer. NULL is nothing to free.
+ */
+FASTSOCK_API fastsock_status fastsock_answer_free(struct fastsock_answer *answer);
+
+/**
+ * Puts a message into the mailbox of a device, which may be away; the gateway that has the device sends it, at least once.
+ * `options` may be NULL. `sent` says where the device is (FASTSOCK_SENT_KEPT when it is away); `message_id` is the id of the
+ * message, to be freed with fastsock_string_free; `repeated` is 1 when the mailbox had a message of this id and has not kept
+ * this one again. Each of the three may be NULL. Blocks while it asks Redis, for at most some 2 s. CONFIG without a
+ * mailbox, TOO_LARGE over 16 MiB, ARGUMENT, BROKER, STOPPED.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_send_kept(const struct fastsock_bridge *bridge,
+                                          const char *client_id,
+                                          size_t client_id_len,
+                                          uint32_t kind,
+                                          const void *data,
+                                          size_t data_len,
+                                          const struct fastsock_keep_options *options,
+                                          fastsock_sent *sent,
+                                          char **message_id,
+                                          uint32_t *repeated);
+
+/**
+ * What the mailbox of a device holds: how many messages, how many bytes it takes, and the Unix milliseconds since when the oldest
+ * waits (0 when it is empty). Each of the three may be NULL. Blocks and fails as fastsock_bridge_send_kept.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_mailbox(const struct fastsock_bridge *bridge,
+                                        const char *client_id,
+                                        size_t client_id_len,
+                                        uint64_t *messages,
+                                        uint64_t *bytes,
+                                        uint64_t *oldest_ms);
+
+/**
+ * Empties the mailbox of a device. `removed`, which may be NULL, is how many messages it held. Blocks and fails as
+ * fastsock_bridge_send_kept.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_clear_mailbox(const struct fastsock_bridge *bridge,
+                                              const char *client_id,
+                                              size_t client_id_len,
+                                              uint64_t *removed);
+
+/**
  * Closes the session of a device that is here. `code` is 1000 or 3000 to 4999, with a reason of at most 123 bytes of UTF-8; 0
  * is 4510 "kicked", without a reason. ARGUMENT for anything else, NOT_CONNECTED when it is not here.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
                                            const char *client_id,
                                            size_t client_id_len,
@@ -1094,13 +1593,108 @@ fastsock_status fastsock_bridge_disconnect(const struct fastsock_bridge *bridge,
                                            size_t reason_len);
 
 /**
- * Lists the devices that are here now, in no order. Free the list with fastsock_clients_free.
+ * Closes the session of a device wherever it is: here at once, as fastsock_bridge_disconnect does, or at another gateway of the same
+ * Redis, which is asked to. `code` and `reason` as there. `sent`, which may be NULL, says where the device was: HERE or ELSEWHERE.
+ * Blocks only while it asks Redis about a device that is not here. ARGUMENT, NOT_CONNECTED when no gateway has it, BROKER.
  */
-fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge, struct fastsock_clients **clients);
+FASTSOCK_API
+fastsock_status fastsock_bridge_kick(const struct fastsock_bridge *bridge,
+                                     const char *client_id,
+                                     size_t client_id_len,
+                                     uint32_t code,
+                                     const char *reason,
+                                     size_t reason_len,
+                                     fastsock_sent *sent);
 
 /**
- * Gives the next device; `client_size` is sizeof(fastsock_client) in your build. NOT_CONNECTED after the last.
+ * Says for each of `count` devices, in the same order, whether it is connected to this gateway or another one of its Redis: 1 or 0
+ * in `online`, which has room for `count`. Blocks only while it asks Redis about those that are not here, 512 at once. ARGUMENT,
+ * BROKER.
  */
+FASTSOCK_API
+fastsock_status fastsock_bridge_are_online(const struct fastsock_bridge *bridge,
+                                           const struct fastsock_str *client_ids,
+                                           size_t count,
+                                           uint8_t *online);
+
+/**
+ * Gives the gateways that share a Redis as JSON, as `/api/v1/nodes` of the admin listener has them. Blocks while it asks Redis. BROKER.
+ * Free it with fastsock_string_free.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_nodes_json(const struct fastsock_bridge *bridge,
+                                           char **json);
+
+/**
+ * Sends one message to all members of a group, on all gateways. `kind` is a fastsock_kind. `gateways`, which may be NULL, is how many
+ * gateways heard it: those that have members (without Redis: 1 if there are any). Blocks while it asks Redis, for at most some 2 s.
+ * ARGUMENT for what is no name of a group (1 to 256 bytes of UTF-8 without control characters), TOO_LARGE over 16 MiB, BROKER, CONFIG
+ * when groups are off, STOPPED.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_send_group(const struct fastsock_bridge *bridge,
+                                           const char *group,
+                                           size_t group_len,
+                                           uint32_t kind,
+                                           const void *data,
+                                           size_t data_len,
+                                           uint64_t *gateways);
+
+/**
+ * Sends one message to every device, on all gateways, as fastsock_bridge_send_group.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_broadcast(const struct fastsock_bridge *bridge,
+                                          uint32_t kind,
+                                          const void *data,
+                                          size_t data_len,
+                                          uint64_t *gateways);
+
+/**
+ * Puts a device into a group until its session ends, here or on the gateway that has it. `sent`, which may be NULL: HERE when it is
+ * done, ELSEWHERE when the other gateway was told, OFFLINE when nobody has the device. Blocks and fails as fastsock_bridge_send_group,
+ * and with ARGUMENT when the device is here and in as many groups as it may be in.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_join_group(const struct fastsock_bridge *bridge,
+                                           const char *client_id,
+                                           size_t client_id_len,
+                                           const char *group,
+                                           size_t group_len,
+                                           fastsock_sent *sent);
+
+/**
+ * Takes a device out of a group, as fastsock_bridge_join_group; no error when it was not in it.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_leave_group(const struct fastsock_bridge *bridge,
+                                            const char *client_id,
+                                            size_t client_id_len,
+                                            const char *group,
+                                            size_t group_len,
+                                            fastsock_sent *sent);
+
+/**
+ * Gives the groups that have members on this bridge as JSON, by name: {"groups":[{"name":"news","members":2}]}. Free it with
+ * fastsock_string_free.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_groups_json(const struct fastsock_bridge *bridge,
+                                            char **json);
+
+/**
+ * Lists the devices that are here now, in no order. Free the list with fastsock_clients_free.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_clients(const struct fastsock_bridge *bridge,
+                                        struct fastsock_clients **clients);
+
+/**
+ * Gives the next device; `client_size` is sizeof(fastsock_client) in your build. END after the last.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
                                       struct fastsock_client *client,
                                       size_t client_size);
@@ -1108,12 +1702,23 @@ fastsock_status fastsock_clients_next(struct fastsock_clients *clients,
 /**
  * Gives the number of devices that are left in the list.
  */
-fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
+FASTSOCK_API FASTSOCK_CHECKED fastsock_status fastsock_clients_len(const struct fastsock_clients *clients, size_t *len);
 
 /**
  * Frees a list. NULL is nothing to free.
  */
-fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
+FASTSOCK_API fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
+
+/**
+ * Gives all that is known of one device, connected or not, as JSON, as `/api/v1/clients/<id>` of the admin listener has it. Blocks only
+ * while it asks Redis about a device that is not here. Free it with fastsock_string_free.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_device_json(const struct fastsock_bridge *bridge,
+                                            const char *client_id,
+                                            size_t client_id_len,
+                                            char **json);
 
 /**
  * Lists dead letters: uplinks that the bridge gave up and keeps, in the order in which it received them. At most `limit` (1 to
@@ -1121,6 +1726,8 @@ fastsock_status fastsock_clients_free(struct fastsock_clients *clients);
  * 1 MiB, until the process ends. Blocks for at most 10 s. IO or BROKER when a durable spool fails or does not answer. Free the
  * list with fastsock_dead_letters_free.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridge,
                                              const char *after,
                                              size_t after_len,
@@ -1131,6 +1738,8 @@ fastsock_status fastsock_bridge_dead_letters(const struct fastsock_bridge *bridg
  * Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
  * Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Free it with fastsock_string_free.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_dead_letter_json(const struct fastsock_bridge *bridge,
                                                  const char *id,
                                                  size_t id_len,
@@ -1140,6 +1749,7 @@ fastsock_status fastsock_bridge_dead_letter_json(const struct fastsock_bridge *b
  * Delivers a dead letter again, behind all that its device has waiting, under the same Idempotency-Key. OK when the spool has
  * it as an uplink. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND, STOPPED.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge *bridge,
                                                    const char *id,
                                                    size_t id_len);
@@ -1147,11 +1757,16 @@ fastsock_status fastsock_bridge_replay_dead_letter(const struct fastsock_bridge 
 /**
  * Drops a dead letter for good. Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND.
  */
-fastsock_status fastsock_bridge_drop_dead_letter(const struct fastsock_bridge *bridge, const char *id, size_t id_len);
+FASTSOCK_API
+fastsock_status fastsock_bridge_drop_dead_letter(const struct fastsock_bridge *bridge,
+                                                 const char *id,
+                                                 size_t id_len);
 
 /**
- * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. NOT_FOUND after the last.
+ * Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. END after the last.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters,
                                            struct fastsock_dead_letter *letter,
                                            size_t letter_size);
@@ -1159,16 +1774,21 @@ fastsock_status fastsock_dead_letters_next(struct fastsock_dead_letters *letters
 /**
  * Gives the number of letters that are left in the list.
  */
-fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters, size_t *len);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_dead_letters_len(const struct fastsock_dead_letters *letters,
+                                          size_t *len);
 
 /**
  * Frees a list. NULL is nothing to free.
  */
-fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
+FASTSOCK_API fastsock_status fastsock_dead_letters_free(struct fastsock_dead_letters *letters);
 
 /**
  * Gives the books of the bridge, exact at this moment. `stats_size` is sizeof(fastsock_stats) in your build.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_stats(const struct fastsock_bridge *bridge,
                                       struct fastsock_stats *stats,
                                       size_t stats_size);
@@ -1177,32 +1797,67 @@ fastsock_status fastsock_bridge_stats(const struct fastsock_bridge *bridge,
  * Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Free it with
  * fastsock_string_free.
  */
-fastsock_status fastsock_bridge_stats_json(const struct fastsock_bridge *bridge, char **json);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_stats_json(const struct fastsock_bridge *bridge,
+                                           char **json);
 
 /**
- * Gives the state of the bridge: RUNNING, DEGRADED, STOPPING or STOPPED.
+ * Gives the gateway in one look as JSON, as `/api/v1/status` of the admin listener has it. Free it with fastsock_string_free.
  */
-fastsock_status fastsock_bridge_state(const struct fastsock_bridge *bridge, fastsock_state *state);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_status_json(const struct fastsock_bridge *bridge,
+                                            char **json);
+
+/**
+ * Gives all figures for Prometheus, as `/metrics` of the admin listener has them; docs/metrics.md says what they mean.
+ * `format` is a fastsock_metrics_format. Free the text with fastsock_string_free.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_metrics(const struct fastsock_bridge *bridge,
+                                        uint32_t format,
+                                        char **text);
+
+/**
+ * Gives the state of the bridge: RUNNING, DEGRADED, DRAINING, STOPPING or STOPPED.
+ */
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_state(const struct fastsock_bridge *bridge,
+                                      fastsock_state *state);
 
 /**
  * Gives the address that devices connect to, such as "[::]:3000". Free it with fastsock_string_free.
  */
-fastsock_status fastsock_bridge_local_addr(const struct fastsock_bridge *bridge, char **addr);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_local_addr(const struct fastsock_bridge *bridge,
+                                           char **addr);
 
 /**
  * Gives the port that devices connect to.
  */
-fastsock_status fastsock_bridge_port(const struct fastsock_bridge *bridge, uint16_t *port);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_port(const struct fastsock_bridge *bridge,
+                                     uint16_t *port);
 
 /**
  * Gives the address of the admin listener, or NULL when there is none. Free it with fastsock_string_free.
  */
-fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge, char **addr);
+FASTSOCK_API
+FASTSOCK_CHECKED
+fastsock_status fastsock_bridge_admin_addr(const struct fastsock_bridge *bridge,
+                                           char **addr);
 
 /**
  * With EVENTS: gives the descriptor that is readable while there are events. For poll, select or epoll (level-triggered);
  * never read or close it. Valid until you free the bridge.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
                                          int32_t *fd);
 
@@ -1211,6 +1866,8 @@ fastsock_status fastsock_bridge_event_fd(const struct fastsock_bridge *bridge,
  * failure. `event_size` is sizeof(fastsock_event) in your build. What the events point to is valid until the next
  * poll or free of this bridge. One thread at a time; after a stop it gives what is left.
  */
+FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
                                      struct fastsock_event *events,
                                      size_t event_size,
@@ -1221,26 +1878,44 @@ fastsock_status fastsock_bridge_poll(const struct fastsock_bridge *bridge,
  * With EVENTS, for a host without a loop: blocks until there are events, or until a call of fastsock_bridge_wake; OK at once
  * when the bridge has stopped. TIMEOUT after `timeout_ms`.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_wait(const struct fastsock_bridge *bridge,
                                      uint32_t timeout_ms);
 
 /**
  * With EVENTS: ends fastsock_bridge_wait and makes the descriptor readable, until the next poll that leaves nothing.
  */
-fastsock_status fastsock_bridge_wake(const struct fastsock_bridge *bridge);
+FASTSOCK_API fastsock_status fastsock_bridge_wake(const struct fastsock_bridge *bridge);
 
 /**
- * Lets a device connect under a client id. With (NULL, 0) the settings decide. TICKET when it is too late, or already answered.
+ * Lets a device connect under a client id. TICKET when it is too late, or already answered.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_resolve_accept(const struct fastsock_bridge *bridge,
                                                uint64_t ticket,
                                                const char *client_id,
                                                size_t client_id_len);
 
 /**
+ * Lets the settings decide whether a device may connect, and under which client id. TICKET when it is too late, or already answered.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_resolve_as_configured(const struct fastsock_bridge *bridge,
+                                                      uint64_t ticket);
+
+/**
+ * Lets a device connect, and says what goes with it. TICKET when it is too late, or already answered.
+ */
+FASTSOCK_API
+fastsock_status fastsock_bridge_resolve_admit(const struct fastsock_bridge *bridge,
+                                              uint64_t ticket,
+                                              const struct fastsock_admission *admission);
+
+/**
  * Refuses a device with an HTTP status from 400 to 599 and a reason, at most 1024 bytes of UTF-8, as body. `retry_after_s` other than 0 is sent as
  * Retry-After.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bridge,
                                                uint64_t ticket,
                                                uint32_t status,
@@ -1251,16 +1926,17 @@ fastsock_status fastsock_bridge_resolve_reject(const struct fastsock_bridge *bri
 /**
  * Forwards an uplink to the backend as it is.
  */
-fastsock_status fastsock_bridge_resolve_forward(const struct fastsock_bridge *bridge, uint64_t ticket);
+FASTSOCK_API fastsock_status fastsock_bridge_resolve_forward(const struct fastsock_bridge *bridge, uint64_t ticket);
 
 /**
  * Takes an uplink: the backend gets nothing.
  */
-fastsock_status fastsock_bridge_resolve_drop(const struct fastsock_bridge *bridge, uint64_t ticket);
+FASTSOCK_API fastsock_status fastsock_bridge_resolve_drop(const struct fastsock_bridge *bridge, uint64_t ticket);
 
 /**
  * Forwards other data to the backend in place of an uplink. `kind` is a fastsock_kind.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_resolve_replace(const struct fastsock_bridge *bridge,
                                                 uint64_t ticket,
                                                 uint32_t kind,
@@ -1270,6 +1946,7 @@ fastsock_status fastsock_bridge_resolve_replace(const struct fastsock_bridge *br
 /**
  * Takes an uplink and sends data back to the device. `kind` is a fastsock_kind.
  */
+FASTSOCK_API
 fastsock_status fastsock_bridge_resolve_reply(const struct fastsock_bridge *bridge,
                                               uint64_t ticket,
                                               uint32_t kind,
@@ -1279,7 +1956,7 @@ fastsock_status fastsock_bridge_resolve_reply(const struct fastsock_bridge *brid
 /**
  * Fails the decision: a device gets 503, an uplink is lost with the reason hook_failed.
  */
-fastsock_status fastsock_bridge_resolve_failed(const struct fastsock_bridge *bridge, uint64_t ticket);
+FASTSOCK_API fastsock_status fastsock_bridge_resolve_failed(const struct fastsock_bridge *bridge, uint64_t ticket);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -58,6 +58,22 @@ inline std::string take(char *text) {
   return owned != nullptr ? std::string(owned.get()) : std::string();
 }
 
+inline std::vector<std::string_view> views(const fastsock_str *texts, std::size_t count) {
+  std::vector<std::string_view> all;
+  for (std::size_t i = 0; i < count; i++) {
+    all.push_back(view(texts[i]));
+  }
+  return all;
+}
+
+inline std::vector<std::pair<std::string_view, std::string_view>> pairs(const fastsock_header *rows, std::size_t count) {
+  std::vector<std::pair<std::string_view, std::string_view>> all;
+  for (std::size_t i = 0; i < count; i++) {
+    all.emplace_back(view(rows[i].name), view(rows[i].value));
+  }
+  return all;
+}
+
 /** A text that the library takes up to its first NUL: it must have none inside. */
 inline const char *c_str(const std::string &text, const char *what) {
   if (text.find('\0') != std::string::npos) {
@@ -94,8 +110,8 @@ public:
   }
 
   /** Sets one setting from text; empty text is the default. */
-  config &set(const std::string &name, const std::string &value) {
-    detail::check(fastsock_config_set(raw_.get(), detail::c_str(name, "name"), detail::c_str(value, "value")));
+  config &set(std::string_view name, std::string_view value) {
+    detail::check(fastsock_config_set_n(raw_.get(), name.data(), name.size(), value.data(), value.size()));
     return *this;
   }
 
@@ -124,6 +140,50 @@ private:
   std::unique_ptr<fastsock_config, free> raw_;
 };
 
+/** One of the settings that there are; the texts are static. */
+struct setting {
+  std::string_view name;
+  std::string_view variable;
+  /** The heading under which docs/settings.md has it. */
+  std::string_view section;
+  /** What sort of value it takes: "integer", "time", "text", … */
+  std::string_view kind;
+  /** Its default as text that config::set takes; empty when there is none. */
+  std::string_view default_value;
+  std::string_view allowed;
+  std::string_view about;
+  bool is_secret;
+};
+
+/** All settings, in the order of docs/settings.md. */
+inline std::vector<setting> all_settings() {
+  std::vector<setting> all;
+  fastsock_setting row = {};
+  fastsock_status status = FASTSOCK_STATUS_OK;
+  while ((status = fastsock_setting_at(all.size(), &row, sizeof row)) == FASTSOCK_STATUS_OK) {
+    all.push_back({detail::view(row.name), detail::view(row.variable), detail::view(row.section), detail::view(row.kind),
+                   detail::view(row.default_value), detail::view(row.allowed), detail::view(row.about), row.is_secret != 0});
+  }
+  if (status != FASTSOCK_STATUS_END) {
+    detail::check(status);
+  }
+  return all;
+}
+
+/** One line of the log. What it points to is valid until the callback returns. */
+struct log_line {
+  /** A fastsock_level. */
+  std::uint32_t level;
+  /** Milliseconds since 1970. */
+  std::uint64_t time_ms;
+  /** The part of the library, such as "fastsock::session". */
+  std::string_view target;
+  /** A fixed sentence. */
+  std::string_view message;
+  /** The fields, as a JSON object. */
+  std::string_view fields;
+};
+
 /** One event. What it points to is valid as long as the fastsock_event it was made from. */
 class event {
 public:
@@ -143,6 +203,32 @@ public:
   std::uint64_t ticket() const noexcept { return raw_->ticket; }
   std::uint64_t session_id() const noexcept { return raw_->session_id; }
   std::uint64_t seq() const noexcept { return raw_->seq; }
+  /** Milliseconds since 1970: when the bridge read the message, or the device connected. */
+  std::uint64_t time_ms() const noexcept { return raw_->time_ms; }
+  /** For STATE with FASTSOCK_STATE_GAP: from when to when downlinks may not have arrived, in milliseconds since 1970. */
+  std::uint64_t gap_from_ms() const noexcept { return raw_->gap_from_ms; }
+  std::uint64_t gap_to_ms() const noexcept { return raw_->gap_to_ms; }
+  /** For UPLINK and UPLINK_LOST: the UUID of the message as text, the Idempotency-Key of each attempt to deliver it. */
+  std::string id() const {
+    static constexpr char digits[] = "0123456789abcdef";
+    std::string text;
+    for (std::size_t i = 0; i < sizeof raw_->id; i++) {
+      if (i == 4 || i == 6 || i == 8 || i == 10) {
+        text += '-';
+      }
+      text += digits[raw_->id[i] >> 4];
+      text += digits[raw_->id[i] & 15];
+    }
+    return text;
+  }
+  /** Higher than those of the device's sessions before this one, on whatever gateway. */
+  std::uint64_t epoch() const noexcept { return raw_->epoch; }
+  /** For SENT: what send_nowait was given. */
+  std::uint64_t tag() const noexcept { return raw_->tag; }
+  /** For SENT: as send would have returned it or thrown. With FASTSOCK_STATUS_OK, sent() is where the message went. */
+  fastsock_status status() const noexcept { return static_cast<fastsock_status>(raw_->status); }
+  /** For SENT with FASTSOCK_STATUS_OK: where the message went. */
+  fastsock_sent sent() const noexcept { return static_cast<fastsock_sent>(raw_->code); }
   /** For AUTHENTICATE: the request target, path and query. */
   std::string_view target() const noexcept { return raw_->request ? detail::view(raw_->request->target) : std::string_view(); }
   /** For AUTHENTICATE: the decoded token of the target. */
@@ -159,10 +245,109 @@ public:
     return std::nullopt;
   }
 
+  /** The path of the request, without the query: as sent for AUTHENTICATE, with *** for a token in it later. */
+  std::string_view path() const noexcept {
+    return raw_->request ? detail::view(raw_->request->path) : raw_->context ? detail::view(raw_->context->path) : std::string_view();
+  }
+  /** For AUTHENTICATE: the query as sent. */
+  std::string_view query() const noexcept { return raw_->request ? detail::view(raw_->request->query) : std::string_view(); }
+  /** For AUTHENTICATE: the method, always GET. */
+  std::string_view method() const noexcept { return raw_->request ? detail::view(raw_->request->method) : std::string_view(); }
+  /** For AUTHENTICATE: the bearer token of the Authorization header. */
+  std::string_view bearer() const noexcept { return raw_->request ? detail::view(raw_->request->bearer) : std::string_view(); }
+  /** For AUTHENTICATE: the token of a fastsock-token.<token> subprotocol. */
+  std::string_view subprotocol_token() const noexcept { return raw_->request ? detail::view(raw_->request->subprotocol) : std::string_view(); }
+  /** For AUTHENTICATE: the name in a client certificate that TLS has checked; its subject, and the organisation in that. */
+  std::string_view certificate() const noexcept { return raw_->request ? detail::view(raw_->request->certificate) : std::string_view(); }
+  std::string_view tls_subject() const noexcept { return raw_->request ? detail::view(raw_->request->tls_subject) : std::string_view(); }
+  std::string_view tls_organization() const noexcept { return raw_->request ? detail::view(raw_->request->tls_organization) : std::string_view(); }
+  /** For AUTHENTICATE: the alternative names in that certificate. */
+  std::vector<std::string_view> tls_sans() const {
+    return raw_->request ? detail::views(raw_->request->tls_sans, raw_->request->tls_san_count) : std::vector<std::string_view>();
+  }
+  /** Names and values of headers: all of the request for AUTHENTICATE, later those that remote_forward_headers names. */
+  std::vector<std::pair<std::string_view, std::string_view>> headers() const {
+    if (raw_->request != nullptr) {
+      return detail::pairs(raw_->request->headers, raw_->request->header_count);
+    }
+    return detail::pairs(raw_->context ? raw_->context->headers : nullptr, raw_->context ? raw_->context->header_count : 0);
+  }
+  /** The named parts of the path by device_paths, as part() has them. */
+  std::vector<std::pair<std::string_view, std::string_view>> parts() const {
+    if (raw_->request != nullptr) {
+      return detail::pairs(raw_->request->parts, raw_->request->part_count);
+    }
+    return detail::pairs(raw_->context ? raw_->context->parts : nullptr, raw_->context ? raw_->context->part_count : 0);
+  }
+  /** The name of the route of the device; empty for the default one. */
+  std::string_view route() const noexcept {
+    if (raw_->request != nullptr) {
+      return detail::view(raw_->request->route);
+    }
+    return raw_->context ? detail::view(raw_->context->route) : std::string_view();
+  }
+  /** For AUTHENTICATE: the subprotocols that the device offers, in its order. */
+  std::vector<std::string_view> subprotocols() const {
+    return raw_->request ? detail::views(raw_->request->subprotocols, raw_->request->subprotocol_count) : std::vector<std::string_view>();
+  }
+  /** The groups of the device of a session. */
+  std::vector<std::string_view> groups() const {
+    return raw_->context ? detail::views(raw_->context->groups, raw_->context->group_count) : std::vector<std::string_view>();
+  }
+  /** Milliseconds since 1970: when the device of a session connected; 0 when no more is known of it. */
+  std::uint64_t connected_ms() const noexcept { return raw_->context ? raw_->context->connected_ms : 0; }
+  /** For AUTHENTICATE: the client id that the path names; the answer has to name the same one. */
+  std::string_view named() const noexcept { return raw_->request ? detail::view(raw_->request->client_id) : std::string_view(); }
+  /** For AUTHENTICATE: the user of Authorization: Basic. */
+  std::string_view basic_user() const noexcept { return raw_->request ? detail::view(raw_->request->basic_user) : std::string_view(); }
+  /** For AUTHENTICATE: its password; bytes that need not be UTF-8. */
+  std::string_view basic_password() const noexcept { return raw_->request ? detail::view(raw_->request->basic_password) : std::string_view(); }
+
+  /** A named part of the path by device_paths: what a request claims, or what a session has. */
+  std::optional<std::string_view> part(std::string_view name) const noexcept {
+    const bool asks = raw_->request != nullptr;
+    const fastsock_header *parts = asks ? raw_->request->parts : raw_->context ? raw_->context->parts : nullptr;
+    const std::size_t count = asks ? raw_->request->part_count : raw_->context ? raw_->context->part_count : 0;
+    for (std::size_t i = 0; i < count; i++) {
+      if (detail::view(parts[i].name) == name) {
+        return detail::view(parts[i].value);
+      }
+    }
+    return std::nullopt;
+  }
+
+  /** For AUTHENTICATE: whether the device offers this subprotocol. */
+  bool offers(std::string_view name) const noexcept {
+    const fastsock_request *request = raw_->request;
+    for (std::size_t i = 0; request != nullptr && i < request->subprotocol_count; i++) {
+      if (detail::view(request->subprotocols[i]) == name) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** The subprotocol that the device of a session was told; empty when none. */
+  std::string_view subprotocol() const noexcept { return raw_->context ? detail::view(raw_->context->subprotocol) : std::string_view(); }
+  /** The JSON object of whoever let the device of a session in; empty when there is none. */
+  std::string_view metadata() const noexcept { return raw_->context ? detail::view(raw_->context->metadata) : std::string_view(); }
+
   const fastsock_event &raw() const noexcept { return *raw_; }
 
 private:
   const fastsock_event *raw_;
+};
+
+/** Who a device is, and what goes with it. */
+struct admission {
+  std::string client_id;
+  /** When the bridge closes it with 4501; the epoch: never. */
+  std::chrono::system_clock::time_point expires_at{};
+  std::vector<std::string> groups;
+  /** The subprotocol to tell it, one that it offers; empty: the settings choose. */
+  std::string subprotocol;
+  /** A JSON object of at most 4096 bytes that hooks and the backend get; empty: none. */
+  std::string metadata;
 };
 
 /** One connected device. */
@@ -172,6 +357,8 @@ struct client {
   std::uint64_t session_id;
   std::uint64_t connected_ms;
   std::uint64_t last_seen_ms;
+  /** Higher than those of the device's sessions before this one, on whatever gateway. */
+  std::uint64_t epoch;
 };
 
 /** An uplink that the bridge gave up and keeps. Times are milliseconds since 1970. */
@@ -205,12 +392,36 @@ struct send_result {
   explicit operator bool() const noexcept { return status == FASTSOCK_STATUS_OK; }
 };
 
+/** A message that was kept. */
+struct kept {
+  /** Where its device is: FASTSOCK_SENT_KEPT when it is away. */
+  fastsock_sent sent;
+  /** The id of the message. */
+  std::string id;
+  /** The mailbox had a message of this id, and has not kept this one again. */
+  bool is_repeated;
+};
+
+/** What a device answered to a call. */
+struct answer {
+  std::string data;
+  kind as;
+};
+
+/** What the mailbox of a device holds. */
+struct mailbox {
+  std::uint64_t messages;
+  std::uint64_t bytes;
+  /** Unix milliseconds since when the oldest waits; 0 when it is empty. */
+  std::uint64_t oldest_ms;
+};
+
 /** A bridge that is owned elsewhere: what hooks get. Copy it freely; do not use it after the bridge is freed. */
 class bridge_ref {
 public:
   explicit bridge_ref(const fastsock_bridge *raw) noexcept : raw_(raw) {}
 
-  /** Sends a message to a device. */
+  /** Sends a message to a device. Blocks for one that is not here, while it asks Redis: 2 s while Redis does not answer, at most 4 s. */
   fastsock_sent send(std::string_view client_id, std::string_view data, kind as = kind::text) const {
     const send_result result = try_send(client_id, data, as);
     detail::check(result.status);
@@ -225,6 +436,117 @@ public:
     return {status, sent};
   }
 
+  /**
+   * As send, but never blocks. FASTSOCK_SENT_HERE: nothing follows. FASTSOCK_SENT_PENDING: exactly one event SENT with this tag follows.
+   * Throws what is known at once, and error with FASTSOCK_STATUS_BUSY when too many results are outstanding.
+   */
+  fastsock_sent send_nowait(std::string_view client_id, std::string_view data, std::uint64_t tag = 0, kind as = kind::text) const {
+    const send_result result = try_send_nowait(client_id, data, tag, as);
+    detail::check(result.status);
+    return result.sent;
+  }
+
+  /** As send_nowait, without exceptions. */
+  send_result try_send_nowait(std::string_view client_id, std::string_view data, std::uint64_t tag = 0,
+                              kind as = kind::text) const noexcept {
+    fastsock_sent sent = FASTSOCK_SENT_OFFLINE;
+    const fastsock_status status =
+        fastsock_bridge_send_nowait(raw_, client_id.data(), client_id.size(), static_cast<std::uint32_t>(as), data.data(),
+                                    data.size(), tag, &sent);
+    return {status, sent};
+  }
+
+  /**
+   * Sends a message to a device, here or on another gateway, and returns its answer. `matcher` is JSON: {"pointer":"/id","value":7}
+   * or {"ocpp":true}, as for fastsock_bridge_call. Blocks until the answer; 0 ms: FASTSOCK_CALL_TIMEOUT. Not in a hook.
+   */
+  answer call(std::string_view client_id, std::string_view data, const std::string &matcher,
+              std::chrono::milliseconds timeout = {}, kind as = kind::text) const {
+    fastsock_answer *raw = nullptr;
+    detail::check(fastsock_bridge_call(raw_, client_id.data(), client_id.size(), static_cast<std::uint32_t>(as), data.data(),
+                                       data.size(), matcher.c_str(), static_cast<std::uint64_t>(timeout.count()), &raw));
+    const std::unique_ptr<fastsock_answer, fastsock_status (*)(fastsock_answer *)> owned(raw, &fastsock_answer_free);
+    fastsock_str text = {};
+    fastsock_kind answered = FASTSOCK_KIND_TEXT;
+    detail::check(fastsock_answer_data(raw, &text, &answered));
+    return {std::string(detail::view(text)), static_cast<kind>(answered)};
+  }
+
+  /**
+   * Puts a message into the mailbox of a device, which may be away; the gateway that has the device sends it, at least once. An
+   * empty id names nothing; a ttl of 0 ms is that of the settings. Blocks for at most some 2 s.
+   */
+  kept send_kept(std::string_view client_id, std::string_view data, std::string_view id = {},
+                 std::chrono::milliseconds ttl = {}, kind as = kind::text) const {
+    fastsock_keep_options options = {};
+    options.struct_size = sizeof options;
+    options.id = id.empty() ? nullptr : id.data();
+    options.id_len = id.size();
+    options.ttl_ms = static_cast<std::uint64_t>(ttl.count());
+    kept answer = {};
+    char *message_id = nullptr;
+    std::uint32_t repeated = 0;
+    detail::check(fastsock_bridge_send_kept(raw_, client_id.data(), client_id.size(), static_cast<std::uint32_t>(as),
+                                            data.data(), data.size(), &options, &answer.sent, &message_id, &repeated));
+    answer.is_repeated = repeated != 0;
+    answer.id = detail::take(message_id);
+    return answer;
+  }
+
+  /** What the mailbox of a device holds. Blocks as send_kept. */
+  fastsock::mailbox mailbox(std::string_view client_id) const {
+    fastsock::mailbox state = {};
+    detail::check(fastsock_bridge_mailbox(raw_, client_id.data(), client_id.size(), &state.messages, &state.bytes,
+                                          &state.oldest_ms));
+    return state;
+  }
+
+  /** Empties the mailbox of a device; returns how many messages it held. Blocks as send_kept. */
+  std::uint64_t clear_mailbox(std::string_view client_id) const {
+    std::uint64_t removed = 0;
+    detail::check(fastsock_bridge_clear_mailbox(raw_, client_id.data(), client_id.size(), &removed));
+    return removed;
+  }
+
+  /** Sends one message to all members of a group, on all gateways; returns how many gateways heard it. Blocks for at most some 2 s. */
+  std::uint64_t send_group(std::string_view group, std::string_view data, kind as = kind::text) const {
+    std::uint64_t gateways = 0;
+    detail::check(fastsock_bridge_send_group(raw_, group.data(), group.size(), static_cast<std::uint32_t>(as), data.data(),
+                                             data.size(), &gateways));
+    return gateways;
+  }
+
+  /** Sends one message to every device, on all gateways; returns how many gateways heard it. Blocks as send_group. */
+  std::uint64_t broadcast(std::string_view data, kind as = kind::text) const {
+    std::uint64_t gateways = 0;
+    detail::check(
+        fastsock_bridge_broadcast(raw_, static_cast<std::uint32_t>(as), data.data(), data.size(), &gateways));
+    return gateways;
+  }
+
+  /** The groups that have members on this bridge, and how many, by name. */
+  std::string groups_json() const {
+    char *json = nullptr;
+    detail::check(fastsock_bridge_groups_json(raw_, &json));
+    return detail::take(json);
+  }
+
+  /** Puts a device into a group until its session ends; says where the device is. Blocks as send_group. */
+  fastsock_sent join_group(std::string_view client_id, std::string_view group) const {
+    fastsock_sent sent = FASTSOCK_SENT_OFFLINE;
+    detail::check(
+        fastsock_bridge_join_group(raw_, client_id.data(), client_id.size(), group.data(), group.size(), &sent));
+    return sent;
+  }
+
+  /** Takes a device out of a group; says where the device is. Blocks as send_group. */
+  fastsock_sent leave_group(std::string_view client_id, std::string_view group) const {
+    fastsock_sent sent = FASTSOCK_SENT_OFFLINE;
+    detail::check(
+        fastsock_bridge_leave_group(raw_, client_id.data(), client_id.size(), group.data(), group.size(), &sent));
+    return sent;
+  }
+
   /** Closes the session of a device; false when it is not here. Code 0 is 4510 "kicked". */
   bool disconnect(std::string_view client_id, std::uint16_t code = 0, std::string_view reason = {}) const {
     const fastsock_status status =
@@ -236,6 +558,40 @@ public:
     return true;
   }
 
+  /**
+   * Closes the session of a device wherever it is: here at once, or at another gateway of the same Redis, which is asked to. Says
+   * where the device was; FASTSOCK_SENT_OFFLINE when no gateway has it. Blocks only while it asks Redis.
+   */
+  fastsock_sent kick(std::string_view client_id, std::uint16_t code = 0, std::string_view reason = {}) const {
+    fastsock_sent was = FASTSOCK_SENT_OFFLINE;
+    const fastsock_status status =
+        fastsock_bridge_kick(raw_, client_id.data(), client_id.size(), code, reason.data(), reason.size(), &was);
+    if (status == FASTSOCK_STATUS_NOT_CONNECTED) {
+      return FASTSOCK_SENT_OFFLINE;
+    }
+    detail::check(status);
+    return was;
+  }
+
+  /** For each of these devices whether it is connected to any gateway of the same Redis. Blocks only while it asks Redis. */
+  std::vector<bool> are_online(const std::vector<std::string> &client_ids) const {
+    std::vector<fastsock_str> ids;
+    ids.reserve(client_ids.size());
+    for (const std::string &id : client_ids) {
+      ids.push_back({id.data(), id.size()});
+    }
+    std::vector<std::uint8_t> online(ids.size());
+    detail::check(fastsock_bridge_are_online(raw_, ids.data(), ids.size(), online.data()));
+    return std::vector<bool>(online.begin(), online.end());
+  }
+
+  /** The gateways that share a Redis, as JSON. Blocks while it asks Redis. */
+  std::string nodes_json() const {
+    char *json = nullptr;
+    detail::check(fastsock_bridge_nodes_json(raw_, &json));
+    return detail::take(json);
+  }
+
   /** The devices that are here now, in no order. */
   std::vector<client> clients() const {
     fastsock_clients *raw = nullptr;
@@ -245,7 +601,7 @@ public:
     fastsock_client row = {};
     while (fastsock_clients_next(raw, &row, sizeof row) == FASTSOCK_STATUS_OK) {
       rows.push_back({std::string(detail::view(row.client_id)), std::string(detail::view(row.remote_addr)),
-                      row.session_id, row.connected_ms, row.last_seen_ms});
+                      row.session_id, row.connected_ms, row.last_seen_ms, row.epoch});
     }
     return rows;
   }
@@ -303,6 +659,27 @@ public:
     return detail::take(json);
   }
 
+  /** All figures for Prometheus; FASTSOCK_METRICS_FORMAT_OPENMETRICS for the other text format. */
+  std::string metrics(fastsock_metrics_format format = FASTSOCK_METRICS_FORMAT_TEXT) const {
+    char *text = nullptr;
+    detail::check(fastsock_bridge_metrics(raw_, format, &text));
+    return detail::take(text);
+  }
+
+  /** The gateway in one look, as JSON. */
+  std::string status_json() const {
+    char *json = nullptr;
+    detail::check(fastsock_bridge_status_json(raw_, &json));
+    return detail::take(json);
+  }
+
+  /** All that is known of one device, connected or not, as JSON. Blocks while it asks Redis. */
+  std::string device_json(std::string_view client_id) const {
+    char *json = nullptr;
+    detail::check(fastsock_bridge_device_json(raw_, client_id.data(), client_id.size(), &json));
+    return detail::take(json);
+  }
+
   fastsock_state state() const {
     fastsock_state state = FASTSOCK_STATE_STOPPED;
     detail::check(fastsock_bridge_state(raw_, &state));
@@ -333,6 +710,11 @@ public:
       FASTSOCK_STATUS_CONFIG when the bridge cannot use one; it then keeps what it has. */
   void reload() const { detail::check(fastsock_bridge_reload(raw_)); }
 
+  /** Begins to drain without waiting; allowed inside a hook. */
+  void request_drain(std::chrono::milliseconds window) const {
+    detail::check(fastsock_bridge_request_drain(raw_, detail::milliseconds(window)));
+  }
+
   /** Begins to stop without waiting; allowed inside a hook. */
   void request_stop() const { detail::check(fastsock_bridge_request_stop(raw_)); }
 
@@ -341,8 +723,25 @@ public:
   void resolve_accept(std::uint64_t ticket, std::string_view client_id) const {
     detail::check(fastsock_bridge_resolve_accept(raw_, ticket, client_id.data(), client_id.size()));
   }
+  void resolve_admit(std::uint64_t ticket, const admission &who) const {
+    const auto view = [](const std::string &text) { return fastsock_str{text.data(), text.size()}; };
+    std::vector<fastsock_str> groups;
+    for (const std::string &group : who.groups) {
+      groups.push_back(view(group));
+    }
+    fastsock_admission raw{};
+    raw.struct_size = sizeof raw;
+    raw.client_id = view(who.client_id);
+    const auto since_1970 = std::chrono::duration_cast<std::chrono::milliseconds>(who.expires_at.time_since_epoch());
+    raw.expires_at_ms = since_1970.count() > 0 ? static_cast<std::uint64_t>(since_1970.count()) : 0;
+    raw.groups = groups.data();
+    raw.group_count = groups.size();
+    raw.subprotocol = view(who.subprotocol);
+    raw.metadata = view(who.metadata);
+    detail::check(fastsock_bridge_resolve_admit(raw_, ticket, &raw));
+  }
   void resolve_as_configured(std::uint64_t ticket) const {
-    detail::check(fastsock_bridge_resolve_accept(raw_, ticket, nullptr, 0));
+    detail::check(fastsock_bridge_resolve_as_configured(raw_, ticket));
   }
   void resolve_reject(std::uint64_t ticket, std::uint16_t status, std::string_view reason,
                       std::uint32_t retry_after_s = 0) const {
@@ -391,8 +790,12 @@ struct hooks {
   std::function<void(bridge_ref, const event &)> on_disconnect;
   std::function<void(bridge_ref, const event &)> on_uplink_lost;
   std::function<void(bridge_ref, const event &)> on_state;
-  /** On any thread, several at once. It must not block, and must not call the library. The level is a fastsock_level. */
-  std::function<void(std::uint32_t level, std::string_view message, std::string_view fields)> log;
+  /** The result of a send_nowait. */
+  std::function<void(bridge_ref, const event &)> on_sent;
+  /** Kept messages of a device are lost: code() many, for this reason(). */
+  std::function<void(bridge_ref, const event &)> on_mailbox_lost;
+  /** On any thread, several at once. It must not block, and must not call the library. */
+  std::function<void(const log_line &)> log;
   std::uint32_t log_level = FASTSOCK_LEVEL_INFO;
 };
 
@@ -421,6 +824,8 @@ public:
     options.on_disconnect = state->on_disconnect ? &notify<&hooks::on_disconnect> : nullptr;
     options.on_uplink_lost = state->on_uplink_lost ? &notify<&hooks::on_uplink_lost> : nullptr;
     options.on_state = state->on_state ? &notify<&hooks::on_state> : nullptr;
+    options.on_sent = state->on_sent ? &notify<&hooks::on_sent> : nullptr;
+    options.on_mailbox_lost = state->on_mailbox_lost ? &notify<&hooks::on_mailbox_lost> : nullptr;
     options.log = state->log ? &log : nullptr;
     options.log_level = state->log_level;
     start(settings, options, std::move(state));
@@ -430,7 +835,8 @@ public:
   bridge(const config &settings, const events &how, hooks callbacks = {}, std::uint32_t workers = 0)
       : bridge_ref(nullptr) {
     if (callbacks.authenticate || callbacks.on_connect || callbacks.on_uplink || callbacks.on_disconnect ||
-        callbacks.on_uplink_lost || callbacks.on_state) {
+        callbacks.on_uplink_lost || callbacks.on_state || callbacks.on_sent ||
+        callbacks.on_mailbox_lost) {
       throw error(FASTSOCK_STATUS_ARGUMENT, "hooks: with events, only the log is called");
     }
     auto state = std::make_unique<hooks>(std::move(callbacks));
@@ -451,19 +857,26 @@ public:
       : bridge_ref(std::exchange(other.raw_, nullptr)), polled_(std::exchange(other.polled_, {})) {}
   bridge &operator=(bridge &&other) noexcept {
     if (this != &other) {
-      fastsock_bridge_free(std::exchange(raw_, std::exchange(other.raw_, nullptr)));
+      fastsock_bridge_free(owned());
+      raw_ = std::exchange(other.raw_, nullptr);
       polled_ = std::exchange(other.polled_, {});
     }
     return *this;
   }
   bridge(const bridge &) = delete;
   bridge &operator=(const bridge &) = delete;
-  ~bridge() { fastsock_bridge_free(raw_); }
+  ~bridge() { fastsock_bridge_free(owned()); }
+
+  /** Takes nobody new, and closes those who are here with 1012, spread over the window; returns once no device is here. All else
+      goes on until stop. */
+  void drain(std::chrono::milliseconds window) const {
+    detail::check(fastsock_bridge_drain(owned(), detail::milliseconds(window)));
+  }
 
   /** Stops; returns what it could not deliver in time. After it no hook runs. */
   fastsock_leftover stop(std::chrono::milliseconds deadline = std::chrono::seconds(8)) const {
     fastsock_leftover left = {};
-    detail::check(fastsock_bridge_stop(raw_, detail::milliseconds(deadline), &left, sizeof left));
+    detail::check(fastsock_bridge_stop(owned(), detail::milliseconds(deadline), &left, sizeof left));
     return left;
   }
 
@@ -527,10 +940,15 @@ private:
 
   mutable polled polled_;
 
+  /** What start gave: this one may stop and free it. */
+  fastsock_bridge *owned() const noexcept { return const_cast<fastsock_bridge *>(raw_); }
+
   void start(const config &settings, fastsock_options &options, std::unique_ptr<hooks> state) {
     options.userdata_free = [](void *userdata) { delete static_cast<hooks *>(userdata); };
     options.userdata = state.release(); // from here on the library frees it, also when the start fails
-    detail::check(fastsock_bridge_start(settings.raw(), &options, &raw_));
+    fastsock_bridge *started = nullptr;
+    detail::check(fastsock_bridge_start(settings.raw(), &options, &started));
+    raw_ = started;
   }
 
   template <auto Hook>
@@ -554,7 +972,8 @@ private:
 
   static void log(void *userdata, const fastsock_log *line) noexcept {
     try {
-      static_cast<hooks *>(userdata)->log(line->level, detail::view(line->message), detail::view(line->fields));
+      static_cast<hooks *>(userdata)->log(log_line{line->level, line->time_ms, detail::view(line->target),
+                                                  detail::view(line->message), detail::view(line->fields)});
     } catch (...) { // a line that cannot be written is lost
     }
   }

@@ -254,7 +254,7 @@ async fn an_undecided_uplink_that_is_sent_again_waits_for_the_same_decision() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_backend_each_is_refused() {
-    let bridge = start(Config::default().websocket_port(0u16).ack(true), ()).await;
+    let bridge = start(support::loopback().ack(true), ()).await;
     let mut device = connect(bridge.local_addr()).await;
     for _ in 0..2 {
         device.send(envelope("1", "x")).await;
@@ -453,10 +453,7 @@ impl Hooks for Host {
 }
 
 fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .remote_url(Some(backend.url()))
-        .ack(true)
+    support::config(backend).ack(true)
 }
 
 async fn start(config: Config, hooks: impl Hooks) -> Bridge {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
     time::Duration,
 };
 
@@ -10,7 +9,7 @@ use fastsock::{Bridge, Config, Secret, SpoolKind};
 use http::HeaderMap;
 use serde_json::Value;
 use standardwebhooks::Webhook;
-use support::{Backend, DEADLINE, Device, Received, Reply, eventually};
+use support::{Backend, DEADLINE, Device, Received, Reply, eventually, start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_share_posts_and_each_keeps_its_order() {
@@ -32,6 +31,7 @@ async fn devices_share_posts_and_each_keeps_its_order() {
         assert!((1..=16).contains(&batch.len()), "{}", batch.len());
         assert!(keys.insert(request.header("idempotency-key").unwrap()));
         assert_eq!(request.header("x-fastsock-seq"), None);
+        assert_eq!(request.header("x-fastsock-epoch"), None);
         for message in batch {
             let (_, number) = message.data.split_once('#').unwrap();
             let number: u64 = number.parse().unwrap();
@@ -251,15 +251,7 @@ fn taken(backend: &Backend) -> Vec<String> {
 }
 
 fn config(backend: &Backend, most: usize) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
-        .remote_batch(most)
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
+    support::config(backend).remote_batch(most)
 }
 
 async fn connect(bridge: &Bridge, count: usize) -> Vec<Device> {

@@ -1,14 +1,21 @@
 //! Several gateways on a Redis Cluster, and what they make of a master that dies.
 
-use std::time::Duration;
+#[path = "cluster/sharded.rs"]
+mod sharded;
 
-use fastsock::{Bridge, BrokerKind, ClientId, Config, Secret, Sent, State, Subscribe};
-use support::{Device, TempCluster, eventually, eventually_within};
+use std::time::{Duration, SystemTime};
+
+use fastsock::{Bridge, BrokerKind, ClientId, Secret, Sent, State, Subscribe, unix_ms};
+use support::{Device, Gateway, TempCluster, eventually, eventually_within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_are_reached_and_known_through_a_cluster() {
     let cluster = TempCluster::new().await;
-    for mode in [Subscribe::Pattern, Subscribe::Exact] {
+    for (mode, publish) in [
+        (Subscribe::Pattern, "PUBLISH"),
+        (Subscribe::Exact, "PUBLISH"),
+        (Subscribe::Sharded, "SPUBLISH"),
+    ] {
         let [one, two] = [bridge(&cluster, mode).await, bridge(&cluster, mode).await];
         let mut devices = Vec::new();
         for n in 0..20 {
@@ -20,14 +27,14 @@ async fn devices_are_reached_and_known_through_a_cluster() {
             assert_eq!(two.send(&id, "x".into()).await.unwrap(), Sent::Elsewhere);
             assert_eq!(device.recv_text().await, "x");
             let channel = format!("fastsock:client:{id}");
-            cluster.cmd::<u64>(&["PUBLISH", &channel, "y"]).await;
+            cluster.cmd::<u64>(&[publish, &channel, "y"]).await;
             assert_eq!(device.recv_text().await, "y");
         }
         // It moves to the other one, and leaves.
         let mut moved = Device::connect(two.local_addr(), "d0").await;
         assert_eq!(devices[0].closed().await.code, Some(4509));
         cluster
-            .cmd::<u64>(&["PUBLISH", "fastsock:client:d0", "z"])
+            .cmd::<u64>(&[publish, "fastsock:client:d0", "z"])
             .await;
         assert_eq!(moved.recv_text().await, "z");
         drop(moved);
@@ -76,13 +83,82 @@ async fn one_server_that_is_named_leads_to_all() {
     assert_ne!(first, second);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gap_of_a_server_that_left_the_cluster_is_told_whole() {
+    let mut cluster = TempCluster::new().await;
+    let gateway = Gateway::builder().var("FASTSOCK_REDIS_URL", cluster.url());
+    let gateway = gateway.start().await;
+    gateway.wait_line("Connected to Redis as subscriber").await;
+    // Until it listens to the second or third master: those have no replica that would hold on to them.
+    let at = eventually_within(DEADLINE, "it listens to another server", async || {
+        for (n, server) in cluster.servers().iter().enumerate() {
+            let clients: String = server.cmd(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+            if clients.is_empty() {
+                continue;
+            }
+            if n == 1 || n == 2 {
+                return Some(n);
+            }
+            server.kill_clients("pubsub").await;
+        }
+        None
+    })
+    .await;
+    let device = Device::connect(gateway.addr(), "d").await.attend();
+    let reaches = async |cluster: &mut TempCluster| {
+        for server in cluster.servers() {
+            let text = format!("by {}", server.port());
+            server.publish("fastsock:client:d", &text).await;
+            device.wait_text(&text).await;
+        }
+    };
+    reaches(&mut cluster).await;
+    let gaps = gateway.lines().iter().filter(is_gap).count();
+
+    let left_ms = unix_ms(SystemTime::now());
+    cluster.leave(at).await;
+    let gap = eventually_within(DEADLINE, "the gap is told", async || {
+        gateway.lines().iter().filter(is_gap).nth(gaps).cloned()
+    })
+    .await;
+    let (from_ms, to_ms) = (
+        gap["from_ms"].as_u64().unwrap(),
+        gap["to_ms"].as_u64().unwrap(),
+    );
+    println!(
+        "deaf for {} ms, told {} ms",
+        to_ms.saturating_sub(left_ms),
+        to_ms - from_ms
+    );
+    assert!(
+        from_ms <= left_ms + 200,
+        "told from {} ms after it",
+        from_ms - left_ms
+    );
+    assert!(
+        from_ms + 20_000 > left_ms,
+        "and not from long before: {gap}"
+    );
+    // It listens to one that is in the cluster, and stays there.
+    let servers = cluster.servers();
+    let other = &servers[3 - at];
+    eventually_within(DEADLINE, "it hears again", async || {
+        other.publish("fastsock:client:d", "again").await;
+        device.texts().iter().any(|text| text == "again")
+    })
+    .await;
+}
+
+fn is_gap(line: &&serde_json::Value) -> bool {
+    line["lasted_ms"].is_number()
+}
+
 async fn bridge(cluster: &TempCluster, mode: Subscribe) -> Bridge {
     start(&cluster.url(), mode).await
 }
 
 async fn start(url: &str, mode: Subscribe) -> Bridge {
-    let config = Config::default()
-        .websocket_port(0u16)
+    let config = support::loopback()
         .broker(BrokerKind::Redis)
         .redis_url(Some(Secret::new(url)))
         .redis_subscribe(mode);

@@ -15,7 +15,7 @@ use std::{
 use fastsock::{Bridge, Config, Secret};
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
-use support::{Authority, Backend, DEADLINE, Device, OwnNetwork, Reply, eventually};
+use support::{Authority, Backend, DEADLINE, Device, OwnNetwork, Reply, eventually, start};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -348,14 +348,7 @@ fn ok() -> Step {
 }
 
 fn to(url: String) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(url))
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
+    support::loopback().remote_url(Some(url))
 }
 
 async fn delivered(bridge: &Bridge, count: usize) {

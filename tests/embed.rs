@@ -26,7 +26,9 @@ use fastsock::{
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use support::{Backend, DEADLINE, Device, RawDevice, TempRedis, eventually, is_alone, within};
+use support::{
+    Backend, DEADLINE, Device, RawDevice, TempRedis, config, eventually, is_alone, within,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -445,17 +447,13 @@ fn a_bridge_touches_nothing_that_belongs_to_its_host() {
 #[test]
 fn a_bridge_can_live_on_a_thread_of_its_own_and_be_used_from_many() {
     let heard = Arc::new(AtomicUsize::new(0));
-    let bridge = blocking::Bridge::builder(
-        Config::default()
-            .websocket_port(0u16)
-            .listen_addr(Some(Ipv4Addr::LOCALHOST.into())),
-    )
-    .hooks(Echo {
-        bridge: Mutex::default(),
-        heard: heard.clone(),
-    })
-    .start()
-    .unwrap();
+    let bridge = blocking::Bridge::builder(support::loopback())
+        .hooks(Echo {
+            bridge: Mutex::default(),
+            heard: heard.clone(),
+        })
+        .start()
+        .unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let addr = bridge.local_addr();
     runtime.block_on(async {
@@ -768,13 +766,6 @@ impl Hooks for Echo {
         let payload: Payload = uplink.payload.clone();
         Decision::Now(UplinkAction::Reply(payload))
     }
-}
-
-fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
 }
 
 async fn start(config: Config, hooks: impl Hooks) -> Bridge {

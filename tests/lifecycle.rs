@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fastsock::{Bridge, ClientId, CloseReason, Config, Headers, Secret};
 use serde_json::Value;
-use support::{Backend, DEADLINE, Device, RawDevice, Received, Reply, TempRedis, eventually};
+use support::{
+    Backend, DEADLINE, Device, RawDevice, Received, Reply, TempRedis, eventually, start,
+};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,6 +311,33 @@ async fn of_two_gateways_the_higher_epoch_tells_where_a_device_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_at_another_gateway_within_the_grace_is_told_to_be_back() {
+    let backend = Backend::start().await;
+    let redis = TempRedis::new().await;
+    let configured = || with_redis(config(&backend), &redis).events_grace(DEADLINE * 6);
+    let (one, two) = (start(configured()).await, start(configured()).await);
+    let _ready = linked(&redis, [&one, &two]).await;
+    Device::connect(one.local_addr(), "dev")
+        .await
+        .close(1000)
+        .await;
+    eventually("it has left", async || {
+        one.clients().iter().all(|c| c.client_id.as_str() != "dev")
+    })
+    .await;
+    let mut there = Device::connect(two.local_addr(), "dev").await;
+    wait(&backend, "dev", 2).await;
+    let _back = Device::connect(one.local_addr(), "dev").await;
+    assert_eq!(there.closed().await.code, Some(4509));
+    let events = wait(&backend, "dev", 4).await;
+    let last = events.iter().max_by_key(|e| number(e, "epoch")).unwrap();
+    assert_eq!(text(last, "type"), "connect", "{events:?}");
+    assert_eq!(last["node"], events[0]["node"], "{events:?}");
+    let (one, two) = tokio::join!(one.stop(DEADLINE), two.stop(DEADLINE));
+    assert!(one.is_empty() && two.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_went_to_another_gateway_within_the_grace_is_not_told_to_have_left() {
     let backend = Backend::start().await;
     let redis = TempRedis::new().await;
@@ -335,8 +364,7 @@ async fn who_went_to_another_gateway_within_the_grace_is_not_told_to_have_left()
 
 fn config(backend: &Backend) -> Config {
     let url = backend.url().replace("/uplink", "/events");
-    Config::default()
-        .websocket_port(0u16)
+    support::loopback()
         .events_url(Some(url))
         .events_grace(Duration::ZERO)
 }
@@ -369,10 +397,6 @@ async fn until_later(gateway: &Bridge, backend: &Backend, epoch: u64) -> Vec<Dev
             return devices;
         }
     }
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.unwrap()
 }
 
 /// Stops and looks at the books: all of so many events were delivered.
@@ -420,7 +444,7 @@ async fn a_setting_of_events_that_cannot_be_used_is_named_and_not_one_of_uplinks
             "FASTSOCK_EVENTS_HEADERS: \"no header\" is not a header name, or its value is not allowed",
         ),
     ] {
-        let config = Config::default().websocket_port(0u16);
+        let config = support::loopback();
         let config = config.events_url(Some(url.into())).events_headers(headers);
         let error = Bridge::builder(config).start().await.unwrap_err();
         assert!(error.to_line().starts_with(told), "{}", error.to_line());

@@ -2,8 +2,8 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use fastsock::{Bridge, Config, Stats};
-use support::{Backend, Device, End, Frame, RawDevice, eventually, opcode};
+use fastsock::{Config, Stats};
+use support::{Backend, Device, End, Frame, RawDevice, eventually, opcode, start};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -157,14 +157,9 @@ async fn a_device_that_stays_beyond_its_rate_for_30_s_is_closed_with_4429() {
 }
 
 fn config() -> Config {
-    Config::default()
-        .websocket_port(0u16)
+    support::loopback()
         .websocket_ping_interval(Duration::ZERO)
         .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 /// What a connection is told unasked.

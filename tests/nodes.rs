@@ -1,11 +1,16 @@
 //! Several gateways on one Redis: they know who has which device, clear up after each other, and never after the living.
 
+#[path = "nodes/claims.rs"]
+mod claims;
+#[path = "nodes/fleet.rs"]
+mod fleet;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use fastsock::{Bridge, BrokerKind, ClientId, Config, ErrorKind, Sent, Subscribe};
+use fastsock::{Bridge, ClientId, ErrorKind, Sent, Subscribe};
 use futures_util::future::join_all;
 use support::{
     Attended, DEADLINE, Device, Gateway, TempRedis, TempSentinel, eventually, eventually_within,
@@ -155,7 +160,8 @@ async fn devices_that_wander_quickly_are_known_while_they_are_there_and_not_afte
         drop(devices);
         has_clients(&redis, 0, DEADLINE).await;
         assert_eq!(redis.hgetall("fastsock:owner").await, BTreeMap::new());
-        let ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        let mut ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        ids.retain(|key| key != "fastsock:node:cards");
         assert_eq!(ids, [""; 0]);
     }
 }
@@ -295,6 +301,34 @@ async fn stays(redis: &TempRedis, expected: &BTreeMap<String, String>) {
     nodes(redis, 2).await;
 }
 
+/// As when a gateway takes a device over and dies, or loses its link, before it can say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_that_nobody_told_of_is_found() {
+    let redis = TempRedis::new().await;
+    let gateway = gateway(&redis, "exact").await;
+    let devices = fleet(&gateway, 0..2).await;
+    has_clients(&redis, 2, DEADLINE).await;
+    // A gateway writes all of them again soon after its start: that has to be over.
+    eventually_within(DEADLINE * 6, "it has looked once", async || {
+        let calls: String = redis.cmd(&["INFO", "commandstats"]).await;
+        calls.contains("cmdstat_hmget")
+    })
+    .await;
+    let name = redis.hgetall("fastsock:owner").await;
+    let name = name.keys().min().expect("there are two").clone();
+    let later = std::time::SystemTime::now() + Duration::from_secs(1);
+    let later = later.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let owner = format!("elsewhere:1:{}", later.as_millis());
+    let set: u64 = redis.cmd(&["HSET", "fastsock:owner", &name, &owner]).await;
+    assert_eq!(set, 0, "it was there");
+    eventually_within(DEADLINE * 6, "one of them is closed", async || {
+        devices.iter().filter(|device| !device.is_open()).count() == 1
+    })
+    .await;
+    let closed = devices.iter().find(|device| !device.is_open()).unwrap();
+    assert_eq!(closed.wait_closed().await.code, Some(4509));
+}
+
 async fn gateway(redis: &TempRedis, mode: &str) -> Gateway {
     Gateway::builder()
         .var("REDIS_PORT", redis.port().to_string())
@@ -304,11 +338,7 @@ async fn gateway(redis: &TempRedis, mode: &str) -> Gateway {
 }
 
 async fn bridge(redis: &TempRedis) -> Bridge {
-    let config = Config::default()
-        .websocket_port(0u16)
-        .broker(BrokerKind::Redis)
-        .redis_subscribe(Subscribe::Exact)
-        .redis_port(redis.port());
+    let config = support::on_redis(redis).redis_subscribe(Subscribe::Exact);
     Bridge::builder(config).start().await.expect("it starts")
 }
 
@@ -334,7 +364,8 @@ async fn nodes(redis: &TempRedis, count: usize) {
     let what = format!("{count} nodes are left");
     eventually(&what, async || {
         let leases: usize = redis.cmd(&["ZCARD", "fastsock:nodes"]).await;
-        let ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        let mut ids: Vec<String> = redis.cmd(&["KEYS", "fastsock:node:*"]).await;
+        ids.retain(|key| key != "fastsock:node:cards");
         leases == count && ids.len() <= count
     })
     .await;

@@ -1,4 +1,11 @@
 //! Devices behind proxies: the PROXY protocol and `X-Forwarded-For`, and whose word is taken.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test is a host, and may start tasks and threads"
+)]
+
+#[path = "proxies/servers.rs"]
+mod servers;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,7 +17,7 @@ use fastsock::{
     Admission, Bridge, Config, ConnectRequest, Decision, ErrorKind, Hooks, RemoteAddr, Ticket,
 };
 use parking_lot::Mutex;
-use support::{Frame, Gateway, RawDevice, eventually, opcode};
+use support::{Frame, Gateway, RawDevice, eventually, opcode, start};
 
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -432,7 +439,7 @@ async fn an_entry_of_origins_lets_in_the_pages_it_means() {
     ] {
         let vars = [("FASTSOCK_LISTEN_ORIGINS", entries)];
         let configured = Config::from_vars(vars).unwrap();
-        let bridge = start(config().listen_origins(configured.listen_origins)).await;
+        let bridge = start(config().listen_origins(configured.listen.origins)).await;
         for (origin, status) in origins {
             let mut device = connect(OTHER, &bridge).await;
             let line = format!("Origin: {origin}");
@@ -474,8 +481,7 @@ async fn settings_that_trust_nobody_or_nonsense_are_told() {
 }
 
 fn config() -> Config {
-    Config::default()
-        .websocket_port(0u16)
+    support::loopback()
         .websocket_ping_interval(Duration::ZERO)
         .listen_addr(Some(Ipv4Addr::UNSPECIFIED.into()))
 }
@@ -484,10 +490,6 @@ fn behind_proxy() -> Config {
     config()
         .trusted_proxies(vec![format!("{PROXY}/32")])
         .proxy_protocol(true)
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 async fn connect(source: Ipv4Addr, bridge: &Bridge) -> RawDevice {

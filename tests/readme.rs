@@ -4,6 +4,8 @@
 mod configurations;
 #[path = "readme/links.rs"]
 mod links;
+#[path = "readme/metrics.rs"]
+mod metrics;
 #[path = "readme/names.rs"]
 mod names;
 #[path = "readme/pages.rs"]

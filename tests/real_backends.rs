@@ -11,5 +11,7 @@ mod closing;
 mod common;
 #[path = "real_backends/idle.rs"]
 mod idle;
+#[path = "real_backends/paths.rs"]
+mod paths;
 #[path = "real_backends/server.rs"]
 mod server;

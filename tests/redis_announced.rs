@@ -10,9 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fastsock::{
-    Answer, Bridge, BrokerKind, Config, Decision, Hooks, Ticket, Uplink, UplinkAction, WeakBridge,
-};
+use fastsock::{Answer, Bridge, Decision, Hooks, Ticket, Uplink, UplinkAction, WeakBridge};
 use parking_lot::Mutex;
 use support::{Backend, DEADLINE, Device, Gateway, Received, Reply, TempRedis, eventually_within};
 
@@ -86,11 +84,7 @@ async fn a_hook_that_decides_now_or_later_changes_nothing_about_that() {
             bridge: Mutex::default(),
             asked: AtomicUsize::new(0),
         });
-        let config = Config::default()
-            .websocket_port(0u16)
-            .broker(BrokerKind::Redis)
-            .redis_port(redis.port())
-            .remote_url(Some(backend.url()));
+        let config = support::on_redis(&redis).remote_url(Some(backend.url()));
         let bridge = Bridge::builder(config).shared_hooks(hooks.clone());
         let bridge = bridge.start().await.unwrap();
         redis.wait_subscribed("fastsock:control", 2).await;

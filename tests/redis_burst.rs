@@ -2,16 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use fastsock::{Bridge, BrokerKind, Config};
+use fastsock::Bridge;
 use support::{DEADLINE, Device, Gateway, TempRedis, eventually, eventually_within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_to_a_thousand_devices_arrives_whole_and_in_order() {
     let redis = TempRedis::new().await;
-    let config = Config::default()
-        .websocket_port(0u16)
-        .broker(BrokerKind::Redis)
-        .redis_port(redis.port());
+    let config = support::on_redis(&redis);
     let bridge = Bridge::builder(config).start().await.expect("it starts");
     redis.wait_subscribed("fastsock:control", 2).await;
     let mut devices = Vec::new();

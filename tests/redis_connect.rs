@@ -72,7 +72,7 @@ async fn check_says_that_the_other_scheme_is_meant() {
             .var("FASTSOCK_REDIS_CONNECT_TIMEOUT", "1000")
             .var(name, value);
         let mut check = gateway.arg("--check").launch();
-        assert_eq!(check.exit_code().await, Some(1));
+        assert_eq!(check.exit_code().await, Some(2));
         let lines = check.stdout();
         let line = lines.iter().find(|line| line.starts_with("redis: "));
         let line = line.unwrap_or_else(|| panic!("{}", check.output()));

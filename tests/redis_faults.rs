@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fastsock::{Bridge, BrokerKind, Config, Hooks, State};
+use fastsock::{Bridge, Config, Hooks, State};
 use parking_lot::Mutex;
 use support::{
     Attended, Authority, Backend, DEADLINE, Device, Gateway, GatewayBuilder, OwnNetwork, TempRedis,
@@ -75,10 +75,7 @@ async fn a_link_that_redis_closes_is_back_within_two_seconds() {
 async fn a_host_is_told_of_the_gap_and_of_both_ends_of_the_outage() {
     let mut redis = TempRedis::new().await;
     let told = Arc::new(Told::default());
-    let config = Config::default()
-        .websocket_port(0u16)
-        .broker(BrokerKind::Redis)
-        .redis_port(redis.port());
+    let config = support::on_redis(&redis);
     let starting = Bridge::builder(config).shared_hooks(told.clone()).start();
     let bridge = starting.await.expect("it starts");
     redis.wait_subscribed("fastsock:control", 2).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 use support::{
-    Backend, DEADLINE, Device, Gateway, GatewayBuilder, Reply, TempCluster, TempRedis,
+    Attended, Backend, DEADLINE, Device, Gateway, GatewayBuilder, Reply, TempCluster, TempRedis,
     TempSentinel, call, eventually, eventually_within, get,
 };
 
@@ -15,6 +15,9 @@ async fn with_the_rights_of_the_docs_everything_works() {
         ("pattern", &["pattern"][..]),
         ("exact", &["exact"]),
         ("pattern", &["pattern", "SPOOL=redis"]),
+        ("exact", &["exact", "MAILBOX=redis"]),
+        ("sharded", &["sharded", "MAILBOX=redis"]),
+        ("exact+sharded", &["sharded"]),
         ("exact", &["exact", "SPOOL=redis", "other than 0"]),
     ] {
         let rights = rights(uses);
@@ -37,10 +40,21 @@ async fn each_right_that_is_missing_with_exact_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_right_that_is_missing_with_sharded_is_named() {
+    each_missing_is_named("sharded", &["sharded"], &["sharded"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_right_that_is_missing_with_a_spool_or_another_database_is_named() {
     let more = ["SPOOL=redis", "REPLICAS", "other than 0"];
     let all = ["pattern", more[0], more[1], more[2]];
     each_missing_is_named("pattern", &all, &more).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_right_that_is_missing_with_mailboxes_is_named() {
+    let mailbox = "MAILBOX=redis";
+    each_missing_is_named("pattern", &["pattern", mailbox], &[mailbox]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +89,44 @@ async fn channels_by_a_wider_pattern_are_not_enough_and_that_is_said() {
         gateway.lines_with("Connected to Redis as publisher").len(),
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_commands_of_the_original_alone_devices_are_known_and_reached() {
+    let redis = TempRedis::new().await;
+    let original = ["+hset", "+hdel", "+psubscribe", "+publish", "~*", "&*"].map(str::to_owned);
+    allow(&redis, &original).await;
+    let gateway = gateway(&redis, "pattern", &[]).start().await;
+    for word in ["publisher", "subscriber"] {
+        let line = format!("Connected to Redis as {word}");
+        gateway.wait_line(&line).await;
+    }
+    gateway
+        .wait_line_where("fencing is off", |line| {
+            line["level"] == "warn" && line["missing"] == "+eval"
+        })
+        .await;
+    let device = Device::connect(gateway.addr(), "dev").await.attend();
+    redis.wait_field("fastsock:clients", "dev").await;
+    assert_eq!(redis.publish("fastsock:client:dev", "hello").await, 1);
+    device.wait_text("hello").await;
+    let raw = [("content-type", "application/octet-stream")];
+    let path = "/api/v1/clients/nobody/messages";
+    let sent = call(gateway.admin_addr(), "POST", path, &raw, "x").await;
+    assert_eq!(sent.status, 410, "{}", sent.text());
+    let leaves = Device::connect(gateway.addr(), "leaves").await;
+    redis.wait_field("fastsock:clients", "leaves").await;
+    drop(leaves);
+    redis.wait_no_field("fastsock:clients", "leaves").await;
+    assert!(redis.hgetall("fastsock:owner").await.is_empty());
+
+    // With all rights it claims what it has.
+    allow(&redis, &rights(&["pattern"])).await;
+    let owner = eventually_within(LONG, "it is claimed", async || {
+        redis.hget("fastsock:owner", "dev").await
+    });
+    assert_eq!(owner.await.split(':').count(), 3);
+    assert!(device.is_open());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,16 +229,37 @@ async fn everything_works(redis: &TempRedis, mode: &str, uses: &[&str]) {
     let first = Device::connect(one.addr(), "a").await.attend();
     let other = Device::connect(two.addr(), "b").await.attend();
     eventually("both are known", async || fields().await == ["a", "b"]).await;
-    redis.publish("fastsock:client:a", "published").await;
+    let by = if mode.contains("sharded") {
+        "SPUBLISH"
+    } else {
+        "PUBLISH"
+    };
+    let publish = [by, "fastsock:client:a", "published"];
+    assert!(redis.cmd::<u64>(&publish).await >= 1);
     first.wait_text("published").await;
     let raw = [("content-type", "application/octet-stream")];
     let path = "/api/v1/clients/b/messages";
     let sent = call(one.admin_addr(), "POST", path, &raw, "sent").await;
     assert_eq!(sent.status, 202, "{}", sent.text());
     other.wait_text("sent").await;
+    let member = "/api/v1/groups/g/members/b";
+    let joined = call(one.admin_addr(), "PUT", member, &raw, "").await;
+    assert_eq!(joined.status, 202, "{}", joined.text());
+    redis.wait_listeners("fastsock:group:g", 1).await;
+    for path in ["/api/v1/groups/g/messages", "/api/v1/broadcast"] {
+        let sent = call(one.admin_addr(), "POST", path, &raw, path).await;
+        assert_eq!(sent.status, 202, "{}", sent.text());
+        other.wait_text(path).await;
+    }
+    let left = call(one.admin_addr(), "DELETE", member, &raw, "").await;
+    assert_eq!(left.status, 202, "{}", left.text());
+    redis.wait_listeners("fastsock:group:g", 0).await;
     first.send("uplink").await;
     backend.wait_delivered("a", 1).await;
 
+    if uses.contains(&"MAILBOX=redis") {
+        mailboxes_work(&one, &other).await;
+    }
     // It is seated elsewhere, which the first gateway is told.
     let moved = Device::connect(two.addr(), "a").await.attend();
     assert_eq!(first.wait_closed().await.code, Some(4509));
@@ -212,6 +285,19 @@ async fn everything_works(redis: &TempRedis, mode: &str, uses: &[&str]) {
             .collect();
         assert_eq!(lacks, [serde_json::Value::Null; 0], "{}", gateway.output());
     }
+}
+
+/// What is kept for a device of another gateway reaches it.
+async fn mailboxes_work(gateway: &Gateway, device: &Attended) {
+    let json = [("content-type", "application/json")];
+    let (admin, path) = (gateway.admin_addr(), "/api/v1/clients/b/messages");
+    let kept = r#"{"data":"kept","id":"1","ttl":60}"#;
+    assert_eq!(call(admin, "POST", path, &json, kept).await.status, 202);
+    device.wait_text("kept").await;
+    let path = "/api/v1/clients/b/mailbox";
+    let messages = async || get(admin, path).await.json()["messages"].as_u64();
+    eventually("it is removed", async || messages().await == Some(0)).await;
+    assert_eq!(call(admin, "DELETE", path, &json, "").await.status, 200);
 }
 
 /// What is given up is kept, listed, delivered again and dropped.
@@ -287,7 +373,7 @@ async fn check_names(gateway: GatewayBuilder, right: Option<&String>) {
                 line.split([' ', ';']).any(|word| word == right),
                 "{right}: {line}"
             );
-            assert_eq!(code, Some(1));
+            assert_eq!(code, Some(2));
         }
         None => assert!(line.ends_with("allows all that is needed"), "{line}"),
     }
@@ -303,6 +389,8 @@ fn gateway(redis: &TempRedis, mode: &str, uses: &[&str]) -> GatewayBuilder {
         .var("FASTSOCK_REDIS_SUBSCRIBE", mode);
     let spool = uses.contains(&"SPOOL=redis");
     let gateway = gateway.var("FASTSOCK_SPOOL", if spool { "redis" } else { "memory" });
+    let mailbox = uses.contains(&"MAILBOX=redis");
+    let gateway = gateway.var("FASTSOCK_MAILBOX", if mailbox { "redis" } else { "off" });
     let replicas = uses.contains(&"REPLICAS");
     gateway.var("FASTSOCK_SPOOL_REPLICAS", if replicas { "1" } else { "0" })
 }

@@ -191,9 +191,7 @@ async fn bridge(redis_url: &str, backend: &Backend, messages: usize) -> Bridge {
 }
 
 fn config(redis_url: &str, backend: &Backend, messages: usize) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .remote_url(Some(backend.url()))
+    support::config(backend)
         .redis_url(Some(Secret::new(redis_url)))
         .spool(SpoolKind::Redis)
         .spool_max_messages(messages)

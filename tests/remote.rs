@@ -4,6 +4,9 @@
     reason = "a test is a host, and may start tasks"
 )]
 
+#[path = "remote/forms.rs"]
+mod forms;
+
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -19,7 +22,7 @@ use http::{HeaderMap, Version};
 use standardwebhooks::Webhook;
 use support::{
     Authority, Backend, DEADLINE, Device, HTTP2_STREAMS, OwnNetwork, Received, Reply, TempRedis,
-    eventually,
+    config, eventually, start,
 };
 use tokio::{io::AsyncWriteExt, net::TcpListener, sync::mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -99,7 +102,7 @@ async fn a_secret_that_is_none_is_named_and_not_shown() {
     fs::write(file.path(), format!("{SECRET}\n")).unwrap();
     let path = file.path().to_str().unwrap();
     let config = Config::from_vars([("FASTSOCK_REMOTE_SECRET_FILE", path)]).unwrap();
-    assert_eq!(config.remote_secret, Some(Secret::new(SECRET)));
+    assert_eq!(config.remote.secret, Some(Secret::new(SECRET)));
     assert_eq!(config.show("remote_secret").as_deref(), Some("***"));
     assert!(!format!("{config:?}").contains(SECRET));
 }
@@ -108,7 +111,7 @@ async fn a_secret_that_is_none_is_named_and_not_shown() {
 async fn each_post_is_a_cloud_event_with_the_same_body() {
     let backend = Backend::start().await;
     let mut config = config(&backend).remote_cloudevents(true);
-    config.remote_headers = Headers(vec![("Ce-Type".into(), Some("my.type".into()))]);
+    config.remote.headers = Headers(vec![("Ce-Type".into(), Some("my.type".into()))]);
     let bridge = start(config).await;
     let mut device = Device::connect(bridge.local_addr(), "Gerät%201").await;
     device.send("hello").await;
@@ -166,7 +169,7 @@ async fn a_large_message_and_a_host_of_ones_own_go_by_http2_as_well() {
     let authority = Authority::new();
     let backend = Backend::start_http2(&authority).await;
     let mut config = config(&backend).remote_ca(Some(authority.ca_path()));
-    config.remote_headers = Headers(vec![("Host".into(), Some("tenant.example".into()))]);
+    config.remote.headers = Headers(vec![("Host".into(), Some("tenant.example".into()))]);
     let bridge = start(config).await;
     let mut device = Device::connect(bridge.local_addr(), "dev1").await;
     let text = "x".repeat(1 << 20);
@@ -208,9 +211,7 @@ async fn what_http2_has_not_begun_or_broke_off_is_sent_again_at_once_and_not_cou
     ] {
         let authority = Authority::new();
         let (addr, mut attempts) = troubled_http2(&authority, trouble).await;
-        let config = Config::default()
-            .websocket_port(0u16)
-            .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+        let config = support::loopback()
             .remote_url(Some(format!("https://{addr}/")))
             .remote_ca(Some(authority.ca_path()));
         let bridge = start(config).await;
@@ -270,9 +271,7 @@ fn a_new_connection_looks_the_name_up_again() {
             let mut first = answering((Ipv4Addr::new(127, 0, 0, 2), port).into()).await;
             let mut second = answering((Ipv4Addr::new(127, 0, 0, 3), port).into()).await;
             fs::write(hosts, "127.0.0.2 backend.test\n").unwrap();
-            let config = Config::default()
-                .websocket_port(0u16)
-                .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+            let config = support::loopback()
                 .remote_url(Some(format!("http://backend.test:{port}/")))
                 .remote_connection_age(Duration::from_millis(1));
             let bridge = start(config).await;
@@ -336,8 +335,7 @@ async fn a_certificate_of_ours_that_cannot_be_used_is_named() {
         (Some(&ours.cert_path), None, "KEY", "FASTSOCK_REMOTE_CERT"),
         (None, Some(&ours.key_path), "CERT", "FASTSOCK_REMOTE_KEY"),
     ] {
-        let config = Config::default()
-            .websocket_port(0u16)
+        let config = support::loopback()
             .remote_url(Some("https://localhost/".into()))
             .remote_cert(cert.cloned())
             .remote_key(key.cloned());
@@ -362,17 +360,6 @@ fn verify(secret: &str, request: &Received) -> Result<(), standardwebhooks::Webh
         .collect();
     let webhook = Webhook::new(secret).unwrap();
     webhook.verify(&request.body, &headers)
-}
-
-fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 fn within_a_runtime(test: impl Future<Output = ()>) {
@@ -495,9 +482,7 @@ async fn a_redis_that_asks_for_a_certificate_gets_ours() {
         .args(["--tls-auth-clients", "yes"]);
     let redis = asking.start().await;
     let ours = authority.issue(&["gateway"]);
-    let config = Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+    let config = support::loopback()
         .broker(BrokerKind::Redis)
         .redis_url(Some(Secret::new(redis.tls_url())))
         .redis_ca(Some(authority.ca_path()));

@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     env, fs,
-    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
@@ -250,7 +249,12 @@ async fn a_restart_keeps_order_ids_sessions_and_kinds_of_a_backlog_larger_than_m
     }
     let again = backend.requests_of(&first.client_id);
     let again = again.iter().find(|request| request.is_delivered()).unwrap();
-    for name in ["idempotency-key", "x-fastsock-session", "x-fastsock-seq"] {
+    for name in [
+        "idempotency-key",
+        "x-fastsock-session",
+        "x-fastsock-epoch",
+        "x-fastsock-seq",
+    ] {
         assert_eq!(again.header(name), first.header(name), "{name}");
     }
     assert!(bridge.stop(DEADLINE).await.is_empty());
@@ -558,8 +562,7 @@ async fn the_memory_spool_keeps_dead_letters_while_the_process_lives() {
             200
         })
     });
-    let config = Config::default()
-        .websocket_port(0u16)
+    let config = support::loopback()
         .dead_letters_max(2usize)
         .remote_url(Some(backend.url()));
     let bridge = start(&config).await;
@@ -652,10 +655,7 @@ fn gateway(backend: &Backend, data: &Path) -> support::GatewayBuilder {
 }
 
 fn config(backend: &Backend, data: &Path) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
+    support::config(backend)
         .spool(SpoolKind::Disk)
         .data_dir(data.to_owned())
 }

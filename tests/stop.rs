@@ -18,8 +18,8 @@ use fastsock::{
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use support::{
-    Attended, Backend, DEADLINE, Device, End, Gateway, RawDevice, Reply, TempRedis, eventually,
-    get, is_alone, within,
+    Attended, Backend, Closed, DEADLINE, Device, End, Frame, Gateway, RawDevice, Reply, TempRedis,
+    config, eventually, get, is_alone, start, within,
 };
 use tokio::{
     runtime::Handle,
@@ -48,10 +48,14 @@ async fn sigterm_under_load_closes_with_1001_delivers_what_was_taken_and_clears_
     backend.assert_in_order();
     backend.assert_one_in_flight();
     assert!(backend.requests().iter().all(|r| r.status == Some(200)));
-    let messages: Vec<_> = last_messages(&gateway, 2);
+    let messages: Vec<_> = last_messages(&gateway, 3);
     assert_eq!(
         messages,
-        ["Shutdown initiated... Exit code: 0", "Shutdown complete."]
+        [
+            "Shutdown initiated... Exit code: 0",
+            "Disconnecting Redis clients...",
+            "Shutdown complete."
+        ]
     );
 }
 
@@ -230,6 +234,198 @@ async fn a_device_that_does_not_answer_the_close_is_cut_when_the_time_is_over() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_says_after_1001_or_1012_and_before_its_own_close_is_taken() {
+    for reason in [CloseReason::Drain, CloseReason::Shutdown] {
+        let backend = Backend::start().await;
+        // More waits for its turn than a lane holds, and a part of it was read ahead.
+        backend.answer_all(Reply::ok().after(Duration::from_millis(2)));
+        let told = Arc::new(Told::default());
+        let bridge = fastsock::Bridge::builder(config(&backend).uplink_lane_bytes(1024usize))
+            .shared_hooks(told.clone())
+            .start()
+            .await
+            .unwrap();
+        let mut device = RawDevice::seated(bridge.local_addr(), "dev").await;
+        let say = |from, to| {
+            let frames = (from..to).map(|n| Frame::text(format!("{n:0>100}#{n}")).encode());
+            frames.collect::<Vec<_>>().concat()
+        };
+        device.write(say(0, 50)).await;
+        let ending = async {
+            match reason {
+                CloseReason::Drain => {
+                    let dev = ClientId::new("dev").unwrap();
+                    assert!(bridge.disconnect(&dev, CloseReason::Drain));
+                }
+                _ => assert_eq!(bridge.stop(DEADLINE).await, Leftover::default()),
+            }
+        };
+        let speaking = async {
+            let (code, word) = (reason.code(), reason.as_str().to_owned());
+            assert_eq!(device.end().await, End::Close(code, word));
+            device.write(say(50, 100)).await;
+            device.send(&Frame::ping("no pong follows a close")).await;
+            device.send(&Frame::close(code.unwrap(), "")).await;
+            assert!(device.read_to_end().await.is_empty());
+        };
+        tokio::join!(ending, speaking);
+        backend.wait_delivered("dev", 100).await;
+        backend.assert_in_order();
+        assert_eq!(bridge.stats().uplink.received, 100);
+        eventually("the end is told once", async || {
+            *told.gone.lock() == [reason.clone()]
+        })
+        .await;
+        bridge.stop(DEADLINE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_says_after_another_close_is_not_taken() {
+    let backend = Backend::start().await;
+    let bridge = start(config(&backend)).await;
+    let mut device = RawDevice::seated(bridge.local_addr(), "dev").await;
+    let dev = ClientId::new("dev").unwrap();
+    assert!(bridge.disconnect(&dev, CloseReason::Kicked));
+    assert!(matches!(device.end().await, End::Close(Some(4510), _)));
+    device.send(&Frame::text("late#0")).await;
+    device.send(&Frame::close(4510, "")).await;
+    device.read_to_end().await;
+    bridge.stop(DEADLINE).await;
+    assert_eq!(bridge.stats().uplink.received, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_lets_devices_go_one_after_the_other_and_takes_nobody_new() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    let told = Arc::new(Told::default());
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bridge = fastsock::Bridge::builder(with_redis(&backend, &redis).admin_addr(Some(admin)))
+        .shared_hooks(told.clone())
+        .start()
+        .await
+        .unwrap();
+    let addr = bridge.local_addr();
+    let half_way = {
+        // Its handshake is under way when the drain begins.
+        let mut device = RawDevice::connect(addr).await;
+        let request = RawDevice::upgrade_request("/?token=late", &[]);
+        let (first, rest) = request.split_at(30);
+        device.write(first).await;
+        (device, rest.to_owned())
+    };
+    let mut devices = Vec::new();
+    for n in 0..20 {
+        devices.push(Device::connect(addr, &format!("dev{n}")).await.attend());
+    }
+    for device in &devices {
+        device.send("temp#0").await;
+    }
+    let window = Duration::from_millis(400);
+    let (begun, draining) = (Instant::now(), bridge.clone());
+    let draining = tokio::spawn(async move { draining.drain(window).await });
+    eventually("it drains", async || bridge.state() == State::Draining).await;
+    assert!(!bridge.request_drain(window), "it does already");
+    let admin = bridge.admin_addr().unwrap();
+    let ready = get(admin, "/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("draining"), "{}", ready.text());
+    let (mut late, rest) = half_way;
+    late.write(rest).await;
+    assert!(late.read_head().await.starts_with("HTTP/1.1 503 "));
+    let last = async {
+        let mut closed = Vec::new();
+        for device in &devices {
+            let close = device.wait_closed().await;
+            assert_eq!(
+                close,
+                Closed {
+                    code: Some(1012),
+                    reason: "drain".into()
+                }
+            );
+            closed.push(begun.elapsed());
+        }
+        closed
+    };
+    let closed = last.await;
+    within("the drain is over", draining).await.unwrap();
+    assert!(begun.elapsed() >= window * 19 / 20, "{closed:?}");
+    backend.wait_for(20).await;
+    assert_eq!(bridge.state(), State::Draining);
+    eventually("the hash is empty", async || {
+        redis.hgetall("fastsock:clients").await.is_empty()
+    })
+    .await;
+    assert_eq!(bridge.stats().sessions.closed["drain"], 20);
+    bridge.drain(window).await; // it is over
+    assert_eq!(bridge.stop(DEADLINE).await, Leftover::default());
+    bridge.drain(window).await;
+    let states = told.states.lock().clone();
+    let states = states
+        .iter()
+        .filter(|state| !matches!(state, State::Running | State::Degraded | State::Gap { .. }));
+    assert_eq!(
+        states.cloned().collect::<Vec<_>>(),
+        [State::Draining, State::Stopping, State::Stopped]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_cuts_a_drain_short() {
+    let backend = Backend::start().await;
+    let bridge = start(config(&backend)).await;
+    let mut devices = Vec::new();
+    for n in 0..10 {
+        let device = Device::connect(bridge.local_addr(), &format!("dev{n}")).await;
+        devices.push(device.attend());
+    }
+    assert!(bridge.request_drain(Duration::from_secs(3600)));
+    let draining = bridge.drain(Duration::ZERO);
+    let stopping = bridge.stop(DEADLINE);
+    let (leftover, ()) = within("both", async { tokio::join!(stopping, draining) }).await;
+    assert_eq!(leftover, Leftover::default());
+    for device in &devices {
+        let code = device.wait_closed().await.code;
+        assert!(matches!(code, Some(1001 | 1012)), "{code:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_over_the_window_and_a_second_signal_ends_that() {
+    let (backend, redis) = (Backend::start().await, TempRedis::new().await);
+    for (window, second) in [("300ms", false), ("1h", true)] {
+        let gateway = gateway(&backend, &redis).var("FASTSOCK_DRAIN_WINDOW", window);
+        let mut gateway = gateway.start().await;
+        let mut devices = Vec::new();
+        for n in 0..10 {
+            let device = Device::connect(gateway.addr(), &format!("dev{n}")).await;
+            devices.push(device.attend());
+        }
+        gateway.process().terminate();
+        gateway.wait_line("Draining").await;
+        if second {
+            gateway.process().terminate();
+            assert_eq!(gateway.exit_code().await, Some(1));
+            continue;
+        }
+        for device in &devices {
+            assert_eq!(device.wait_closed().await.code, Some(1012));
+        }
+        assert_eq!(gateway.exit_code().await, Some(0));
+        let last = last_messages(&gateway, 3);
+        assert_eq!(
+            last,
+            [
+                "Shutdown initiated... Exit code: 0",
+                "Disconnecting Redis clients...",
+                "Shutdown complete."
+            ]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_bridge_can_be_started_again_at_once_on_its_port() {
     let backend = Backend::start().await;
     let mut port = 0;
@@ -292,9 +488,8 @@ fn a_blocking_bridge_takes_its_threads_along() {
     drop(tokio::runtime::Runtime::new().unwrap());
     let before = (threads(), descriptors());
     for is_stopped in [true, false, true, false] {
-        let config = Config::default()
-            .websocket_port(0u16)
-            .admin_addr(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+        let config =
+            support::loopback().admin_addr(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
         let bridge = blocking::Bridge::builder(config)
             .workers(3)
             .start()
@@ -389,13 +584,6 @@ impl Hooks for Told {
     }
 }
 
-fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
-}
-
 fn with_redis(backend: &Backend, redis: &TempRedis) -> Config {
     config(backend)
         .broker(BrokerKind::Redis)
@@ -406,13 +594,6 @@ fn gateway(backend: &Backend, redis: &TempRedis) -> support::GatewayBuilder {
     Gateway::builder()
         .var("REMOTE_URL", backend.url())
         .var("REDIS_PORT", redis.port().to_string())
-}
-
-async fn start(config: Config) -> fastsock::Bridge {
-    fastsock::Bridge::builder(config)
-        .start()
-        .await
-        .expect("it starts")
 }
 
 /// Devices that say something all the time until they are closed.

@@ -7,7 +7,6 @@
 use std::{
     cell::Cell,
     collections::BTreeSet,
-    net::Ipv4Addr,
     sync::{Arc, OnceLock, mpsc},
     thread,
     time::Duration,
@@ -223,9 +222,7 @@ async fn redis(host: &Host) {
 }
 
 fn config() -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+    support::loopback()
 }
 
 /// The bridge of a host, and what its subscriber heard.

@@ -10,7 +10,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -28,7 +28,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use support::{
-    Authority, Backend, Gateway, Identity, RawDevice, eventually, eventually_within, within,
+    Authority, Backend, Gateway, Identity, RawDevice, eventually, eventually_within, start, within,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -65,6 +65,25 @@ async fn a_device_is_served_under_either_version() {
         assert_eq!(end.unwrap(), 0);
     }
     assert_eq!(bridge.stats().counters.tls_failed, 0);
+}
+
+#[tokio::test]
+async fn only_the_cipher_suites_of_the_settings_are_there_and_no_version_without_one() {
+    let place = Place::new();
+    let one = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    let bridge = start(place.config().tls_ciphers(vec![one.into()])).await;
+    let device = place.device(&bridge, "dev1", BOTH).await;
+    let suite = device.get_ref().get_ref().1.negotiated_cipher_suite();
+    let suite = suite.expect("the handshake is over").suite();
+    assert_eq!(suite.as_str(), Some(one));
+
+    let newer = "TLS_CHACHA20_POLY1305_SHA256";
+    let both = vec![one.into(), newer.into()];
+    let bridge = start(place.config().tls_ciphers(both)).await;
+    let device = place.device(&bridge, "dev1", BOTH).await;
+    let suite = device.get_ref().get_ref().1.negotiated_cipher_suite();
+    let suite = suite.expect("the handshake is over").suite();
+    assert_eq!(suite.as_str(), Some("TLS13_CHACHA20_POLY1305_SHA256"));
 }
 
 #[tokio::test]
@@ -397,7 +416,7 @@ async fn new_certificates_are_shown_after_a_reload_and_sessions_stay() {
 async fn half_of_what_tls_needs_is_an_error_at_the_start() {
     let place = Place::new();
     let (cert, ca) = (place.identity.cert_path.clone(), place.authority.ca_path());
-    let plain = Config::default().websocket_port(0u16);
+    let plain = support::loopback();
     for (config, told) in [
         (
             plain.clone().tls_cert(vec![cert.clone()]),
@@ -429,6 +448,21 @@ async fn half_of_what_tls_needs_is_an_error_at_the_start() {
         let line = error.to_line();
         assert!(line.contains(told), "{line}");
     }
+}
+
+#[tokio::test]
+async fn certificates_that_change_on_disk_are_noticed() {
+    let (place, newer) = (Place::new(), Authority::new());
+    let bridge = start(place.config()).await;
+    let new_client = Identity::client_config(&newer, None, BOTH);
+    replace(&place.identity, &newer.issue_for_loopback());
+    eventually("the new one is shown", async || {
+        place.tls(&bridge, &new_client, "localhost").await.is_ok()
+    })
+    .await;
+    fs::write(&place.identity.key_path, "no key").unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await; // it is looked at, and refused
+    assert!(place.tls(&bridge, &new_client, "localhost").await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -667,9 +701,7 @@ impl Place {
     }
 
     fn config(&self) -> Config {
-        Config::default()
-            .websocket_port(0u16)
-            .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+        support::loopback()
             .tls_cert(vec![self.identity.cert_path.clone()])
             .tls_key(vec![self.identity.key_path.clone()])
     }
@@ -734,10 +766,6 @@ impl Hooks for ByCertificate {
             None => Admission::Reject(Refusal::new(401, "no certificate")),
         })
     }
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 fn id(text: &str) -> ClientId {

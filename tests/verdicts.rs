@@ -1,11 +1,11 @@
 //! What an answer means depends on who gets it: one device, or everyone (DESIGN §5).
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use fastsock::{Bridge, Config, Hooks, LostReason, Uplink};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use support::{Backend, DEADLINE, Device, Reply, eventually};
+use support::{Backend, DEADLINE, Device, Reply, config, eventually, start};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,17 +139,6 @@ impl Hooks for Losses {
         let data = uplink.payload.to_text().into_owned();
         self.0.lock().push((data, reason));
     }
-}
-
-fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 async fn start_with(config: Config, hooks: Arc<dyn Hooks>) -> Bridge {

@@ -1,12 +1,14 @@
 //! Devices whose messages wait: their pings are answered, their end is noticed, and what is read ahead for that is bounded.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use fastsock::{
     Answer, Bridge, Config, Decision, Hooks, Payload, Ticket, Uplink, UplinkAction, WeakBridge,
 };
 use parking_lot::Mutex;
-use support::{Backend, DEADLINE, End, Frame, Gateway, RawDevice, Reply, eventually, opcode};
+use support::{
+    Backend, DEADLINE, End, Frame, Gateway, RawDevice, Reply, eventually, opcode, start,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pings_are_answered_while_the_lane_is_full() {
@@ -255,11 +257,7 @@ impl Hooks for Slow {
 }
 
 fn config(backend: &Backend) -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
-        .remote_url(Some(backend.url()))
-        .websocket_ping_interval(Duration::ZERO)
+    support::config(backend).websocket_ping_interval(Duration::ZERO)
 }
 
 /// Eight short messages fill a lane.
@@ -267,10 +265,6 @@ fn full(backend: &Backend) -> Config {
     config(backend)
         .uplink_lane_bytes(1000usize)
         .remote_timeout(Duration::from_secs(60))
-}
-
-async fn start(config: Config) -> Bridge {
-    Bridge::builder(config).start().await.expect("it starts")
 }
 
 async fn say(device: &mut RawDevice, numbers: std::ops::Range<u32>) {

@@ -8,7 +8,7 @@ mod conformance;
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
 use data_encoding::BASE64;
-use fastsock::{Bridge, Config, UplinkBinary};
+use fastsock::{Bridge, ClientId, UplinkBinary};
 use support::{Backend, Device, End, Frame, Gateway, RawDevice, Received, eventually, opcode};
 
 use crate::conformance::{Case, Ending, Outcome, Said};
@@ -101,10 +101,47 @@ async fn what_was_said_before_a_connection_broke_is_forwarded() {
     bridge.stop(support::DEADLINE).await;
 }
 
+/// RFC 7692 §5.1: whoever does not name an offered extension has declined it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offered_permessage_deflate_is_declined_and_the_device_works_plainly() {
+    let backend = Backend::start().await;
+    let bridge = bridge(&backend).await;
+    let text = "x".repeat(10_000);
+    for (n, offer) in [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover, permessage-deflate",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("dev{n}");
+        let headers = [("sec-websocket-extensions", offer)];
+        let path = format!("/?token={name}");
+        let connected = Device::request(bridge.local_addr(), &path, &headers).await;
+        let mut device = connected.unwrap();
+        let answered = device.response_headers().get("sec-websocket-extensions");
+        assert_eq!(answered, None, "{offer}");
+        device.send(text.clone()).await;
+        assert_eq!(backend.wait_delivered(&name, 1).await, [text.as_str()]);
+        let id = ClientId::new(&name).unwrap();
+        bridge.send(&id, text.clone().into()).await.unwrap();
+        assert_eq!(device.recv_text().await, text);
+    }
+    // Compressed all the same: "Hello" of RFC 7692 §7.2.3.1, with RSV1.
+    let mut device = RawDevice::seated(bridge.local_addr(), "raw").await;
+    device
+        .write([
+            0xc1, 0x87, 0, 0, 0, 0, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00,
+        ])
+        .await;
+    assert_eq!(device.frame().await.close_code().0, Some(1002));
+    bridge.stop(support::DEADLINE).await;
+}
+
 /// A bridge in front of the backend that keeps binary messages exact.
 async fn bridge(backend: &Backend) -> Bridge {
-    let config = Config::default()
-        .websocket_port(0u16)
+    let config = support::loopback()
         .uplink_binary(UplinkBinary::Base64)
         .remote_url(Some(backend.url()));
     Bridge::builder(config).start().await.expect("it starts")

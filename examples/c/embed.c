@@ -63,7 +63,7 @@ int main(void) {
   options.log = on_log;
   options.log_level = FASTSOCK_LEVEL_WARN;
 
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   fastsock_status status = fastsock_bridge_start(config, &options, &bridge);
   fastsock_config_free(config);
   if (status != FASTSOCK_STATUS_OK) {

@@ -102,7 +102,7 @@ int main(void) {
   options.delivery = FASTSOCK_DELIVERY_EVENTS;
   options.event_authenticate = 1;
   options.event_uplinks = FASTSOCK_UPLINKS_TAKE;
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   uint16_t port = 0;
   int events = -1;
   if (fastsock_config_from_env(&config) != FASTSOCK_STATUS_OK

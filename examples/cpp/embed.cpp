@@ -30,8 +30,8 @@ int main() try {
   hooks.on_disconnect = [](bridge_ref, const event &device) {
     std::cout << device.client_id() << " left: " << device.reason() << std::endl;
   };
-  hooks.log = [](std::uint32_t, std::string_view message, std::string_view fields) {
-    std::cerr << message << ' ' << fields << std::endl;
+  hooks.log = [](const fastsock::log_line &line) {
+    std::cerr << line.message << ' ' << line.fields << std::endl;
   };
   hooks.log_level = FASTSOCK_LEVEL_WARN;
 

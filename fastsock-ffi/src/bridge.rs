@@ -12,19 +12,20 @@ use std::{
 
 use fastsock::{Answer, Leftover, Ticket, blocking, events::EventQueue};
 use parking_lot::Mutex;
-use rustix::process::{Pid, getpid};
 use safer_ffi::derive_ReprC;
 use tracing::{Dispatch, dispatcher::DefaultGuard};
 
 use crate::{
     event::{Batch, fastsock_event},
+    fork::Birthplace,
     gate::Gate,
     guard::{Inside, inside},
     status::{Failure, fastsock_status},
     userdata::Userdata,
 };
 
-/// A running bridge. Any thread may call its functions, several at once; only free must be the last call.
+/// A running bridge. Any thread may call its functions, several at once; only free must be the last call. Who starts it owns it; a
+/// `const fastsock_bridge *`, such as hooks get, is only lent: it cannot be stopped, drained or freed.
 #[derive_ReprC]
 #[repr(opaque)]
 pub struct fastsock_bridge {
@@ -39,7 +40,7 @@ pub struct fastsock_bridge {
     pub(crate) notices_failed: AtomicU64,
     log: Option<Dispatch>,
     pub(crate) userdata: Arc<Userdata>,
-    process: Pid,
+    birthplace: Birthplace,
 }
 
 /// A call that has passed the checks at the border.
@@ -74,14 +75,14 @@ impl fastsock_bridge {
             notices_failed: AtomicU64::new(0),
             log,
             userdata,
-            process: getpid(),
+            birthplace: Birthplace::new(),
         }
     }
 
     /// Checks what each call checks: NULL, a fork, a callback.
     pub(crate) fn enter(bridge: Option<&Self>) -> Result<Entered<'_>, Failure> {
         let bridge = bridge.ok_or_else(|| Failure::null("bridge"))?;
-        if getpid() != bridge.process {
+        if !bridge.birthplace.is_here() {
             return Err(Failure::new(
                 fastsock_status::FORKED,
                 "the bridge belongs to the process that was forked",
@@ -109,11 +110,7 @@ impl fastsock_bridge {
 
     /// Stops the bridge, then the hooks. Each may be called again, and waits for the same end.
     pub(crate) fn stop(&self, deadline: Duration) -> Result<Leftover, Failure> {
-        if inside() == Inside::Hook(ptr::from_ref(self).cast()) {
-            return Err(Self::refused(
-                "fastsock_bridge_stop and fastsock_bridge_free",
-            ));
-        }
+        self.refuse_in_hook("fastsock_bridge_stop and fastsock_bridge_free")?;
         let until = Instant::now() + deadline;
         let Some(core) = self.core.get() else {
             return Ok(Leftover::default());
@@ -133,6 +130,14 @@ impl fastsock_bridge {
         // It is past its last line; a panic there was logged by itself.
         let _ = thread.join();
         Ok(leftover)
+    }
+
+    /// Refuses what waits for hooks inside one of this bridge.
+    pub(crate) fn refuse_in_hook(&self, what: &str) -> Result<(), Failure> {
+        match inside() == Inside::Hook(ptr::from_ref(self).cast()) {
+            true => Err(Self::refused(what)),
+            false => Ok(()),
+        }
     }
 
     /// Counts and logs a notice whose hook failed.

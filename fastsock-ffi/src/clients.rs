@@ -1,5 +1,7 @@
 //! `fastsock_clients`: who is connected, as a list to walk through.
 
+use std::{ffi::c_char, mem::offset_of};
+
 use fastsock::Client;
 use macro_rules_attribute::apply;
 use safer_ffi::derive_ReprC;
@@ -36,10 +38,13 @@ pub struct fastsock_client {
     pub connected_ms: u64,
     /// When it last sent a message, in milliseconds since 1970; the connect counts.
     pub last_seen_ms: u64,
+    /// The epoch of its session, higher than those of the device's sessions before it, over all gateways that share a Redis and over restarts.
+    pub epoch: u64,
 }
 
 /// Lists the devices that are here now, in no order. Free the list with fastsock_clients_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_clients(
     bridge: Option<&fastsock_bridge>,
@@ -52,8 +57,9 @@ pub unsafe extern "C" fn fastsock_bridge_clients(
     Ok(())
 }
 
-/// Gives the next device; `client_size` is sizeof(fastsock_client) in your build. NOT_CONNECTED after the last.
+/// Gives the next device; `client_size` is sizeof(fastsock_client) in your build. END after the last.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_clients_next(
     clients: Option<&mut fastsock_clients>,
@@ -64,10 +70,8 @@ pub unsafe extern "C" fn fastsock_clients_next(
     if client.is_null() {
         return Err(Failure::null("client"));
     }
-    whole(client_size, size_of::<fastsock_client>(), "client")?;
-    let next = clients.rows.next();
-    let next =
-        next.ok_or_else(|| Failure::new(fastsock_status::NOT_CONNECTED, "no further device"))?;
+    whole(client_size, offset_of!(fastsock_client, epoch), "client")?; // the first version ends there
+    let next = clients.rows.next().ok_or_else(Failure::end)?;
     let addr = next.remote_addr.to_string();
     let (next, addr) = clients.current.insert((next, addr));
     let view = fastsock_client {
@@ -76,6 +80,7 @@ pub unsafe extern "C" fn fastsock_clients_next(
         session_id: next.session_id.0,
         connected_ms: unix_ms(next.connected_at),
         last_seen_ms: unix_ms(next.last_seen),
+        epoch: next.epoch,
     };
     // SAFETY: by contract `client_size` bytes can be written.
     unsafe { write_sized(&view, client, client_size) };
@@ -84,6 +89,7 @@ pub unsafe extern "C" fn fastsock_clients_next(
 
 /// Gives the number of devices that are left in the list.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_clients_len(
     clients: Option<&fastsock_clients>,
@@ -104,6 +110,31 @@ pub unsafe extern "C" fn fastsock_clients_free(clients: *mut fastsock_clients) -
         // SAFETY: by contract it came from `boxed` and is not used again.
         drop(unsafe { Box::from_raw(clients) });
     }
+    Ok(())
+}
+
+/// Gives all that is known of one device, connected or not, as JSON, as `/api/v1/clients/<id>` of the admin listener has it. Blocks only
+/// while it asks Redis about a device that is not here. Free it with fastsock_string_free.
+#[apply(c_abi)]
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_device_json(
+    bridge: Option<&fastsock_bridge>,
+    client_id: *const c_char,
+    client_id_len: usize,
+    json: *mut *mut c_char,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let (id, out) = unsafe {
+        (
+            text::client_id(client_id, client_id_len)?,
+            text::out(json, "json")?,
+        )
+    };
+    let device = serde_json::to_vec(&entered.core.device(&id))
+        .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
+    out.put(text::give(device)?);
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub struct fastsock_config {
 
 /// Makes settings with all defaults: port 3000, embedded broker, no admin listener. Free them with fastsock_config_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_new(config: *mut *mut fastsock_config) -> fastsock_status {
     // SAFETY: by contract.
@@ -33,6 +34,7 @@ pub unsafe extern "C" fn fastsock_config_new(config: *mut *mut fastsock_config) 
 /// Makes settings from the environment variables of this process, as the gateway program does; FASTSOCK_BROKER is then
 /// "embedded" if it is not set. Call it while no other thread changes the environment. Free them with fastsock_config_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_from_env(
     config: *mut *mut fastsock_config,
@@ -46,6 +48,7 @@ pub unsafe extern "C" fn fastsock_config_from_env(
 /// Sets one setting from text, by its name ("remote_url") or its variable ("REMOTE_URL"). Empty text is the default. A time is
 /// milliseconds or has a unit ("30s"), a size is bytes or has one ("64MiB"). On CONFIG, fastsock_last_error says what is allowed.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_set(
     config: Option<&mut fastsock_config>,
@@ -58,9 +61,32 @@ pub unsafe extern "C" fn fastsock_config_set(
     Ok(config.inner.set(name, value)?)
 }
 
+/// As fastsock_config_set, with lengths in place of the NUL at the end. ARGUMENT when there is a NUL inside.
+#[apply(c_abi)]
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_config_set_n(
+    config: Option<&mut fastsock_config>,
+    name: *const c_char,
+    name_len: usize,
+    value: *const c_char,
+    value_len: usize,
+) -> fastsock_status {
+    let config = config.ok_or_else(|| Failure::null("config"))?;
+    // SAFETY: by contract.
+    let (name, value) = unsafe {
+        (
+            text::without_nul(name, name_len, "name")?,
+            text::without_nul(value, value_len, "value")?,
+        )
+    };
+    Ok(config.inner.set(name, value)?)
+}
+
 /// Overlays settings from a JSON object, such as {"remote_url": "http://…", "redis": {"host": "r"}}. null is the default.
 /// On CONFIG it sets nothing.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_merge_json(
     config: Option<&mut fastsock_config>,
@@ -77,6 +103,7 @@ pub unsafe extern "C" fn fastsock_config_merge_json(
 
 /// Gives the value of a setting as text, a secret as "***". Free it with fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_config_show(
     config: Option<&fastsock_config>,

@@ -66,6 +66,7 @@ pub struct fastsock_dead_letter {
 /// 1 MiB, until the process ends. Blocks for at most 10 s. IO or BROKER when a durable spool fails or does not answer. Free the
 /// list with fastsock_dead_letters_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_dead_letters(
     bridge: Option<&fastsock_bridge>,
@@ -90,6 +91,7 @@ pub unsafe extern "C" fn fastsock_bridge_dead_letters(
 /// Gives one dead letter as JSON, with the headers of its last POST; BINARY data is base64 with "encoding":"base64" beside it.
 /// Blocks and fails as fastsock_bridge_dead_letters, and NOT_FOUND. Free it with fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_dead_letter_json(
     bridge: Option<&fastsock_bridge>,
@@ -137,8 +139,9 @@ pub unsafe extern "C" fn fastsock_bridge_drop_dead_letter(
     found(entered.core.drop_dead_letter(id)?, id)
 }
 
-/// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. NOT_FOUND after the last.
+/// Gives the next letter; `letter_size` is sizeof(fastsock_dead_letter) in your build. END after the last.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_dead_letters_next(
     letters: Option<&mut fastsock_dead_letters>,
@@ -150,9 +153,7 @@ pub unsafe extern "C" fn fastsock_dead_letters_next(
         return Err(Failure::null("letter"));
     }
     whole(letter_size, size_of::<fastsock_dead_letter>(), "letter")?;
-    let next = letters.rows.next();
-    let next =
-        next.ok_or_else(|| Failure::new(fastsock_status::NOT_FOUND, "no further dead letter"))?;
+    let next = letters.rows.next().ok_or_else(Failure::end)?;
     let id = next.uplink.id.to_string();
     let (next, id) = letters.current.insert((next, id));
     let view = fastsock_dead_letter::of(next, id);
@@ -163,6 +164,7 @@ pub unsafe extern "C" fn fastsock_dead_letters_next(
 
 /// Gives the number of letters that are left in the list.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_dead_letters_len(
     letters: Option<&fastsock_dead_letters>,

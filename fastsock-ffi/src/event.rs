@@ -1,14 +1,17 @@
 //! `fastsock_event`: one thing that happened, as hooks get it and as the poll loop drains it.
 
-use std::{ptr, time::SystemTime};
+use std::{ptr, sync::Arc, time::SystemTime};
 
 use fastsock::{
-    Client, CloseReason, ConnectRequest, LostReason, State, Uplink,
+    Client, CloseReason, ConnectRequest, Context, Error, LostReason, Sent, State, Uplink,
     events::{Event, EventQueue},
 };
 use safer_ffi::derive_ReprC;
 
-use crate::text::{fastsock_kind, fastsock_str, unix_ms};
+use crate::{
+    status::fastsock_status,
+    text::{fastsock_kind, fastsock_str, unix_ms},
+};
 
 /// The type of an event.
 #[derive_ReprC]
@@ -27,6 +30,12 @@ pub enum fastsock_event_type {
     UPLINK_LOST = 5,
     /// The bridge or its broker link changed state: `code` is its fastsock_state, `reason` the word for it.
     STATE = 6,
+    /// The result of fastsock_bridge_send_nowait with this `tag`: `status` as fastsock_bridge_send would have returned it; with OK,
+    /// `code` is the fastsock_sent. `reason` is the word for either, `payload` says why it failed.
+    SENT = 7,
+    /// Kept messages of the device `client_id` are lost: `reason` is the word for it (mailbox_full, mailbox_expired, mailbox_bad), `code` how
+    /// many. The device may be away; whichever gateway finds it tells, once.
+    MAILBOX_LOST = 8,
 }
 
 /// What a bridge is doing.
@@ -44,6 +53,8 @@ pub enum fastsock_state {
     STOPPING = 4,
     /// Nothing runs any more.
     STOPPED = 5,
+    /// A drain has begun: nobody new is let in, and those who are here are closed one after the other.
+    DRAINING = 6,
 }
 
 /// Why the bridge gave up an uplink.
@@ -67,6 +78,36 @@ pub enum fastsock_lost {
     FULL = 6,
     /// It was still waiting when the bridge stopped.
     SHUTDOWN = 7,
+    /// Redis lost it: the spool there was emptied, or replaced by an empty one. Only the books tell of it.
+    SPOOL = 8,
+}
+
+/// Where a sent message went.
+#[derive_ReprC]
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum fastsock_sent {
+    /// Into the outbox of a session of this bridge.
+    HERE = 1,
+    /// Published: Redis says that another gateway has the device.
+    ELSEWHERE = 2,
+    /// No gateway has the device; the message is gone.
+    OFFLINE = 3,
+    /// In the mailbox of the device, which is away.
+    KEPT = 4,
+    /// Not known yet: Redis is asked, and an event SENT will say. Only fastsock_bridge_send_nowait answers it.
+    PENDING = 5,
+}
+
+impl From<Sent> for fastsock_sent {
+    fn from(sent: Sent) -> Self {
+        match sent {
+            Sent::Here => Self::HERE,
+            Sent::Elsewhere => Self::ELSEWHERE,
+            Sent::Offline => Self::OFFLINE,
+            Sent::Kept => Self::KEPT,
+        }
+    }
 }
 
 /// One header of a request.
@@ -99,6 +140,65 @@ pub struct fastsock_request {
     pub headers: *const fastsock_header,
     /// How many headers there are.
     pub header_count: usize,
+    /// The method: always GET.
+    pub method: fastsock_str,
+    /// The path as sent, without the query.
+    pub path: fastsock_str,
+    /// The query as sent.
+    pub query: fastsock_str,
+    /// The named parts of the path by device_paths, percent-decoded; nobody has confirmed them yet.
+    pub parts: *const fastsock_header,
+    /// How many parts there are.
+    pub part_count: usize,
+    /// The client id that the parts form; the answer has to name the same one. Empty without device_paths.
+    pub client_id: fastsock_str,
+    /// The subprotocols that the device offers, in its order, without fastsock-token.<token>.
+    pub subprotocols: *const fastsock_str,
+    /// How many it offers.
+    pub subprotocol_count: usize,
+    /// The user of Authorization: Basic; empty when there is none.
+    pub basic_user: fastsock_str,
+    /// Its password: bytes, which need not be UTF-8.
+    pub basic_password: fastsock_str,
+    /// The subject of a client certificate that TLS has checked; empty when there is none.
+    pub tls_subject: fastsock_str,
+    /// The organisation in that subject, if there is exactly one.
+    pub tls_organization: fastsock_str,
+    /// The alternative names in the certificate.
+    pub tls_sans: *const fastsock_str,
+    /// How many alternative names there are.
+    pub tls_san_count: usize,
+    /// The name of its route; empty for the default one.
+    pub route: fastsock_str,
+}
+
+/// What is known of a session beside its name.
+#[derive_ReprC]
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct fastsock_context {
+    /// The path of the request, without its query; a token in it is ***.
+    pub path: fastsock_str,
+    /// The named parts of the path by device_paths.
+    pub parts: *const fastsock_header,
+    /// How many parts there are.
+    pub part_count: usize,
+    /// The subprotocol that the device was told; empty when none.
+    pub subprotocol: fastsock_str,
+    /// Milliseconds since 1970: when it connected.
+    pub connected_ms: u64,
+    /// A JSON object of whoever let it in; empty when there is none.
+    pub metadata: fastsock_str,
+    /// Its groups by the word of whoever let it in.
+    pub groups: *const fastsock_str,
+    /// How many groups there are.
+    pub group_count: usize,
+    /// The headers that remote_forward_headers names.
+    pub headers: *const fastsock_header,
+    /// How many headers there are.
+    pub header_count: usize,
+    /// The name of its route; empty for the default one.
+    pub route: fastsock_str,
 }
 
 /// One event. Fields that its type does not name are zero or empty. All that it points to belongs to the library and is valid, in a
@@ -121,7 +221,7 @@ pub struct fastsock_event {
     pub time_ms: u64,
     /// The name of the device.
     pub client_id: fastsock_str,
-    /// UPLINK, UPLINK_LOST: the message.
+    /// UPLINK, UPLINK_LOST: the message. SENT: why it failed, in words.
     pub payload: fastsock_str,
     /// The word for what happened; static.
     pub reason: fastsock_str,
@@ -130,8 +230,8 @@ pub struct fastsock_event {
     pub remote_addr: fastsock_str,
     /// A number that goes with the reason.
     pub code: u32,
-    /// 0.
-    pub reserved: u32,
+    /// SENT: a fastsock_status. 0 in all others.
+    pub status: u32,
     /// STATE with GAP: the last moment the link was known to deliver.
     pub gap_from_ms: u64,
     /// STATE with GAP: the moment it delivered again.
@@ -140,6 +240,13 @@ pub struct fastsock_event {
     pub id: [u8; 16],
     /// AUTHENTICATE: the head of the device's request.
     pub request: *const fastsock_request,
+    /// CONNECT, DISCONNECT, UPLINK, UPLINK_LOST: the epoch of the session, higher than those of the device's sessions before it, over all
+    /// gateways that share a Redis and over restarts.
+    pub epoch: u64,
+    /// CONNECT, UPLINK, DISCONNECT, UPLINK_LOST: what is known of the session beside its name; NULL when there is no more to know.
+    pub context: *const fastsock_context,
+    /// SENT: what the host gave to fastsock_bridge_send_nowait.
+    pub tag: u64,
 }
 
 /// Drained events and what their views point to. Views are valid until the next `fill`.
@@ -153,9 +260,15 @@ pub(crate) struct Batch {
         reason = "a request stays where it is when the vector grows"
     )]
     requests: Vec<Box<fastsock_request>>,
+    lists: Vec<Vec<fastsock_str>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a context stays where it is when the vector grows"
+    )]
+    contexts: Vec<Box<fastsock_context>>,
 }
 
-// SAFETY: the pointers in `headers` and `requests` point into `events` of the same batch, which no thread changes
+// SAFETY: the pointers in `headers`, `requests`, `lists` and `contexts` point into `events` of the same batch, which no thread changes
 // without `&mut` to all of it.
 unsafe impl Send for Batch {}
 
@@ -168,7 +281,9 @@ impl Batch {
 
     /// Forgets what it held.
     fn clear(&mut self) {
+        self.contexts.clear();
         self.requests.clear();
+        self.lists.clear();
         self.headers.clear();
         self.texts.clear();
         self.events.clear();
@@ -176,13 +291,40 @@ impl Batch {
 
     /// The view of one event; the event stays here.
     pub(crate) fn view(&mut self, index: usize) -> fastsock_event {
+        let mut view = self.view_without_context(index);
+        // The event holds the context, so what the view points to stays.
+        let context = match &self.events[index] {
+            Event::Connect(client) | Event::Disconnect { client, .. } => client.context.as_deref(),
+            Event::Uplink { uplink, .. } | Event::UplinkLost { uplink, .. } => {
+                uplink.context.as_deref()
+            }
+            _ => None,
+        };
+        if let Some(context) = context {
+            let (headers, lists) = (&mut self.headers, &mut self.lists);
+            let context = Box::new(context_of(context, headers, lists));
+            view.context = ptr::from_ref(&*context);
+            self.contexts.push(context);
+        }
+        view
+    }
+
+    fn view_without_context(&mut self, index: usize) -> fastsock_event {
         match &self.events[index] {
-            Event::Authenticate { ticket, request } => fastsock_event {
-                ticket: ticket.0,
-                remote_addr: keep(&mut self.texts, request.remote_addr.to_string()),
-                request: keep_request(&mut self.requests, &mut self.headers, request),
-                ..of(fastsock_event_type::AUTHENTICATE)
-            },
+            Event::Authenticate { ticket, request } => {
+                let ticket = ticket.0;
+                let remote_addr = keep(&mut self.texts, request.remote_addr.to_string());
+                let (headers, lists) = (&mut self.headers, &mut self.lists);
+                let request = Box::new(view_of(request, headers, lists));
+                let pointer = ptr::from_ref(&*request);
+                self.requests.push(request);
+                fastsock_event {
+                    ticket,
+                    remote_addr,
+                    request: pointer,
+                    ..of(fastsock_event_type::AUTHENTICATE)
+                }
+            }
             Event::Connect(client) => {
                 of_client(fastsock_event_type::CONNECT, client, &mut self.texts)
             }
@@ -203,7 +345,27 @@ impl Batch {
                 code: fastsock_lost::from(*reason) as u32,
                 ..of_uplink(fastsock_event_type::UPLINK_LOST, uplink)
             },
+            Event::MailboxLost {
+                client_id,
+                reason,
+                count,
+            } => fastsock_event {
+                client_id: fastsock_str::of(client_id.as_str()),
+                reason: fastsock_str::of(reason),
+                code: u32::try_from(*count).unwrap_or(u32::MAX),
+                time_ms: unix_ms(SystemTime::now()),
+                ..of(fastsock_event_type::MAILBOX_LOST)
+            },
             Event::State(state) => of_state(state),
+            Event::Sent {
+                tag,
+                client_id,
+                result,
+            } => fastsock_event {
+                tag: *tag,
+                client_id: fastsock_str::of(client_id.as_str()),
+                ..of_result(result, &mut self.texts)
+            },
             // A kind of event that this file does not know yet: its type 0 is skipped by everyone.
             _ => fastsock_event::EMPTY,
         }
@@ -223,11 +385,14 @@ impl fastsock_event {
         reason: fastsock_str::EMPTY,
         remote_addr: fastsock_str::EMPTY,
         code: 0,
-        reserved: 0,
+        status: fastsock_status::OK as u32,
         gap_from_ms: 0,
         gap_to_ms: 0,
         id: [0; 16],
         request: ptr::null(),
+        epoch: 0,
+        context: ptr::null(),
+        tag: 0,
     };
 }
 
@@ -236,6 +401,7 @@ impl From<&State> for fastsock_state {
         match state {
             State::Degraded => Self::DEGRADED,
             State::Gap { .. } => Self::GAP,
+            State::Draining => Self::DRAINING,
             State::Stopping => Self::STOPPING,
             State::Stopped => Self::STOPPED,
             _ => Self::RUNNING,
@@ -253,6 +419,7 @@ impl From<LostReason> for fastsock_lost {
             LostReason::TooOld => Self::TOO_OLD,
             LostReason::Full => Self::FULL,
             LostReason::Shutdown => Self::SHUTDOWN,
+            LostReason::Spool => Self::SPOOL,
             _ => Self::OTHER,
         }
     }
@@ -278,6 +445,7 @@ fn of_uplink(kind: fastsock_event_type, uplink: &Uplink) -> fastsock_event {
         client_id: fastsock_str::of(uplink.client_id.as_str()),
         payload: fastsock_str::of(uplink.payload.as_bytes()),
         id: *uplink.id.as_bytes(),
+        epoch: uplink.epoch,
         ..of(kind)
     }
 }
@@ -292,6 +460,7 @@ fn of_client(
         time_ms: unix_ms(client.connected_at),
         client_id: fastsock_str::of(client.client_id.as_str()),
         remote_addr: keep(texts, client.remote_addr.to_string()),
+        epoch: client.epoch,
         ..of(kind)
     }
 }
@@ -311,6 +480,26 @@ fn of_state(state: &State) -> fastsock_event {
     }
 }
 
+fn of_result(result: &Result<Sent, Arc<Error>>, texts: &mut Vec<String>) -> fastsock_event {
+    let sent = of(fastsock_event_type::SENT);
+    match result {
+        Ok(place) => fastsock_event {
+            code: fastsock_sent::from(*place) as u32,
+            reason: fastsock_str::of(place.as_str()),
+            ..sent
+        },
+        Err(error) => {
+            let status = fastsock_status::from(error.kind());
+            fastsock_event {
+                status: status as u32,
+                reason: fastsock_str::of(status.name().to_bytes()),
+                payload: keep(texts, error.to_line()),
+                ..sent
+            }
+        }
+    }
+}
+
 /// Keeps a text beside the events; its bytes stay where they are when the vector grows.
 fn keep(texts: &mut Vec<String>, text: String) -> fastsock_str {
     let view = fastsock_str::of(&text);
@@ -318,35 +507,105 @@ fn keep(texts: &mut Vec<String>, text: String) -> fastsock_str {
     view
 }
 
-#[expect(clippy::vec_box, reason = "see Batch")]
-fn keep_request(
-    requests: &mut Vec<Box<fastsock_request>>,
-    headers: &mut Vec<Vec<fastsock_header>>,
-    request: &ConnectRequest,
-) -> *const fastsock_request {
-    let optional =
-        |text: &Option<String>| text.as_ref().map_or(fastsock_str::EMPTY, fastsock_str::of);
-    let views: Vec<_> = request
-        .headers
-        .iter()
+/// Keeps names with values beside the events: where they are, and how many.
+fn keep_pairs<'a>(
+    kept: &mut Vec<Vec<fastsock_header>>,
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> (*const fastsock_header, usize) {
+    let views: Vec<_> = pairs
         .map(|(name, value)| fastsock_header {
             name: fastsock_str::of(name),
             value: fastsock_str::of(value),
         })
         .collect();
-    let view = Box::new(fastsock_request {
+    if views.is_empty() {
+        return (ptr::null(), 0);
+    }
+    let place = (views.as_ptr(), views.len());
+    kept.push(views);
+    place
+}
+
+/// The same for texts.
+fn keep_list(kept: &mut Vec<Vec<fastsock_str>>, texts: &[String]) -> (*const fastsock_str, usize) {
+    if texts.is_empty() {
+        return (ptr::null(), 0);
+    }
+    let views: Vec<_> = texts.iter().map(fastsock_str::of).collect();
+    let place = (views.as_ptr(), views.len());
+    kept.push(views);
+    place
+}
+
+fn optional(text: &Option<String>) -> fastsock_str {
+    text.as_ref().map_or(fastsock_str::EMPTY, fastsock_str::of)
+}
+
+fn context_of(
+    context: &Context,
+    kept: &mut Vec<Vec<fastsock_header>>,
+    lists: &mut Vec<Vec<fastsock_str>>,
+) -> fastsock_context {
+    let parts = keep_pairs(kept, context.parts.iter());
+    let headers = context.headers.iter().map(|(n, v)| (&**n, &**v));
+    let headers = keep_pairs(kept, headers);
+    let groups = keep_list(lists, &context.groups);
+    let metadata = context.metadata.as_ref();
+    fastsock_context {
+        path: fastsock_str::of(&context.path),
+        parts: parts.0,
+        part_count: parts.1,
+        subprotocol: optional(&context.subprotocol),
+        connected_ms: unix_ms(context.connected_at),
+        metadata: metadata.map_or(fastsock_str::EMPTY, |m| fastsock_str::of(m.as_str())),
+        groups: groups.0,
+        group_count: groups.1,
+        headers: headers.0,
+        header_count: headers.1,
+        route: optional(&context.route),
+    }
+}
+
+fn view_of(
+    request: &ConnectRequest,
+    kept: &mut Vec<Vec<fastsock_header>>,
+    lists: &mut Vec<Vec<fastsock_str>>,
+) -> fastsock_request {
+    let headers = request.headers.iter().map(|(n, v)| (&**n, &**v));
+    let headers = keep_pairs(kept, headers);
+    let parts = keep_pairs(kept, request.parts.iter());
+    let subprotocols = keep_list(lists, &request.subprotocols);
+    let credentials = &request.credentials;
+    let basic = credentials.basic.as_deref();
+    let names = request.certificate_names.as_deref();
+    let sans = names.map_or((ptr::null(), 0), |names| keep_list(lists, &names.sans));
+    fastsock_request {
         target: fastsock_str::of(&request.target),
-        token: optional(&request.credentials.token),
-        bearer: optional(&request.credentials.bearer),
-        subprotocol: optional(&request.credentials.subprotocol),
-        certificate: optional(&request.credentials.certificate),
-        headers: views.as_ptr(),
-        header_count: views.len(),
-    });
-    let pointer = ptr::from_ref(&*view);
-    headers.push(views);
-    requests.push(view);
-    pointer
+        token: optional(&credentials.token),
+        bearer: optional(&credentials.bearer),
+        subprotocol: optional(&credentials.subprotocol),
+        certificate: optional(&credentials.certificate),
+        headers: headers.0,
+        header_count: headers.1,
+        method: fastsock_str::of(request.method()),
+        path: fastsock_str::of(request.path()),
+        query: fastsock_str::of(request.query()),
+        parts: parts.0,
+        part_count: parts.1,
+        client_id: request
+            .client_id
+            .as_ref()
+            .map_or(fastsock_str::EMPTY, |id| fastsock_str::of(id.as_str())),
+        subprotocols: subprotocols.0,
+        subprotocol_count: subprotocols.1,
+        basic_user: basic.map_or(fastsock_str::EMPTY, |b| fastsock_str::of(&b.user)),
+        basic_password: basic.map_or(fastsock_str::EMPTY, |b| fastsock_str::of(&b.password)),
+        tls_subject: names.map_or(fastsock_str::EMPTY, |n| fastsock_str::of(&n.subject)),
+        tls_organization: names.map_or(fastsock_str::EMPTY, |n| optional(&n.organization)),
+        tls_sans: sans.0,
+        tls_san_count: sans.1,
+        route: optional(&request.route),
+    }
 }
 
 #[cfg(test)]
@@ -358,13 +617,13 @@ mod tests {
     };
 
     use fastsock::{
-        Config, Hooks, Ticket, blocking,
+        Config, blocking,
         events::{EventOptions, Uplinks},
     };
 
     use super::*;
 
-    fn queue(capacity: usize) -> (std::sync::Arc<fastsock::events::EventHooks>, EventQueue) {
+    fn queue(capacity: usize) -> (Arc<fastsock::events::EventHooks>, EventQueue) {
         let options = EventOptions::default().uplinks(Uplinks::Take);
         EventQueue::new(options.capacity(capacity).capacity_bytes(1 << 30)).unwrap()
     }
@@ -422,48 +681,4 @@ mod tests {
         );
         assert_eq!(text(views[2].reason), "connection_lost");
     }
-
-    /// Processor time of this thread in nanoseconds: wall time would count what else the machine does.
-    fn thread_time() -> u64 {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the struct lives on this stack.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-    }
-
-    /// From the hook to the struct that C reads: two locks, a copy of the message's handle, a view. One at a time, the
-    /// descriptor is made readable and cleared for each event, which are two system calls.
-    #[test]
-    #[ignore = "a benchmark: make ffi-bench"]
-    fn cost_of_an_event() {
-        let uplink = life_of_a_device()
-            .into_iter()
-            .find_map(|event| match event {
-                Event::Uplink { uplink, .. } => Some(uplink),
-                _ => None,
-            });
-        let uplink = uplink.unwrap();
-        for (how, burst) in [("one at a time", 1), ("in batches of 64", 64)] {
-            let (hooks, queue) = queue(1024);
-            let mut batch = Batch::default();
-            let (mut bytes, begin) = (0, thread_time());
-            for _ in 0..EVENTS / burst {
-                for ticket in 1..=burst {
-                    hooks.on_uplink(&uplink, Ticket(ticket));
-                }
-                for index in 0..batch.fill(&queue, 64) {
-                    bytes += batch.view(index).payload.len;
-                }
-            }
-            let each = (thread_time() - begin) as f64 / EVENTS as f64;
-            assert_eq!(bytes as u64, EVENTS * 5);
-            println!("C event queue, {how}: {each:.0} ns an event (at most 300 in batches)");
-            assert!(burst == 1 || cfg!(debug_assertions) || each <= 300.0);
-        }
-    }
-
-    const EVENTS: u64 = 640_000;
 }

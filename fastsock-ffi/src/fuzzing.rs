@@ -239,21 +239,42 @@ impl<'a> Program<'a> {
             }
             16 => {
                 let mut left = [0u8; 16];
+                let bridge_mut = bridge.map_or(ptr::null_mut(), |b| ptr::from_ref(b).cast_mut());
                 let size = self.number() as usize % 16; // too little: it must not stop
                 // SAFETY: as many bytes as are claimed.
                 let status =
-                    unsafe { fastsock_bridge_stop(bridge, 0, left.as_mut_ptr().cast(), size) };
+                    unsafe { fastsock_bridge_stop(bridge_mut, 0, left.as_mut_ptr().cast(), size) };
                 assert_ne!(status, fastsock_status::OK);
                 check(status);
             }
             // SAFETY: NULL is nothing to free.
             17 => check(unsafe { fastsock_config_free(ptr::null_mut()) }),
             // SAFETY: NULL is nothing to free.
-            18 => check(unsafe { fastsock_bridge_free(ptr::null()) }),
+            18 => check(unsafe { fastsock_bridge_free(ptr::null_mut()) }),
             19 => {
                 // SAFETY: NULL is refused.
                 let status = unsafe { fastsock_bridge_clients(bridge, ptr::null_mut()) };
                 assert_eq!(status, fastsock_status::NULL);
+            }
+            20 => {
+                let (id, kind, data) = (self.bytes(), self.number() % 4, self.bytes());
+                let mut sent = fastsock_sent::KEPT;
+                // SAFETY: as many bytes as are claimed.
+                let status = unsafe {
+                    fastsock_bridge_send_nowait(
+                        bridge,
+                        id.ptr(),
+                        id.len,
+                        kind,
+                        data.ptr(),
+                        data.len,
+                        u64::from(self.number()),
+                        &mut sent,
+                    )
+                };
+                check(status); // BUSY, after a while: nobody polls
+                let is_written = sent == fastsock_sent::PENDING;
+                assert_eq!(status == fastsock_status::OK, is_written);
             }
             _ => {}
         }
@@ -302,13 +323,13 @@ impl<'a> Program<'a> {
             inner: config.inner.clone(),
         });
         if let Some(config) = &mut config {
-            config.inner.redis_port = 0; // is not allowed
+            config.inner.redis.port = 0; // is not allowed
         }
-        let mut bridge = ptr::dangling();
+        let mut bridge = ptr::dangling_mut();
         // SAFETY: the options have as many bytes as they claim.
         let status = unsafe { fastsock_bridge_start(config.as_ref(), at.cast(), &mut bridge) };
         assert_ne!(status, fastsock_status::OK);
-        assert_eq!(bridge, ptr::dangling());
+        assert_eq!(bridge, ptr::dangling_mut());
         check(status);
         let knows_userdata = given >= offset_of!(fastsock_options, delivery) && given <= 4096;
         assert_eq!(freed.load(SeqCst), usize::from(knows_userdata));
@@ -353,14 +374,14 @@ fn bridge() -> &'static fastsock_bridge {
     static BRIDGE: OnceLock<&fastsock_bridge> = OnceLock::new();
     BRIDGE.get_or_init(|| {
         let mut config = fastsock::Config::default();
-        config.websocket_port = 0;
-        config.listen_addr = Some(std::net::Ipv4Addr::LOCALHOST.into());
+        config.listen.port = 0;
+        config.listen.addr = Some(std::net::Ipv4Addr::LOCALHOST.into());
         let config = fastsock_config { inner: config };
         // SAFETY: all zeros is a value of every field.
         let mut options: fastsock_options = unsafe { std::mem::zeroed() };
         options.struct_size = size_of::<fastsock_options>();
         options.delivery = fastsock_delivery::EVENTS as u32;
-        let mut bridge = ptr::null();
+        let mut bridge = ptr::null_mut();
         // SAFETY: whole options, and a place for one pointer.
         let status = unsafe { fastsock_bridge_start(Some(&config), &options, &mut bridge) };
         assert_eq!(status, fastsock_status::OK);

@@ -95,7 +95,9 @@ fn call_here(body: impl FnOnce() -> Result<(), Failure>) -> fastsock_status {
         Err(panic) => Failure::panic(&*panic),
     };
     let status = failure.status;
-    remember(failure);
+    if status != fastsock_status::END {
+        remember(failure);
+    }
     status
 }
 

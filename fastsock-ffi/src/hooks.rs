@@ -14,7 +14,7 @@ use crate::{
     event::{Batch, fastsock_event, fastsock_event_type},
     guard::{Inside, Mark},
     log,
-    options::{fastsock_hook, fastsock_verdict},
+    options::{HOOKS, fastsock_hook, fastsock_verdict},
     signals::Blocked,
     status::{Failure, fastsock_status},
     text::checked,
@@ -23,7 +23,7 @@ use crate::{
 /// Starts the thread. It ends once the event queue is closed and drained.
 pub(crate) fn start(
     bridge: &Arc<fastsock_bridge>,
-    hooks: [fastsock_hook; 6],
+    hooks: [fastsock_hook; HOOKS],
 ) -> Result<JoinHandle<()>, Failure> {
     let bridge = Arc::clone(bridge);
     Builder::new()
@@ -37,7 +37,7 @@ pub(crate) fn start(
         })
 }
 
-fn run(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; 6]) {
+fn run(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; HOOKS]) {
     Blocked::for_good();
     let _mark = Mark::set(Inside::Hook(Arc::as_ptr(bridge).cast()));
     if let Some(log) = bridge.log() {
@@ -62,7 +62,7 @@ fn run(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; 6]) {
 }
 
 /// Calls the hook for one event and answers its ticket, if it has one.
-fn call(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; 6], event: &fastsock_event) {
+fn call(bridge: &Arc<fastsock_bridge>, hooks: &[fastsock_hook; HOOKS], event: &fastsock_event) {
     let hook = hooks.get((event.r#type as usize).wrapping_sub(1));
     let Some(hook) = hook.copied().flatten() else {
         return answer(bridge, event, fastsock_verdict::DEFAULT);

@@ -20,7 +20,8 @@ pub unsafe extern "C" fn fastsock_status_name(status: u32) -> *const c_char {
 }
 
 /// Returns the line of the last failed call of this thread: which setting, address or argument, and why.
-/// NULL when no call has failed yet. Valid until the next call of this thread fails, or the thread ends.
+/// NULL when no call has failed yet, and in atexit handlers and destructors of statics. Valid until the next call of this thread
+/// fails, or the thread ends; a call that succeeds, and END, leave it as it is. Only to be read after a failure.
 #[apply(c_value)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_last_error() -> *const c_char {

@@ -8,8 +8,9 @@ use crate::{
     bridge::fastsock_bridge, event::fastsock_state, guard::c_abi, status::fastsock_status, text,
 };
 
-/// Gives the state of the bridge: RUNNING, DEGRADED, STOPPING or STOPPED.
+/// Gives the state of the bridge: RUNNING, DEGRADED, DRAINING, STOPPING or STOPPED.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_state(
     bridge: Option<&fastsock_bridge>,
@@ -24,6 +25,7 @@ pub unsafe extern "C" fn fastsock_bridge_state(
 
 /// Gives the address that devices connect to, such as "[::]:3000". Free it with fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_local_addr(
     bridge: Option<&fastsock_bridge>,
@@ -38,6 +40,7 @@ pub unsafe extern "C" fn fastsock_bridge_local_addr(
 
 /// Gives the port that devices connect to.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_port(
     bridge: Option<&fastsock_bridge>,
@@ -52,6 +55,7 @@ pub unsafe extern "C" fn fastsock_bridge_port(
 
 /// Gives the address of the admin listener, or NULL when there is none. Free it with fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_admin_addr(
     bridge: Option<&fastsock_bridge>,

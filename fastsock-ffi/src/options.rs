@@ -2,7 +2,7 @@
 
 use std::{
     ffi::c_void,
-    mem::{MaybeUninit, offset_of, size_of},
+    mem::{offset_of, size_of},
     ptr,
 };
 
@@ -13,12 +13,13 @@ use crate::{
     bridge::fastsock_bridge,
     event::fastsock_event,
     log::{fastsock_level, fastsock_log_hook},
+    sized::{read_sized, unknown_field},
     status::Failure,
     text::checked,
     userdata::Userdata,
 };
 
-/// What a hook returns. For notices (connect, disconnect, uplink lost, state) only FAILED means something.
+/// What a hook returns. For notices (connect, disconnect, uplink lost, state, sent) only FAILED means something.
 #[derive_ReprC]
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +106,15 @@ pub struct fastsock_options {
     pub event_uplinks: u32,
     /// 0.
     pub reserved: u32,
-    /// Most taken uplinks that the queue holds for a host that falls behind, and most notices; 0 means 8192. Beyond that, the queue
-    /// drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
+    /// Most taken uplinks that the queue holds for a host that falls behind, most notices, and most sends without a drained result; 0
+    /// means 8192. Beyond that, the queue drops the oldest notice and counts it in fastsock_stats.events_dropped. Decisions always fit.
     pub event_capacity: usize,
-    /// Most bytes of taken uplinks that the queue holds; 0 means 16 MiB.
+    /// Most bytes of taken uplinks that the queue holds, and of messages whose send has no result yet; 0 means 16 MiB.
     pub event_capacity_bytes: usize,
+    /// The result of a fastsock_bridge_send_nowait: a notice. NULL: nobody is told.
+    pub on_sent: fastsock_hook,
+    /// Kept messages of a device are lost: a notice.
+    pub on_mailbox_lost: fastsock_hook,
 }
 
 impl fastsock_options {
@@ -132,6 +137,8 @@ impl fastsock_options {
         reserved: 0,
         event_capacity: 0,
         event_capacity_bytes: 0,
+        on_sent: None,
+        on_mailbox_lost: None,
     };
 
     /// Copies what the host gave, whatever the age of its header, and takes charge of its userdata first of all.
@@ -142,32 +149,13 @@ impl fastsock_options {
         if options.is_null() {
             return Ok((Self::NONE, Userdata::none()));
         }
-        // SAFETY: `struct_size` is the first field in every version.
-        let given = unsafe { options.cast::<usize>().read() };
-        if !(LEAST_BYTES..=MOST_BYTES).contains(&given) {
-            return Err(Failure::argument(format!(
-                "options: the struct_size {given} is not that of any version"
-            )));
-        }
-        let mut copy = MaybeUninit::<Self>::zeroed();
-        let known = given.min(size_of::<Self>());
-        // SAFETY: `given` bytes can be read, `size_of` can be written; all zeros is a value of every field.
-        let copy = unsafe {
-            ptr::copy_nonoverlapping(options.cast::<u8>(), copy.as_mut_ptr().cast(), known);
-            copy.assume_init()
-        };
+        // SAFETY: by contract; every field is a number or a pointer that may be NULL.
+        let (copy, is_newer) = unsafe { read_sized(options, LEAST_BYTES, "options") }?;
         let userdata = Userdata {
             pointer: copy.userdata,
             free: copy.userdata_free,
         };
-        // SAFETY: as above; these are the fields of a newer header.
-        let unknown =
-            unsafe { std::slice::from_raw_parts(options.cast::<u8>().add(known), given - known) };
-        if unknown.iter().any(|byte| *byte != 0) {
-            return Err(Failure::argument(
-                "options: a field is set that this version of the library does not have",
-            ));
-        }
+        unknown_field(is_newer, "options")?;
         copy.check()?;
         Ok((copy, userdata))
     }
@@ -205,7 +193,7 @@ impl fastsock_options {
     }
 
     /// The hooks by their fastsock_event_type, which counts from 1.
-    pub(crate) fn hooks(&self) -> [fastsock_hook; 6] {
+    pub(crate) fn hooks(&self) -> [fastsock_hook; HOOKS] {
         [
             self.authenticate,
             self.on_connect,
@@ -213,6 +201,8 @@ impl fastsock_options {
             self.on_disconnect,
             self.on_uplink_lost,
             self.on_state,
+            self.on_sent,
+            self.on_mailbox_lost,
         ]
     }
 
@@ -252,13 +242,14 @@ impl fastsock_options {
             self.on_disconnect,
             self.on_uplink_lost,
             self.on_state,
+            self.on_mailbox_lost,
         ];
         events.notices = notices.iter().any(|hook| hook.is_some());
         events
     }
 }
 
+/// How many hooks there are, and types of events.
+pub(crate) const HOOKS: usize = 8;
 /// The struct_size, the userdata and how to free it: there from the first version on, so that it is always freed.
 const LEAST_BYTES: usize = offset_of!(fastsock_options, delivery);
-/// No version will be longer; a larger number was never set.
-const MOST_BYTES: usize = 4096;

@@ -25,11 +25,12 @@ use crate::{
 /// more. After a failure nothing runs, and the userdata is freed. If the host has closed descriptors 0, 1 or 2, a start opens
 /// them to /dev/null and leaves them so: no socket of the library takes the place of stdout.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_start(
     config: Option<&fastsock_config>,
     options: *const fastsock_options,
-    bridge: *mut *const fastsock_bridge,
+    bridge: *mut *mut fastsock_bridge,
 ) -> fastsock_status {
     // First, so that the userdata is freed whatever comes.
     // SAFETY: by contract.
@@ -40,7 +41,7 @@ pub unsafe extern "C" fn fastsock_bridge_start(
     if inside() == Inside::Callback {
         return Err(fastsock_bridge::refused("start"));
     }
-    out.put(Arc::into_raw(start(config, options, userdata)?));
+    out.put(Arc::into_raw(start(config, options, userdata)?).cast_mut());
     Ok(())
 }
 
@@ -70,7 +71,7 @@ fn start(
             level: options.level(),
         })
     });
-    let (events, queue) = EventQueue::new(options.events(config.inner.hook_timeout))?;
+    let (events, queue) = EventQueue::new(options.events(config.inner.limits.hook_timeout))?;
     let bridge = Arc::new(fastsock_bridge::new(
         queue,
         options.is_polled(),

@@ -100,6 +100,7 @@ pub struct fastsock_stats {
 
 /// Gives the books of the bridge, exact at this moment. `stats_size` is sizeof(fastsock_stats) in your build.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stats(
     bridge: Option<&fastsock_bridge>,
@@ -124,6 +125,7 @@ pub unsafe extern "C" fn fastsock_bridge_stats(
 /// Gives the books as JSON, with closed sessions by cause and refused handshakes by status. Free it with
 /// fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stats_json(
     bridge: Option<&fastsock_bridge>,
@@ -135,6 +137,23 @@ pub unsafe extern "C" fn fastsock_bridge_stats_json(
     let stats = serde_json::to_vec(&entered.core.stats())
         .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
     out.put(text::give(stats)?);
+    Ok(())
+}
+
+/// Gives the gateway in one look as JSON, as `/api/v1/status` of the admin listener has it. Free it with fastsock_string_free.
+#[apply(c_abi)]
+#[must_use]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_status_json(
+    bridge: Option<&fastsock_bridge>,
+    json: *mut *mut c_char,
+) -> fastsock_status {
+    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract.
+    let out = unsafe { text::out(json, "json") }?;
+    let status = serde_json::to_vec(&entered.core.status())
+        .map_err(|e| Failure::new(fastsock_status::OTHER, e.to_string()))?;
+    out.put(text::give(status)?);
     Ok(())
 }
 

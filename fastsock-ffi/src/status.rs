@@ -16,7 +16,7 @@ pub enum fastsock_status {
     CONFIG = 1,
     /// A port is taken, or may not be bound.
     BIND = 2,
-    /// No session of that client id is here.
+    /// No session of that client id is here; of a call: no gateway has one.
     NOT_CONNECTED = 3,
     /// The device's outbox is full.
     OUTBOX_FULL = 4,
@@ -34,6 +34,10 @@ pub enum fastsock_status {
     ARGUMENT = 10,
     /// The operating system refused something.
     IO = 11,
+    /// As many calls wait as may, or the device has an OCPP call to answer first.
+    BUSY = 12,
+    /// The message was sent, and no answer came.
+    UNANSWERED = 13,
     /// Something else went wrong; a newer library may say more.
     OTHER = 99,
     /// A bug in the library. The library caught it, and the bridge goes on. Please report the line of fastsock_last_error.
@@ -46,8 +50,12 @@ pub enum fastsock_status {
     HOOK = 103,
     /// The time ran out.
     TIMEOUT = 104,
-    /// There is no dead letter with that id, or the list has no further one.
+    /// There is no dead letter with that id.
     NOT_FOUND = 105,
+    /// The list has no further element. No failure: fastsock_last_error stays as it was.
+    END = 107,
+    /// There is not enough memory for what was asked.
+    MEMORY = 108,
 }
 
 impl fastsock_status {
@@ -66,6 +74,8 @@ impl fastsock_status {
             Self::TICKET => c"ticket",
             Self::ARGUMENT => c"argument",
             Self::IO => c"io",
+            Self::BUSY => c"busy",
+            Self::UNANSWERED => c"unanswered",
             Self::OTHER => c"other",
             Self::PANIC => c"panic",
             Self::FORKED => c"forked",
@@ -73,6 +83,8 @@ impl fastsock_status {
             Self::HOOK => c"hook",
             Self::TIMEOUT => c"timeout",
             Self::NOT_FOUND => c"not_found",
+            Self::END => c"end",
+            Self::MEMORY => c"memory",
         }
     }
 }
@@ -82,6 +94,9 @@ impl From<ErrorKind> for fastsock_status {
         match kind {
             ErrorKind::Config => Self::CONFIG,
             ErrorKind::Bind => Self::BIND,
+            ErrorKind::NotConnected => Self::NOT_CONNECTED,
+            ErrorKind::Busy => Self::BUSY,
+            ErrorKind::Unanswered => Self::UNANSWERED,
             ErrorKind::OutboxFull => Self::OUTBOX_FULL,
             ErrorKind::TooLarge => Self::TOO_LARGE,
             ErrorKind::Broker => Self::BROKER,
@@ -117,6 +132,11 @@ impl Failure {
     /// An argument that is not allowed.
     pub(crate) fn argument(line: impl Into<String>) -> Self {
         Self::new(fastsock_status::ARGUMENT, line)
+    }
+
+    /// The end of a list.
+    pub(crate) fn end() -> Self {
+        Self::new(fastsock_status::END, "")
     }
 
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {

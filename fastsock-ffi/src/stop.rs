@@ -34,16 +34,18 @@ pub struct fastsock_leftover {
 /// `deadline_ms`. `left`, of `left_size` = sizeof(fastsock_leftover) bytes, says what it could not deliver; it may be NULL.
 /// After OK no hook runs or will run. TIMEOUT: the same, except for one hook that is still running: it gets at most
 /// 50 ms beyond the deadline, and all hooks together 500 ms. Further calls wait for the same end; the earliest deadline counts
-/// for all. HOOK inside a hook: call fastsock_bridge_request_stop there.
+/// for all. HOOK inside a hook, which has no `fastsock_bridge *` for it: call
+/// fastsock_bridge_request_stop there.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_stop(
-    bridge: Option<&fastsock_bridge>,
+    bridge: *mut fastsock_bridge,
     deadline_ms: u32,
     left: *mut fastsock_leftover,
     left_size: usize,
 ) -> fastsock_status {
-    let entered = fastsock_bridge::enter(bridge)?;
+    // SAFETY: by contract it came from `fastsock_bridge_start` and was not freed.
+    let entered = fastsock_bridge::enter(unsafe { bridge.as_ref() })?;
     if !left.is_null() {
         whole(left_size, offset_of!(fastsock_leftover, events), "left")?;
     }
@@ -68,11 +70,40 @@ pub unsafe extern "C" fn fastsock_bridge_request_stop(
     Ok(())
 }
 
+/// Drains: takes nobody new, and closes those who are here with 1012, one after the other and spread evenly over `window_ms`.
+/// Returns once no device is here: after the window, and at most close_timeout for the last ones. All else goes on until
+/// fastsock_bridge_stop. While a drain goes on a second one waits for its end. HOOK inside a hook: call
+/// fastsock_bridge_request_drain there.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_drain(
+    bridge: *mut fastsock_bridge,
+    window_ms: u32,
+) -> fastsock_status {
+    // SAFETY: by contract it came from `fastsock_bridge_start` and was not freed.
+    let entered = fastsock_bridge::enter(unsafe { bridge.as_ref() })?;
+    entered.bridge.refuse_in_hook("fastsock_bridge_drain")?;
+    entered.core.drain(Duration::from_millis(window_ms.into()));
+    Ok(())
+}
+
+/// Begins to drain without waiting, unless a drain or a stop has begun before. Allowed inside a hook.
+#[apply(c_abi)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fastsock_bridge_request_drain(
+    bridge: Option<&fastsock_bridge>,
+    window_ms: u32,
+) -> fastsock_status {
+    let core = fastsock_bridge::enter(bridge)?.core;
+    core.request_drain(Duration::from_millis(window_ms.into()));
+    Ok(())
+}
+
 /// Frees a bridge; stops it with a deadline of 0 if you have not stopped it. No other call for this bridge may run or
 /// come later, except those of a hook that is still running: the bridge lives until that returns. NULL is nothing to free.
 #[apply(c_abi)]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fastsock_bridge_free(bridge: *const fastsock_bridge) -> fastsock_status {
+pub unsafe extern "C" fn fastsock_bridge_free(bridge: *mut fastsock_bridge) -> fastsock_status {
     if bridge.is_null() {
         return Ok(());
     }

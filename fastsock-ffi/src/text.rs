@@ -109,6 +109,25 @@ pub(crate) unsafe fn utf8<'a>(ptr: *const c_char, what: &str) -> Result<&'a str,
         .map_err(|_| Failure::argument(format!("{what} is not UTF-8")))
 }
 
+/// A text with its length that C could also have given with a NUL at its end.
+///
+/// # Safety
+/// As [`bytes`].
+pub(crate) unsafe fn without_nul<'a>(
+    ptr: *const c_char,
+    len: usize,
+    what: &str,
+) -> Result<&'a str, Failure> {
+    // SAFETY: the same contract.
+    let bytes = unsafe { bytes(ptr.cast(), len, what) }?;
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(Failure::argument(format!(
+            "{what}: there is a NUL in it, after {at} bytes"
+        )));
+    }
+    std::str::from_utf8(bytes).map_err(|_| Failure::argument(format!("{what} is not UTF-8")))
+}
+
 /// The reason of a refusal or a close.
 ///
 /// # Safety
@@ -147,7 +166,14 @@ pub(crate) unsafe fn payload(
     let kind = checked::<fastsock_kind>(kind)
         .ok_or_else(|| Failure::argument(format!("kind: {kind} is no fastsock_kind")))?;
     // SAFETY: the same contract.
-    let bytes = Bytes::copy_from_slice(unsafe { bytes(ptr, len, "data") }?);
+    let given = unsafe { bytes(ptr, len, "data") }?;
+    let mut owned = Vec::new();
+    owned.try_reserve_exact(len).map_err(|_| {
+        let text = format!("there is no memory for a message of {len} bytes");
+        Failure::new(fastsock_status::MEMORY, text)
+    })?;
+    owned.extend_from_slice(given);
+    let bytes = Bytes::from(owned);
     Ok(match kind {
         fastsock_kind::TEXT => Payload::text_lossy(bytes),
         fastsock_kind::BINARY => Payload::binary(bytes),

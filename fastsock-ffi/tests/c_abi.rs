@@ -109,6 +109,9 @@ host_safety! {
     a_stop_with_less_time_shortens_one_that_runs = "stop_sooner";
     a_stop_with_less_time_shortens_one_that_waits_for_a_hook = "stop_hook_sooner";
     nothing_takes_the_place_of_stdin_stdout_and_stderr = "closed_descriptors";
+    a_send_without_waiting_tells_at_once_or_by_one_event = "nowait";
+    a_send_without_waiting_tells_a_hook = "nowait_hook";
+    a_message_that_there_is_no_memory_for_is_refused = "no_memory";
 }
 
 #[tokio::test]
@@ -139,6 +142,39 @@ async fn dead_letters(mut command: Command) {
         "{}",
         String::from_utf8_lossy(&run.stderr)
     );
+}
+
+#[tokio::test]
+async fn a_send_without_waiting_takes_no_time_while_redis_hangs() {
+    let redis = TempRedis::new().await;
+    let c = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &[]);
+    let mut command = tokio::process::Command::from(Command::new(c));
+    command.arg("nowait_frozen").arg(redis.port().to_string());
+    command.arg(redis.process().pid().to_string());
+    let run = command.output().await.unwrap();
+    redis.thaw();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_finds_groups_and_kicks_the_devices_of_another_and_hears_of_mailboxes() {
+    let c = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &[]);
+    let cpp = compile("g++", "c++17", "tests/cpp/behaviour.cpp", Link::Shared, &[]);
+    for program in [c, cpp] {
+        let redis = TempRedis::new().await;
+        let mut command = tokio::process::Command::from(Command::new(program));
+        command.arg("fleet").arg(redis.port().to_string());
+        let run = command.output().await.unwrap();
+        assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+    }
 }
 
 #[test]
@@ -204,6 +240,8 @@ fn failures_are_clean_under_valgrind() {
         "stop_sooner",
         "stop_hook_sooner",
         "closed_descriptors",
+        "nowait",
+        "nowait_hook",
     ] {
         succeed(valgrind(&program).arg(case));
     }
@@ -243,7 +281,13 @@ async fn a_whole_run_is_clean_under_the_sanitizers() {
     succeed(&mut Command::new(&program));
     succeed(Command::new(program).arg("static"));
     let program = compile("gcc", "c11", "tests/c/host_safety.c", Link::Shared, &flags);
-    for case in ["arguments", "at_exit", "stop_sooner", "stop_hook_sooner"] {
+    for case in [
+        "arguments",
+        "at_exit",
+        "stop_sooner",
+        "stop_hook_sooner",
+        "nowait",
+    ] {
         succeed(Command::new(&program).arg(case));
     }
 }

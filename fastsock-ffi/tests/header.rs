@@ -10,12 +10,13 @@ use std::{
 mod toolchain;
 
 /// In the order a reader wants them.
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 21] = [
     "status",
     "last_error",
     "version",
     "text",
     "config",
+    "settings",
     "event",
     "log",
     "options",
@@ -23,9 +24,11 @@ const SOURCES: [&str; 18] = [
     "start",
     "stop",
     "devices",
+    "groups",
     "clients",
     "dead_letters",
     "stats",
+    "metrics",
     "observe",
     "poll",
     "tickets",
@@ -34,7 +37,8 @@ const SOURCES: [&str; 18] = [
 #[test]
 fn the_header_is_what_the_source_says() {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config = cbindgen::Config::from_file(crate_dir.join("cbindgen.toml")).unwrap();
+    let mut config = cbindgen::Config::from_file(crate_dir.join("cbindgen.toml")).unwrap();
+    config.after_includes = config.after_includes.map(with_version);
     let mut builder = cbindgen::Builder::new().with_config(config);
     for name in SOURCES {
         builder = builder.with_src(crate_dir.join("src").join(name).with_extension("rs"));
@@ -53,15 +57,32 @@ fn the_header_is_what_the_source_says() {
     );
 }
 
+/// The macros of the version are those of Cargo.toml.
+fn with_version(text: String) -> String {
+    text.replace("@MAJOR@", env!("CARGO_PKG_VERSION_MAJOR"))
+        .replace("@MINOR@", env!("CARGO_PKG_VERSION_MINOR"))
+        .replace("@PATCH@", env!("CARGO_PKG_VERSION_PATCH"))
+}
+
 #[test]
 fn the_library_exports_what_the_header_declares() {
     let header = fs::read_to_string(toolchain::root().join("include/fastsock.h")).unwrap();
+    // The macros stand before the function, on its line or on lines of their own.
+    let mut is_exported = false;
     let declared: BTreeSet<String> = header
         .lines()
         .filter(|line| !line.starts_with([' ', '*', '/', '#']))
         .filter_map(|line| {
+            is_exported |= line.starts_with("FASTSOCK_API");
+            let is_marked = is_exported;
+            if line.ends_with(';') {
+                is_exported = false;
+            }
             let name = line.split('(').next()?.rsplit([' ', '*']).next()?;
-            (line.contains('(') && name.starts_with("fastsock_")).then(|| name.to_owned())
+            (line.contains('(') && name.starts_with("fastsock_")).then(|| {
+                assert!(is_marked, "{line}");
+                name.to_owned()
+            })
         })
         .collect();
     assert!(declared.len() > 30, "{declared:?}");

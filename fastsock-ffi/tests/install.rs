@@ -101,6 +101,36 @@ fn the_library_has_a_soname_and_needs_only_the_system() {
     );
 }
 
+/// Who passes the library on has to pass these on too.
+#[test]
+fn the_licences_of_all_that_is_in_it_are_installed_with_it() {
+    let prefix = scratch("install-licences");
+    install(&prefix, &["DOCDIR=share/doc/libfastsock"]);
+    let folder = prefix.join("share/doc/libfastsock");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    assert_eq!(
+        read("LICENSE"),
+        fs::read_to_string(root().join("LICENSE")).unwrap()
+    );
+    let texts = read("THIRD-PARTY-LICENSES.txt");
+    assert!(texts.contains("Permission is hereby granted, free of charge"));
+    let bill: serde_json::Value = serde_json::from_str(&read("fastsock-ffi.cdx.json")).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(bill["metadata"]["component"]["version"], version);
+    let components = bill["components"].as_array().unwrap();
+    let mut names = Vec::new();
+    for component in components {
+        let name = component["name"].as_str().unwrap();
+        let number = component["version"].as_str().unwrap();
+        assert!(texts.contains(&format!("{name} {number} (")), "{name}");
+        assert!(component["licenses"].is_array(), "{name}");
+        names.push(name);
+    }
+    assert!(names.contains(&"tokio") && names.contains(&"rustls"));
+    assert!(!names.contains(&"cbindgen"), "nothing of it is shipped");
+}
+
 #[test]
 fn a_target_is_taken_from_its_own_folder() {
     for (variable, folder) in [

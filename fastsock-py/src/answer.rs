@@ -12,7 +12,7 @@ use crate::{
     argument::client_id,
     error::class,
     hooks::{Hook, check_has_run},
-    objects::{DropAction, Later, Replace, Reply},
+    objects::{Accept, DropAction, Later, Replace, Reply},
     question::Question,
 };
 
@@ -64,12 +64,14 @@ fn admission(result: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<Answer>> {
         Admission::AsConfigured
     } else if let Ok(id) = result.cast::<PyString>() {
         Admission::Accept(client_id(id.to_cow()?.as_ref())?)
+    } else if let Ok(accept) = result.cast::<Accept>() {
+        accept.get().0.clone().into()
     } else if is::<Later>(&result) {
         return Ok(None);
     } else if let Some(refusal) = refusal(&result)? {
         Admission::Reject(refusal)
     } else {
-        let wanted = "a client id, None, Reject or Later";
+        let wanted = "a client id, Accept, None, Reject or Later";
         return Err(no_answer(Hook::Authenticate, wanted, &result));
     };
     Ok(Some(Answer::Admission(admission)))

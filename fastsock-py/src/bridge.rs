@@ -33,7 +33,8 @@ use crate::{
 ///     on_uplinks(list)                takes all uplinks, a list at a time: nothing is forwarded (not with on_uplink)
 ///     on_disconnect(client, reason)   reason is a str with a code
 ///     on_uplink_lost(uplink, reason)  an uplink was given up
-///     on_state(state)                 "running", "degraded", "gap", "stopping", "stopped"
+///     on_mailbox_lost(id, reason, n)  n kept messages of the device with this id are lost
+///     on_state(state)                 "running", "degraded", "gap", "draining", "stopping", "stopped"
 ///     on_error(hook, exception)       a hook raised; without it, sys.unraisablehook
 ///
 /// A failed authenticate refuses with 503, a failed on_uplink loses that message: it is never forwarded unchecked.
@@ -51,7 +52,7 @@ impl Bridge {
     /// Takes anything: a subclass may have an `__init__` with arguments of its own.
     #[new]
     #[pyo3(signature = (*_args, **_keywords), text_signature = "(*, config=None, environ=None, authenticate=None, \
-        on_connect=None, on_uplink=None, on_uplinks=None, on_disconnect=None, on_uplink_lost=None, on_state=None, \
+        on_connect=None, on_uplink=None, on_uplinks=None, on_disconnect=None, on_uplink_lost=None, on_mailbox_lost=None, on_state=None, \
         on_error=None, **settings)")]
     fn new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
@@ -61,7 +62,7 @@ impl Bridge {
     }
 
     #[pyo3(signature = (*, config=None, environ=None, authenticate=None, on_connect=None, on_uplink=None, on_uplinks=None,
-        on_disconnect=None, on_uplink_lost=None, on_state=None, on_error=None, **settings))]
+        on_disconnect=None, on_uplink_lost=None, on_mailbox_lost=None, on_state=None, on_error=None, **settings))]
     #[expect(clippy::too_many_arguments, reason = "keywords")]
     fn __init__(
         slf: &Bound<'_, Self>,
@@ -73,6 +74,7 @@ impl Bridge {
         on_uplinks: Option<Bound<'_, PyAny>>,
         on_disconnect: Option<Bound<'_, PyAny>>,
         on_uplink_lost: Option<Bound<'_, PyAny>>,
+        on_mailbox_lost: Option<Bound<'_, PyAny>>,
         on_state: Option<Bound<'_, PyAny>>,
         on_error: Option<Bound<'_, PyAny>>,
         settings: Option<&Bound<'_, PyDict>>,
@@ -84,6 +86,7 @@ impl Bridge {
             on_uplinks,
             on_disconnect,
             on_uplink_lost,
+            on_mailbox_lost,
             on_state,
             on_error,
         ];
@@ -159,6 +162,11 @@ impl Bridge {
         self.decorate(Hook::UplinkLost, function)
     }
 
+    /// Decorator, before the start: the function is told of kept messages that are lost.
+    fn on_mailbox_lost<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.decorate(Hook::MailboxLost, function)
+    }
+
     /// Decorator, before the start: the function gets each change of state.
     fn on_state<'py>(&self, function: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         self.decorate(Hook::State, function)
@@ -187,6 +195,14 @@ impl Bridge {
     #[pyo3(signature = (timeout=None))]
     fn stop(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Leftover> {
         self.core()?.stop(py, timeout)
+    }
+
+    /// Drains: takes nobody new, and closes those who are here with 1012, one after the other and spread evenly over window
+    /// seconds. Returns once no device is here; all else goes on until stop(). In a hook it only begins, and returns at once.
+    /// While a drain goes on a second one waits for its end. Ctrl-C raises KeyboardInterrupt here, and the drain goes on.
+    #[pyo3(signature = (window))]
+    fn drain(&self, py: Python<'_>, window: f64) -> PyResult<()> {
+        self.core()?.drain(py, window)
     }
 
     /// Reloads the files of certificates, for new connections; sessions stay. Blocks while it reads, with the interpreter released.
@@ -218,6 +234,93 @@ impl Bridge {
         self.core()?.send(py, client_id, payload)
     }
 
+    /// Sends a message to a device, here or on another gateway, and returns its answer (str, or bytes when it is BINARY): the next
+    /// message of the device that has a value at a JSON pointer, match=("/id", 7), or with ocpp=True the CALLRESULT or CALLERROR of
+    /// the OCPP CALL in payload. An answer is an uplink all the same. timeout: seconds; None: call_timeout.
+    ///
+    /// Raises, and nothing was sent: NotConnectedError when no gateway has the device; BusyError when as many calls wait as may, or the
+    /// device has an OCPP call to answer first; OutboxFullError, TooLargeError, ArgumentError, StoppedError. The device may have the
+    /// message: UnansweredError (a TimeoutError) when it does not answer in time, or its session ends; BrokerError when Redis does not answer.
+    /// Blocks until then, with the interpreter released; not allowed in a hook. Ctrl-C is seen when it returns.
+    #[pyo3(signature = (client_id, payload, *, r#match=None, ocpp=false, timeout=None))]
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        client_id: &str,
+        payload: &Bound<'_, PyAny>,
+        r#match: Option<(String, Bound<'_, PyAny>)>,
+        ocpp: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.core()?
+            .call(py, client_id, payload, r#match, ocpp, timeout)
+    }
+
+    /// Puts a message into the mailbox of a device, which may be away; the gateway that has the device sends it, at least once.
+    /// ttl: seconds after which it is of no use. id: a name; of two messages of one name the mailbox keeps the first.
+    ///
+    /// Returns where the device is ("here", "elsewhere", "kept" when it is away), the id of the message, and whether the mailbox had
+    /// it already. Raises ConfigError without a mailbox, TooLargeError, ArgumentError, BrokerError, StoppedError. Blocks while it
+    /// asks Redis, for at most some 2 seconds, with the interpreter released.
+    #[pyo3(signature = (client_id, payload, *, id=None, ttl=None))]
+    fn send_kept(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        payload: &Bound<'_, PyAny>,
+        id: Option<String>,
+        ttl: Option<f64>,
+    ) -> PyResult<(&'static str, String, bool)> {
+        self.core()?.send_kept(py, client_id, payload, id, ttl)
+    }
+
+    /// What the mailbox of a device holds: {"messages": ..., "bytes": ..., "oldest": time.time() or None}. Blocks and raises as
+    /// send_kept().
+    #[pyo3(signature = (client_id))]
+    fn mailbox<'py>(&self, py: Python<'py>, client_id: &str) -> PyResult<Bound<'py, PyDict>> {
+        self.core()?.mailbox(py, client_id)
+    }
+
+    /// Empties the mailbox of a device. Returns how many messages it held. Blocks and raises as send_kept().
+    #[pyo3(signature = (client_id))]
+    fn clear_mailbox(&self, py: Python<'_>, client_id: &str) -> PyResult<u64> {
+        self.core()?.clear_mailbox(py, client_id)
+    }
+
+    /// Sends one message to all members of a group, on all gateways: str is TEXT, bytes-like BINARY. Returns how many gateways heard
+    /// it: those that have members (without Redis: 1 if there are any).
+    ///
+    /// Raises ArgumentError for what is no name of a group, TooLargeError, ConfigError when groups are off, BrokerError, StoppedError.
+    /// Blocks while it asks Redis, for at most some 2 seconds, with the interpreter released.
+    #[pyo3(signature = (group, payload))]
+    fn send_group(&self, py: Python<'_>, group: &str, payload: &Bound<'_, PyAny>) -> PyResult<u64> {
+        self.core()?.send_group(py, group, payload)
+    }
+
+    /// Sends one message to every device, on all gateways. Returns how many gateways heard it. Blocks and raises as send_group().
+    #[pyo3(signature = (payload))]
+    fn broadcast(&self, py: Python<'_>, payload: &Bound<'_, PyAny>) -> PyResult<u64> {
+        self.core()?.broadcast(py, payload)
+    }
+
+    /// Puts a device into a group until its session ends. Returns where the device is: "here", "elsewhere" (its gateway was told), or
+    /// "offline". Blocks and raises as send_group(), and raises ArgumentError when it is in as many groups as it may be in.
+    #[pyo3(signature = (client_id, group))]
+    fn join_group(&self, py: Python<'_>, client_id: &str, group: &str) -> PyResult<&'static str> {
+        self.core()?.change_group(py, client_id, group, true)
+    }
+
+    /// Takes a device out of a group. Returns where the device is, as join_group() does.
+    #[pyo3(signature = (client_id, group))]
+    fn leave_group(&self, py: Python<'_>, client_id: &str, group: &str) -> PyResult<&'static str> {
+        self.core()?.change_group(py, client_id, group, false)
+    }
+
+    /// The groups that have members here, and how many: {"site-7": 3}.
+    fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.core()?.groups(py)
+    }
+
     /// Closes the session of a device that is here; False when it is not. Without code and reason: 4510 "kicked".
     #[pyo3(signature = (client_id, code=None, reason=None))]
     fn disconnect(
@@ -227,6 +330,37 @@ impl Bridge {
         reason: Option<&str>,
     ) -> PyResult<bool> {
         self.core()?.disconnect(client_id, code, reason)
+    }
+
+    /// Closes the session of a device wherever it is: here at once, or at another gateway of the same Redis, which is asked to. Returns
+    /// where the device was: "here", "elsewhere" or "offline". Without code and reason: 4510 "kicked".
+    ///
+    /// Raises BrokerError when the device is not here and Redis does not answer. Blocks only while it asks Redis, for at most some
+    /// 4 seconds, with the interpreter released.
+    #[pyo3(signature = (client_id, code=None, reason=None))]
+    fn kick(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> PyResult<&'static str> {
+        self.core()?.kick(py, client_id, code, reason)
+    }
+
+    /// For each of these devices, in the same order, whether it is connected to this gateway or another one of its Redis.
+    ///
+    /// Raises BrokerError when one is not here and Redis does not answer. Blocks only while it asks Redis about those that are not
+    /// here, 512 at once, with the interpreter released.
+    #[pyo3(signature = (client_ids))]
+    fn are_online(&self, py: Python<'_>, client_ids: Vec<String>) -> PyResult<Vec<bool>> {
+        self.core()?.are_online(py, client_ids)
+    }
+
+    /// The gateways that share a Redis, by name, as /api/v1/nodes has them: a list of dicts. Raises BrokerError; blocks while it asks
+    /// Redis, with the interpreter released.
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core()?.nodes(py)
     }
 
     /// Every device that is connected here, in no order.
@@ -274,6 +408,23 @@ impl Bridge {
         self.core()?.stats(py)
     }
 
+    /// The gateway in one look, as /api/v1/status has it.
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core()?.status(py)
+    }
+
+    /// All that is known of one device, connected or not, as /api/v1/clients/<id> has it. Blocks while it asks Redis.
+    #[pyo3(signature = (client_id))]
+    fn device<'py>(&self, py: Python<'py>, client_id: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.core()?.device(py, client_id)
+    }
+
+    /// All figures as text for Prometheus: the classic format 0.0.4, or OpenMetrics 1.0.0.
+    #[pyo3(signature = (*, openmetrics=false))]
+    fn metrics(&self, py: Python<'_>, openmetrics: bool) -> PyResult<String> {
+        self.core()?.metrics(py, openmetrics)
+    }
+
     /// Answers a hook that returned Later, with what it could have returned or raised. From any thread.
     ///
     /// Raises TicketError when it was answered already or its time (hook_timeout) is over.
@@ -289,7 +440,7 @@ impl Bridge {
         value.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(name))
     }
 
-    /// What the bridge is doing: "running", "degraded", "stopping", "stopped".
+    /// What the bridge is doing: "running", "degraded", "draining", "stopping", "stopped".
     #[getter]
     fn state(&self) -> PyResult<&'static str> {
         self.core()?.state()

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{Answer, CloseReason, Sent, UplinkAction};
+use fastsock::{Answer, CallMatch, CloseReason, MetricsFormat, Payload, Sent, UplinkAction};
 use parking_lot::Mutex;
 use pyo3::{
     exceptions::{PyBaseException, PyResourceWarning, PyRuntimeError},
     intern,
     prelude::*,
-    types::PyDict,
+    types::{PyBytes, PyDict, PyString},
 };
 use uuid::Uuid;
 
@@ -28,6 +28,34 @@ use crate::{
     settings::Settings,
     signals::Blocked,
 };
+
+/// Which message is the answer to a call: match=(pointer, value), or ocpp=True.
+pub(crate) fn call_match(
+    py: Python<'_>,
+    pointer: Option<(String, Bound<'_, PyAny>)>,
+    is_ocpp: bool,
+) -> PyResult<CallMatch> {
+    match (pointer, is_ocpp) {
+        (None, true) => Ok(CallMatch::ocpp()),
+        (Some((pointer, value)), false) => {
+            let json = py.import(intern!(py, "json"))?;
+            let value = json.call_method1(intern!(py, "dumps"), (value,))?;
+            let value: String = value.extract()?;
+            CallMatch::pointer(&pointer, &value).map_err(|e| raised(&e))
+        }
+        _ => Err(bad_argument(
+            "give either match=(pointer, value) or ocpp=True",
+        )),
+    }
+}
+
+/// What a device said: str, or bytes when it is BINARY.
+pub(crate) fn said<'py>(py: Python<'py>, payload: &Payload) -> Bound<'py, PyAny> {
+    match payload.is_text() {
+        true => PyString::new(py, &payload.to_text()).into_any(),
+        false => PyBytes::new(py, payload.as_bytes()).into_any(),
+    }
+}
 
 /// A bridge that can be started, stopped, and started again.
 pub(crate) struct Core {
@@ -82,7 +110,7 @@ impl Core {
 
     /// How long a decision may take.
     pub(crate) fn hook_timeout(&self) -> Duration {
-        self.settings.config.hook_timeout
+        self.settings.config.limits.hook_timeout
     }
 
     /// Stops it and waits, except in a hook.
@@ -98,6 +126,16 @@ impl Core {
             has_ended?;
         }
         Ok(Leftover(run.leftover().unwrap_or_default()))
+    }
+
+    /// Drains and waits, except in a hook.
+    pub(crate) fn drain(&self, py: Python<'_>, window: f64) -> PyResult<()> {
+        let (run, window) = (self.run()?, seconds(window)?);
+        run.handle.request_drain(window);
+        while !run.is_dispatcher() && !py.detach(|| run.bridge.drained(SIGNALS_EVERY)) {
+            py.check_signals()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn reload(&self, py: Python<'_>) -> PyResult<()> {
@@ -141,31 +179,147 @@ impl Core {
         sent.map(name).map_err(|e| raised(&e))
     }
 
+    /// What a device answers.
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        object: &Bound<'_, PyAny>,
+        matcher: Option<(String, Bound<'_, PyAny>)>,
+        is_ocpp: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (run, id, payload) = (self.run()?, client_id(id)?, payload(object)?);
+        let matcher = call_match(py, matcher, is_ocpp)?;
+        if run.is_dispatcher() {
+            return Err(PyRuntimeError::new_err(
+                "call() in a hook would wait for a message that the hook holds up",
+            ));
+        }
+        let timeout = timeout.map(seconds).transpose()?;
+        let answer = py.detach(|| run.bridge.call(&id, payload, &matcher, timeout));
+        answer
+            .map(|answer| said(py, &answer))
+            .map_err(|e| raised(&e))
+    }
+
+    /// Where its device is, the id of the message, and whether the mailbox had it already.
+    pub(crate) fn send_kept(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        object: &Bound<'_, PyAny>,
+        message_id: Option<String>,
+        ttl: Option<f64>,
+    ) -> PyResult<(&'static str, String, bool)> {
+        let (run, id, payload) = (self.run()?, client_id(id)?, payload(object)?);
+        let options = fastsock::KeepOptions {
+            id: message_id,
+            ttl: ttl.map(seconds).transpose()?,
+        };
+        let kept = py.detach(|| run.bridge.send_kept(&id, payload, options));
+        let kept = kept.map_err(|e| raised(&e))?;
+        Ok((name(kept.sent), kept.id, kept.is_repeated))
+    }
+
+    pub(crate) fn mailbox<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyDict>> {
+        let (run, id) = (self.run()?, client_id(id)?);
+        let state = py.detach(|| run.bridge.mailbox(&id));
+        let state = state.map_err(|e| raised(&e))?;
+        let answer = PyDict::new(py);
+        answer.set_item(intern!(py, "messages"), state.messages)?;
+        answer.set_item(intern!(py, "bytes"), state.bytes)?;
+        let oldest = state.oldest.map(|at| fastsock::unix_ms(at) as f64 / 1000.0);
+        answer.set_item(intern!(py, "oldest"), oldest)?;
+        Ok(answer)
+    }
+
+    pub(crate) fn clear_mailbox(&self, py: Python<'_>, id: &str) -> PyResult<u64> {
+        let (run, id) = (self.run()?, client_id(id)?);
+        py.detach(|| run.bridge.clear_mailbox(&id))
+            .map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn send_group(
+        &self,
+        py: Python<'_>,
+        group: &str,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<u64> {
+        let (run, payload) = (self.run()?, payload(object)?);
+        py.detach(|| run.bridge.send_group(group, payload))
+            .map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn broadcast(&self, py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let (run, payload) = (self.run()?, payload(object)?);
+        py.detach(|| run.bridge.broadcast(payload))
+            .map_err(|e| raised(&e))
+    }
+
+    /// Puts a device into a group, or takes it out.
+    pub(crate) fn change_group(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        group: &str,
+        joins: bool,
+    ) -> PyResult<&'static str> {
+        let (run, id) = (self.run()?, client_id(id)?);
+        let changed = py.detach(|| match joins {
+            true => run.bridge.join_group(&id, group),
+            false => run.bridge.leave_group(&id, group),
+        });
+        changed.map(name).map_err(|e| raised(&e))
+    }
+
+    /// Groups with members here, and how many.
+    pub(crate) fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let groups = PyDict::new(py);
+        for group in self.run()?.bridge.groups() {
+            groups.set_item(group.name, group.members)?;
+        }
+        Ok(groups)
+    }
+
     pub(crate) fn disconnect(
         &self,
         id: &str,
         code: Option<u16>,
         reason: Option<&str>,
     ) -> PyResult<bool> {
-        let reason = match (code, reason) {
-            (None, None) => CloseReason::Kicked,
-            (code, reason) => {
-                let code = code.unwrap_or(KICKED);
-                let reason = reason.unwrap_or("");
-                let (most, has) = (CloseReason::MAX_BYTES, reason.len());
-                let close = CloseReason::custom(code, reason).ok_or_else(|| {
-                    bad_argument(format!(
-                        "a close code is 1000 or from 3000 to 4999, not {code}"
-                    ))
-                })?;
-                if has > most {
-                    let text = format!("a reason has at most {most} bytes; this has {has}");
-                    return Err(bad_argument(text));
-                }
-                close
-            }
-        };
+        let reason = close_reason(code, reason)?;
         Ok(self.run()?.handle.disconnect(&client_id(id)?, reason))
+    }
+
+    /// Where the device was.
+    pub(crate) fn kick(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> PyResult<&'static str> {
+        let (run, id, reason) = (self.run()?, client_id(id)?, close_reason(code, reason)?);
+        let was = py.detach(|| run.bridge.kick(&id, reason));
+        was.map(fastsock::Presence::as_str).map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn are_online(&self, py: Python<'_>, ids: Vec<String>) -> PyResult<Vec<bool>> {
+        let run = self.run()?;
+        let ids: Vec<_> = ids
+            .iter()
+            .map(|id| client_id(id))
+            .collect::<PyResult<_>>()?;
+        py.detach(|| run.bridge.are_online(&ids))
+            .map_err(|e| raised(&e))
+    }
+
+    pub(crate) fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let run = self.run()?;
+        let nodes = py.detach(|| run.bridge.nodes());
+        let nodes = nodes.map_err(|e| raised(&e))?;
+        loads(py, serde_json::to_string(&nodes))
     }
 
     pub(crate) fn clients(&self) -> PyResult<Vec<Client>> {
@@ -215,11 +369,7 @@ impl Core {
     /// The books of the core, and what this side counts.
     pub(crate) fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let run = self.run()?;
-        let text = serde_json::to_string(&run.handle.stats())
-            .map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
-        let stats = py
-            .import(intern!(py, "json"))?
-            .call_method1(intern!(py, "loads"), (text,))?;
+        let stats = loads(py, serde_json::to_string(&run.handle.stats()))?;
         let own = PyDict::new(py);
         let load = |count: &AtomicU64| count.load(Relaxed);
         let counts = &run.counts;
@@ -237,6 +387,34 @@ impl Core {
         )?;
         stats.set_item("python", own)?;
         Ok(stats)
+    }
+
+    /// The gateway in one look.
+    pub(crate) fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let handle = &self.run()?.handle;
+        let status = py.detach(|| serde_json::to_string(&handle.status()));
+        loads(py, status)
+    }
+
+    /// All that is known of one device.
+    pub(crate) fn device<'py>(
+        &self,
+        py: Python<'py>,
+        client_id: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (run, id) = (self.run()?, self::client_id(client_id)?);
+        let device = py.detach(|| serde_json::to_string(&run.bridge.device(&id)));
+        loads(py, device)
+    }
+
+    /// All figures for Prometheus.
+    pub(crate) fn metrics(&self, py: Python<'_>, openmetrics: bool) -> PyResult<String> {
+        let format = match openmetrics {
+            true => MetricsFormat::OpenMetrics,
+            false => MetricsFormat::Text,
+        };
+        let handle = &self.run()?.handle;
+        Ok(py.detach(|| handle.metrics(format)))
     }
 
     pub(crate) fn state(&self) -> PyResult<&'static str> {
@@ -327,12 +505,35 @@ fn read(
     }
 }
 
+/// The reason that a code and a text stand for.
+fn close_reason(code: Option<u16>, reason: Option<&str>) -> PyResult<CloseReason> {
+    match (code, reason) {
+        (None, None) => Ok(CloseReason::Kicked),
+        (code, reason) => {
+            let code = code.unwrap_or(KICKED);
+            let reason = reason.unwrap_or("");
+            let (most, has) = (CloseReason::MAX_BYTES, reason.len());
+            let close = CloseReason::custom(code, reason).ok_or_else(|| {
+                bad_argument(format!(
+                    "a close code is 1000 or from 3000 to 4999, not {code}"
+                ))
+            })?;
+            if has > most {
+                let text = format!("a reason has at most {most} bytes; this has {has}");
+                return Err(bad_argument(text));
+            }
+            Ok(close)
+        }
+    }
+}
+
 /// Where a message went, in a word.
 pub(crate) fn name(sent: Sent) -> &'static str {
     match sent {
         Sent::Here => "here",
         Sent::Elsewhere => "elsewhere",
         Sent::Offline => "offline",
+        Sent::Kept => "kept",
     }
 }
 
@@ -355,5 +556,14 @@ pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
 }
 
 const KICKED: u16 = 4510;
+/// How often a wait for the end of a drain looks for signals.
+const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 /// More than a century; beyond, adding it to a clock could overflow.
 const MAX_SECONDS: f64 = 4e9;
+
+/// JSON as Python has it.
+fn loads(py: Python<'_>, json: serde_json::Result<String>) -> PyResult<Bound<'_, PyAny>> {
+    let json = json.map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+    let module = py.import(intern!(py, "json"))?;
+    module.call_method1(intern!(py, "loads"), (json,))
+}

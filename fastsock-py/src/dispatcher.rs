@@ -182,6 +182,15 @@ impl<'py> Dispatcher<'_, 'py> {
                     hook.call1((Uplink::new(uplink, None), reason.as_str()))
                 });
             }
+            Event::MailboxLost {
+                client_id,
+                reason,
+                count,
+            } => {
+                self.tell(hooks, Hook::MailboxLost, |hook| {
+                    hook.call1((client_id.as_str(), reason, count))
+                });
+            }
             Event::State(state) => {
                 self.tell(hooks, Hook::State, |hook| {
                     hook.call1((words::state(py, &state)?,))

@@ -8,6 +8,9 @@ pub(crate) fn raised(error: &Error) -> PyErr {
     let name = match error.kind() {
         ErrorKind::Config => "ConfigError",
         ErrorKind::Bind => "BindError",
+        ErrorKind::NotConnected => "NotConnectedError",
+        ErrorKind::Busy => "BusyError",
+        ErrorKind::Unanswered => "UnansweredError",
         ErrorKind::OutboxFull => "OutboxFullError",
         ErrorKind::TooLarge => "TooLargeError",
         ErrorKind::Broker => "BrokerError",

@@ -30,19 +30,21 @@ pub(crate) enum Hook {
     Uplinks,
     Disconnect,
     UplinkLost,
+    MailboxLost,
     State,
     Error,
 }
 
 impl Hook {
     /// Each of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Authenticate,
         Self::Connect,
         Self::Uplink,
         Self::Uplinks,
         Self::Disconnect,
         Self::UplinkLost,
+        Self::MailboxLost,
         Self::State,
         Self::Error,
     ];
@@ -56,6 +58,7 @@ impl Hook {
             Self::Uplinks => "on_uplinks",
             Self::Disconnect => "on_disconnect",
             Self::UplinkLost => "on_uplink_lost",
+            Self::MailboxLost => "on_mailbox_lost",
             Self::State => "on_state",
             Self::Error => "on_error",
         }
@@ -64,7 +67,7 @@ impl Hook {
 
 /// Each hook that was given.
 #[derive(Default)]
-pub(crate) struct HookSet([Option<Py<PyAny>>; 8]);
+pub(crate) struct HookSet([Option<Py<PyAny>>; 9]);
 
 impl HookSet {
     /// A hook, if it was given.
@@ -112,6 +115,7 @@ impl HookSet {
             Hook::Connect,
             Hook::Disconnect,
             Hook::UplinkLost,
+            Hook::MailboxLost,
             Hook::State,
         ];
         Wants {

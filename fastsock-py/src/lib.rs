@@ -40,8 +40,8 @@ mod _fastsock {
         command::run_command,
         loopside::LoopBridge,
         objects::{
-            Client, ConnectRequest, DeadLetter, DropAction, Later, Leftover, Replace, Reply,
-            Ticket, Uplink,
+            Accept, Client, ConnectRequest, Context, DeadLetter, DropAction, Later, Leftover,
+            Replace, Reply, Ticket, Uplink,
         },
         run::stop_all,
         settings::setting_table,

@@ -19,8 +19,8 @@ use pyo3::{
 };
 
 use crate::{
-    argument::{client_id, payload},
-    core::{Core, name, seconds},
+    argument::{self, client_id, payload},
+    core::{Core, call_match, name, said, seconds},
     error::{bad_argument, raised},
     hooks::Wants,
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
@@ -29,8 +29,13 @@ use crate::{
     words,
 };
 
-/// A send's number, and what came of it.
-type Answered = (u64, fastsock::Result<fastsock::Sent>);
+/// A number that the loop gave a send or a call, and what came of it.
+type Answered = (u64, fastsock::Result<Done>);
+
+enum Done {
+    Sent(fastsock::Sent),
+    Called(fastsock::Payload),
+}
 
 /// The native side of an AsyncBridge. Nothing in it blocks but what says so.
 #[pyclass(frozen, weakref, module = "fastsock._fastsock")]
@@ -38,7 +43,7 @@ pub struct LoopBridge {
     core: Core,
     /// What becomes of uplinks when no hook takes them.
     uplinks: Uplinks,
-    /// Sends that had to ask Redis, by the number that the loop gave them.
+    /// Sends that had to ask Redis, and calls, by the number that the loop gave them.
     sent: Arc<Mutex<VecDeque<Answered>>>,
 }
 
@@ -56,7 +61,11 @@ impl LoopBridge {
         let uplinks = match uplinks {
             Some("forward") => Uplinks::Off,
             Some("take") => Uplinks::Take,
-            None if settings.config.remote_url.is_none() => Uplinks::Take,
+            None if settings.config.remote.url.is_none()
+                && settings.config.routing.routes.is_empty() =>
+            {
+                Uplinks::Take
+            }
             None => Uplinks::Off,
             Some(other) => {
                 let text =
@@ -83,6 +92,7 @@ impl LoopBridge {
             notices: has("on_connect")?
                 || has("on_disconnect")?
                 || has("on_uplink_lost")?
+                || has("on_mailbox_lost")?
                 || has("on_state")?,
             is_for_loop: true,
         };
@@ -194,7 +204,8 @@ impl LoopBridge {
         Ok(list)
     }
 
-    /// Delivers the log; the sends that Redis has answered, each its number and where it went or an exception.
+    /// Delivers the log; the sends that Redis has answered and the calls that are over, each its number and where it went, or the answer,
+    /// or an exception.
     fn drain_side<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let run = self.core.run()?;
         run.side.drain(1, &mut Vec::new()); // there is nothing in it: this makes it unreadable
@@ -203,7 +214,8 @@ impl LoopBridge {
         let sent = std::mem::take(&mut *self.sent.lock());
         for (number, result) in sent {
             list.append(match result {
-                Ok(sent) => (number, name(sent)).into_pyobject(py)?,
+                Ok(Done::Sent(sent)) => (number, name(sent)).into_pyobject(py)?,
+                Ok(Done::Called(answer)) => (number, said(py, &answer)).into_pyobject(py)?,
                 Err(error) => (number, raised(&error).into_value(py)).into_pyobject(py)?,
             })?;
         }
@@ -237,6 +249,32 @@ impl LoopBridge {
         self.core.run()?.log.refresh(py)
     }
 
+    /// Makes a call; drain_side() gives the answer.
+    #[pyo3(signature = (client_id, payload, r#match, ocpp, timeout, number))]
+    #[expect(clippy::too_many_arguments, reason = "keywords")]
+    fn call(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        payload: &Bound<'_, PyAny>,
+        r#match: Option<(String, Bound<'_, PyAny>)>,
+        ocpp: bool,
+        timeout: Option<f64>,
+        number: u64,
+    ) -> PyResult<()> {
+        let run = self.core.run()?;
+        let (id, payload) = (argument::client_id(client_id)?, argument::payload(payload)?);
+        let matcher = call_match(py, r#match, ocpp)?;
+        let timeout = timeout.map(seconds).transpose()?;
+        let (sent, side) = (Arc::clone(&self.sent), Arc::clone(&run.side));
+        run.bridge
+            .call_then(&id, payload, &matcher, timeout, move |result| {
+                sent.lock().push_back((number, result.map(Done::Called)));
+                side.wake();
+            });
+        Ok(())
+    }
+
     /// Queues a message; where it went, or None when Redis is asked: then drain_side() gives it.
     fn send(
         &self,
@@ -254,7 +292,7 @@ impl LoopBridge {
         }
         let (sent, side) = (Arc::clone(&self.sent), Arc::clone(&run.side));
         run.bridge.send_then(&id, payload, move |result| {
-            sent.lock().push_back((number, result));
+            sent.lock().push_back((number, result.map(Done::Sent)));
             side.wake();
         });
         Ok(None)
@@ -264,8 +302,80 @@ impl LoopBridge {
         self.core.reload(py)
     }
 
+    /// Drains and waits, on a thread of the caller's.
+    #[pyo3(signature = (window))]
+    fn drain_devices(&self, py: Python<'_>, window: f64) -> PyResult<()> {
+        self.core.drain(py, window)
+    }
+
+    /// This and the next two block, with the interpreter let go: for a thread beside the loop.
+    #[pyo3(signature = (client_id, payload, id, ttl))]
+    fn send_kept(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        payload: &Bound<'_, PyAny>,
+        id: Option<String>,
+        ttl: Option<f64>,
+    ) -> PyResult<(&'static str, String, bool)> {
+        self.core.send_kept(py, client_id, payload, id, ttl)
+    }
+
+    fn mailbox<'py>(&self, py: Python<'py>, client_id: &str) -> PyResult<Bound<'py, PyDict>> {
+        self.core.mailbox(py, client_id)
+    }
+
+    fn clear_mailbox(&self, py: Python<'_>, client_id: &str) -> PyResult<u64> {
+        self.core.clear_mailbox(py, client_id)
+    }
+
+    #[pyo3(signature = (group, payload))]
+    fn send_group(&self, py: Python<'_>, group: &str, payload: &Bound<'_, PyAny>) -> PyResult<u64> {
+        self.core.send_group(py, group, payload)
+    }
+
+    #[pyo3(signature = (payload))]
+    fn broadcast(&self, py: Python<'_>, payload: &Bound<'_, PyAny>) -> PyResult<u64> {
+        self.core.broadcast(py, payload)
+    }
+
+    #[pyo3(signature = (client_id, group))]
+    fn join_group(&self, py: Python<'_>, client_id: &str, group: &str) -> PyResult<&'static str> {
+        self.core.change_group(py, client_id, group, true)
+    }
+
+    #[pyo3(signature = (client_id, group))]
+    fn leave_group(&self, py: Python<'_>, client_id: &str, group: &str) -> PyResult<&'static str> {
+        self.core.change_group(py, client_id, group, false)
+    }
+
+    fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.core.groups(py)
+    }
+
     fn disconnect(&self, id: &str, code: Option<u16>, reason: Option<&str>) -> PyResult<bool> {
         self.core.disconnect(id, code, reason)
+    }
+
+    /// This and the next two block, with the interpreter let go: for a thread beside the loop.
+    #[pyo3(signature = (client_id, code, reason))]
+    fn kick(
+        &self,
+        py: Python<'_>,
+        client_id: &str,
+        code: Option<u16>,
+        reason: Option<&str>,
+    ) -> PyResult<&'static str> {
+        self.core.kick(py, client_id, code, reason)
+    }
+
+    #[pyo3(signature = (client_ids))]
+    fn are_online(&self, py: Python<'_>, client_ids: Vec<String>) -> PyResult<Vec<bool>> {
+        self.core.are_online(py, client_ids)
+    }
+
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core.nodes(py)
     }
 
     fn clients(&self) -> PyResult<Vec<Client>> {
@@ -297,6 +407,19 @@ impl LoopBridge {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.core.stats(py)
+    }
+
+    fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.core.status(py)
+    }
+
+    fn device<'py>(&self, py: Python<'py>, client_id: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.core.device(py, client_id)
+    }
+
+    #[pyo3(signature = (*, openmetrics=false))]
+    fn metrics(&self, py: Python<'_>, openmetrics: bool) -> PyResult<String> {
+        self.core.metrics(py, openmetrics)
     }
 
     fn resolve(&self, ticket: &Ticket, answer: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -371,6 +494,14 @@ fn tuple(py: Python<'_>, event: Event) -> PyResult<Option<Bound<'_, PyTuple>>> {
         Event::UplinkLost { uplink, reason } => {
             let args = (Uplink::new(uplink, None), reason.as_str()).into_pyobject(py)?;
             (intern!(py, "on_uplink_lost"), args)
+        }
+        Event::MailboxLost {
+            client_id,
+            reason,
+            count,
+        } => {
+            let args = (client_id.as_str(), reason, count).into_pyobject(py)?;
+            (intern!(py, "on_mailbox_lost"), args)
         }
         Event::State(state) => {
             let args = (words::state(py, &state)?,).into_pyobject(py)?;

@@ -1,5 +1,6 @@
 //! The things hooks are given and give back, as Python sees them.
 
+mod admission;
 mod answers;
 mod device;
 mod message;
@@ -15,6 +16,7 @@ use pyo3::{
 };
 
 pub use self::{
+    admission::{Accept, Context},
     answers::{DropAction, Later, Leftover, Replace, Reply, Ticket},
     device::{Client, ConnectRequest},
     message::{DeadLetter, Uplink},

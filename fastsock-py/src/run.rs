@@ -82,7 +82,7 @@ impl Run {
         let options = EventOptions::default()
             .authenticate(wants.authenticate)
             .notices(wants.notices)
-            .decision_time(config.hook_timeout);
+            .decision_time(config.limits.hook_timeout);
         let new_queue = |options| EventQueue::new(options).map_err(|e| raised(&e));
         let (stream_hooks, stream, events_uplinks) =
             if wants.is_for_loop && wants.uplinks == Uplinks::Take {
@@ -352,6 +352,10 @@ impl Hooks for Split {
 
     fn on_uplink_lost(&self, uplink: &fastsock::Uplink, reason: fastsock::LostReason) {
         self.events.on_uplink_lost(uplink, reason);
+    }
+
+    fn on_mailbox_lost(&self, client_id: &fastsock::ClientId, reason: &str, count: u64) {
+        self.events.on_mailbox_lost(client_id, reason, count);
     }
 
     fn on_state(&self, state: &fastsock::State) {

@@ -1,8 +1,9 @@
 //! Settings from Python: keywords, a dictionary, a TOML file, variables.
 
-use std::{path::PathBuf, thread::available_parallelism};
+use std::{ffi::OsString, path::PathBuf, sync::LazyLock, thread::available_parallelism};
 
-use fastsock::{Config, Setting, ValueKind};
+use fastsock::{Config, HostSetting, Layers, Setting, Source, ValueKind, Warning};
+use fastsock_gateway::OwnSetting;
 use pyo3::{
     exceptions::PyTypeError,
     intern,
@@ -34,91 +35,47 @@ impl Settings {
         environ: Option<&Bound<'_, PyAny>>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let mut settings = Self {
-            config: Config::default(),
-            workers: DEFAULT_WORKERS,
-            payloads: Payloads::default(),
-        };
+        let mut layers = Layers::new(&OWN);
         if let Some(config) = config {
-            settings.merge(config)?;
+            let added = layers.map(read(config)?, Source::File);
+            added.map_err(|e| raised(&e))?;
         }
         if let Some(environ) = environ {
-            settings.merge_variables(environ)?;
+            layers.vars(variables(environ)?, Source::Environment);
         }
         if let Some(keywords) = keywords {
-            settings.apply(map("", keywords)?)?;
+            let added = layers.map(map("", keywords)?, Source::Flag);
+            added.map_err(|e| raised(&e))?;
         }
-        settings.config.check().map_err(|e| raised(&e))?;
-        Ok(settings)
+        let merged = layers.merge(Config::default(), Own::default());
+        if let Some(wrong) = merged.wrong.first() {
+            return Err(raised(wrong));
+        }
+        merged.config.check().map_err(|e| raised(&e))?;
+        if let Some(environ) = environ {
+            let mut warnings = merged.warnings.iter();
+            warnings.try_for_each(|warning| warn(environ.py(), warning))?;
+        }
+        Ok(Self {
+            config: merged.config,
+            workers: merged.host.workers,
+            payloads: merged.host.payloads,
+        })
     }
+}
 
-    fn merge(&mut self, config: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Ok(dict) = config.cast::<PyDict>() {
-            return self.apply(map("", dict)?);
-        }
-        let path: PathBuf = config
-            .extract()
-            .map_err(|_| PyTypeError::new_err("config is a dict or the path of a TOML file"))?;
-        let file = path.display();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|e| config_error(format!("{file}: cannot be read: {e}")))?;
-        let map: Map<String, Value> = toml::from_str(&text)
-            .map_err(|e| config_error(format!("{file}: {}", e.to_string().trim_end())))?;
-        self.apply(map)
+/// What a dictionary or a TOML file holds.
+fn read(config: &Bound<'_, PyAny>) -> PyResult<Map<String, Value>> {
+    if let Ok(dict) = config.cast::<PyDict>() {
+        return map("", dict);
     }
-
-    fn merge_variables(&mut self, environ: &Bound<'_, PyAny>) -> PyResult<()> {
-        let vars = variables(environ)?;
-        for (key, variable) in OWN {
-            let given = vars.iter().find(|(name, _)| name == variable);
-            if let Some((_, text)) = given.filter(|(_, text)| !text.is_empty()) {
-                self.set(key, text)?;
-            }
-        }
-        let vars_of_core = vars.iter().map(|(name, text)| (name, text));
-        self.config
-            .merge_vars(vars_of_core)
-            .map_err(|e| raised(&e))?;
-        let mut unknown = vars.iter().filter(|(name, _)| !is_variable(name));
-        unknown.try_for_each(|(name, _)| warn_unknown(environ.py(), name))
-    }
-
-    /// Sections nest: `{"redis": {"port": 6380}}` is `{"redis_port": 6380}`.
-    fn apply(&mut self, map: Map<String, Value>) -> PyResult<()> {
-        let name_of = |key: &str| setting(key).map(|setting| setting.name);
-        for (key, text) in fastsock::flatten(map, &name_of).map_err(|e| raised(&e))? {
-            self.set(&key, &text)?;
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, key: &str, text: &str) -> PyResult<()> {
-        match key {
-            "runtime_workers" => {
-                let workers = text.parse().ok().filter(|n| (0..=64).contains(n));
-                self.workers = match workers.ok_or_else(|| {
-                    config_error(format!(
-                        "runtime_workers: {text:?} is not allowed; give an integer from 0 to 64"
-                    ))
-                })? {
-                    0 => available_parallelism().map_or(1, |cores| cores.get().min(4)),
-                    workers => workers,
-                };
-                Ok(())
-            }
-            "log_payloads" => {
-                self.payloads = Payloads::parse(text).ok_or_else(|| {
-                    config_error(format!(
-                        "log_payloads: {text:?} is not allowed; give capped, full or none"
-                    ))
-                })?;
-                Ok(())
-            }
-            // A file for the gateway works here too; what is the program's own, such as its log file, is Python's matter.
-            _ if is_of_gateway(key) => Ok(()),
-            _ => self.config.set(key, text).map_err(|e| raised(&e)),
-        }
-    }
+    let path: PathBuf = config
+        .extract()
+        .map_err(|_| PyTypeError::new_err("config is a dict or the path of a TOML file"))?;
+    let file = path.display();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| config_error(format!("{file}: cannot be read: {e}")))?;
+    toml::from_str(&text).map_err(|e| config_error(format!("{file}: {}", e.to_string().trim_end())))
 }
 
 /// The settings: (name, variable, what is allowed, what it does, its default as text) of each.
@@ -143,12 +100,6 @@ fn setting(key: &str) -> Option<&'static Setting> {
     Config::settings()
         .iter()
         .find(|setting| setting.name == key || setting.variable == key)
-}
-
-fn is_of_gateway(key: &str) -> bool {
-    fastsock_gateway::own_settings()
-        .iter()
-        .any(|own| own.name == key)
 }
 
 fn config_error(text: String) -> PyErr {
@@ -263,7 +214,7 @@ fn not_utf8(key: &str) -> PyErr {
 }
 
 /// The variables that are ours or look like it, as pairs of text.
-fn variables(environ: &Bound<'_, PyAny>) -> PyResult<Vec<(String, String)>> {
+fn variables(environ: &Bound<'_, PyAny>) -> PyResult<Vec<(OsString, OsString)>> {
     let py = environ.py();
     let items = environ
         .cast::<PyMapping>()
@@ -291,48 +242,80 @@ fn variables(environ: &Bound<'_, PyAny>) -> PyResult<Vec<(String, String)>> {
             )));
         };
         let text = utf8(&name, text)?;
-        if !Config::is_service_link(&name, &text) {
-            vars.push((name, text));
-        }
+        vars.push((name.into(), text.into()));
     }
     Ok(vars)
 }
 
 /// Whether it is a variable of the bridge or of the gateway.
 fn is_variable(name: &str) -> bool {
-    let is_lower_proxy = matches!(name, "http_proxy" | "https_proxy" | "no_proxy");
-    let file = name.strip_suffix("_FILE");
-    is_lower_proxy
+    Config::is_variable(name)
         || Config::is_removed(name)
-        || Config::settings()
-            .iter()
-            .any(|s| s.variable == name || s.is_secret && Some(s.variable) == file)
-        || fastsock_gateway::own_settings()
-            .iter()
-            .any(|own| own.variable == name)
+        || OWN.iter().any(|own| own.variable == name)
 }
 
-fn warn_unknown(py: Python<'_>, name: &str) -> PyResult<()> {
-    let known = Config::settings().iter().map(|setting| setting.variable);
-    let hint = fastsock::nearest(name, known)
-        .map_or(String::new(), |known| format!("did you mean {known}?"));
+fn warn(py: Python<'_>, warning: &Warning) -> PyResult<()> {
     let fields = PyDict::new(py);
-    fields.set_item("variable", name)?;
-    fields.set_item("hint", &hint)?;
+    fields.set_item("variable", &warning.about)?;
+    fields.set_item("hint", &warning.hint)?;
     let extra = PyDict::new(py);
     extra.set_item("fields", &fields)?;
     let keywords = PyDict::new(py);
     keywords.set_item("extra", extra)?;
-    let text = "Unknown setting is ignored variable=%(variable)s hint=%(hint)s";
+    let text = format!("{} variable=%(variable)s hint=%(hint)s", warning.message);
     py.import(intern!(py, "logging"))?
         .call_method1("getLogger", ("fastsock.settings",))?
         .call_method("warning", (text, fields), Some(&keywords))?;
     Ok(())
 }
 
-/// Settings of the program around a bridge that mean something here too, and their variables.
-const OWN: [(&str, &str); 2] = [
-    ("runtime_workers", "FASTSOCK_RUNTIME_WORKERS"),
-    ("log_payloads", "FASTSOCK_LOG_PAYLOADS"),
-];
+/// Settings of the gateway that mean something here too.
+#[derive(Debug)]
+struct Own {
+    workers: usize,
+    payloads: Payloads,
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self {
+            workers: DEFAULT_WORKERS,
+            payloads: Payloads::default(),
+        }
+    }
+}
+
+/// Those that only the gateway has. A file for the gateway works here too; its log file, for example, is Python's matter here.
+static OWN: LazyLock<Vec<HostSetting<Own>>> = LazyLock::new(|| {
+    let rows = fastsock_gateway::own_settings().iter();
+    let row = |own: &'static OwnSetting| HostSetting {
+        name: own.name,
+        variable: own.variable,
+        kind: own.kind,
+        allowed: own.allowed,
+        example: own.example,
+        about: own.about,
+        set: match own.name {
+            "runtime_workers" => set_workers,
+            "log_payloads" => set_payloads,
+            _ => |_, _| Some(()),
+        },
+        show: |_| String::new(),
+    };
+    rows.map(row).collect()
+});
+
+fn set_workers(own: &mut Own, text: &str) -> Option<()> {
+    own.workers = match text.parse().ok().filter(|n| (0..=64).contains(n))? {
+        0 => available_parallelism().map_or(1, |cores| cores.get().min(4)),
+        workers => workers,
+    };
+    Some(())
+}
+
+fn set_payloads(own: &mut Own, text: &str) -> Option<()> {
+    own.payloads = Payloads::parse(text)?;
+    Some(())
+}
+
 const DEFAULT_WORKERS: usize = 2;

@@ -4,20 +4,30 @@ use std::{
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{self, Arc, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use crate::{
+    calls::CallMatch,
     config::Config,
     error::{Error, ErrorKind, Result},
+    groups::Group,
     hooks::{Answer, Hooks},
+    inspect::{DeviceStatus, GatewayStatus},
+    mailbox::{KeepOptions, Kept},
+    metrics::MetricsFormat,
+    node::Node,
     stats::Stats,
-    types::{Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket},
+    trace::Trace,
+    types::{
+        Client, ClientId, CloseReason, DeadLetter, Leftover, MailboxState, Payload, Presence, Sent,
+        State, Ticket,
+    },
     verbs,
 };
 
@@ -59,7 +69,8 @@ impl Bridge {
         }
     }
 
-    /// As [`crate::Bridge::send`]. When the device is not here, it asks Redis and blocks for at most some 2 s.
+    /// As [`crate::Bridge::send`]. When the device is not here, it asks Redis and blocks: 2 s while Redis does not answer, and
+    /// never for more than 4 s.
     ///
     /// # Errors
     /// As there.
@@ -72,6 +83,14 @@ impl Bridge {
                 self.handle.block_on(published)
             }
         }
+    }
+
+    /// As [`crate::Bridge::send_here`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_here(&self, client_id: &ClientId, payload: Payload) -> Result<bool> {
+        self.bridge.send_here(client_id, payload)
     }
 
     /// As [`Bridge::send`], but never blocks: `done` gets the result, on this thread or on one of the runtime. If the
@@ -95,9 +114,135 @@ impl Bridge {
         });
     }
 
+    /// As [`crate::Bridge::call`]. Blocks until the answer, or the error.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn call(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        matcher: &CallMatch,
+        timeout: Option<Duration>,
+    ) -> Result<Payload> {
+        let calling = self.bridge.call(client_id, payload, matcher, timeout);
+        self.handle.block_on(calling)
+    }
+
+    /// As [`Bridge::call`], but never blocks: `done` gets the result on a thread of the runtime. If the bridge stops meanwhile, it
+    /// may drop `done` without a call.
+    pub fn call_then(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        matcher: &CallMatch,
+        timeout: Option<Duration>,
+        done: impl FnOnce(Result<Payload>) + Send + 'static,
+    ) {
+        let shared = Arc::clone(self.bridge.shared());
+        let (client_id, matcher) = (client_id.clone(), matcher.clone());
+        let workers = shared.workers.clone();
+        workers.spawn_until_stopped(async move {
+            done(verbs::call(&shared, &client_id, payload, &matcher, timeout).await);
+        });
+    }
+
+    /// As [`crate::Bridge::send_kept`]. Blocks while it asks Redis, for at most some 2 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_kept(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        options: KeepOptions,
+    ) -> Result<Kept> {
+        let sending = self.bridge.send_kept(client_id, payload, options);
+        self.handle.block_on(sending)
+    }
+
+    /// As [`crate::Bridge::mailbox`]. Blocks as [`Bridge::send_kept`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mailbox(&self, client_id: &ClientId) -> Result<MailboxState> {
+        self.handle.block_on(self.bridge.mailbox(client_id))
+    }
+
+    /// As [`crate::Bridge::clear_mailbox`]. Blocks as [`Bridge::send_kept`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clear_mailbox(&self, client_id: &ClientId) -> Result<u64> {
+        self.handle.block_on(self.bridge.clear_mailbox(client_id))
+    }
+
+    /// As [`crate::Bridge::send_group`]. Blocks while it asks Redis, for at most some 2 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_group(&self, group: &str, payload: Payload) -> Result<u64> {
+        self.handle.block_on(self.bridge.send_group(group, payload))
+    }
+
+    /// As [`crate::Bridge::broadcast`]. Blocks as [`Bridge::send_group`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn broadcast(&self, payload: Payload) -> Result<u64> {
+        self.handle.block_on(self.bridge.broadcast(payload))
+    }
+
+    /// As [`crate::Bridge::join_group`]. Blocks as [`Bridge::send_group`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn join_group(&self, client_id: &ClientId, group: &str) -> Result<Sent> {
+        self.handle
+            .block_on(self.bridge.join_group(client_id, group))
+    }
+
+    /// As [`crate::Bridge::leave_group`]. Blocks as [`Bridge::send_group`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn leave_group(&self, client_id: &ClientId, group: &str) -> Result<Sent> {
+        self.handle
+            .block_on(self.bridge.leave_group(client_id, group))
+    }
+
+    /// As [`crate::Bridge::groups`].
+    pub fn groups(&self) -> Vec<Group> {
+        self.bridge.groups()
+    }
+
     /// As [`crate::Bridge::disconnect`].
     pub fn disconnect(&self, client_id: &ClientId, reason: CloseReason) -> bool {
         self.bridge.disconnect(client_id, reason)
+    }
+
+    /// As [`crate::Bridge::kick`]. When the device is not here, it asks Redis and blocks for at most some 4 s.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kick(&self, client_id: &ClientId, reason: CloseReason) -> Result<Presence> {
+        self.handle.block_on(self.bridge.kick(client_id, reason))
+    }
+
+    /// As [`crate::Bridge::are_online`]. Blocks while it asks Redis.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn are_online(&self, client_ids: &[ClientId]) -> Result<Vec<bool>> {
+        self.handle.block_on(self.bridge.are_online(client_ids))
+    }
+
+    /// As [`crate::Bridge::nodes`]. Blocks while it asks Redis.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn nodes(&self) -> Result<Vec<Node>> {
+        self.handle.block_on(self.bridge.nodes())
     }
 
     /// As [`crate::Bridge::clients`].
@@ -108,6 +253,31 @@ impl Bridge {
     /// As [`crate::Bridge::stats`].
     pub fn stats(&self) -> Stats {
         self.bridge.stats()
+    }
+
+    /// As [`crate::Bridge::clients_page`].
+    pub fn clients_page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Client> {
+        self.bridge.clients_page(prefix, after, limit)
+    }
+
+    /// As [`crate::Bridge::device`]. When the device is not here, it asks Redis and blocks for at most some 2 s.
+    pub fn device(&self, client_id: &ClientId) -> DeviceStatus {
+        self.handle.block_on(self.bridge.device(client_id))
+    }
+
+    /// As [`crate::Bridge::trace`]; [`Trace::next_within`] blocks for the next event.
+    pub fn trace(&self, client_id: &ClientId, with_payloads: bool) -> Trace {
+        self.bridge.trace(client_id, with_payloads)
+    }
+
+    /// As [`crate::Bridge::status`].
+    pub fn status(&self) -> GatewayStatus {
+        self.bridge.status()
+    }
+
+    /// As [`crate::Bridge::metrics`].
+    pub fn metrics(&self, format: MetricsFormat) -> String {
+        self.bridge.metrics(format)
     }
 
     /// As [`crate::Bridge::state`].
@@ -163,6 +333,22 @@ impl Bridge {
     /// As there.
     pub fn drop_dead_letter(&self, id: uuid::Uuid) -> Result<bool> {
         self.handle.block_on(self.bridge.drop_dead_letter(id))
+    }
+
+    /// As [`crate::Bridge::drain`]; blocks until no device is here.
+    pub fn drain(&self, window: Duration) {
+        self.handle.block_on(self.bridge.drain(window));
+    }
+
+    /// As [`crate::Bridge::drained`]; blocks for at most this long. Whether the drain is over.
+    pub fn drained(&self, within: Duration) -> bool {
+        let waited = async { tokio::time::timeout(within, self.bridge.drained()).await };
+        self.handle.block_on(waited).is_ok()
+    }
+
+    /// As [`crate::Bridge::request_drain`].
+    pub fn request_drain(&self, window: Duration) -> bool {
+        self.bridge.request_drain(window)
     }
 
     /// As [`crate::Bridge::request_stop`].
@@ -272,7 +458,7 @@ fn start_runtime(
     on_thread_start: Option<Box<dyn Fn() + Send + Sync>>,
 ) -> io::Result<Runtime> {
     try_threads(workers + OTHER_THREADS)?;
-    let started = Arc::new((Mutex::new(0), Condvar::new()));
+    let started = Arc::new((sync::Mutex::new(0), sync::Condvar::new()));
     let starting = Arc::clone(&started);
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder
@@ -283,27 +469,29 @@ fn start_runtime(
             if let Some(f) = &on_thread_start {
                 f();
             }
-            *starting.0.lock() += 1;
-            starting.1.notify_all();
+            let (count, has_one_more) = &*starting;
+            *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            has_one_more.notify_all();
         });
     // Someone else may have taken the threads since: seldom enough for the line on stderr that a panic prints.
     let runtime = catch_unwind(AssertUnwindSafe(|| builder.build()))
         .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))?;
-    let until = Instant::now() + THREAD_START;
-    let mut count = started.0.lock();
-    while *count < workers {
-        if started.1.wait_until(&mut count, until).timed_out() {
-            runtime.shutdown_background();
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+    let (count, has_one_more) = &*started;
+    let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = has_one_more.wait_timeout_while(count, THREAD_START, |count| *count < workers);
+    let is_late = waited.map_or(true, |(_, waited)| waited.timed_out());
+    if is_late {
+        runtime.shutdown_background();
+        return Err(io::ErrorKind::WouldBlock.into());
     }
-    drop(count);
     Ok(runtime)
 }
 
 /// Finds out whether the system allows so many threads at once.
+///
+/// Nothing here waits by parking_lot: in a forked child its queues still have the parent's threads, at addresses that new threads get.
 fn try_threads(count: usize) -> io::Result<()> {
-    let gate = Arc::new(Mutex::new(()));
+    let gate = Arc::new(sync::Mutex::new(()));
     let closed = gate.lock();
     let mut threads = Vec::with_capacity(count);
     let tried = (0..count).try_for_each(|_| {

@@ -1,54 +1,42 @@
 //! The handle the host holds: start, stop, and the verbs.
 
+mod builder;
+#[cfg(feature = "tls")]
+mod certificates;
 mod deadlines;
+mod parts;
 
 use std::{
     net::SocketAddr,
     sync::{Arc, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::{
-    net::TcpListener,
-    runtime::Handle,
     sync::OnceCell,
     time::{Instant, timeout_at},
 };
 
+pub use self::builder::Builder;
 use self::deadlines::Deadlines;
-#[cfg(feature = "admin")]
-use crate::admin;
-#[cfg(feature = "redis")]
-use crate::config::BrokerKind;
-#[cfg(feature = "tls")]
-use crate::net::tls::ServerTls;
 use crate::{
-    auth::{Auth, Authenticate, tokens::Tokens, webhook::Webhook},
-    broker::{Broker, embedded::Embedded},
-    config::{AuthKind, Config, Gone, Warning},
-    error::{Error, ErrorKind, Result},
-    files,
-    forwarder::{
-        Forward,
-        destination::{Destination, LaneLimits},
-        http::{HttpForwarder, post::Post},
-        reply::Replies,
-    },
-    gateway::{limits::Limits, listen, shared::Shared},
-    hooks::{Answer, HookVerbs, Hooks, WeakBridge},
-    host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
-    net::http::connect,
-    node::NodeId,
-    pure::{ahead::AllAhead, receipts::Receipts},
-    registry::{Registry, downlinks::Downlinks},
-    spool::{Spool, memory::Letters},
-    stats::{Running, SessionCounts, Stats},
-    status::Status,
-    tasks::Tasks,
+    calls::CallMatch,
+    config::Config,
+    error::Result,
+    gateway::{drain, late, shared::Shared},
+    groups::Group,
+    hooks::{Answer, HookVerbs, WeakBridge},
+    inspect::{self, DeviceStatus, GatewayStatus},
+    mailbox::{KeepOptions, Kept},
+    metrics::{self, MetricsFormat},
+    node::Node,
+    registry::Registry,
+    stats::Stats,
+    trace::Trace,
     types::{
-        Client, ClientId, CloseReason, DeadLetter, Leftover, Payload, Sent, State, Ticket, Uplink,
+        Client, ClientId, CloseReason, DeadLetter, Leftover, MailboxState, Payload, Presence, Sent,
+        State, Ticket,
     },
-    uplinks::{Lanes, Outlet, UplinkObserver},
     verbs,
 };
 
@@ -77,24 +65,10 @@ struct Inner {
     stopped: OnceCell<Leftover>,
 }
 
-/// How to start a [`Bridge`].
-#[must_use]
-pub struct Builder {
-    config: Config,
-    hooks: Option<Arc<dyn Hooks>>,
-    runtime: Option<Handle>,
-    node: NodeId,
-}
-
 impl Bridge {
     /// Begins with these settings and no hooks.
     pub fn builder(config: Config) -> Builder {
-        Builder {
-            config,
-            hooks: None,
-            runtime: None,
-            node: NodeId::random(),
-        }
+        Builder::new(config)
     }
 
     /// Queues a message for a device, here or on another gateway.
@@ -114,6 +88,106 @@ impl Bridge {
         self.0.send_here(client_id, payload)
     }
 
+    /// Sends a message to a device, here or on another gateway, and waits for its answer: the next message of the device that
+    /// `matcher` accepts. The bridge looks for it before it sends, so no answer is missed. An answer is an uplink all the same.
+    /// `timeout`, from 1 ms to 10 min, begins when the message is queued; `None`: `call_timeout`.
+    ///
+    /// A session that ends, or moves to another gateway, ends the calls that wait for it. When another session replaces it on the same
+    /// gateway, they wait for that one.
+    ///
+    /// # Errors
+    /// Nothing was sent: `NotConnected` when no gateway has the device; `Busy` when as many calls wait as may (`limit_calls`,
+    /// `limit_calls_per_device`), or the device has an OCPP call to answer first; `OutboxFull`; `TooLarge` over 16 MiB; `Argument`
+    /// for a time that is not allowed, or a message that is no OCPP call when the matcher wants one; `Stopped`.
+    /// The device may have the message: `Unanswered` when it does not answer in time, or its session ends; `Broker` when Redis does
+    /// not answer.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the call goes on, and counts for the limits, until it is answered or its time is over.
+    pub async fn call(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        matcher: &CallMatch,
+        timeout: Option<Duration>,
+    ) -> Result<Payload> {
+        verbs::call(&self.0.shared, client_id, payload, matcher, timeout).await
+    }
+
+    /// Puts a message into the mailbox of a device, which may be away. The mailbox keeps it until the device has it, and the gateway
+    /// that has the device sends it, at least once.
+    ///
+    /// # Errors
+    /// `Config` without a mailbox (`FASTSOCK_MAILBOX`); `TooLarge` over 16 MiB; `Argument` for an id or a time that is not allowed;
+    /// `Broker` when Redis, or the disk, does not answer, so that the message may be kept or not: a publisher that gives an `id` can try again;
+    /// `Stopped`.
+    pub async fn send_kept(
+        &self,
+        client_id: &ClientId,
+        payload: Payload,
+        options: KeepOptions,
+    ) -> Result<Kept> {
+        verbs::send_kept(&self.0.shared, client_id, payload, options).await
+    }
+
+    /// What the mailbox of a device holds.
+    ///
+    /// # Errors
+    /// `Config` and `Broker`, as [`Bridge::send_kept`].
+    pub async fn mailbox(&self, client_id: &ClientId) -> Result<MailboxState> {
+        verbs::mailbox(&self.0.shared, client_id).await
+    }
+
+    /// Empties the mailbox of a device. Returns how many messages it held; a device that is connected may get some of them still.
+    ///
+    /// # Errors
+    /// As [`Bridge::mailbox`].
+    pub async fn clear_mailbox(&self, client_id: &ClientId) -> Result<u64> {
+        verbs::clear_mailbox(&self.0.shared, client_id).await
+    }
+
+    /// Sends one message to all members of a group, on all gateways. Returns how many gateways heard it: those that have members of the
+    /// group (in a Redis Cluster, those that are connected to one of its nodes). Where there is no Redis it goes to the members here, and
+    /// 1 is returned if there are any.
+    ///
+    /// # Errors
+    /// `TooLarge` over 16 MiB; `Argument` for what is no name of a group; `Broker` when Redis does not answer; `Config` when groups are off
+    /// (`FASTSOCK_GROUPS`); `Stopped`.
+    pub async fn send_group(&self, group: &str, payload: Payload) -> Result<u64> {
+        verbs::send_group(&self.0.shared, group, payload).await
+    }
+
+    /// Sends one message to every device, on all gateways. Returns how many gateways heard it, as [`Bridge::send_group`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn broadcast(&self, payload: Payload) -> Result<u64> {
+        verbs::broadcast(&self.0.shared, payload).await
+    }
+
+    /// Puts a device into a group until its session ends, here or on the gateway that has it. `Here`: done, and messages published from
+    /// now on reach it. `Elsewhere`: the other gateway was told. `Offline`: nobody has it.
+    ///
+    /// # Errors
+    /// `Argument` for what is no name of a group, and when the device is here and in `groups_per_device` of them; else as
+    /// [`Bridge::send_group`].
+    pub async fn join_group(&self, client_id: &ClientId, group: &str) -> Result<Sent> {
+        verbs::change_group(&self.0.shared, client_id, group, true).await
+    }
+
+    /// Takes a device out of a group. Answers as [`Bridge::join_group`], also when the device was not in it.
+    ///
+    /// # Errors
+    /// As [`Bridge::join_group`].
+    pub async fn leave_group(&self, client_id: &ClientId, group: &str) -> Result<Sent> {
+        verbs::change_group(&self.0.shared, client_id, group, false).await
+    }
+
+    /// The groups that have members on this gateway, by name.
+    pub fn groups(&self) -> Vec<Group> {
+        verbs::groups(&self.0.shared, "", "", usize::MAX)
+    }
+
     /// A handle for hooks, which does not keep the bridge running.
     pub fn downgrade(&self) -> WeakBridge {
         let inner: Weak<dyn HookVerbs> = Arc::<Inner>::downgrade(&self.0);
@@ -126,14 +200,75 @@ impl Bridge {
         self.0.disconnect(client_id, reason)
     }
 
+    /// Closes the session of a device wherever it is: here at once, as [`Bridge::disconnect`] does, or at another gateway of the same
+    /// Redis, which is asked to close the session that the device has there now. Says where the device was. A gateway older than this
+    /// verb takes no heed.
+    ///
+    /// # Errors
+    /// `Broker` when the device is not here and Redis does not answer.
+    pub async fn kick(&self, client_id: &ClientId, reason: CloseReason) -> Result<Presence> {
+        verbs::fleet::kick(&self.0.shared, client_id, reason).await
+    }
+
+    /// For each of these devices, in the same order, whether it is connected to this gateway or another one of its Redis. Asks Redis
+    /// about those that are not here, 512 at once. The devices of a gateway that died count until its lease has ended (some 4 s).
+    ///
+    /// # Errors
+    /// `Broker` when one is not here and Redis does not answer.
+    pub async fn are_online(&self, client_ids: &[ClientId]) -> Result<Vec<bool>> {
+        verbs::fleet::are_online(&self.0.shared, client_ids).await
+    }
+
+    /// The gateways that share a Redis, by name; without Redis this one alone.
+    ///
+    /// # Errors
+    /// `Broker` when Redis does not answer.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        verbs::fleet::nodes(&self.0.shared).await
+    }
+
+    /// The name of this gateway among the others (`FASTSOCK_NODE_NAME`).
+    pub fn node_name(&self) -> &str {
+        self.0.shared.broker.node().name()
+    }
+
     /// Every device that is connected here, in no order.
     pub fn clients(&self) -> Vec<Client> {
         verbs::clients(&self.0.shared)
     }
 
+    /// At most `limit` devices that are connected here, by name: those that begin with `prefix` and come after `after`, which
+    /// is the last of the page before, or empty.
+    pub fn clients_page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Client> {
+        verbs::clients_with(&self.0.shared, prefix, after, limit)
+    }
+
+    /// All that this gateway knows of one device, connected or not. Asks Redis when it is not here.
+    pub async fn device(&self, client_id: &ClientId) -> DeviceStatus {
+        inspect::device(&self.0.shared, client_id).await
+    }
+
+    /// Follows one device from now on: connects, refusals, messages with their sizes, POSTs, ends; with what is in the messages only
+    /// `with_payloads`. While nobody follows any device this costs nothing but a look at a number.
+    pub fn trace(&self, client_id: &ClientId, with_payloads: bool) -> Trace {
+        let tracer = &self.0.shared.status.tracer;
+        tracer.listen(client_id.clone(), with_payloads)
+    }
+
+    /// The gateway in one look. Costs about as much as [`Bridge::metrics`].
+    pub fn status(&self) -> GatewayStatus {
+        inspect::status(&self.0.shared)
+    }
+
     /// The books, exact at this moment. Looks at every outbox, which takes some 20 ns per device.
     pub fn stats(&self) -> Stats {
         verbs::stats(&self.0.shared)
+    }
+
+    /// All figures of the bridge for Prometheus, as `/metrics` of the admin listener has them: [`Metric::all`](crate::Metric::all) is what
+    /// they say. Costs about as much as [`Bridge::stats`], and a look at every device that has uplinks waiting.
+    pub fn metrics(&self, format: MetricsFormat) -> String {
+        metrics::write(&self.0.shared, format)
     }
 
     /// What the bridge is doing. Never `Gap`: only `on_state` gets that.
@@ -222,6 +357,33 @@ impl Bridge {
         verbs::drop_dead_letter(&self.0.shared, id).await
     }
 
+    /// Drains: takes nobody new (`/readyz` says so, and handshakes get 503), and closes those who are here with 1012, one after
+    /// the other and spread evenly over `window`, so that they do not all come back elsewhere at once. Returns once no device is here:
+    /// after the window, and at most `close_timeout` for the last ones. All else goes on until [`Bridge::stop`].
+    /// While a drain goes on a second one waits for its end, with the window of the first.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped the bridge drains on.
+    pub async fn drain(&self, window: Duration) {
+        self.request_drain(window);
+        self.drained().await;
+    }
+
+    /// Begins to drain without waiting. `false` when that, or a stop, has begun before. Never blocks, so hooks may call it.
+    pub fn request_drain(&self, window: Duration) -> bool {
+        drain::begin(&self.0.shared, window)
+    }
+
+    /// Waits until a drain is over, whoever begins it, or until the bridge stops. A host that lets operators drain by the admin
+    /// listener waits for this, and then stops.
+    pub async fn drained(&self) {
+        let shared = &self.0.shared;
+        tokio::select! {
+            () = shared.drained.cancelled() => {}
+            () = shared.gateway.stopping() => {}
+        }
+    }
+
     /// Begins to stop without waiting: the bridge accepts nobody any more and closes all sessions.
     /// [`Bridge::stop`] does the rest.
     pub fn request_stop(&self) {
@@ -252,6 +414,15 @@ impl Bridge {
         deadlines.within(shared.gateway.wait()).await;
         deadlines.within(shared.sessions.wait()).await;
         let sessions = shared.sessions.len() as u64;
+        if let Some(deliveries) = &shared.deliveries {
+            deadlines.within(deliveries.settled()).await;
+        }
+        deadlines
+            .within(async {
+                shared.broker.hush().await;
+                late::account_for(shared, Registry::take_late).await;
+            })
+            .await;
         let (presence, _, events) = tokio::join!(
             deadlines.stop(|by| shared.broker.stop(by)),
             deadlines.within(shared.lanes.drained()),
@@ -266,6 +437,10 @@ impl Bridge {
             deadlines.stop(|by| spool.stop(by)).await;
         }
         let spooled = shared.lanes.abandon();
+        #[cfg(feature = "otlp")]
+        if let Some(spans) = &shared.spans {
+            spans.finish(deadlines.earliest()).await;
+        }
         shared.abort();
         // They have been told; this is only their last breath.
         let last_breath = deadlines.earliest().max(Instant::now() + LAST_BREATH);
@@ -315,513 +490,6 @@ impl Drop for Inner {
     }
 }
 
-impl Builder {
-    /// Sets the callbacks. See [`Hooks`].
-    pub fn hooks(self, hooks: impl Hooks) -> Self {
-        self.shared_hooks(Arc::new(hooks))
-    }
-
-    /// The same, shared with the host.
-    pub fn shared_hooks(mut self, hooks: Arc<dyn Hooks>) -> Self {
-        self.hooks = Some(hooks);
-        self
-    }
-
-    /// Sets the runtime. Without it the bridge uses the runtime on which `start` is called.
-    pub fn runtime(mut self, runtime: Handle) -> Self {
-        self.runtime = Some(runtime);
-        self
-    }
-
-    /// Finds what [`start`](Self::start) would refuse, except for the ports and the directory of the disk spool, which others
-    /// may have. Reads every file that the settings name. Connects to nobody and changes nothing. Blocks for some milliseconds, or for
-    /// 10 s when a file hangs.
-    ///
-    /// # Errors
-    /// `Config`, naming the setting; `Io` when the process has no descriptor left.
-    pub fn check(self) -> Result<()> {
-        self.problems().into_iter().next().map_or(Ok(()), Err)
-    }
-
-    /// All that [`check`](Self::check) would find, not only the first.
-    pub fn problems(self) -> Vec<Error> {
-        let found = self.config.problems();
-        if !found.is_empty() {
-            return found;
-        }
-        let named = self.config.named_files();
-        files::within(move || self.try_assemble()).unwrap_or_else(|e| vec![unread(&named, e)])
-    }
-
-    /// What looks wrong in the files that the settings name but is no reason not to run: certificates that have expired, or are not
-    /// valid yet. [`start`](Self::start) and [`Bridge::reload`] log it. Blocks as [`check`](Self::check) does.
-    pub fn file_warnings(&self) -> Vec<Warning> {
-        let config = self.config.clone();
-        files::within(move || file_warnings(&config)).unwrap_or_default() // `check` tells of a file that hangs
-    }
-
-    fn try_assemble(self) -> Vec<Error> {
-        // All is built as for a start, on a runtime that never runs: what would connect is a task of it.
-        let runtime = match tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-        {
-            Ok(runtime) => runtime,
-            Err(e) => return vec![Error::new(ErrorKind::Io, "cannot check").with_source(e)],
-        };
-        let handle = runtime.handle().clone();
-        let found = {
-            let _entered = handle.enter();
-            let (config, tasks) = (self.config.clone(), Tasks::new(handle.clone()));
-            match self.assemble(&handle, tasks.clone(), None) {
-                Ok(_) => Vec::new(),
-                Err(first) => parts_that_fail(&config, &tasks, first),
-            }
-        };
-        runtime.shutdown_background(); // a plain drop is not allowed where the caller has a runtime of its own
-        found
-    }
-
-    /// Takes the ports and the directory of the disk spool as [`start`](Self::start) would, and lets go of them again. A directory or
-    /// a spool that is not there yet is not made. Also finds what another gateway with the same settings has.
-    ///
-    /// # Panics
-    /// When called outside a tokio runtime and without [`runtime`](Self::runtime).
-    pub async fn check_places(&self) -> Vec<Error> {
-        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
-        let devices_and_admin = {
-            let _entered = runtime.enter();
-            let devices = listen::bind(&self.config).map(|_listener| ());
-            #[cfg(feature = "admin")]
-            let admin = admin::bind(&self.config).map(|_listener| ());
-            #[cfg(not(feature = "admin"))]
-            let admin = Ok(());
-            [devices, admin]
-        };
-        #[cfg(feature = "disk")]
-        let spool = match self.config.spool {
-            crate::config::SpoolKind::Disk => {
-                let config = self.config.clone();
-                let named = "FASTSOCK_DATA_DIR";
-                files::aside(move || crate::spool::disk::check(&config))
-                    .await
-                    .unwrap_or_else(|e| Err(unread(named, e)))
-            }
-            _ => Ok(()),
-        };
-        #[cfg(not(feature = "disk"))]
-        let spool = Ok(());
-        let all = devices_and_admin.into_iter().chain([spool]);
-        all.filter_map(Result::err).collect()
-    }
-
-    /// The proxy through which the bridge reaches `remote_url`, without user and password; `None` where it connects directly.
-    ///
-    /// # Errors
-    /// `Config`, naming the setting that is no proxy.
-    pub fn proxy_of_remote(&self) -> Result<Option<String>> {
-        let Some(url) = self.config.remote_url.as_deref() else {
-            return Ok(None);
-        };
-        let proxy = connect::proxy_of((&self.config).into(), url)?;
-        Ok(proxy.map(|proxy| proxy.to_string()))
-    }
-
-    /// Connects to Redis as [`start`](Self::start) would, if the settings use one, and asks whether the user has all rights.
-    /// Changes nothing. Redis before 7.0 only tells the rights to channels.
-    ///
-    /// # Errors
-    /// `Broker`, with all that is wrong on one line; `Config`, naming the setting.
-    pub async fn check_redis(&self) -> Result<()> {
-        self.config.check()?;
-        #[cfg(feature = "redis")]
-        if self.config.uses_redis() {
-            use crate::redis::{address::Address, check::check};
-            let address = Address::from_config(&self.config)?;
-            let checked = check(&address, &rights(&self.config, &address)).await;
-            if let Err(error) = checked {
-                let hint = self.redis_scheme_hint(&error).await.unwrap_or_default();
-                return Err(Error::new(ErrorKind::Broker, format!("{error}{hint}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// What to tell when the server is only reached in another way: with TLS where none was asked for, or without.
-    #[cfg(feature = "redis")]
-    async fn redis_scheme_hint(
-        &self,
-        error: &crate::redis::error::LinkError,
-    ) -> Option<&'static str> {
-        use crate::redis::{address::Address, check::check};
-        if error.is_denied || !cfg!(feature = "tls") {
-            return None;
-        }
-        let host = self.config.redis_host.trim_matches(['[', ']']);
-        let url = match &self.config.redis_url {
-            Some(url) => url.expose().to_owned(),
-            None if host.contains(':') => format!("redis://[{host}]:{}", self.config.redis_port),
-            None => format!("redis://{host}:{}", self.config.redis_port),
-        };
-        let (url, hint) = match url.split_once("://")? {
-            ("redis", rest) => (
-                format!("rediss://{rest}"),
-                "; it speaks TLS there: FASTSOCK_REDIS_URL takes rediss://",
-            ),
-            ("rediss", rest) => (
-                format!("redis://{rest}"),
-                "; it speaks no TLS there: FASTSOCK_REDIS_URL takes redis:// for that",
-            ),
-            _ => return None,
-        };
-        let is_tls = url.starts_with("rediss");
-        let mut other = self.config.clone().redis_url(Some(url.into()));
-        other.redis_connect_timeout = other.redis_connect_timeout.min(HINT_TIME);
-        let address = Address::from_config(&other).ok()?;
-        let is_it = match check(&address, &[]).await {
-            Ok(()) => true,
-            Err(e) => e.is_denied || (is_tls && e.text.contains("certificate")),
-        };
-        is_it.then_some(hint)
-    }
-
-    /// Binds the ports and starts. Devices can connect when it returns; the broker may still be connecting.
-    ///
-    /// # Errors
-    /// `Config` for settings that contradict each other and for files that it cannot read within 10 s; `Bind` for a taken port.
-    ///
-    /// # Panics
-    /// When called outside a tokio runtime and without [`runtime`](Self::runtime).
-    pub async fn start(self) -> Result<Bridge> {
-        self.config.check()?;
-        let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
-        let (devices, admin) = {
-            let _entered = runtime.enter();
-            // The device port first: a second gateway on the same machine then names that one.
-            let devices = listen::bind(&self.config)?;
-            #[cfg(feature = "admin")]
-            let admin = admin::bind(&self.config)?;
-            #[cfg(not(feature = "admin"))]
-            let admin: Option<TcpListener> = None; // `Config::check` allows nothing else
-            (devices, admin)
-        };
-        let workers = Tasks::new(runtime.clone());
-        let spool = spool(&self.config, &self.node, &workers).await?;
-        let (shared, of_files) = self.assemble_aside(&runtime, workers, spool).await?;
-        let _entered = runtime.enter();
-        let addr = |listener: &TcpListener| {
-            listener.local_addr().map_err(|e| {
-                Error::new(ErrorKind::Io, "the listener has no address").with_source(e)
-            })
-        };
-        let (local_addr, admin_addr) = (addr(&devices)?, admin.as_ref().map(addr).transpose()?);
-        let inner = Inner {
-            shared: shared.clone(),
-            local_addr,
-            admin_addr,
-            deadlines: Deadlines::default(),
-            stopped: OnceCell::new(),
-        };
-        let bridge = Bridge(Arc::new(inner));
-        let warnings = shared.config.warnings().iter().chain(&of_files);
-        warnings.for_each(Warning::log);
-        if matches!(shared.auth, Auth::Open)
-            && !shared.status.has_hooks()
-            && !local_addr.ip().to_canonical().is_loopback()
-        {
-            match shared.config.listen_origins.is_empty() {
-                true => {
-                    tracing::warn!(addr = %local_addr, "anyone who can reach this port, and any web page in a browser that can, may connect under any client id; FASTSOCK_AUTH says who may, FASTSOCK_LISTEN_ORIGINS which pages")
-                }
-                false => {
-                    tracing::warn!(addr = %local_addr, "anyone who can reach this port may connect under any client id; FASTSOCK_AUTH says who may")
-                }
-            }
-        }
-        shared
-            .status
-            .hook("on_start", |hooks| hooks.on_start(&bridge.downgrade()));
-        shared
-            .gateway
-            .spawn(listen::accept(shared.clone(), devices));
-        #[cfg(feature = "admin")]
-        if let Some(listener) = admin {
-            shared
-                .workers
-                .spawn_until_stopped(admin::serve(shared.clone(), listener));
-        }
-        Ok(bridge)
-    }
-
-    /// Builds the house on a thread of its own, since that reads files: one that hangs holds up nobody else's tasks.
-    async fn assemble_aside(
-        self,
-        runtime: &Handle,
-        workers: Tasks,
-        spool: Option<Arc<dyn Spool>>,
-    ) -> Result<(Arc<Shared>, Vec<Warning>)> {
-        let named = self.config.named_files();
-        let too_late = {
-            let _entered = runtime.enter();
-            tokio::time::sleep(files::LONGEST)
-        };
-        let (tasks, handle) = (workers.clone(), runtime.clone());
-        let assembling = files::aside(move || {
-            let _entered = handle.enter();
-            let config = self.config.clone();
-            let shared = self.assemble(&handle, workers, spool)?;
-            Ok((shared, file_warnings(&config)))
-        });
-        let assembled = tokio::select! {
-            assembled = assembling => assembled.unwrap_or_else(|e| Err(unread(&named, e))),
-            () = too_late => Err(unread(&named, files::too_long())),
-        };
-        assembled.inspect_err(|_| tasks.stop()) // what has been built already
-    }
-
-    /// Builds the house, floor by floor.
-    fn assemble(
-        self,
-        runtime: &Handle,
-        workers: Tasks,
-        spool: Option<Arc<dyn Spool>>,
-    ) -> Result<Arc<Shared>> {
-        let Self {
-            config,
-            hooks,
-            node,
-            ..
-        } = self;
-        let tasks = || Tasks::new(runtime.clone());
-        let (gateway, sessions) = (tasks(), tasks());
-        let running = Arc::new(Running::default());
-        let status = Arc::new(Status::new(hooks, running.clone()));
-        let registry = Arc::new(Registry::new(&config, status.clone()));
-        let remote = Destination::of_uplinks(&config);
-        let gone = remote.as_ref().map_or(Gone::Ignore, |remote| remote.gone);
-        let forward =
-            remote.map(|remote| HttpForwarder::new(&remote, config.uplink_binary, workers.clone()));
-        let forward = forward.transpose()?;
-        let auth = auth(&config, &registry, &workers)?;
-        let broker = broker(&config, &node, &registry, &workers, &running)?;
-        let downlinks = Downlinks::new(registry.clone(), broker.clone());
-        let forward = forward.map(|forward| {
-            let replies = Replies::new(&config, downlinks.clone(), running.clone());
-            Box::new(forward.with_replies(replies)) as Box<dyn Forward<Uplink>>
-        });
-        let lifecycle = match Destination::of_events(&config) {
-            Some(backend) => {
-                let lifecycle = Lifecycle::start(&backend, &config, broker.clone(), &workers)?;
-                let listener = Arc::downgrade(&lifecycle);
-                status.listen_for_gaps(Box::new(move |from, to| {
-                    if let Some(lifecycle) = listener.upgrade() {
-                        lifecycle.gap(from, to);
-                    }
-                }));
-                Some(lifecycle)
-            }
-            None => None,
-        };
-        let next_session = match spool {
-            // Messages of earlier runs are still around: their sessions are not to be taken for new ones.
-            Some(_) => micros_since_1970(),
-            None => 0,
-        };
-        let limits = LaneLimits::of_uplinks(&config, spool.is_some());
-        let outlet = Outlet {
-            forward,
-            letters: spool.is_none().then(|| Letters::new(&config)),
-            spool,
-            observer: Box::new(UplinkObserver::new(registry.clone(), status.clone(), gone)),
-        };
-        let lanes = Lanes::new(limits, outlet, running.clone(), workers.clone());
-        let decisions = Decisions::new(
-            status.clone(),
-            lanes.clone(),
-            downlinks.clone(),
-            running.clone(),
-            workers.clone(),
-            config.hook_timeout,
-        );
-        let ahead = AllAhead::new(config.uplink_total_bytes / 4);
-        let counts = Arc::new(SessionCounts::default());
-        let announcements = Announcements {
-            registry: registry.clone(),
-            broker: broker.clone(),
-            status: status.clone(),
-            lifecycle: lifecycle.clone(),
-            counts: counts.clone(),
-        };
-        Ok(Arc::new(Shared {
-            limits: Limits::new(&config),
-            #[cfg(feature = "tls")]
-            tls: ServerTls::new(&config)?,
-            origins: config.origins(),
-            receipts: Receipts::new(&config),
-            config,
-            auth,
-            status,
-            registry,
-            lanes,
-            broker,
-            lifecycle,
-            running,
-            started: Instant::now(),
-            gateway,
-            sessions,
-            workers,
-            decisions,
-            downlinks,
-            ahead,
-            next_session: next_session.into(),
-            counts,
-            announcements,
-        }))
-    }
-}
-
-impl std::fmt::Debug for Builder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
-            .field("config", &self.config)
-            .field("has_hooks", &self.hooks.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg_attr(not(feature = "tls"), allow(unused_variables))]
-fn file_warnings(config: &Config) -> Vec<Warning> {
-    #[cfg(feature = "tls")]
-    return crate::net::tls::validity::warnings(config);
-    #[cfg(not(feature = "tls"))]
-    Vec::new()
-}
-
-/// Which parts cannot be built, each alone: the first that was told of, and the others.
-fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error> {
-    let running = Arc::new(Running::default());
-    let status = Arc::new(Status::new(None, running.clone()));
-    let registry = Arc::new(Registry::new(config, status));
-    let remote = |to: Destination<'_>| Post::new(&to, workers.clone()).map(drop);
-    let parts = [
-        Destination::of_uplinks(config).map(remote),
-        Some(auth(config, &registry, workers).map(drop)),
-        Some(broker(config, &NodeId::random(), &registry, workers, &running).map(drop)),
-        Destination::of_events(config).map(remote),
-        #[cfg(feature = "tls")]
-        Some(ServerTls::new(config).map(drop)),
-    ];
-    let mut found = vec![first];
-    for error in parts.into_iter().flatten().filter_map(Result::err) {
-        if found.iter().all(|known| known.to_line() != error.to_line()) {
-            found.push(error);
-        }
-    }
-    found
-}
-
-/// The files of some settings have not been read.
-fn unread(named: &str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Config, named).with_source(error)
-}
-
-/// Who may connect, by the settings; what keeps it up to date is a worker.
-fn auth(config: &Config, registry: &Arc<Registry>, workers: &Tasks) -> Result<Auth> {
-    let provider: Arc<dyn Authenticate> = match config.auth {
-        AuthKind::Open => return Ok(Auth::Open),
-        AuthKind::Certificate => return Ok(Auth::Certificate),
-        AuthKind::Tokens => {
-            let tokens = Arc::new(Tokens::new(config)?);
-            let (registry, known) = (registry.clone(), tokens.clone());
-            let changed = move || registry.close_unless(|id, grant| known.holds(id, grant));
-            tokens.clone().watch(workers, changed)?;
-            tokens
-        }
-        AuthKind::Webhook => Arc::new(Webhook::new(config, workers.clone())?),
-        #[cfg(feature = "jwt")]
-        AuthKind::Jwt => crate::auth::jwt::Jwt::start(config, workers)?,
-        #[cfg(not(feature = "jwt"))]
-        AuthKind::Jwt => unreachable!("`Config::check` does not allow it"),
-    };
-    Ok(Auth::Provider(provider))
-}
-
-/// What the user of Redis must be allowed.
-#[cfg(feature = "redis")]
-fn rights(
-    config: &Config,
-    address: &crate::redis::address::Address,
-) -> Vec<crate::redis::rights::Rights> {
-    let mut rights = Vec::new();
-    if config.broker != BrokerKind::Embedded {
-        rights.push(crate::broker::redis::rights(config, address));
-    }
-    #[cfg(feature = "redis-spool")]
-    if config.spool == crate::config::SpoolKind::Redis {
-        rights.push(crate::spool::redis::rights(config, address));
-    }
-    rights
-}
-
-#[cfg(feature = "redis")]
-fn broker(
-    config: &Config,
-    node: &NodeId,
-    registry: &Arc<Registry>,
-    workers: &Tasks,
-    running: &Arc<Running>,
-) -> Result<Arc<dyn Broker>> {
-    if config.broker == BrokerKind::Embedded {
-        return Ok(Arc::new(Embedded(node.clone())));
-    }
-    use crate::broker::{Deliver, redis::RedisBroker};
-    let is_optional = config.broker == BrokerKind::Auto && !config.names_redis();
-    let deliver: Weak<dyn Deliver> = Arc::<Registry>::downgrade(registry);
-    let broker = RedisBroker::start(config, node, deliver, workers, running.clone(), is_optional)?;
-    Ok(broker)
-}
-
-#[cfg(not(feature = "redis"))]
-fn broker(
-    _: &Config,
-    node: &NodeId,
-    _: &Arc<Registry>,
-    _: &Tasks,
-    _: &Arc<Running>,
-) -> Result<Arc<dyn Broker>> {
-    Ok(Arc::new(Embedded(node.clone()))) // `Config::check` allows nothing else
-}
-
-#[cfg_attr(
-    not(all(feature = "disk", feature = "redis-spool")),
-    allow(unused_variables, reason = "each spool takes what it needs")
-)]
-async fn spool(config: &Config, node: &NodeId, workers: &Tasks) -> Result<Option<Arc<dyn Spool>>> {
-    #[cfg(any(feature = "disk", feature = "redis-spool"))]
-    use crate::config::SpoolKind;
-    Ok(match config.spool {
-        #[cfg(feature = "disk")]
-        SpoolKind::Disk => {
-            use crate::spool::disk::DiskSpool;
-            Some(Arc::new(DiskSpool::open(config, workers).await?))
-        }
-        #[cfg(feature = "redis-spool")]
-        SpoolKind::Redis => {
-            use crate::spool::redis::RedisSpool;
-            Some(Arc::new(RedisSpool::new(config, node, workers)?))
-        }
-        _ => None, // `Config::check` allows nothing else
-    })
-}
-
-fn micros_since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as u64)
-}
-
-/// How long a look for the right way to Redis may take.
-#[cfg(feature = "redis")]
-const HINT_TIME: Duration = Duration::from_secs(2);
 /// What stands for a deadline beyond what a clock can say.
 const LONGEST_STOP: Duration = Duration::from_secs(86_400 * 365);
 const LAST_BREATH: Duration = Duration::from_millis(100);

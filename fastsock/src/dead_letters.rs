@@ -11,6 +11,9 @@ use crate::types::{DeadLetter, unix_ms};
 pub(crate) struct Outline<'a> {
     id: String,
     client_id: &'a str,
+    /// Unless it is the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
     session_id: u64,
     seq: u64,
     reason: &'static str,
@@ -43,6 +46,7 @@ impl<'a> Outline<'a> {
         Self {
             id: uplink.id.to_string(),
             client_id: uplink.client_id.as_str(),
+            route: uplink.context.as_ref().and_then(|c| c.route.as_deref()),
             session_id: uplink.session_id.0,
             seq: uplink.seq,
             reason: letter.reason.as_str(),

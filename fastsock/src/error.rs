@@ -11,7 +11,7 @@ pub struct Error {
 }
 
 /// What went wrong. The numbers are fixed for ever: C status codes and Python exceptions are their image.
-/// 3 and 7 are reserved: C has `FASTSOCK_STATUS_NOT_CONNECTED`, and 7 had a meaning once.
+/// 7 is reserved: it had a meaning once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Config = 1,
     /// A port is taken, or may not be bound.
     Bind = 2,
+    /// No gateway has the device.
+    NotConnected = 3,
     /// The device's outbox is full.
     OutboxFull = 4,
     /// The message is over the limit.
@@ -34,6 +36,10 @@ pub enum ErrorKind {
     Argument = 10,
     /// The operating system refused something.
     Io = 11,
+    /// As many calls wait as may, or the device has an OCPP call to answer first.
+    Busy = 12,
+    /// The message was sent, and no answer came.
+    Unanswered = 13,
 }
 
 /// The result of a call of the host.

@@ -1,6 +1,8 @@
 //! Files of the settings, read where a read that hangs holds up nobody: a named pipe that nobody writes to, a mount whose server is gone.
 //! Nothing can end such a read, so it has a thread of its own, which ends when the read does.
 
+pub(crate) mod stamp;
+
 use std::{
     fs,
     io::{self, ErrorKind::TimedOut, Read},

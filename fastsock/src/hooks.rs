@@ -1,8 +1,10 @@
 //! What the host can decide and what it is told.
 
-use std::sync::Weak;
+use std::{sync::Weak, time::SystemTime};
 
 use crate::{
+    auth::{Grant, Principal, Profile},
+    context::Metadata,
     error::{Error, ErrorKind, Result},
     types::{
         Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Refusal, State, Ticket,
@@ -55,6 +57,12 @@ pub trait Hooks: Send + Sync + 'static {
     /// The bridge gave up an uplink. Not called for [`LostReason::NoRemoteUrl`].
     fn on_uplink_lost(&self, uplink: &Uplink, reason: LostReason) {
         let _ = (uplink, reason);
+    }
+
+    /// Kept messages of a device are lost: `count` of them, for the reason `mailbox_full`, `mailbox_expired` or `mailbox_bad`. The device
+    /// may be away, and whichever gateway finds it tells, once.
+    fn on_mailbox_lost(&self, client_id: &ClientId, reason: &str, count: u64) {
+        let _ = (client_id, reason, count);
     }
 
     /// The bridge or its broker link changed state.
@@ -134,8 +142,100 @@ pub enum Admission {
     AsConfigured,
     /// The device may connect under this client id.
     Accept(ClientId),
+    /// The same, with more to say of it.
+    AcceptWith(Box<Accepted>),
     /// The device may not connect.
     Reject(Refusal),
+}
+
+/// Who a device is, and what goes with it.
+///
+/// ```
+/// use fastsock::{Accepted, Admission, ClientId};
+///
+/// let id = ClientId::new("CP001").expect("not empty");
+/// let accepted = Accepted::new(id).groups(vec!["site-7".into()]).metadata(r#"{"model":"X"}"#.parse().ok());
+/// let answer: Admission = accepted.into();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Accepted {
+    /// The client id under which it may connect.
+    pub client_id: ClientId,
+    /// When the bridge closes it with 4501.
+    pub expires_at: Option<SystemTime>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The subprotocol to tell it. It must be one that the device offers; `fastsock.v1.ack` comes before it.
+    pub subprotocol: Option<String>,
+    /// What the bridge keeps with the session, and hands to hooks and the backend.
+    pub metadata: Option<Metadata>,
+}
+
+impl Accepted {
+    /// A client id and nothing else.
+    pub fn new(client_id: ClientId) -> Self {
+        Self {
+            client_id,
+            expires_at: None,
+            groups: Vec::new(),
+            subprotocol: None,
+            metadata: None,
+        }
+    }
+
+    /// Sets when the bridge closes it.
+    #[must_use]
+    pub fn expires_at(mut self, at: Option<SystemTime>) -> Self {
+        self.expires_at = at;
+        self
+    }
+
+    /// Sets its groups.
+    #[must_use]
+    pub fn groups(mut self, groups: Vec<String>) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// Sets the subprotocol to tell it.
+    #[must_use]
+    pub fn subprotocol(mut self, subprotocol: Option<String>) -> Self {
+        self.subprotocol = subprotocol;
+        self
+    }
+
+    /// Sets what the bridge keeps with the session.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Option<Metadata>) -> Self {
+        self.metadata = metadata;
+        self
+    }
+}
+
+impl Accepted {
+    /// Who is let in by it.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the log.
+    pub(crate) fn into_principal(self) -> Result<Principal, String> {
+        let profile = Profile {
+            groups: self.groups,
+            subprotocol: self.subprotocol,
+            metadata: self.metadata,
+        };
+        Ok(Principal {
+            client_id: self.client_id,
+            grant: self.expires_at.map(|at| Box::new(Grant::until(at))),
+            profile: profile.checked()?,
+        })
+    }
+}
+
+impl From<Accepted> for Admission {
+    fn from(accepted: Accepted) -> Self {
+        Self::AcceptWith(Box::new(accepted))
+    }
 }
 
 /// What `on_uplink` says.

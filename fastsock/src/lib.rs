@@ -12,21 +12,32 @@ mod auth;
 pub mod blocking;
 mod bridge;
 mod broker;
+mod calls;
 mod config;
+mod context;
+#[cfg(feature = "disk")]
+mod data_file;
 mod dead_letters;
 mod error;
 mod files;
 mod forwarder;
 mod gateway;
+mod groups;
+mod histogram;
 mod hooks;
 mod host;
 #[cfg(any(test, inside))]
 #[doc(hidden)]
 #[path = "../../fuzz/inside/mod.rs"]
 pub mod inside;
+mod inspect;
+mod mailbox;
 mod maps;
+mod metrics;
 mod net;
 mod node;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod pure;
 #[cfg(feature = "redis")]
 mod redis;
@@ -36,25 +47,42 @@ mod spool;
 mod stats;
 mod status;
 mod tasks;
+mod trace;
+mod trace_context;
 mod types;
 mod uplinks;
 mod verbs;
 
 pub use bridge::{Bridge, Builder};
+pub use calls::CallMatch;
 pub use config::{
     AuthKind, BrokerKind, ClientAuth, Config, DownlinkBinary, DuplicatePolicy, Fsync,
-    Full as DownlinkFull, Gone as RemoteGone, Headers, Http2, Secret, Setting, SpoolKind,
-    Subscribe, UplinkBinary, UplinkFull, ValueKind, Warning, flatten, nearest,
+    Full as DownlinkFull, Gone as RemoteGone, Headers, HostSetting, Http2, Known, Layers,
+    MailboxKind, Merged, RemoteBody, Route, Routes, Secret, Setting, Source, SpoolKind,
+    SubprotocolMismatch, Subscribe, UplinkBinary, UplinkFull, ValueKind, Warning, sections,
 };
+pub use context::{CertificateNames, Context, Metadata, Parts};
 pub use error::{Error, ErrorKind, Result};
-pub use hooks::{Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
+pub use groups::Group;
+pub use hooks::{Accepted, Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use host::events;
+pub use inspect::{
+    DestinationStatus, DeviceStatus, Disconnect, DownlinkStatus, GatewayStatus, LimitStatus,
+    Quantiles, RedisStatus, RouteStatus, SessionStatus, SlowDevice, SpoolStatus, UplinkStatus,
+};
+pub use mailbox::{KeepOptions, Kept, SEND_SCRIPT as REDIS_SEND_SCRIPT};
+pub use metrics::{Metric, MetricKind, MetricsFormat};
+pub use node::Node;
 pub use remote_addr::RemoteAddr;
 pub use stats::{
-    Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, SessionBooks, Stats,
-    UplinkBooks, UplinkLost,
+    Counters, DownlinkBooks, DownlinkLost, LifecycleBooks, LifecycleLost, MailboxBooks,
+    MailboxLost, SessionBooks, Stats, UplinkBooks, UplinkLost,
 };
+pub use trace::{Trace, TraceEvent, Traced, TracedMessage};
+pub use trace_context::TraceContext;
 pub use types::{
-    Client, ClientId, CloseReason, ConnectRequest, Credentials, DeadLetter, Leftover, LostReason,
-    Payload, Refusal, Sent, SessionId, State, Ticket, Uplink, unix_ms,
+    Basic, Client, ClientId, CloseReason, ConnectRequest, Credentials, DeadLetter, Leftover,
+    LostReason, MailboxState, Payload, Presence, Refusal, Sent, SessionId, State, Ticket, Uplink,
+    unix_ms,
 };
+pub use verbs::fleet::DeviceNode;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{AddrParseError, IpAddr, SocketAddr},
     num::NonZeroU16,
 };
 
@@ -60,6 +60,18 @@ impl fmt::Display for RemoteAddr {
 impl fmt::Debug for RemoteAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads what `Display` writes.
+impl std::str::FromStr for RemoteAddr {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text.parse::<SocketAddr>() {
+            Ok(addr) => Ok(addr.into()),
+            Err(_) => text.parse::<IpAddr>().map(Self::from),
+        }
     }
 }
 

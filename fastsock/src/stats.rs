@@ -3,16 +3,20 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::types::{CloseReason, LostReason};
+use crate::{
+    histogram::{Durations, Histogram},
+    types::{CloseReason, LostReason},
+};
 
 /// One snapshot of the books. In every snapshot
 /// `uplink.received + uplink.recovered = uplink.delivered + uplink.held + uplink.dropped_by_hook + uplink.passed_on + Σ uplink.lost`
-/// and `downlink.received = downlink.delivered + downlink.held + Σ downlink.lost`; `held` is counted, not derived.
+/// and `downlink.received = downlink.delivered + downlink.passed_on + downlink.held + Σ downlink.lost`; `held` is counted, not derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -20,6 +24,8 @@ pub struct Stats {
     pub uplink: UplinkBooks,
     /// Messages to devices that are connected here.
     pub downlink: DownlinkBooks,
+    /// Kept messages; all zero without a mailbox.
+    pub mailbox: MailboxBooks,
     /// Lifecycle events; all zero without `events_url`.
     pub lifecycle: LifecycleBooks,
     /// Connections.
@@ -73,6 +79,8 @@ pub struct UplinkLost {
     pub full: u64,
     /// See [`LostReason::Shutdown`].
     pub shutdown: u64,
+    /// See [`LostReason::Spool`].
+    pub spool: u64,
 }
 
 impl UplinkLost {
@@ -85,6 +93,7 @@ impl UplinkLost {
             LostReason::TooOld => &mut self.too_old,
             LostReason::Full => &mut self.full,
             LostReason::Shutdown => &mut self.shutdown,
+            LostReason::Spool => &mut self.spool,
         } += 1;
     }
 
@@ -97,6 +106,7 @@ impl UplinkLost {
             + self.too_old
             + self.full
             + self.shutdown
+            + self.spool
     }
 }
 
@@ -108,8 +118,13 @@ pub struct DownlinkBooks {
     pub received: u64,
     /// Written to the device's socket.
     pub delivered: u64,
+    /// Given to the gateway that has the device now, which counts them as received; or left over when a stop or a drain told the device to
+    /// go: `downlinks_late_kept` and `downlinks_late` say what became of those.
+    pub passed_on: u64,
     /// In an outbox.
     pub held: u64,
+    /// Bytes that the held ones count for: each counts as its payload and 128 bytes.
+    pub held_bytes: u64,
     /// Bytes of the held ones that are beyond the limits of their outboxes: `outbox_total_bytes` limits them. Each message counts
     /// as its payload and 128 bytes; a payload that several devices wait for counts once.
     pub surplus_bytes: u64,
@@ -140,10 +155,74 @@ impl std::ops::AddAssign for DownlinkBooks {
     fn add_assign(&mut self, other: Self) {
         self.received += other.received;
         self.delivered += other.delivered;
+        self.passed_on += other.passed_on;
         self.held += other.held;
+        self.held_bytes += other.held_bytes;
         self.lost.full += other.lost.full;
         self.lost.session_ended += other.lost.session_ended;
         self.lost.too_large += other.lost.too_large;
+    }
+}
+
+/// Kept messages, as far as this bridge has to do with them: the mailboxes are shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MailboxBooks {
+    /// Put into mailboxes through this bridge.
+    pub kept: u64,
+    /// Not put there, since a message of the same id was there already.
+    pub repeated: u64,
+    /// Read from mailboxes for devices that are connected here. A message that was not confirmed is read again.
+    pub read: u64,
+    /// Confirmed by their devices, and removed.
+    pub delivered: u64,
+    /// Times this bridge went through all mailboxes, as their janitor.
+    pub sweeps: u64,
+    /// Given up.
+    pub lost: MailboxLost,
+}
+
+/// Kept messages that were given up, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MailboxLost {
+    /// The oldest, when newer ones came and the mailbox was full: `mailbox_full`.
+    pub full: u64,
+    /// Too old: `mailbox_expired`.
+    pub expired: u64,
+    /// Without a field `data`, or over 16 MiB: `mailbox_bad`.
+    pub bad: u64,
+}
+
+impl MailboxLost {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.full + self.expired + self.bad
+    }
+
+    /// The word for each reason that there is, with how many.
+    pub(crate) fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("mailbox_full", self.full),
+            ("mailbox_expired", self.expired),
+            ("mailbox_bad", self.bad),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// The running counts behind [`MailboxBooks`].
+#[derive(Debug, Default)]
+pub(crate) struct MailboxCounts(Mutex<MailboxBooks>);
+
+impl MailboxCounts {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut MailboxBooks)) {
+        change(&mut self.0.lock());
+    }
+
+    pub(crate) fn snapshot(&self) -> MailboxBooks {
+        *self.0.lock()
     }
 }
 
@@ -243,15 +322,24 @@ macro_rules! counters {
         /// Other counters, since the start.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Counters {
+            /// POSTs, retries included.
+            pub posts: u64,
+            $($(#[$doc])* pub $name: u64,)*
+        }
 
-        /// The running counters behind [`Counters`].
+        /// The running counters behind [`Counters`], and what only metrics tell.
         #[derive(Debug, Default)]
-        pub(crate) struct Running { $(pub(crate) $name: Count,)* }
+        pub(crate) struct Running {
+            pub(crate) posts: Posts,
+            /// From a ping to its pong.
+            pub(crate) ping: Histogram,
+            $(pub(crate) $name: Count,)*
+        }
 
         impl Running {
             pub(crate) fn snapshot(&self) -> Counters {
-                Counters { $($name: self.$name.load(),)* }
+                Counters { posts: self.posts.total(), $($name: self.$name.load(),)* }
             }
         }
     };
@@ -262,18 +350,33 @@ counters! {
     pushes_elsewhere,
     /// Pushes from Redis that the bridge did not understand.
     pushes_bad,
+    /// Messages for devices which a stop or a drain told to go, taken before and not written or come afterwards, that no mailbox keeps: a
+    /// gap was told.
+    downlinks_late,
+    /// Such messages that the mailboxes of the devices keep.
+    downlinks_late_kept,
+    /// Messages for groups that have members here.
+    group_messages,
+    /// Messages for everyone.
+    broadcasts,
+    /// Messages that groups and broadcasts put into outboxes here: one for each device. They are among `downlink.received`.
+    group_downlinks,
     /// Times a broker link was lost.
     broker_links_lost,
     /// Gaps: times in which downlinks may not have arrived.
     broker_gaps,
-    /// POSTs, retries included.
-    posts,
+    /// Milliseconds of all gaps together.
+    broker_gap_ms,
     /// POSTs that did not deliver.
     posts_failed,
     /// Times the breaker of the destination opened.
     breaker_opened,
     /// Replies of the backend that reached no outbox: too long, cut off, with a content coding, or the device had left.
     replies_lost,
+    /// Spans of POSTs that the collector of `otlp_url` took.
+    spans_exported,
+    /// Spans that it did not get: too many waited, or it took none.
+    spans_lost,
     /// Hooks that panicked, failed or did not answer in time.
     hooks_failed,
     /// Sessions taken over by a newer one of their client id.
@@ -288,6 +391,55 @@ counters! {
     rates_exceeded,
     /// TLS handshakes that failed: no TLS at all, nothing in common, or no valid certificate. They count as abandoned, too.
     tls_failed,
+}
+
+/// The POSTs to one destination.
+#[derive(Debug, Default)]
+pub(crate) struct Posts {
+    /// By [`POST_RESULTS`].
+    results: [Count; POST_RESULTS.len()],
+    /// What an attempt takes.
+    seconds: Histogram,
+    /// From taking a message to its 2xx.
+    delivery: Histogram,
+}
+
+/// What a POST comes to: the class of its status, or no answer at all.
+const POST_RESULTS: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "failed"];
+
+impl Posts {
+    /// An attempt took so long, and made a POST for each of these statuses.
+    pub(crate) fn attempted(&self, took: Duration, statuses: impl Iterator<Item = Option<u16>>) {
+        self.seconds.observe(took);
+        for status in statuses {
+            let class = match status {
+                Some(status @ 200..=599) => usize::from(status / 100 - 2),
+                _ => POST_RESULTS.len() - 1,
+            };
+            self.results[class].add(1);
+        }
+    }
+
+    /// A message was delivered so long after it was taken.
+    pub(crate) fn delivered(&self, after: Duration) {
+        self.delivery.observe(after);
+    }
+
+    pub(crate) fn results(&self) -> [(&'static str, u64); POST_RESULTS.len()] {
+        std::array::from_fn(|n| (POST_RESULTS[n], self.results[n].load()))
+    }
+
+    pub(crate) fn seconds(&self) -> Durations {
+        self.seconds.snapshot()
+    }
+
+    pub(crate) fn delivery(&self) -> Durations {
+        self.delivery.snapshot()
+    }
+
+    fn total(&self) -> u64 {
+        self.results.iter().map(Count::load).sum()
+    }
 }
 
 /// A counter that many tasks add to.

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{broker::LinkChange, hooks::Hooks, stats::Running, types::State};
+use crate::{broker::LinkChange, hooks::Hooks, stats::Running, trace::Tracer, types::State};
 
 /// The stage of a bridge and of its broker link, and the hooks that hear of changes.
 pub(crate) struct Status {
@@ -16,14 +16,16 @@ pub(crate) struct Status {
     hooks: Option<Arc<dyn Hooks>>,
     /// Who else hears of gaps.
     gaps: OnceLock<GapListener>,
-    running: Arc<Running>,
+    pub(crate) running: Arc<Running>,
+    /// Who follows a device.
+    pub(crate) tracer: Arc<Tracer>,
 }
 
 type GapListener = Box<dyn Fn(SystemTime, SystemTime) + Send + Sync>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Running { is_linked: bool },
+    Running { is_linked: bool, is_draining: bool },
     Stopping,
     Stopped,
 }
@@ -31,10 +33,14 @@ enum Stage {
 impl Status {
     pub(crate) fn new(hooks: Option<Arc<dyn Hooks>>, running: Arc<Running>) -> Self {
         Self {
-            stage: Mutex::new(Stage::Running { is_linked: true }),
+            stage: Mutex::new(Stage::Running {
+                is_linked: true,
+                is_draining: false,
+            }),
             hooks,
             gaps: OnceLock::new(),
             running,
+            tracer: Arc::default(),
         }
     }
 
@@ -45,8 +51,15 @@ impl Status {
 
     pub(crate) fn state(&self) -> State {
         match *self.stage.lock() {
-            Stage::Running { is_linked: true } => State::Running,
-            Stage::Running { is_linked: false } => State::Degraded,
+            Stage::Running {
+                is_draining: true, ..
+            } => State::Draining,
+            Stage::Running {
+                is_linked: true, ..
+            } => State::Running,
+            Stage::Running {
+                is_linked: false, ..
+            } => State::Degraded,
             Stage::Stopping => State::Stopping,
             Stage::Stopped => State::Stopped,
         }
@@ -55,24 +68,44 @@ impl Status {
     pub(crate) fn link_changed(&self, change: LinkChange) {
         let changed = {
             let mut stage = self.stage.lock();
-            let Stage::Running { is_linked } = &mut *stage else {
+            let Stage::Running {
+                is_linked,
+                is_draining,
+            } = &mut *stage
+            else {
                 return;
             };
-            match change {
+            let is_other = match change {
                 LinkChange::Up => !std::mem::replace(is_linked, true),
                 LinkChange::Down => std::mem::replace(is_linked, false),
                 // Downlinks arrive again; what else the broker is for may still be away.
                 LinkChange::Gap { .. } => false,
-            }
+            };
+            is_other && !*is_draining
         };
         if let LinkChange::Gap { from, to } = change {
-            self.tell(&State::Gap { from, to });
-            if let Some(listener) = self.gaps.get() {
-                listener(from, to);
-            }
+            self.gap(from, to);
         } else if changed {
             self.tell(&self.state());
         }
+    }
+
+    /// Tells that downlinks of this span may not have arrived.
+    pub(crate) fn gap(&self, from: SystemTime, to: SystemTime) {
+        self.tell(&State::Gap { from, to });
+        if let Some(listener) = self.gaps.get() {
+            listener(from, to);
+        }
+    }
+
+    /// `true` for the first who says so, if nobody has said that it stops.
+    pub(crate) fn draining(&self) -> bool {
+        match &mut *self.stage.lock() {
+            Stage::Running { is_draining, .. } if !*is_draining => *is_draining = true,
+            _ => return false,
+        }
+        self.tell(&State::Draining);
+        true
     }
 
     /// `true` for the first who says so.
@@ -90,6 +123,7 @@ impl Status {
 
     pub(crate) fn stopped(&self) {
         *self.stage.lock() = Stage::Stopped;
+        self.tracer.end();
         self.tell(&State::Stopped);
     }
 

@@ -1,6 +1,16 @@
 //! The only file that spawns tasks and threads: tracking them, and telling them to stop.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, thread};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    thread,
+};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -20,6 +30,8 @@ pub(crate) struct Tasks {
     runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Set before the token is cancelled. The token takes a lock that is common to all to say the same.
+    is_stopping: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
@@ -32,6 +44,7 @@ impl Tasks {
             runtime,
             tracker,
             stop: CancellationToken::new(),
+            is_stopping: Arc::default(),
             threads: Arc::default(),
         }
     }
@@ -58,13 +71,28 @@ impl Tasks {
     }
 
     /// The same without the box.
+    ///
+    /// It asks to be woken by a stop once, when it first waits: nobody polls it but the runtime, always with the same waker. To ask
+    /// at each turn, as `run_until_cancelled` does, takes two locks that are common to all tasks.
     pub(crate) fn spawn_inline_until_stopped(
         &self,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let stop = self.stop.clone();
+        let (stop, is_stopping) = (self.stop.clone(), self.is_stopping.clone());
         self.spawn_inline(async move {
-            stop.run_until_cancelled_owned(task).await;
+            let (mut task, mut stopping) = (pin!(task), pin!(stop.cancelled_owned()));
+            let mut is_woken_by_stop = false;
+            let until_stopped = poll_fn(|cx| {
+                if task.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                if is_woken_by_stop && !is_stopping.load(Ordering::Acquire) {
+                    return Poll::Pending;
+                }
+                is_woken_by_stop = true;
+                stopping.as_mut().poll(cx)
+            });
+            until_stopped.await;
         });
     }
 
@@ -96,13 +124,14 @@ impl Tasks {
         self.stop.cancelled()
     }
 
-    /// Whether the group was told to stop.
+    /// Whether the group was told to stop. No lock.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// Tells all tasks to stop. Does not wait.
     pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
         self.stop.cancel();
     }
 
@@ -141,4 +170,39 @@ fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread:
             Some(subscriber) => tracing::dispatcher::with_default(&subscriber, run),
             None => run(),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_was_woken_for_other_things_ends_with_its_group_all_the_same() {
+        let tasks = Tasks::new(Handle::current());
+        let (ask, mut asked) = mpsc::unbounded_channel::<()>();
+        let (answer, mut answered) = mpsc::unbounded_channel();
+        tasks.spawn_until_stopped(async move {
+            while let Some(()) = asked.recv().await {
+                answer.send(()).unwrap();
+            }
+        });
+        for _ in 0..3 {
+            ask.send(()).unwrap();
+            answered.recv().await.unwrap();
+        }
+        assert_eq!((tasks.len(), tasks.is_stopping()), (1, false));
+        tasks.stop();
+        tasks.wait().await;
+        assert!(tasks.is_stopping() && ask.is_closed());
+        // One that begins to wait only then has its one turn.
+        let (begun, mut was_begun) = mpsc::unbounded_channel();
+        tasks.spawn_until_stopped(async move {
+            begun.send(()).unwrap();
+            std::future::pending().await
+        });
+        tasks.wait().await;
+        was_begun.recv().await.unwrap();
+    }
 }

@@ -1,10 +1,16 @@
 //! The nouns that every other file uses: devices, messages, and how sessions end.
 
-use std::{borrow::Borrow, fmt, sync::Arc, time::SystemTime};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 
 use crate::{
+    context::{CertificateNames, Context, Parts},
     error::{Error, ErrorKind},
     remote_addr::RemoteAddr,
 };
@@ -144,7 +150,7 @@ impl Payload {
     }
 
     /// The content as text; what is not UTF-8 becomes U+FFFD.
-    pub fn to_text(&self) -> std::borrow::Cow<'_, str> {
+    pub fn to_text(&self) -> Cow<'_, str> {
         // Nearly all of it is valid, and telling that is several times as fast as looking for what is not.
         match std::str::from_utf8(&self.bytes) {
             Ok(text) => text.into(),
@@ -185,8 +191,8 @@ impl From<Vec<u8>> for Payload {
 
 fn lossy(bytes: Bytes) -> Bytes {
     match String::from_utf8_lossy(&bytes) {
-        std::borrow::Cow::Borrowed(_) => bytes,
-        std::borrow::Cow::Owned(text) => Bytes::from(text),
+        Cow::Borrowed(_) => bytes,
+        Cow::Owned(text) => Bytes::from(text),
     }
 }
 
@@ -201,6 +207,9 @@ pub struct Uplink {
     pub client_id: ClientId,
     /// The session over which it came.
     pub session_id: SessionId,
+    /// The epoch of that session: higher than those of the device's sessions before it, over all gateways that share a Redis and over
+    /// restarts. 0 when the spool has it from a version that had none.
+    pub epoch: u64,
     /// Its number within the session, from 1.
     pub seq: u64,
     /// The message itself.
@@ -210,6 +219,8 @@ pub struct Uplink {
     pub id: uuid::Uuid,
     /// When the bridge read the frame.
     pub received_at: SystemTime,
+    /// What is known of the session that sent it, if there is more to know than its name.
+    pub context: Option<Arc<Context>>,
     /// When it was replayed as a dead letter, if it ever was: its age counts from then.
     pub(crate) replayed_at: Option<SystemTime>,
 }
@@ -220,10 +231,12 @@ impl Uplink {
         Self {
             client_id,
             session_id,
+            epoch: 0,
             seq,
             payload,
             id: uuid::Uuid::now_v7(),
             received_at: SystemTime::now(),
+            context: None,
             replayed_at: None,
         }
     }
@@ -271,9 +284,65 @@ pub struct ConnectRequest {
     pub remote_addr: RemoteAddr,
     /// The credentials that the device shows.
     pub credentials: Credentials,
+    /// The named parts of its path, by `device_paths`; `id` is one of them. Nobody has confirmed them yet.
+    pub parts: Parts,
+    /// The client id that these parts form. Whoever lets the device in has to name the same one.
+    pub client_id: Option<ClientId>,
+    /// The name of its route, unless it is the default one.
+    pub route: Option<String>,
+    /// The subprotocols that the device offers, in its order, without `fastsock-token.<token>`.
+    pub subprotocols: Vec<String>,
+    /// The names in a client certificate that TLS has checked.
+    pub certificate_names: Option<Box<CertificateNames>>,
 }
 
 impl ConnectRequest {
+    /// The method of the request: always `GET`.
+    pub fn method(&self) -> &'static str {
+        "GET"
+    }
+
+    /// The path as sent, without the query. May hold a token (`/token=…`): do not log it.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The path without a token that it may hold.
+    pub(crate) fn shown_path(&self) -> &str {
+        let path = self.path();
+        let form = path.strip_prefix('/').unwrap_or(path).as_bytes();
+        let has_token = form_urlencoded::parse(form).any(|(name, _)| name == "token");
+        if has_token { "/***" } else { path }
+    }
+
+    /// The query as sent; empty when there is none. May hold a token: do not log it.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The query, with `***` for a token in it.
+    pub(crate) fn shown_query(&self) -> Cow<'_, str> {
+        let is_token = |field: &str| {
+            let mut fields = form_urlencoded::parse(field.as_bytes());
+            fields.any(|(name, _)| name == "token")
+        };
+        let query = self.query();
+        if !is_token(query) {
+            return query.into();
+        }
+        let shown = query.split('&').map(|field| match is_token(field) {
+            true => "token=***",
+            false => field,
+        });
+        shown.collect::<Vec<_>>().join("&").into()
+    }
+
+    /// All values of a header, by its lower-case name, in the order sent.
+    pub fn headers_named(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
+        let named = self.headers.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
     /// The first value of a header, by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
@@ -302,6 +371,8 @@ pub struct Credentials {
     pub token: Option<String>,
     /// `Authorization: Bearer …`, without the scheme.
     pub bearer: Option<String>,
+    /// `Authorization: Basic …`: a user and a password.
+    pub basic: Option<Box<Basic>>,
     /// The token of a `fastsock-token.<token>` subprotocol.
     pub subprotocol: Option<String>,
     /// The name in a client certificate that TLS has checked. Not a secret. `None` also when the certificate has no name, or an
@@ -310,12 +381,39 @@ pub struct Credentials {
     pub(crate) faults: Faults,
 }
 
+/// What `Authorization: Basic` holds (RFC 7617). `Debug` does not print the password.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Basic {
+    /// What stands before the first colon; never empty.
+    pub user: String,
+    /// What stands behind it: bytes, since the passwords of OCPP 1.6 need not be UTF-8.
+    pub password: Vec<u8>,
+}
+
+impl Basic {
+    pub(crate) fn new(user: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
+        Self {
+            user: user.into(),
+            password: password.into(),
+        }
+    }
+}
+
+impl fmt::Debug for Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basic")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is wrong with a credential that is shown: it counts as shown, so that nothing in a later place decides in its stead.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Faults {
     /// `Authorization` or the subprotocols hold two where one counts, an empty one, or what is no text.
     pub(crate) headers: Option<&'static str>,
-    /// `Authorization` has another scheme than Bearer.
+    /// `Authorization` has a scheme that nobody knows.
     pub(crate) is_other_scheme: bool,
     /// Nobody can be sure of the name in the certificate.
     pub(crate) certificate: Option<&'static str>,
@@ -329,6 +427,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("token", &shown(&self.token))
             .field("bearer", &shown(&self.bearer))
+            .field("basic", &self.basic)
             .field("subprotocol", &shown(&self.subprotocol))
             .field("certificate", &self.certificate)
             .finish()
@@ -487,11 +586,13 @@ pub enum LostReason {
     Full,
     /// It was still waiting when the bridge stopped.
     Shutdown,
+    /// Redis lost it: the spool there was emptied, or replaced by an empty one. Only its number is known.
+    Spool,
 }
 
 impl LostReason {
     /// All reasons, in the order of the statistics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoRemoteUrl,
         Self::HookFailed,
         Self::Rejected,
@@ -499,6 +600,7 @@ impl LostReason {
         Self::TooOld,
         Self::Full,
         Self::Shutdown,
+        Self::Spool,
     ];
 
     /// The word for it in logs, hooks and counters.
@@ -511,6 +613,7 @@ impl LostReason {
             Self::TooOld => "too_old",
             Self::Full => "full",
             Self::Shutdown => "shutdown",
+            Self::Spool => "spool",
         }
     }
 }
@@ -529,12 +632,16 @@ pub struct Client {
     pub client_id: ClientId,
     /// The session.
     pub session_id: SessionId,
+    /// Higher than that of every session of this device before, over all gateways that share a Redis and over restarts.
+    pub epoch: u64,
     /// Where it connects from.
     pub remote_addr: RemoteAddr,
     /// When it connected.
     pub connected_at: SystemTime,
     /// When it last sent a message; the connect counts.
     pub last_seen: SystemTime,
+    /// What else is known of the session, if there is more to know than its name.
+    pub context: Option<Arc<Context>>,
 }
 
 impl Client {
@@ -544,9 +651,11 @@ impl Client {
         Self {
             client_id,
             session_id,
+            epoch: 0,
             remote_addr,
             connected_at: now,
             last_seen: now,
+            context: None,
         }
     }
 }
@@ -554,6 +663,29 @@ impl Client {
 /// Names a decision that the host answers later, through `resolve`. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);
+
+/// Where a device is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// To this gateway.
+    Here,
+    /// To another gateway that shares its Redis.
+    Elsewhere,
+    /// To none.
+    Offline,
+}
+
+impl Presence {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Elsewhere => "elsewhere",
+            Self::Offline => "offline",
+        }
+    }
+}
 
 /// Where a sent message went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -564,6 +696,32 @@ pub enum Sent {
     Elsewhere,
     /// No gateway has the device; the message is gone.
     Offline,
+    /// Into the mailbox of the device, which is away.
+    Kept,
+}
+
+impl Sent {
+    /// The word for it: `here`, `elsewhere`, `offline` or `kept`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Elsewhere => "elsewhere",
+            Self::Offline => "offline",
+            Self::Kept => "kept",
+        }
+    }
+}
+
+/// What the mailbox of a device holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MailboxState {
+    /// How many messages.
+    pub messages: u64,
+    /// Bytes that it takes, by what holds it.
+    pub bytes: u64,
+    /// Since when the oldest waits; `None` when it is empty.
+    pub oldest: Option<SystemTime>,
 }
 
 /// What the bridge is doing, for `state` and `on_state`.
@@ -581,6 +739,8 @@ pub enum State {
         /// The moment it delivered again.
         to: SystemTime,
     },
+    /// `drain` was called: nobody new is let in, and those who are here are closed one after the other.
+    Draining,
     /// `stop` was called.
     Stopping,
     /// Nothing runs any more.
@@ -594,6 +754,7 @@ impl State {
             Self::Running => "running",
             Self::Degraded => "degraded",
             Self::Gap { .. } => "gap",
+            Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
         }
@@ -665,10 +826,16 @@ mod tests {
             credentials: Credentials {
                 token: secret(),
                 bearer: secret(),
+                basic: Some(Box::new(Basic::new("dev1", "s3cret"))),
                 subprotocol: secret(),
                 certificate: Some("dev1".into()),
                 faults: Faults::default(),
             },
+            parts: Parts::default(),
+            client_id: None,
+            route: None,
+            subprotocols: Vec::new(),
+            certificate_names: None,
         };
         let printed = format!("{request:?}");
         assert!(!printed.contains("s3cret") && printed.contains("authorization"));

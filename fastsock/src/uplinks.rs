@@ -3,17 +3,19 @@
 //! A lane lives under the client id, not under a session, so that a reconnect continues the same order. It is gone once
 //! everything in it is delivered or given up: an idle device costs nothing here.
 //!
-//! `queue` is all lanes, their turns and their limits; `window` what is in memory of what a spool has; `retries` when something is
-//! tried again. None of them knows a lock, a waker or a task. This file has those, and `workers`, `settle` (what the spool
+//! `queue` is all lanes, their turns and their limits; `routes` the ways that items go; `window` what is in memory of what a spool
+//! has; `retries` when something is tried again. None of them knows a lock, a waker or a task. This file has those, and `workers`, `settle` (what the spool
 //! reports), `decide` and `letters` (what is kept of what was given up) are written over it.
 
 mod decide;
+mod deliveries;
 mod item;
 mod lane;
 mod letters;
 mod observer;
 mod queue;
 mod retries;
+mod routes;
 mod settle;
 mod window;
 mod workers;
@@ -35,21 +37,24 @@ use tokio::{
 };
 
 pub(crate) use self::{
+    deliveries::Deliveries,
     item::{Decision, GivenUp, Item, Observer},
     observer::UplinkObserver,
     queue::Room,
+    routes::{Route, RouteBooks},
 };
 use self::{
     lane::Slot,
     queue::{Keeping, Queue},
     retries::Retries,
+    routes::{Signpost, Way},
     window::Load,
 };
 use crate::{
     forwarder::{Forward, Outcome, destination::LaneLimits},
     pure::receipts::Pledge,
     spool::{Settle, Spool, memory::Letters},
-    stats::{Running, UplinkBooks},
+    stats::{Count, Posts, Running, UplinkBooks},
     tasks::Tasks,
     types::{ClientId, LostReason, Ticket, Uplink},
 };
@@ -66,9 +71,10 @@ pub(crate) struct Lanes<I = Uplink> {
     alarm_changed: Notify,
     /// Nothing is held any more, or nothing is on its way into the spool, or no attempt is being made.
     emptied: Notify,
-    concurrency: usize,
     decision_timeout: Duration,
-    forward: Option<Box<dyn Forward<I>>>,
+    /// The default one first.
+    ways: Vec<Way<I>>,
+    signpost: Signpost,
     /// Keeps what is held beyond this process. Without one, memory is all there is.
     spool: Option<Arc<dyn Spool<I>>>,
     observer: Box<dyn Observer<I>>,
@@ -78,8 +84,10 @@ pub(crate) struct Lanes<I = Uplink> {
 
 /// Who takes what lanes carry, who keeps it until then, and who is told what became of it.
 pub(crate) struct Outlet<I> {
-    /// Without one nobody takes it, unless a hook.
+    /// Without one nobody takes what goes the default way, unless a hook.
     pub(crate) forward: Option<Box<dyn Forward<I>>>,
+    /// The other ways.
+    pub(crate) routes: Vec<Route<I>>,
     pub(crate) spool: Option<Arc<dyn Spool<I>>>,
     pub(crate) observer: Box<dyn Observer<I>>,
     /// Without a durable spool: what is kept of items that were given up.
@@ -88,15 +96,22 @@ pub(crate) struct Outlet<I> {
 
 struct State<I> {
     queue: Queue<I>,
-    retries: Retries,
+    /// By number, as in `Lanes`.
+    ways: Vec<WayState>,
     tickets: HashMap<Ticket, (ClientId, u64)>,
     /// Sessions that read no further until there is room.
     waiters: HashMap<ClientId, Waker>,
-    workers: usize,
-    in_flight: usize,
     letters: Option<Letters>,
     books: UplinkBooks,
     mode: Mode,
+}
+
+/// What of a way changes.
+struct WayState {
+    retries: Retries,
+    workers: usize,
+    in_flight: usize,
+    books: RouteBooks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +135,7 @@ impl<I: Item> Lanes<I> {
     ) -> Arc<Self> {
         let Outlet {
             forward,
+            routes,
             spool,
             observer,
             letters,
@@ -129,14 +145,31 @@ impl<I: Item> Lanes<I> {
             Some(spool) if spool.is_shared() => Keeping::SharedSpool,
             Some(_) => Keeping::Spool,
         };
-        let (concurrency, decision_timeout) = (limits.concurrency, limits.decision_timeout);
+        let decision_timeout = limits.decision_timeout;
+        let bounds: Vec<_> = routes.iter().map(|r| (r.batch, r.max_age)).collect();
+        let mut ways = vec![Way {
+            name: "".into(),
+            forward,
+            concurrency: limits.concurrency,
+            posts: Posts::default(),
+            breaker_opened: Count::default(),
+        }];
+        ways.extend(routes.into_iter().map(|route| Way {
+            name: route.name,
+            forward: Some(route.forward),
+            concurrency: route.concurrency,
+            posts: Posts::default(),
+            breaker_opened: Count::default(),
+        }));
+        let names = ways.iter().map(|way| way.name.clone());
+        let signpost = Signpost::new(names, ways[0].forward.is_some());
+        let of_ways = ways.iter().enumerate();
+        let of_ways = of_ways.map(|(number, way)| WayState::new(number, way.concurrency));
         let state = State {
-            queue: Queue::new(limits, keeping),
-            retries: Retries::new(concurrency),
+            ways: of_ways.collect(),
+            queue: Queue::new(limits, keeping, signpost.clone(), bounds),
             tickets: HashMap::default(),
             waiters: HashMap::default(),
-            workers: 0,
-            in_flight: 0,
             letters,
             books: UplinkBooks::default(),
             mode: Mode::Open,
@@ -148,9 +181,9 @@ impl<I: Item> Lanes<I> {
             next_ticket: AtomicU64::new(0),
             alarm_changed: Notify::new(),
             emptied: Notify::new(),
-            concurrency,
             decision_timeout,
-            forward,
+            ways,
+            signpost,
             spool,
             observer,
             running,
@@ -225,9 +258,11 @@ impl<I: Item> Lanes<I> {
         self.is_full.load(Relaxed)
     }
 
-    /// Whether the destination has taken messages all the time since; a lane that is full so long is its device's own doing.
-    pub(crate) fn was_destination_up(&self, since: Instant) -> bool {
-        self.state.lock().retries.was_up_since(since)
+    /// Whether the destination of a lane has taken messages all the time since; a lane that is full so long is its device's own doing.
+    pub(crate) fn was_destination_up(&self, client_id: &ClientId, since: Instant) -> bool {
+        let state = self.state.lock();
+        let way = state.queue.way_of(client_id);
+        state.ways[way].retries.was_up_since(since)
     }
 
     /// The books; `held` is counted by looking.
@@ -254,11 +289,15 @@ impl<I: Item> Lanes<I> {
     /// for answers to what is in flight: an answer that comes later would make a duplicate after the next start.
     pub(crate) async fn drained(&self) {
         if self.spool.is_none() {
-            self.change(|state| state.retries.begin_last_chance(&mut state.queue));
+            self.change(|state| {
+                for way in &mut state.ways {
+                    way.retries.begin_last_chance(&mut state.queue);
+                }
+            });
             return self.until(|state| state.queue.is_empty()).await;
         }
         self.state.lock().mode = Mode::Ending;
-        let last_answers = self.until(|state| state.in_flight == 0);
+        let last_answers = self.until(|state| state.in_flight() == 0);
         let is_settled =
             |state: &State<I>| state.queue.uncommitted() == 0 && state.tickets.is_empty();
         let settled = self.until(is_settled);
@@ -285,11 +324,12 @@ impl<I: Item> Lanes<I> {
                 return state.queue.held() as u64;
             }
             state.mode = Mode::Closed;
-            state.retries.clear();
+            state.ways.iter_mut().for_each(|way| way.retries.clear());
             state.tickets.clear();
             let lost = state.queue.close();
-            for _ in &lost {
-                state.books.lost.count(LostReason::Shutdown);
+            for item in &lost {
+                let way = self.signpost.way_of(item);
+                state.count_lost(way, LostReason::Shutdown);
             }
             for (_, waker) in state.waiters.drain() {
                 waker.wake();
@@ -309,14 +349,16 @@ impl<I: Item> Lanes<I> {
         let (room, hires) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            let way = self.signpost.way_of(&item);
             state.books.received += 1;
+            state.ways[way].books.received += 1;
             let refused = match state.mode {
                 Mode::Closed => Some(LostReason::Shutdown),
-                _ if self.forward.is_none() && ticket.is_none() => Some(LostReason::NoRemoteUrl),
+                _ if ticket.is_none() && !self.takes(&item) => Some(LostReason::NoRemoteUrl),
                 _ => state.queue.refuses().then_some(LostReason::Full),
             };
             if let Some(reason) = refused {
-                state.books.lost.count(reason);
+                state.count_lost(way, reason);
                 let is_no_remote = reason == LostReason::NoRemoteUrl;
                 match pledge {
                     Some(pledge) if is_no_remote => pledge.lost(reason),
@@ -326,7 +368,11 @@ impl<I: Item> Lanes<I> {
                     return Room::NoRemote; // its session tells
                 }
                 lost.push(Loss(item, reason));
-                (Room::More, false)
+                let room = match state.mode {
+                    Mode::Closed => Room::Closed,
+                    _ => Room::More,
+                };
+                (room, Default::default())
             } else {
                 let key = item.key().clone();
                 while let Some(number) = state.queue.displaceable(&key) {
@@ -334,11 +380,13 @@ impl<I: Item> Lanes<I> {
                     self.promote(state, &key);
                 }
                 self.append(state, item, pledge, ticket, now);
-                self.promote(state, &key);
-                (state.queue.room(&key), self.may_hire(state))
+                if self.spool.is_some() {
+                    self.promote(state, &key);
+                }
+                (state.queue.room(&key), self.may_hire_any(state))
             }
         };
-        self.hire(hires.into());
+        self.hire(hires);
         self.tell(lost);
         room
     }
@@ -359,7 +407,8 @@ impl<I: Item> Lanes<I> {
         if let (Some(ticket), Some(key)) = (ticket, key) {
             state.tickets.insert(ticket, (key, number));
             let at = now + self.decision_timeout;
-            self.note_alarm(state.retries.await_decision(at, number, ticket));
+            let retries = &mut state.ways[0].retries; // whichever way it goes
+            self.note_alarm(retries.await_decision(at, number, ticket));
         }
         self.note_fullness(state);
     }
@@ -390,9 +439,14 @@ impl<I: Item> Lanes<I> {
         if let Some(pledge) = slot.pledge.take() {
             pledge.lost(reason);
         }
-        state.books.lost.count(reason);
+        state.count_lost(self.signpost.way_of(&slot.item), reason);
         self.give_up(state, &slot, reason, outcome);
         Some(Loss(slot.item, reason))
+    }
+
+    /// Whether someone takes what goes the way of this item.
+    fn takes(&self, item: &I) -> bool {
+        self.ways[self.signpost.way_of(item)].forward.is_some()
     }
 
     /// Whoever is about to read looks at this first. Only [`Lanes::wake`] takes it back.
@@ -434,6 +488,28 @@ impl<I: Item> Lanes<I> {
                 _ => self.observer.lost(&item, reason, None),
             }
         }
+    }
+}
+
+impl WayState {
+    fn new(number: usize, concurrency: usize) -> Self {
+        Self {
+            retries: Retries::new(number, concurrency),
+            workers: 0,
+            in_flight: 0,
+            books: RouteBooks::default(),
+        }
+    }
+}
+
+impl<I> State<I> {
+    fn in_flight(&self) -> usize {
+        self.ways.iter().map(|way| way.in_flight).sum()
+    }
+
+    fn count_lost(&mut self, way: usize, reason: LostReason) {
+        self.books.lost.count(reason);
+        self.ways[way].books.lost.count(reason);
     }
 }
 

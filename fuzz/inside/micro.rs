@@ -5,12 +5,17 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Sleep,
+};
+use tokio_tungstenite::tungstenite::protocol::WebSocketContext;
 
 use crate::{
     broker::Deliver,
     config::Config,
     forwarder::{Forward, Outcome, Outcomes, destination::LaneLimits, http},
+    gateway::{session::Session, socket::Socket},
     pure::handshake::{self, Head, HeadLimits},
     registry::{Registry, Seating, seat::Seat},
     stats::Running,
@@ -20,11 +25,33 @@ use crate::{
     uplinks::{Lanes, Outlet, UplinkObserver},
 };
 
+/// What a device consists of that is connected and silent, in bytes; the last is there only while it is needed.
+pub fn parts() -> [(&'static str, usize); 6] {
+    fn size_of_future<T, F>(_: impl Fn(T) -> F) -> usize {
+        size_of::<F>()
+    }
+    [
+        (
+            "the future that its task runs, and in that",
+            size_of_future(Session::run),
+        ),
+        ("  the session, and in that", size_of::<Session>()),
+        ("    the socket", size_of::<Socket>()),
+        ("the timer", size_of::<Sleep>()),
+        ("the seat", size_of::<Seat>()),
+        (
+            "tungstenite, without its buffers, while it has something to do",
+            size_of::<WebSocketContext>(),
+        ),
+    ]
+}
+
 /// Whether these bytes are the head of a WebSocket request, as the gateway reads it.
 pub fn request_head(bytes: &[u8]) -> bool {
     let limits = HeadLimits {
         bytes: 8192,
         headers: 64,
+        is_strict: false,
     };
     let head = handshake::parse(bytes, &limits, SocketAddr::from(([127, 0, 0, 1], 9)).into());
     matches!(head, Head::Upgrade(..))
@@ -38,7 +65,7 @@ pub fn uplink(client_id: &str, text: &Bytes) -> Uplink {
 
 /// The body of its POST.
 pub fn post_body(uplink: &Uplink) -> Bytes {
-    http::body(uplink, Config::default().uplink_binary)
+    http::body(uplink, Config::default().uplinks.binary)
 }
 
 /// Seated devices without sockets: from the push of a broker into an outbox, and out of it.
@@ -105,8 +132,9 @@ impl Uplinks {
         let registry = Arc::new(Registry::new(&config, status.clone()));
         let outlet = Outlet {
             forward: Some(Box::new(TakesAll)),
+            routes: Vec::new(),
             spool: None,
-            observer: Box::new(UplinkObserver::new(registry, status, config.remote_gone)),
+            observer: Box::new(UplinkObserver::new(registry, status, config.remote.gone)),
             letters: None,
         };
         let tasks = Tasks::new(runtime.handle().clone());

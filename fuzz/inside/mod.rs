@@ -5,3 +5,5 @@
 
 pub mod fuzzing;
 pub mod micro;
+#[cfg(models)]
+pub mod models;

@@ -247,9 +247,7 @@ impl Port {
     }
 
     fn config(&self, auth: AuthKind, client_auth: ClientAuth) -> Config {
-        let config = Config::default()
-            .websocket_port(0u16)
-            .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+        let config = support::loopback()
             .tls_cert(vec![self.identity.cert_path.clone()])
             .tls_key(vec![self.identity.key_path.clone()])
             .auth(auth)

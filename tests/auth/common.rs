@@ -1,7 +1,7 @@
 //! Places to show a token in, and bridges that want one.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
@@ -48,9 +48,7 @@ pub(crate) async fn bridge(settings: &[(&str, &str)]) -> Bridge {
 
 /// Settings on top of a free port on loopback.
 pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
-    let mut config = Config::default()
-        .websocket_port(0u16)
-        .listen_addr(Some(Ipv4Addr::LOCALHOST.into()));
+    let mut config = support::loopback();
     for (name, value) in settings {
         config.set(name, value).unwrap();
     }

@@ -21,6 +21,7 @@ const IN_DOUBT: &[(&str, &str)] = &[
     ("Authorization: Bearer", "400"),
     ("Authorization: Bearer  ", "400"),
     ("Authorization:", "400"),
+    ("Authorization: Basic dev1:s3cret", "400"),
     (
         "Sec-WebSocket-Protocol: fastsock-token.s3cret, fastsock-token.wrong, chat",
         "400",
@@ -33,7 +34,7 @@ const IN_DOUBT: &[(&str, &str)] = &[
 ];
 /// The same, where only the scheme is odd.
 const OTHER_SCHEME: &[(&str, &str)] = &[
-    ("Authorization: Basic ZGV2MTpzM2NyZXQ=", "401"),
+    ("Authorization: Digest username=\"dev1\"", "401"),
     ("Authorization: s3cret", "401"),
 ];
 

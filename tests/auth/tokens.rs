@@ -147,11 +147,11 @@ async fn a_bad_file_at_the_start_is_an_error_that_names_its_line() {
     for (text, told) in [
         (
             Some(format!("\n\n{} dev1\n", sha256("one"))),
-            "line 3: the last word is not",
+            "line 3: the last word is neither",
         ),
         (
             Some("s3cret\n".to_owned()),
-            "line 1: give a client id and the SHA-256",
+            "line 1: give a client id and the hash of its token",
         ),
         (None, "cannot read"),
     ] {

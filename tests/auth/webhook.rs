@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastsock::Bridge;
 use futures_util::future::join_all;
 use serde_json::json;
-use support::{Backend, Gateway, Reply, eventually};
+use support::{Backend, Device, Gateway, Reply, eventually};
 use tokio::time::Instant;
 
 use crate::common::{Place, bridge, config, from_now, visit};
@@ -32,7 +32,16 @@ async fn it_is_told_what_a_device_shows_and_says_who_it_is() {
         );
         let from = body["remote_addr"].as_str().unwrap();
         assert!(from.starts_with("127.0.0.1:"), "{from}");
-        assert_eq!(body.as_object().unwrap().len(), 3);
+        assert_eq!(
+            (&body["method"], &body["path"]),
+            (&json!("GET"), &json!("/"))
+        );
+        let query = match name {
+            "query" => "token=s3cret",
+            _ => "",
+        };
+        assert_eq!(body["query"], query);
+        assert!(body["tls"].is_null() && body["client_id"].is_null());
         assert_eq!(
             (&request.method[..], request.header("x-api-key")),
             ("POST", Some("k3y"))
@@ -310,4 +319,69 @@ async fn start(webhook: &Backend, more: &[(&str, &str)]) -> Bridge {
     let mut settings = vec![("auth", "webhook"), ("auth_url", &url[..])];
     settings.extend_from_slice(more);
     bridge(&settings).await
+}
+
+#[tokio::test]
+async fn it_knows_the_whole_request_and_answers_all_that_goes_with_a_device() {
+    let webhook = Backend::start().await;
+    let answer = json!({
+        "allow": true, "client_id": "acme/CP1", "expires_at": from_now(3600.0), "groups": ["site-7"],
+        "subprotocol": "ocpp1.6", "metadata": { "model": "X", "n": 1 },
+    });
+    webhook.answer_all(Reply::ok().body(answer.to_string()));
+    let more = [
+        ("device_paths", "/t/{tenant}/{id}"),
+        ("client_id", "{tenant}/{id}"),
+        ("auth_forward_headers", "X-Serial,User-Agent,X-None"),
+        ("subprotocols", "ocpp2.0.1"),
+    ];
+    let bridge = start(&webhook, &more).await;
+    let headers = [
+        ("authorization", "Bearer s3cret"),
+        ("x-serial", "1"),
+        ("x-serial", "2"),
+        ("user-agent", "station/1"),
+        ("sec-websocket-protocol", "ocpp1.6, ocpp2.0.1"),
+    ];
+    let target = "/t/acme/CP%31?a=b&token=hidden&%74oken=hidden&c";
+    let device = Device::request(bridge.local_addr(), target, &headers).await;
+    let device = device.unwrap();
+    assert_eq!(
+        device.response_headers()["sec-websocket-protocol"],
+        "ocpp1.6"
+    );
+    let request = webhook.requests().pop().unwrap();
+    assert!(!String::from_utf8_lossy(&request.body).contains("hidden"));
+    let mut body = request.json();
+    let body = body.as_object_mut().unwrap();
+    assert!(
+        body.remove("remote_addr")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    let expected = json!({
+        "credential": "s3cret", "place": "bearer", "method": "GET", "path": "/t/acme/CP%31",
+        "query": "a=b&token=***&token=***&c", "parts": { "tenant": "acme", "id": "CP1" }, "client_id": "acme/CP1",
+        "headers": { "x-serial": "1, 2", "user-agent": "station/1" },
+        "subprotocols": ["ocpp1.6", "ocpp2.0.1"], "tls": null,
+    });
+    assert_eq!(&json!(body), &expected);
+    let context = bridge.clients().remove(0).context.unwrap();
+    assert_eq!(
+        context.metadata.as_ref().unwrap().as_str(),
+        r#"{"model":"X","n":1}"#
+    );
+    assert_eq!(
+        (&context.groups[..], context.subprotocol.as_deref()),
+        (&["site-7".to_owned()][..], Some("ocpp1.6"))
+    );
+    // An answer holds for the same question only.
+    let other = Device::request(bridge.local_addr(), "/t/acme/CP2", &headers).await;
+    assert_eq!(other.unwrap_err().status, 403);
+    assert_eq!(webhook.count(), 2);
+    webhook.answer_all(Reply::ok().body(r#"{"allow":false,"status":404}"#));
+    let unknown = Device::request(bridge.local_addr(), "/t/acme/CP3", &headers).await;
+    assert_eq!(unknown.unwrap_err().status, 404);
 }

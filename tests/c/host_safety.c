@@ -27,7 +27,7 @@ struct host {
   int connects, uplinks, disconnects, states, logs, frees;
   uint64_t ticket;
   uint32_t inner[3];
-  const fastsock_bridge *other;
+  fastsock_bridge *other;
   sem_t go_on;
 };
 
@@ -112,9 +112,9 @@ static fastsock_options options_of(struct host *host) {
   return options;
 }
 
-static const fastsock_bridge *start(const fastsock_options *options) {
+static fastsock_bridge *start(const fastsock_options *options) {
   fastsock_config *config = settings();
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   if (fastsock_bridge_start(config, options, &bridge) != OK) {
     fprintf(stderr, "start: %s\n", fastsock_last_error());
     exit(1);
@@ -123,7 +123,7 @@ static const fastsock_bridge *start(const fastsock_options *options) {
   return bridge;
 }
 
-static const fastsock_bridge *start_echo(struct host *host) {
+static fastsock_bridge *start_echo(struct host *host) {
   fastsock_options options = options_of(host);
   options.on_connect = connected;
   options.on_uplink = said;
@@ -137,7 +137,7 @@ static uint16_t port_of(const fastsock_bridge *bridge) {
   return port;
 }
 
-static void stop(const fastsock_bridge *bridge) { CHECK(fastsock_bridge_stop(bridge, 8000, NULL, 0) == OK); }
+static void stop(fastsock_bridge *bridge) { CHECK(fastsock_bridge_stop(bridge, 8000, NULL, 0) == OK); }
 
 static void echo_once(int device, const char *text) {
   char answer[128];
@@ -155,7 +155,7 @@ static void sigpipe(void) {
   host_init(&host);
   struct sigaction action;
   CHECK(sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL);
-  const fastsock_bridge *bridge = start_echo(&host);
+  fastsock_bridge *bridge = start_echo(&host);
   for (int round = 1; round <= 20; round++) {
     int device = device_open(port_of(bridge), "dev1");
     wait_for(&host, &host.connects, round);
@@ -177,7 +177,7 @@ static void sigpipe(void) {
 static void signals(void) {
   struct host host;
   host_init(&host);
-  const fastsock_bridge *bridge = start_echo(&host);
+  fastsock_bridge *bridge = start_echo(&host);
   int device = device_open(port_of(bridge), "dev1");
   echo_once(device, "all threads are there now");
   int threads = 0;
@@ -219,7 +219,7 @@ static void signals(void) {
 }
 
 /* In a forked child the parent's bridge is a stranger; a bridge of its own works. */
-static void child_of_fork(const fastsock_bridge *bridge) {
+static void child_of_fork(fastsock_bridge *bridge) {
   char *text = NULL;
   fastsock_clients *clients = NULL;
   fastsock_dead_letters *letters = NULL;
@@ -229,6 +229,7 @@ static void child_of_fork(const fastsock_bridge *bridge) {
   double before = seconds();
   fastsock_status forked = FASTSOCK_STATUS_FORKED;
   CHECK(fastsock_bridge_send(bridge, "dev1", 4, 0, "x", 1, NULL) == forked);
+  CHECK(fastsock_bridge_send_nowait(bridge, "dev1", 4, 0, "x", 1, 1, NULL) == forked);
   CHECK(fastsock_bridge_disconnect(bridge, "dev1", 4, 0, NULL, 0) == forked);
   CHECK(fastsock_bridge_clients(bridge, &clients) == forked && clients == NULL);
   CHECK(fastsock_bridge_dead_letters(bridge, NULL, 0, 1, &letters) == forked && letters == NULL);
@@ -251,7 +252,7 @@ static void child_of_fork(const fastsock_bridge *bridge) {
   CHECK(seconds() - before < 2);
   struct host host;
   host_init(&host);
-  const fastsock_bridge *own = start_echo(&host);
+  fastsock_bridge *own = start_echo(&host);
   int device = device_open(port_of(own), "dev2");
   echo_once(device, "child");
   stop(own);
@@ -262,7 +263,7 @@ static void child_of_fork(const fastsock_bridge *bridge) {
 static void fork_case(void) {
   struct host host;
   host_init(&host);
-  const fastsock_bridge *bridge = start_echo(&host);
+  fastsock_bridge *bridge = start_echo(&host);
   pid_t child = fork();
   if (child == 0) {
     alarm(60);
@@ -294,7 +295,7 @@ static void blocked_hook(void) {
   fastsock_options options = options_of(&host);
   options.on_connect = blocks;
   options.on_disconnect = left;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int one = device_open(port_of(bridge), "dev1");
   int two = device_open(port_of(bridge), "dev2");
   wait_for(&host, &host.connects, 1);
@@ -312,8 +313,9 @@ static void blocked_hook(void) {
 static uint32_t stops_inside(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
   struct host *host = userdata;
   (void)event;
-  host->inner[0] = fastsock_bridge_stop(bridge, 1000, NULL, 0);
-  host->inner[1] = fastsock_bridge_free(bridge);
+  fastsock_bridge *lent = (fastsock_bridge *)(uintptr_t)bridge; /* a cast that says: I know better */
+  host->inner[0] = fastsock_bridge_stop(lent, 1000, NULL, 0);
+  host->inner[1] = fastsock_bridge_free(lent);
   host->inner[2] = fastsock_bridge_stop(host->other, 1000, NULL, 0); /* another bridge is another matter */
   fastsock_bridge_request_stop(bridge);
   count(host, &host->connects);
@@ -326,7 +328,7 @@ static void stop_in_hook(void) {
   host.other = start_echo(&other);
   fastsock_options options = options_of(&host);
   options.on_connect = stops_inside;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int device = device_open(port_of(bridge), "dev1");
   wait_for(&host, &host.connects, 1);
   CHECK(host.inner[0] == FASTSOCK_STATUS_HOOK && host.inner[1] == FASTSOCK_STATUS_HOOK && host.inner[2] == OK);
@@ -340,7 +342,7 @@ static void stop_in_hook(void) {
 static void no_hook_after_stop(void) {
   struct host host;
   host_init(&host);
-  const fastsock_bridge *bridge = start_echo(&host);
+  fastsock_bridge *bridge = start_echo(&host);
   int devices[20];
   for (int i = 0; i < 20; i++) {
     char token[16];
@@ -363,14 +365,14 @@ static void no_hook_after_stop(void) {
 
 static void refused_start(const fastsock_config *config, const fastsock_options *options, struct host *host,
                           fastsock_status expected, const char *words) {
-  const fastsock_bridge *bridge = (const fastsock_bridge *)host;
+  fastsock_bridge *bridge = (fastsock_bridge *)host;
   host->frees = 0;
   fastsock_status status = fastsock_bridge_start(config, options, &bridge);
   if (status != expected || strstr(fastsock_last_error(), words) == NULL) {
     fprintf(stderr, "status %u, error %s\n", (unsigned)status, fastsock_last_error());
   }
   CHECK(status == expected && strstr(fastsock_last_error(), words) != NULL);
-  CHECK(bridge == (const fastsock_bridge *)host); /* not written */
+  CHECK(bridge == (fastsock_bridge *)host); /* not written */
   CHECK(host->frees == 1);
 }
 
@@ -418,7 +420,7 @@ static void userdata_free_case(void) {
   options = options_of(&host);
   options.on_connect = connected;
   host.frees = 0;
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   CHECK(fastsock_bridge_start(config, &options, &bridge) == OK);
   CHECK(host.frees == 0);
   char port[16];
@@ -433,10 +435,49 @@ static void userdata_free_case(void) {
   CHECK(fastsock_config_free(config) == OK);
 }
 
+/* Each default sets what is there already; END is no failure. */
+static void every_setting_is_listed(fastsock_config *config) {
+  CHECK(fastsock_config_set(config, "no_such_setting", "1") == FASTSOCK_STATUS_CONFIG);
+  char line[256];
+  snprintf(line, sizeof line, "%s", fastsock_last_error());
+  fastsock_setting setting;
+  size_t count = 0;
+  int has_port = 0, secrets = 0;
+  fastsock_status status;
+  while ((status = fastsock_setting_at(count, &setting, sizeof setting)) == OK) {
+    count++;
+    CHECK(setting.variable.len > 0 && setting.kind.len > 0 && setting.section.len > 0 && setting.about.len > 0);
+    CHECK(setting.allowed.len > 0 && setting.is_secret <= 1);
+    secrets += (int)setting.is_secret;
+    CHECK(fastsock_config_set_n(config, setting.name.ptr, setting.name.len, setting.default_value.ptr,
+                                setting.default_value.len) == OK);
+    if (setting.name.len == 10 && memcmp(setting.name.ptr, "redis_port", 10) == 0) {
+      has_port = setting.default_value.len == 4 && memcmp(setting.default_value.ptr, "6379", 4) == 0
+                 && setting.kind.len == 7 && memcmp(setting.kind.ptr, "integer", 7) == 0;
+    }
+  }
+  CHECK(status == FASTSOCK_STATUS_END && strcmp(line, fastsock_last_error()) == 0);
+  CHECK(count > 100 && has_port && secrets > 3);
+  CHECK(fastsock_setting_at(0, &setting, 8) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(fastsock_setting_at(0, NULL, sizeof setting) == FASTSOCK_STATUS_NULL);
+}
+
+/* The numbers of the header and of the library are those of its text. */
+static void versions(void) {
+  int major, minor, patch;
+  CHECK(sscanf(fastsock_version(), "%d.%d.%d", &major, &minor, &patch) == 3);
+  CHECK(major == FASTSOCK_VERSION_MAJOR && minor == FASTSOCK_VERSION_MINOR && patch == FASTSOCK_VERSION_PATCH);
+  CHECK(fastsock_version_number() == FASTSOCK_VERSION_NUMBER);
+#if FASTSOCK_VERSION_NUMBER < 1000 /* the preprocessor can compare it */
+#error "older than 0.1.0"
+#endif
+}
+
 static void arguments(void) {
   struct host host;
   host_init(&host);
-  const fastsock_bridge *bridge = start_echo(&host);
+  versions();
+  fastsock_bridge *bridge = start_echo(&host);
   fastsock_config *config = settings();
   fastsock_status null = FASTSOCK_STATUS_NULL, argument = FASTSOCK_STATUS_ARGUMENT;
   char *text = NULL;
@@ -450,6 +491,12 @@ static void arguments(void) {
   CHECK(fastsock_bridge_stop(NULL, 0, NULL, 0) == null && fastsock_bridge_request_stop(NULL) == null);
   CHECK(fastsock_bridge_reload(NULL) == null);
   CHECK(fastsock_bridge_send(NULL, "a", 1, 0, "b", 1, NULL) == null);
+  fastsock_answer *answer = NULL;
+  CHECK(fastsock_bridge_call(NULL, "a", 1, 0, "b", 1, "{}", 0, &answer) == null);
+  CHECK(fastsock_bridge_call(bridge, "a", 1, 0, "b", 1, NULL, 0, &answer) == null);
+  CHECK(fastsock_bridge_call(bridge, "a", 1, 0, "b", 1, "{\"pointer\":\"\",\"value\":1}", 0, NULL) == null);
+  CHECK(fastsock_bridge_call(bridge, "a", 1, 0, "b", 1, "{}", 0, &answer) == argument && answer == NULL);
+  CHECK(fastsock_answer_data(NULL, NULL, NULL) == null && fastsock_answer_free(NULL) == OK);
   CHECK(fastsock_bridge_disconnect(NULL, "a", 1, 0, NULL, 0) == null);
   CHECK(fastsock_bridge_clients(bridge, NULL) == null && fastsock_bridge_stats(bridge, NULL, 8) == null);
   CHECK(fastsock_bridge_stats_json(bridge, NULL) == null && fastsock_bridge_state(bridge, NULL) == null);
@@ -486,6 +533,9 @@ static void arguments(void) {
   CHECK(fastsock_bridge_resolve_reject(bridge, 1, 403, "\xff", 1, 0) == argument);
   CHECK(fastsock_bridge_resolve_reject(bridge, 1, 403, reason, sizeof reason, 0) == argument);
   CHECK(fastsock_bridge_resolve_accept(bridge, 1, "x", 1) == FASTSOCK_STATUS_TICKET);
+  CHECK(fastsock_bridge_resolve_accept(bridge, 1, NULL, 0) == argument); /* no name is no name */
+  CHECK(fastsock_bridge_resolve_as_configured(bridge, 1) == FASTSOCK_STATUS_TICKET);
+  CHECK(fastsock_bridge_resolve_as_configured(NULL, 1) == null);
   CHECK(fastsock_bridge_resolve_failed(bridge, 0) == FASTSOCK_STATUS_TICKET);
   CHECK(strcmp(fastsock_status_name(4711), "unknown") == 0 && strcmp(fastsock_status_name(0), "ok") == 0);
   /* settings */
@@ -498,6 +548,21 @@ static void arguments(void) {
   CHECK(fastsock_config_show(config, "admin_token", &text) == OK && strcmp(text, "***") == 0);
   CHECK(fastsock_string_free(text) == OK);
   CHECK(fastsock_config_set(config, "redis_host", "\xff") == argument);
+  /* with lengths */
+  CHECK(fastsock_config_set_n(config, "redis_porting", 10, "63801", 4) == OK);
+  CHECK(fastsock_config_show(config, "redis_port", &text) == OK && strcmp(text, "6380") == 0);
+  CHECK(fastsock_string_free(text) == OK);
+  CHECK(fastsock_config_set_n(config, "redis_host", 10, "one\0two", 7) == argument);
+  CHECK(strstr(fastsock_last_error(), "value: there is a NUL in it, after 3 bytes") != NULL);
+  CHECK(fastsock_config_set_n(config, "redis\0host", 10, "one", 3) == argument);
+  CHECK(strstr(fastsock_last_error(), "name: there is a NUL") != NULL);
+  CHECK(fastsock_config_set_n(config, "redis_host", 10, "\xff", 1) == argument);
+  CHECK(fastsock_config_set_n(config, "redis_port", 10, NULL, 0) == OK); /* empty is the default */
+  CHECK(fastsock_config_show(config, "redis_port", &text) == OK && strcmp(text, "6379") == 0);
+  CHECK(fastsock_string_free(text) == OK);
+  CHECK(fastsock_config_set_n(config, "redis_port", 10, NULL, 4) == null);
+  CHECK(fastsock_config_set_n(NULL, "redis_port", 10, "1", 1) == null);
+  every_setting_is_listed(config);
   /* older and newer structs */
   fastsock_stats stats[2];
   memset(stats, 0xaa, sizeof stats);
@@ -511,13 +576,13 @@ static void arguments(void) {
   fastsock_options options = options_of(&older);
   options.struct_size = offsetof(fastsock_options, workers);
   options.on_connect = connected; /* beyond the end that the host claims: not looked at */
-  const fastsock_bridge *old = start(&options);
+  fastsock_bridge *old = start(&options);
   int device = device_open(port_of(old), "dev1");
   close(device);
   stop(old);
   CHECK(fastsock_bridge_free(old) == OK && older.frees == 1 && older.connects == 0);
   options.struct_size = 3;
-  const fastsock_bridge *none = NULL;
+  fastsock_bridge *none = NULL;
   CHECK(fastsock_bridge_start(config, &options, &none) == argument && older.frees == 1); /* there was nothing to read */
   /* the wrong delivery */
   size_t taken = 0;
@@ -532,7 +597,7 @@ static void arguments(void) {
 static void two_bridges(void) {
   struct host one, two;
   host_init(&one), host_init(&two);
-  const fastsock_bridge *first = start_echo(&one), *second = start_echo(&two);
+  fastsock_bridge *first = start_echo(&one), *second = start_echo(&two);
   int a = device_open(port_of(first), "dev"), b = device_open(port_of(second), "dev");
   echo_once(a, "a"), echo_once(b, "b");
   fastsock_sent sent;
@@ -587,7 +652,7 @@ static void restart(void) {
   long memory = 0;
   int open = 0;
   for (int life = 1; life <= 100; life++) {
-    const fastsock_bridge *bridge = start_echo(&host);
+    fastsock_bridge *bridge = start_echo(&host);
     int device = device_open(port_of(bridge), "dev1");
     echo_once(device, "hello");
     close(device);
@@ -628,7 +693,7 @@ static void resolve_later(void) {
   fastsock_options options = options_of(&host);
   options.authenticate = asks_later;
   options.on_connect = connected;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   uint16_t port = port_of(bridge);
   for (int round = 1; round <= 3; round++) {
     pthread_t thread;
@@ -643,7 +708,7 @@ static void resolve_later(void) {
     } else {
       CHECK(fastsock_bridge_resolve_failed(bridge, host.ticket) == OK);
     }
-    CHECK(fastsock_bridge_resolve_accept(bridge, host.ticket, NULL, 0) == FASTSOCK_STATUS_TICKET);
+    CHECK(fastsock_bridge_resolve_as_configured(bridge, host.ticket) == FASTSOCK_STATUS_TICKET);
     CHECK(pthread_join(thread, (void **)&answer) == 0);
     if (round == 1) {
       CHECK(strncmp(answer, "HTTP/1.1 101 ", 13) == 0);
@@ -672,7 +737,7 @@ static void auth(void) {
   options.on_connect = connected;
   fastsock_config *config = settings();
   CHECK(fastsock_config_set(config, "auth_tokens_file", path) == OK);
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   CHECK(fastsock_bridge_start(config, NULL, &bridge) == FASTSOCK_STATUS_CONFIG); /* nobody would be asked for a token */
   CHECK(strstr(fastsock_last_error(), "FASTSOCK_AUTH_TOKENS_FILE: it has no effect while FASTSOCK_AUTH is open") != NULL);
   CHECK(setenv("FASTSOCK_AUTH_TOKEN_FILE", path, 1) == 0); /* mistyped */
@@ -709,7 +774,7 @@ static void failed_hook(void) {
   fastsock_options options = options_of(&host);
   options.on_uplink = fails;
   options.on_disconnect = fails;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int device = device_open(port_of(bridge), "dev1");
   device_send(device, "one"), device_send(device, "two");
   wait_for(&host, &host.uplinks, 2);
@@ -740,12 +805,12 @@ static void log_case(void) {
   fastsock_options options = options_of(&two);
   options.log = logs;
   options.log_level = FASTSOCK_LEVEL_ERROR;
-  const fastsock_bridge *quiet = start(&options);
+  fastsock_bridge *quiet = start(&options);
   options = options_of(&one);
   options.log = logs;
   options.log_level = FASTSOCK_LEVEL_TRACE;
   one.other = two.other = quiet;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int device = device_open(port_of(bridge), "dev1");
   device_send(device, "hello");
   wait_for(&one, &one.logs, 2);
@@ -766,7 +831,7 @@ static void take(void) {
   options.delivery = FASTSOCK_DELIVERY_EVENTS;
   options.event_uplinks = FASTSOCK_UPLINKS_TAKE;
   options.event_capacity = 4;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int fd = -1;
   CHECK(fastsock_bridge_event_fd(bridge, &fd) == OK && fd >= 0);
   CHECK(fastsock_bridge_wait(bridge, 10) == FASTSOCK_STATUS_TIMEOUT || fastsock_bridge_wait(bridge, 0) == OK);
@@ -846,7 +911,7 @@ static void dead_letters(const char *backend, const char *directory) {
   CHECK(fastsock_config_set(config, "remote_url", backend) == OK);
   CHECK(fastsock_config_set(config, "spool", "disk") == OK);
   CHECK(fastsock_config_set(config, "data_dir", directory) == OK);
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   CHECK(fastsock_bridge_start(config, NULL, &bridge) == OK);
   int device = device_open(port_of(bridge), "dev1");
   device_send(device, "one");
@@ -869,7 +934,7 @@ static void dead_letters(const char *backend, const char *directory) {
     CHECK(letter.first_attempt_ms <= letter.last_attempt_ms && letter.last_attempt_ms <= letter.given_up_ms);
     memcpy(ids[i], letter.id.ptr, 36);
   }
-  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_NOT_FOUND);
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_END);
   CHECK(fastsock_dead_letters_free(letters) == OK);
 
   letters = letters_after(bridge, ids[0], 1, 1); /* a page of one */
@@ -905,11 +970,248 @@ static void dead_letters(const char *backend, const char *directory) {
   CHECK(fastsock_bridge_replay_dead_letter(bridge, ids[0], 36) == FASTSOCK_STATUS_STOPPED);
   CHECK(fastsock_bridge_free(bridge) == OK && fastsock_config_free(config) == OK);
   close(device);
-  const fastsock_bridge *in_memory = start_echo(&host);
+  fastsock_bridge *in_memory = start_echo(&host);
   CHECK(fastsock_bridge_dead_letters(in_memory, NULL, 0, 1, &letters) == OK);
-  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_NOT_FOUND);
+  CHECK(fastsock_dead_letters_next(letters, &letter, sizeof letter) == FASTSOCK_STATUS_END);
   CHECK(fastsock_dead_letters_free(letters) == OK);
   CHECK(fastsock_bridge_free(in_memory) == OK);
+}
+
+/* Takes events until one is the result of a send. */
+static fastsock_event sent_event(const fastsock_bridge *bridge) {
+  for (;;) {
+    fastsock_event event;
+    size_t taken = 0;
+    CHECK(fastsock_bridge_wait(bridge, 30000) == OK);
+    CHECK(fastsock_bridge_poll(bridge, &event, sizeof event, 1, &taken) == OK);
+    if (taken == 1 && event.type == FASTSOCK_EVENT_TYPE_SENT) {
+      return event;
+    }
+  }
+}
+
+static fastsock_sent sends(const fastsock_bridge *bridge, const char *id, uint64_t tag) {
+  fastsock_sent sent = (fastsock_sent)77;
+  CHECK(fastsock_bridge_send_nowait(bridge, id, strlen(id), FASTSOCK_KIND_TEXT, "hello", 5, tag, &sent) == OK);
+  return sent;
+}
+
+/* A send without waiting: at once for a device that is here, by an event for any other, and by one too when the bridge stops. */
+static void nowait(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  options.event_capacity = 3;
+  fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  CHECK(sends(bridge, "dev1", 1) == FASTSOCK_SENT_HERE);
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 1 && strcmp(text, "hello") == 0);
+  CHECK(sends(bridge, "nobody", UINT64_MAX) == FASTSOCK_SENT_PENDING);
+  fastsock_event event = sent_event(bridge);
+  CHECK(event.tag == UINT64_MAX && event.status == OK && event.code == FASTSOCK_SENT_OFFLINE && event.ticket == 0);
+  CHECK(is(event.client_id, "nobody") && is(event.reason, "offline") && event.payload.len == 0);
+  fastsock_sent sent = (fastsock_sent)77;
+  CHECK(fastsock_bridge_send_nowait(bridge, "dev1", 4, 7, "x", 1, 2, &sent) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(fastsock_bridge_send_nowait(bridge, "dev1", 4, 0, NULL, 1, 2, &sent) == FASTSOCK_STATUS_NULL);
+  CHECK(fastsock_bridge_send_nowait(NULL, "dev1", 4, 0, "x", 1, 2, &sent) == FASTSOCK_STATUS_NULL);
+  size_t large = (16 << 20) + 1;
+  void *data = calloc(1, large);
+  CHECK(fastsock_bridge_send_nowait(bridge, "dev1", 4, 0, data, large, 2, &sent) == FASTSOCK_STATUS_TOO_LARGE);
+  free(data);
+  CHECK(sent == (fastsock_sent)77);
+  for (uint64_t tag = 1; tag <= 3; tag++) {
+    CHECK(sends(bridge, "nobody", tag) == FASTSOCK_SENT_PENDING);
+  }
+  CHECK(fastsock_bridge_send_nowait(bridge, "nobody", 6, 0, "x", 1, 4, &sent) == FASTSOCK_STATUS_BUSY);
+  for (uint64_t tag = 1; tag <= 3; tag++) {
+    uint64_t told = sent_event(bridge).tag;
+    CHECK(1 <= told && told <= 3);
+  }
+  CHECK(sends(bridge, "nobody", 4) == FASTSOCK_SENT_PENDING);
+  stop(bridge);
+  CHECK(fastsock_bridge_send_nowait(bridge, "nobody", 6, 0, "x", 1, 5, &sent) == FASTSOCK_STATUS_STOPPED);
+  CHECK(sent_event(bridge).tag == 4);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
+  close(device);
+}
+
+/* A message that there is no memory for is refused; nothing ends. */
+static void no_memory(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_bridge *bridge = start_echo(&host);
+  int device = device_open(port_of(bridge), "dev1");
+  echo_once(device, "all threads are there now");
+  size_t large = 128 << 20; /* more than any heap of malloc has in reserve */
+  void *data = calloc(1, large);
+  struct rlimit all, little;
+  CHECK(getrlimit(RLIMIT_AS, &all) == 0);
+  little = all;
+  little.rlim_cur = (rlim_t)(status_of_process("VmSize:") + 8192) * 1024;
+  CHECK(setrlimit(RLIMIT_AS, &little) == 0);
+  fastsock_status status = fastsock_bridge_send(bridge, "dev1", 4, FASTSOCK_KIND_BINARY, data, large, NULL);
+  fastsock_status nowait = fastsock_bridge_send_nowait(bridge, "dev1", 4, FASTSOCK_KIND_BINARY, data, large, 1, NULL);
+  CHECK(setrlimit(RLIMIT_AS, &all) == 0);
+  CHECK(status == FASTSOCK_STATUS_MEMORY && nowait == status && strstr(fastsock_last_error(), "134217728") != NULL);
+  free(data);
+  echo_once(device, "still here");
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  close(device);
+}
+
+static uint32_t told_sent(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  struct host *host = userdata;
+  (void)bridge;
+  CHECK(event->type == FASTSOCK_EVENT_TYPE_SENT && is(event->client_id, "nobody"));
+  host->ticket = event->tag;
+  count(host, &host->uplinks);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+static uint32_t sends_inside(void *userdata, const fastsock_bridge *bridge, const fastsock_event *event) {
+  (void)userdata, (void)event;
+  CHECK(sends(bridge, "nobody", 11) == FASTSOCK_SENT_PENDING);
+  return FASTSOCK_VERDICT_DEFAULT;
+}
+
+/* The same with a hook, and from inside one. */
+static void nowait_hook(void) {
+  struct host host;
+  host_init(&host);
+  fastsock_options options = options_of(&host);
+  options.on_connect = sends_inside;
+  options.on_sent = told_sent;
+  fastsock_bridge *bridge = start(&options);
+  int device = device_open(port_of(bridge), "dev1");
+  wait_for(&host, &host.uplinks, 1);
+  CHECK(host.ticket == 11);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK);
+  close(device);
+}
+
+/* While Redis hangs, a send without waiting takes no time and tells later; argv[2] is the port, argv[3] the process. */
+static void nowait_frozen(const char *redis_port, const char *redis_process) {
+  struct host host;
+  host_init(&host);
+  fastsock_config *config = settings();
+  CHECK(fastsock_config_set(config, "broker", "redis") == OK);
+  CHECK(fastsock_config_set(config, "redis_port", redis_port) == OK);
+  fastsock_options options = options_of(&host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, &options, &bridge) == OK && fastsock_config_free(config) == OK);
+  fastsock_event event;
+  do { /* the link comes up */
+    CHECK(sends(bridge, "nobody", 1) == FASTSOCK_SENT_PENDING);
+    event = sent_event(bridge);
+    CHECK(event.tag == 1);
+  } while (event.status != OK);
+  CHECK(event.code == FASTSOCK_SENT_OFFLINE);
+  CHECK(kill((pid_t)atoi(redis_process), SIGSTOP) == 0);
+  double least = 1, before;
+  for (uint64_t tag = 2; tag < 12; tag++) {
+    before = seconds();
+    CHECK(sends(bridge, "nobody", tag) == FASTSOCK_SENT_PENDING);
+    least = seconds() - before < least ? seconds() - before : least;
+  }
+  CHECK(least < 0.005); /* the least of ten: a busy machine does not matter */
+  for (int told = 0; told < 10; told++) {
+    event = sent_event(bridge);
+    CHECK(event.status == FASTSOCK_STATUS_BROKER && is(event.reason, "broker") && event.payload.len > 0);
+    CHECK(2 <= event.tag && event.tag < 12);
+  }
+  before = seconds();
+  fastsock_status status = fastsock_bridge_send(bridge, "nobody", 6, 0, "x", 1, NULL);
+  CHECK(status == FASTSOCK_STATUS_BROKER && seconds() - before < 10); /* 4 s, and a busy machine */
+  CHECK(kill((pid_t)atoi(redis_process), SIGCONT) == 0);
+  do { /* the link comes back */
+    (void)sends(bridge, "nobody", 12);
+    event = sent_event(bridge);
+  } while (event.status != OK);
+  CHECK(event.code == FASTSOCK_SENT_OFFLINE);
+  stop(bridge);
+  CHECK(fastsock_bridge_free(bridge) == OK && host.frees == 1);
+}
+
+/* One of two gateways that share a Redis, once its links are up. It is polled. */
+static fastsock_bridge *of_fleet(struct host *host, const char *redis_port, const char *name) {
+  host_init(host);
+  fastsock_config *config = settings();
+  CHECK(fastsock_config_set(config, "broker", "redis") == OK);
+  CHECK(fastsock_config_set(config, "redis_port", redis_port) == OK);
+  CHECK(fastsock_config_set(config, "node_name", name) == OK);
+  CHECK(fastsock_config_set(config, "mailbox", "redis") == OK);
+  CHECK(fastsock_config_set(config, "mailbox_messages", "2") == OK);
+  fastsock_options options = options_of(host);
+  options.delivery = FASTSOCK_DELIVERY_EVENTS;
+  fastsock_bridge *bridge = NULL;
+  CHECK(fastsock_bridge_start(config, &options, &bridge) == OK && fastsock_config_free(config) == OK);
+  do {
+    CHECK(sends(bridge, "nobody", 1) == FASTSOCK_SENT_PENDING);
+  } while (sent_event(bridge).status != OK);
+  return bridge;
+}
+
+/* Waits until what a bridge says of something has this text in it. */
+static void until_said(fastsock_status ask(const fastsock_bridge *, char **), const fastsock_bridge *bridge, const char *text) {
+  for (const double until = seconds() + 60;;) {
+    char *json = NULL;
+    CHECK(ask(bridge, &json) == OK);
+    int is_there = strstr(json, text) != NULL;
+    CHECK(fastsock_string_free(json) == OK);
+    if (is_there) {
+      return;
+    }
+    CHECK(seconds() < until);
+    usleep(10000);
+  }
+}
+
+static void fleet(const char *redis_port) {
+  struct host hosts[2];
+  fastsock_bridge *a = of_fleet(&hosts[0], redis_port, "gateway-a");
+  fastsock_bridge *b = of_fleet(&hosts[1], redis_port, "gateway-b");
+  until_said(fastsock_bridge_nodes_json, a, "gateway-b");
+  until_said(fastsock_bridge_nodes_json, b, "gateway-a");
+  int device = device_open(port_of(b), "there");
+  const fastsock_str ids[] = {{"there", 5}, {"nobody", 6}};
+  uint8_t online[2] = {7, 7};
+  for (const double until = seconds() + 60; online[0] != 1; usleep(10000)) {
+    CHECK(seconds() < until);
+    CHECK(fastsock_bridge_are_online(a, ids, 2, online) == OK && online[1] == 0);
+  }
+  until_said(fastsock_bridge_groups_json, b, "{\"groups\":[]}");
+  fastsock_sent sent = (fastsock_sent)77;
+  CHECK(fastsock_bridge_join_group(a, "there", 5, "news", 4, &sent) == OK && sent == FASTSOCK_SENT_ELSEWHERE);
+  until_said(fastsock_bridge_groups_json, b, "\"news\"");
+  until_said(fastsock_bridge_groups_json, a, "{\"groups\":[]}");
+  CHECK(fastsock_bridge_kick(a, "there", 5, 4000, "maintenance", 11, &sent) == OK && sent == FASTSOCK_SENT_ELSEWHERE);
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 8 && (unsigned char)text[0] == 4000 / 256 && (unsigned char)text[1] == 4000 % 256);
+  CHECK(fastsock_bridge_kick(a, "nobody", 6, 0, NULL, 0, &sent) == FASTSOCK_STATUS_NOT_CONNECTED);
+  close(device);
+
+  for (int n = 0; n < 5; n++) {
+    CHECK(fastsock_bridge_send_kept(a, "away", 4, FASTSOCK_KIND_TEXT, "x", 1, NULL, &sent, NULL, NULL) == OK);
+    CHECK(sent == FASTSOCK_SENT_KEPT);
+  }
+  for (uint32_t lost = 0; lost < 3;) {
+    fastsock_event event;
+    size_t taken = 0;
+    CHECK(fastsock_bridge_wait(a, 30000) == OK);
+    CHECK(fastsock_bridge_poll(a, &event, sizeof event, 1, &taken) == OK);
+    if (taken == 1 && event.type == FASTSOCK_EVENT_TYPE_MAILBOX_LOST) {
+      CHECK(is(event.client_id, "away") && is(event.reason, "mailbox_full") && event.code > 0 && event.time_ms > 0);
+      lost += event.code;
+    }
+  }
+  stop(a);
+  stop(b);
+  CHECK(fastsock_bridge_free(a) == OK && fastsock_bridge_free(b) == OK && hosts[0].frees == 1 && hosts[1].frees == 1);
 }
 
 /* Starts with hooks while the system allows few threads or little memory: it works, or all is undone with IO. */
@@ -919,7 +1221,7 @@ static void start_or_io(int how_many) {
   fastsock_config *config = settings();
   fastsock_options options = options_of(&host);
   options.on_connect = connected;
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   struct rlimit all, few;
   int is_memory = how_many < 0;
   CHECK((is_memory ? getrlimit(RLIMIT_AS, &all) : getrlimit(RLIMIT_NPROC, &all)) == 0);
@@ -969,7 +1271,7 @@ static void thread_limit(void) {
 }
 
 static struct host exit_host;
-static const fastsock_bridge *exit_bridge;
+static fastsock_bridge *exit_bridge;
 
 /* The thread-locals of this thread are gone: the library must not need them. */
 static void at_exit_handler(void) {
@@ -998,7 +1300,7 @@ static void at_exit(void) {
 
 static void *stops_slowly(void *argument) {
   fastsock_leftover *leftover = calloc(1, sizeof *leftover);
-  CHECK(fastsock_bridge_stop(*(const fastsock_bridge **)argument, 600000, leftover, sizeof *leftover) == OK);
+  CHECK(fastsock_bridge_stop(*(fastsock_bridge **)argument, 600000, leftover, sizeof *leftover) == OK);
   return leftover;
 }
 
@@ -1016,7 +1318,7 @@ static void stop_sooner(void) {
   snprintf(url, sizeof url, "http://127.0.0.1:%u/", ntohs(addr.sin_port));
   fastsock_config *config = settings();
   CHECK(fastsock_config_set(config, "remote_url", url) == OK);
-  const fastsock_bridge *bridge = NULL;
+  fastsock_bridge *bridge = NULL;
   CHECK(fastsock_bridge_start(config, NULL, &bridge) == OK && fastsock_config_free(config) == OK);
   int device = device_open(port_of(bridge), "dev1");
   device_send(device, "hello");
@@ -1038,7 +1340,7 @@ static void stop_sooner(void) {
 }
 
 static void *stops_a_blocked_hook(void *argument) {
-  CHECK(fastsock_bridge_stop(*(const fastsock_bridge **)argument, 600000, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
+  CHECK(fastsock_bridge_stop(*(fastsock_bridge **)argument, 600000, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
   return NULL;
 }
 
@@ -1049,7 +1351,7 @@ static void stop_hook_sooner(void) {
   alarm(100);
   fastsock_options options = options_of(&host);
   options.on_connect = blocks;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int device = device_open(port_of(bridge), "dev1");
   wait_for(&host, &host.connects, 1);
   pthread_t slow;
@@ -1076,7 +1378,7 @@ static void closed_descriptors(void) {
   host_init(&host);
   fastsock_options options = options_of(&host);
   options.delivery = FASTSOCK_DELIVERY_EVENTS;
-  const fastsock_bridge *bridge = start(&options);
+  fastsock_bridge *bridge = start(&options);
   int fd = -1, device = device_open(port_of(bridge), "dev1");
   int is_well = fastsock_bridge_event_fd(bridge, &fd) == OK && fd > 2 && device > 2;
   for (int i = 0; i <= 2; i++) {
@@ -1114,11 +1416,22 @@ static const struct {
     {"stop_sooner", stop_sooner},
     {"stop_hook_sooner", stop_hook_sooner},
     {"closed_descriptors", closed_descriptors},
+    {"nowait", nowait},
+    {"nowait_hook", nowait_hook},
+    {"no_memory", no_memory},
 };
 
 int main(int argc, char **argv) {
   if (argc == 4 && strcmp(argv[1], "dead_letters") == 0) { /* needs a backend */
     dead_letters(argv[2], argv[3]);
+    return 0;
+  }
+  if (argc == 3 && strcmp(argv[1], "fleet") == 0) { /* needs a Redis */
+    fleet(argv[2]);
+    return 0;
+  }
+  if (argc == 4 && strcmp(argv[1], "nowait_frozen") == 0) { /* needs a Redis of its own */
+    nowait_frozen(argv[2], argv[3]);
     return 0;
   }
   for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {

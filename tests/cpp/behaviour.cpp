@@ -17,6 +17,7 @@ static_assert(std::is_nothrow_move_constructible_v<fastsock::bridge>);
 static_assert(std::is_nothrow_move_assignable_v<fastsock::bridge>);
 static_assert(!std::is_copy_constructible_v<fastsock::config> && std::is_nothrow_move_constructible_v<fastsock::config>);
 static_assert(noexcept(std::declval<fastsock::bridge &>().try_send("a", "b")));
+static_assert(noexcept(std::declval<fastsock::bridge &>().try_send_nowait("a", "b")));
 
 namespace {
 
@@ -103,11 +104,83 @@ void a_host_decides_who_may_connect() {
   CHECK(clients.size() == 1 && clients[0].client_id == "from 127.0.0.1");
   CHECK(bridge.send("from 127.0.0.1", "hello") == FASTSOCK_SENT_HERE);
   CHECK(bridge.try_send("nobody", "hello").sent == FASTSOCK_SENT_OFFLINE);
+  CHECK(bridge.send_group("site", "nobody is in it") == 0);
+  CHECK(bridge.join_group("from 127.0.0.1", "site") == FASTSOCK_SENT_HERE);
+  CHECK(bridge.join_group("nobody", "site") == FASTSOCK_SENT_OFFLINE);
+  CHECK(bridge.send_group("site", "to the site") == 1 && bridge.broadcast("to everyone") == 1);
+  CHECK(bridge.leave_group("from 127.0.0.1", "site") == FASTSOCK_SENT_HERE);
+  CHECK(bridge.send_group("site", "nobody is in it") == 0);
   CHECK(bridge.disconnect("from 127.0.0.1", 4000, "bye") && !bridge.disconnect("nobody"));
   char text[128];
   CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "hello");
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "to the site");
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "to everyone");
   CHECK(device_recv(device, text, sizeof text) == 8 && std::string(text + 2) == "bye");
   close(device);
+}
+
+void a_call_returns_the_answer_of_the_device() {
+  const fastsock::bridge bridge(settings());
+  const int device = device_open(bridge.port(), "CP001");
+  const std::string call = R"([2,"17","Reset",{"type":"Soft"}])", ocpp = R"({"ocpp":true})";
+  std::thread station([device, &call] {
+    char text[128];
+    CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == call);
+    device_send(device, R"([4,"17","NotSupported","",{}])");
+  });
+  const fastsock::answer answer = bridge.call("CP001", call, ocpp, std::chrono::seconds(20));
+  station.join();
+  CHECK(answer.data == R"([4,"17","NotSupported","",{}])" && answer.as == fastsock::kind::text);
+  CHECK(status_of([&] { (void)bridge.call("nobody", call, ocpp); }) == FASTSOCK_STATUS_NOT_CONNECTED);
+  CHECK(status_of([&] { (void)bridge.call("CP001", call, ocpp, std::chrono::milliseconds(1)); }) == FASTSOCK_STATUS_UNANSWERED);
+  CHECK(status_of([&] { (void)bridge.call("CP001", "x", ocpp); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([&] { (void)bridge.call("CP001", call, "{}"); }) == FASTSOCK_STATUS_ARGUMENT);
+  close(device);
+}
+
+void an_event_has_all_that_c_has() {
+  counter decided, said;
+  fastsock::hooks hooks;
+  hooks.authenticate = [&](fastsock::bridge_ref bridge, const fastsock::event &device) {
+    CHECK(device.method() == "GET" && device.path() == "/" && device.query() == "token=dev1" && device.bearer().empty());
+    CHECK(device.headers().size() >= 5 && device.headers()[0].first == "host" && device.parts().empty());
+    CHECK(device.subprotocols().empty() && device.subprotocol_token().empty() && device.certificate().empty());
+    CHECK(device.tls_subject().empty() && device.tls_organization().empty() && device.tls_sans().empty());
+    fastsock::admission who;
+    who.client_id = "dev1";
+    who.groups = {"blue", "green"};
+    who.metadata = "{\"a\":1}";
+    bridge.resolve_admit(device.ticket(), who);
+    decided.add();
+    return fastsock::verdict::standard;
+  };
+  hooks.on_uplink = [&](fastsock::bridge_ref, const fastsock::event &uplink) {
+    CHECK(uplink.id().size() == 36 && uplink.id()[14] == '7' && uplink.time_ms() > 1700000000000u);
+    CHECK(uplink.path() == "/" && uplink.connected_ms() <= uplink.time_ms() && uplink.connected_ms() > 1700000000000u);
+    CHECK(uplink.groups().size() == 2 && uplink.groups()[1] == "green" && uplink.metadata() == "{\"a\":1}");
+    CHECK(uplink.gap_from_ms() == 0 && uplink.gap_to_ms() == 0);
+    said.add();
+    return fastsock::verdict::standard;
+  };
+  counter lines;
+  hooks.log = [&](const fastsock::log_line &line) {
+    CHECK(line.level >= FASTSOCK_LEVEL_ERROR && line.level <= FASTSOCK_LEVEL_DEBUG && line.time_ms > 1700000000000u);
+    CHECK(line.target.substr(0, 8) == "fastsock" && !line.message.empty() && line.fields.substr(0, 1) == "{");
+    lines.add();
+  };
+  hooks.log_level = FASTSOCK_LEVEL_DEBUG;
+  const fastsock::bridge bridge(settings(), std::move(hooks));
+  const int device = device_open(bridge.port(), "dev1");
+  device_send(device, "hello");
+  decided.wait(1);
+  said.wait(1);
+  lines.wait(1);
+  close(device);
+  const auto all = fastsock::all_settings();
+  CHECK(all.size() > 100);
+  for (const fastsock::setting &setting : all) {
+    CHECK(!setting.name.empty() && !setting.variable.empty() && !setting.kind.empty() && !setting.section.empty());
+  }
 }
 
 void failures_are_exceptions_with_a_status() {
@@ -167,6 +240,37 @@ void events_are_polled() {
   close(device);
   bridge.wake();
   CHECK(bridge.wait(std::chrono::seconds(30)));
+}
+
+void a_send_without_waiting_tells_later() {
+  const fastsock::bridge polled(settings(), fastsock::events());
+  const int device = device_open(polled.port(), "dev1");
+  CHECK(polled.send_nowait("dev1", "hello", 1) == FASTSOCK_SENT_HERE);
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 1 && std::string(text) == "hello");
+  CHECK(polled.send_nowait("nobody", "hello", 2) == FASTSOCK_SENT_PENDING);
+  for (bool is_told = false; !is_told;) {
+    CHECK(polled.wait(std::chrono::seconds(30)));
+    polled.poll([&](const fastsock::event &event) {
+      if (event.type() == FASTSOCK_EVENT_TYPE_SENT) {
+        is_told = true;
+        CHECK(event.tag() == 2 && event.status() == FASTSOCK_STATUS_OK && event.sent() == FASTSOCK_SENT_OFFLINE);
+        CHECK(event.client_id() == "nobody" && event.reason() == "offline");
+      }
+    });
+  }
+  close(device);
+  polled.stop();
+  CHECK(status_of([&] { (void)polled.send_nowait("nobody", "late", 3); }) == FASTSOCK_STATUS_STOPPED);
+  counter told;
+  fastsock::hooks hooks;
+  hooks.on_sent = [&](fastsock::bridge_ref, const fastsock::event &event) {
+    CHECK(event.tag() == 4);
+    told.add();
+  };
+  const fastsock::bridge hooked(settings(), std::move(hooks));
+  CHECK(hooked.try_send_nowait("nobody", "hello", 4).sent == FASTSOCK_SENT_PENDING);
+  told.wait(1);
 }
 
 void an_exception_in_a_poll_costs_no_other_event() {
@@ -277,9 +381,62 @@ void dead_letters_are_listed_shown_replayed_and_dropped(const char *backend, con
   close(device);
 }
 
+void a_gateway_knows_the_devices_of_another(const char *redis_port) {
+  std::atomic<std::uint32_t> lost{0};
+  fastsock::hooks hooks;
+  hooks.on_mailbox_lost = [&](fastsock::bridge_ref, const fastsock::event &event) {
+    CHECK(event.client_id() == "away" && event.reason() == "mailbox_full");
+    lost += event.code();
+  };
+  const auto config_of = [&](const char *name) {
+    fastsock::config config = settings();
+    config.set("broker", "redis").set("redis_port", redis_port).set("node_name", name);
+    config.set("mailbox", "redis").set("mailbox_messages", "2");
+    return config;
+  };
+  const auto until = [](const auto &is_so) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    for (;;) {
+      try {
+        if (is_so()) {
+          return;
+        }
+      } catch (const fastsock::error &error) {
+        CHECK(error.status() == FASTSOCK_STATUS_BROKER); // the links come up
+      }
+      CHECK(std::chrono::steady_clock::now() < end);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  };
+  fastsock::bridge a(config_of("gateway-a"), hooks);
+  fastsock::bridge b(config_of("gateway-b"));
+  const auto has = [](const std::string &json, const char *text) { return json.find(text) != std::string::npos; };
+  until([&] { return has(a.nodes_json(), "gateway-b") && has(b.nodes_json(), "gateway-a"); });
+  const int device = device_open(b.port(), "there");
+  until([&] { return a.are_online({"nobody", "there"}) == std::vector<bool>{false, true}; });
+  CHECK(a.join_group("there", "news") == FASTSOCK_SENT_ELSEWHERE);
+  until([&] { return has(b.groups_json(), "\"news\""); });
+  CHECK(!has(a.groups_json(), "news"));
+  CHECK(a.kick("there", 4000, "maintenance") == FASTSOCK_SENT_ELSEWHERE);
+  char text[128];
+  CHECK(device_recv(device, text, sizeof text) == 8);
+  CHECK(a.kick("nobody") == FASTSOCK_SENT_OFFLINE);
+  close(device);
+  for (int n = 0; n < 5; n++) {
+    CHECK(a.send_kept("away", "x").sent == FASTSOCK_SENT_KEPT);
+  }
+  until([&] { return lost == 3; });
+  a.stop();
+  b.stop();
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
+  if (argc == 3 && std::string(argv[1]) == "fleet") { // needs a Redis
+    a_gateway_knows_the_devices_of_another(argv[2]);
+    return 0;
+  }
   if (argc == 4 && std::string(argv[1]) == "dead_letters") { // needs a backend
     dead_letters_are_listed_shown_replayed_and_dropped(argv[2], argv[3]);
     return 0;
@@ -290,9 +447,12 @@ int main(int argc, char **argv) {
   }
   hooks_that_throw_are_failed_hooks();
   a_host_decides_who_may_connect();
+  a_call_returns_the_answer_of_the_device();
+  an_event_has_all_that_c_has();
   failures_are_exceptions_with_a_status();
   a_bridge_moves_and_stops_when_it_is_destroyed();
   events_are_polled();
+  a_send_without_waiting_tells_later();
   an_exception_in_a_poll_costs_no_other_event();
   what_would_be_cut_or_ignored_is_refused();
   return 0;

@@ -159,6 +159,51 @@ async fn refusals_come_in_the_promised_order_and_close() {
 }
 
 #[tokio::test]
+async fn old_requests_are_taken_as_the_original_took_them_unless_that_is_turned_off() {
+    let backend = support::Backend::start().await;
+    let gateway = alone().var("REMOTE_URL", backend.url()).start().await;
+    let strict = alone().var("FASTSOCK_STRICT_HANDSHAKE", "on").start().await;
+    let good = |token: &str| RawDevice::upgrade_request(&format!("/?token={token}"), &[]);
+    for (token, request, refusal) in [
+        (
+            "http10",
+            good("http10").replace("HTTP/1.1", "HTTP/1.0"),
+            "HTTP/1.1 required",
+        ),
+        (
+            "hostless",
+            good("hostless").replace("Host: fastsock\r\n", ""),
+            "bad Host",
+        ),
+    ] {
+        let mut device = RawDevice::connect(gateway.addr()).await;
+        device.write(&request).await;
+        let head = device.read_head().await;
+        assert!(
+            head.starts_with("HTTP/1.1 101 Switching Protocols\r\nUpgrade: "),
+            "{head}"
+        );
+        device.send(&support::Frame::text("hello")).await;
+        assert_eq!(backend.wait_delivered(token, 1).await, ["hello"]);
+
+        let mut device = RawDevice::connect(strict.addr()).await;
+        device.write(&request).await;
+        let answer = String::from_utf8(device.read_to_end().await).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && answer.ends_with(refusal),
+            "{answer}"
+        );
+    }
+    // Two hosts are an attack on what stands in front, whatever the settings.
+    let mut device = RawDevice::connect(gateway.addr()).await;
+    device
+        .write(good("two").replace("Host: fastsock", "Host: a\r\nHost: b"))
+        .await;
+    let answer = String::from_utf8(device.read_to_end().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[tokio::test]
 async fn a_head_request_gets_no_body() {
     let gateway = alone().start().await;
     let mut device = RawDevice::connect(gateway.addr()).await;

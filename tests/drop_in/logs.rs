@@ -46,6 +46,7 @@ async fn the_lines_have_the_originals_texts_levels_and_fields() {
         ("Pong from client", "debug", Some("dev1"), None),
         ("Client disconnected", "info", Some("dev1"), None),
         ("Shutdown initiated... Exit code: 0", "warn", None, None),
+        ("Disconnecting Redis clients...", "warn", None, None),
         ("Shutdown complete.", "warn", None, None),
     ] {
         let line = gateway

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fastsock::{Bridge, Config};
+use fastsock::Bridge;
 use support::{Backend, Device, Received, eventually};
 
 use crate::common::{alone, forwarding, utf8_vectors, vectors};
@@ -74,6 +74,8 @@ async fn remote_headers_override_everything_and_null_removes() {
     .into();
     let session = request.header("x-fastsock-session").unwrap();
     expected.insert("x-fastsock-session", session);
+    let epoch = request.header("x-fastsock-epoch").unwrap();
+    expected.insert("x-fastsock-epoch", epoch);
     assert_eq!(sent(request), expected);
     assert_eq!(request.body, r#"{"client_id":"dev1","data":"hello"}"#);
 }
@@ -221,7 +223,7 @@ async fn without_a_remote_url_the_first_uplink_of_a_session_is_a_warning_and_lat
 
 #[tokio::test]
 async fn without_a_remote_url_uplinks_are_counted_as_lost_for_that_reason() {
-    let config = Config::default().websocket_port(0u16);
+    let config = support::loopback();
     let bridge = Bridge::builder(config).start().await.unwrap();
     let mut device = Device::connect(bridge.local_addr(), "dev1").await;
     device.send("one").await;

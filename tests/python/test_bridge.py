@@ -91,6 +91,23 @@ def test_send_says_where_the_message_went(start: Any) -> None:
             assert received == (payload if isinstance(payload, str) else bytes(payload))
 
 
+def test_one_message_reaches_a_group_or_everyone(start: Any) -> None:
+    bridge = start()
+    assert bridge.send_group("site", "nobody") == 0
+    with Device(bridge.port) as device:
+        eventually(bridge.clients, "the client")
+        assert bridge.join_group("dev1", "site") == "here"
+        assert bridge.join_group("nobody", "site") == "offline"
+        assert bridge.groups() == {"site": 1}
+        assert bridge.send_group("site", "to the site") == 1
+        assert bridge.broadcast(b"all") == 1
+        assert [device.receive(), device.receive()] == ["to the site", b"all"]
+        assert bridge.leave_group("dev1", "site") == "here"
+        assert bridge.groups() == {}
+        with pytest.raises(fastsock.ArgumentError, match="group"):
+            bridge.join_group("dev1", "")
+
+
 def test_what_is_no_payload_and_no_client_id_is_refused(start: Any) -> None:
     bridge = start()
     with pytest.raises(TypeError, match="str or bytes-like"):
@@ -390,7 +407,7 @@ def test_the_books_balance(start: Any) -> None:
         for _ in range(50):
             assert device.receive() == b"y"
     stats = bridge.stats()
-    assert set(stats) == {"uplink", "downlink", "lifecycle", "sessions", "counters", "python"}
+    assert set(stats) == {"uplink", "downlink", "mailbox", "lifecycle", "sessions", "counters", "python"}
     up = stats["uplink"]
     assert up["received"] == 50 == up["delivered"] + up["held"] + up["dropped_by_hook"] + sum(up["lost"].values())
     assert stats["python"]["hook_errors"] == 0

@@ -92,6 +92,16 @@ def test_a_value_of_a_wrong_class_is_a_type_error() -> None:
         fastsock.Bridge(config=5)  # type: ignore[arg-type]
 
 
+def test_the_file_of_a_secret_can_be_named(tmp_path: pathlib.Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("a-token-of-sixteen\n")
+    config = {"admin": {"token_file": str(secret)}}
+    assert fastsock.Bridge(config=config).setting("admin_token") == "***"
+    secret.unlink()
+    with pytest.raises(fastsock.ConfigError, match="FASTSOCK_ADMIN_TOKEN_FILE: cannot read"):
+        fastsock.Bridge(config=config)
+
+
 def test_a_dictionary_and_a_toml_file_say_the_same(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "fastsock.toml"
     file.write_text('websocket_port = 4001\nlog_level = "info"\n[redis]\nport = 6380\n[remote.headers]\nX-A = "1"\n')

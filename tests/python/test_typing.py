@@ -142,6 +142,8 @@ def python_type(allowed: str) -> str:
     words: List[str] = re.split(r", | or ", allowed)
     if allowed == "on or off":
         return "bool"
+    if "JSON array" in allowed:
+        return "Union[str, List[Mapping[str, object]]]"
     if "JSON object" in allowed:
         return "Mapping[str, Union[str, int, float, bool, None]]"
     if allowed.startswith("milliseconds"):

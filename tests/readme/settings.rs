@@ -26,6 +26,53 @@ fn the_settings_page_is_that_of_the_code() {
     }
 }
 
+#[test]
+fn the_example_of_an_environment_is_that_of_the_code() {
+    let path = root().join("deploy/.env.example");
+    let expected = example();
+    if env::var_os("FASTSOCK_BLESS").is_some() {
+        fs::write(&path, expected).unwrap();
+    } else {
+        assert!(
+            fs::read_to_string(&path).unwrap_or_default() == expected,
+            "deploy/.env.example: run this test with FASTSOCK_BLESS=1"
+        );
+    }
+}
+
+/// Every setting at its default, as a `.env` file that changes nothing.
+fn example() -> String {
+    let mut text = "\
+# Settings of Fastsock. A line without its # counts; every line shows the default. docs/settings.md says more.
+# systemd, Docker and the gateway read this as a .env file. Written by tests/readme.rs.
+"
+    .to_owned();
+    let mut section = "";
+    for row in rows() {
+        if row.section != section {
+            section = row.section;
+            let _ = writeln!(text, "\n\n# ==== {section} ====");
+        }
+        text.push('\n');
+        let mut line = String::from("#");
+        let about = format!("{} Allowed: {}.", row.about, row.allowed);
+        for word in about.split_whitespace() {
+            if line.chars().count() + word.chars().count() > 118 {
+                let _ = writeln!(text, "{line}");
+                line = String::from("#");
+            }
+            let _ = write!(line, " {word}");
+        }
+        let default = match row.variable {
+            "FASTSOCK_BROKER" => "auto",
+            "FASTSOCK_ADMIN_ADDR" => "127.0.0.1:3001",
+            _ => &row.default,
+        };
+        let _ = writeln!(text, "{line}\n#{}={default}", row.variable);
+    }
+    text
+}
+
 /// One setting as the page has it.
 struct Row {
     section: &'static str,
@@ -138,6 +185,17 @@ fn toml(kind: ValueKind, value: &str) -> String {
         }
         ValueKind::Integer | ValueKind::Time | ValueKind::Size if value.parse::<u64>().is_ok() => {
             value.into()
+        }
+        ValueKind::Tables => {
+            let tables: Vec<serde_json::Map<_, _>> = serde_json::from_str(value).unwrap();
+            let table = |table: &serde_json::Map<String, serde_json::Value>| {
+                let pairs = table
+                    .iter()
+                    .map(|(name, value)| format!("{name} = {value}"));
+                format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+            };
+            let tables: Vec<_> = tables.iter().map(table).collect();
+            format!("[{}]", tables.join(", "))
         }
         _ => quoted(value),
     }

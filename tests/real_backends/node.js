@@ -23,7 +23,7 @@ function serve(request, response) {
   request.on("data", (chunk) => chunks.push(chunk));
   request.on("end", () => {
     const seen = {
-      path: request.url,
+      path: request.url.split("/").map(decodeURIComponent).join("/"),
       key: request.headers["idempotency-key"] ?? "",
       attempt: request.headers["x-fastsock-attempt"] ?? "",
     };

@@ -105,6 +105,13 @@ impl Server {
         format!("{scheme}://{}{path}", self.addr())
     }
 
+    /// The path of each request so far, as the server understood it.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        seen.iter().map(|seen| text(&seen["path"])).collect()
+    }
+
     /// The `Idempotency-Key` of each request to a path so far.
     pub(crate) fn keys(&self, path: &str) -> Vec<String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -115,9 +122,7 @@ impl Server {
 
     /// Settings that ask it for everything. What it answers goes to the device.
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config::default()
-            .websocket_port(0u16)
-            .listen_addr(Some(Ipv4Addr::LOCALHOST.into()))
+        let mut config = support::loopback()
             .remote_ca(Some(self.ca()))
             .remote_url(Some(self.url("/uplink")))
             .remote_reply(true)

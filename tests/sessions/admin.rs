@@ -109,19 +109,16 @@ async fn what_is_no_message_is_told_what_is_wrong() {
         assert_eq!(answer.status, 400, "{body}");
         assert!(answer.json()["error"].is_string());
     }
-    for path in [
-        "/",
-        "/api/v1",
-        "/api/v1/clients",
-        "/api/v1/clients/dev1",
-        "/api/v2/clients/dev1/messages",
-        "/metrics",
-    ] {
+    for path in ["/api/v1", "/api/v1/client", "/api/v2/clients/dev1/messages"] {
         assert_eq!(
             call(admin, "POST", path, &[JSON], "{}").await.status,
             404,
             "{path}"
         );
+    }
+    for path in ["/", "/api/v1/clients", "/api/v1/clients/dev1"] {
+        let answer = call(admin, "POST", path, &[JSON], "{}").await;
+        assert_eq!(answer.status, 405, "{path}");
     }
     for path in [
         "/api/v1/clients//messages",

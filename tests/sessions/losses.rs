@@ -96,12 +96,14 @@ async fn a_message_that_is_too_large_is_told_and_its_session_goes_on() {
 
 #[tokio::test]
 async fn what_a_device_leaves_behind_when_it_moves_to_another_gateway_is_told() {
-    let (redis, old) = start(Gateway::builder()).await;
+    // More waits than the 4 MiB that go over.
+    let roomy = Gateway::builder().var("FASTSOCK_OUTBOX_BYTES", "16MiB");
+    let (redis, old) = start(roomy).await;
     let _deaf = deaf(&old, "dev").await;
     redis.wait_field("fastsock:clients", "dev").await;
-    publish(&redis, "dev", 40).await;
+    publish(&redis, "dev", 400).await;
     eventually("all are here", async || {
-        stats(&old).await["downlink"]["received"] == 40
+        stats(&old).await["downlink"]["received"] == 400
     })
     .await;
     let new = Gateway::builder()

@@ -238,9 +238,7 @@ async fn fight(addr: SocketAddr) {
 }
 
 fn config() -> Config {
-    Config::default()
-        .websocket_port(0u16)
-        .websocket_ping_interval(Duration::ZERO)
+    support::loopback().websocket_ping_interval(Duration::ZERO)
 }
 
 async fn start(config: Config) -> (Bridge, Arc<Diary>) {

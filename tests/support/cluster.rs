@@ -92,6 +92,51 @@ impl TempCluster {
         .await;
     }
 
+    /// Has the second (1) or third (2) master leave the cluster. It goes on by itself with what it has, and the other of the two gets
+    /// its slots.
+    pub async fn leave(&mut self, at: usize) {
+        let mut ids = Vec::new();
+        for server in &self.servers {
+            ids.push(server.cmd::<String>(&["CLUSTER", "MYID"]).await);
+        }
+        let nodes: String = self.servers[at].cmd(&["CLUSTER", "NODES"]).await;
+        let own = nodes.lines().find(|line| line.contains("myself"));
+        let slots = own.and_then(|line| line.rsplit(' ').next());
+        let (first, last) = slots
+            .and_then(|range| range.split_once('-'))
+            .expect("a range");
+        for (n, id) in ids.iter().enumerate().filter(|(n, _)| *n != at) {
+            self.servers[at].cmd::<()>(&["CLUSTER", "FORGET", id]).await;
+            let forget = ["CLUSTER", "FORGET", &ids[at]];
+            self.servers[n].cmd::<()>(&forget).await;
+        }
+        let heir = &self.servers[3 - at];
+        let add = ["CLUSTER", "ADDSLOTSRANGE", first, last];
+        eventually_within(FAIL_OVER, "the heir has the slots", async || {
+            heir.try_cmd::<()>(&add).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Moves the slot of a key, which holds no keys, from one master to another.
+    pub async fn move_slot(&self, key: &str, from: usize, to: usize) {
+        let slot: u16 = self.servers[0].cmd(&["CLUSTER", "KEYSLOT", key]).await;
+        let slot = slot.to_string();
+        let ids = [
+            self.servers[from].cmd::<String>(&["CLUSTER", "MYID"]).await,
+            self.servers[to].cmd::<String>(&["CLUSTER", "MYID"]).await,
+        ];
+        for (server, state, id) in [
+            (to, "IMPORTING", &ids[0]),
+            (from, "MIGRATING", &ids[1]),
+            (to, "NODE", &ids[1]),
+            (from, "NODE", &ids[1]),
+        ] {
+            let words = ["CLUSTER", "SETSLOT", &slot, state, id];
+            self.servers[server].cmd::<()>(&words).await;
+        }
+    }
+
     /// Gives each master a third of the slots.
     async fn share_out(&self) {
         let first = &self.servers[0];

@@ -269,7 +269,7 @@ impl GatewayBuilder {
 
     /// Starts it without waiting for anything: for one that is expected to fail.
     pub fn launch(self) -> Gateway {
-        let binary = binary();
+        let binary = gateway_binary();
         let program = match self.descriptors {
             None if self.heeds_file_limit => Path::new("sh"),
             None => binary.as_path(),
@@ -306,7 +306,7 @@ impl GatewayBuilder {
 }
 
 /// The gateway that was built with these tests; see `[[bin]]` in their Cargo.toml.
-fn binary() -> PathBuf {
+pub fn gateway_binary() -> PathBuf {
     let tests = env::current_exe().expect("a process knows its program");
     let dirs = tests.ancestors().skip(1).take(2); // target/<profile>/deps, target/<profile>
     let found = dirs

@@ -14,6 +14,7 @@
 //! | [`Relay`] | a long way to a server |
 //! | [`Gateway`] | the `fastsock` binary as a process |
 //! | [`Storm`] | hostile sockets of many kinds |
+//! | [`Line`] | a way to a server that can be cut |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
 //! | [`is_alone`] | a process of its own for one test |
 //! | [`Authority`] | a certificate authority for the TLS variants |
@@ -27,12 +28,14 @@
 
 mod alone;
 mod backend;
+mod bridge;
 mod cluster;
 mod device;
 mod frame;
 mod gateway;
 mod http_call;
 mod lease;
+mod line;
 mod own_network;
 mod ports;
 mod process;
@@ -47,12 +50,14 @@ mod wait;
 pub use self::{
     alone::is_alone,
     backend::{Backend, HTTP2_STREAMS, Received, Reply},
+    bridge::{config, loopback, on_redis, start},
     cluster::TempCluster,
     device::{Attended, Closed, Device, Refused},
     frame::{Frame, opcode},
-    gateway::{Gateway, GatewayBuilder},
+    gateway::{Gateway, GatewayBuilder, gateway_binary},
     http_call::{Answer, call, get},
     lease::Lease,
+    line::Line,
     own_network::OwnNetwork,
     ports::{free_port, reachable},
     process::Process,

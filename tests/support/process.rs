@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{DEADLINE, eventually_within};
 
@@ -58,9 +58,11 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// SIGSTOP: it keeps its sockets and does nothing.
+    /// SIGSTOP: it keeps its sockets and does nothing, from the moment when this returns.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = waitid(WaitId::Pid(Pid::from_child(&self.child)), stopped);
     }
 
     /// SIGCONT: it goes on.

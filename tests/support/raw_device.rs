@@ -91,6 +91,29 @@ impl RawDevice {
         device
     }
 
+    /// The same without a panic, as a device in the field would try it.
+    ///
+    /// # Errors
+    /// When nobody listens, or the answer is not 101.
+    pub async fn try_seated(addr: SocketAddr, token: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(reachable(addr)).await?;
+        stream.set_nodelay(true)?;
+        let read = BytesMut::new();
+        let mut device = Self { stream, read };
+        let request = Self::upgrade_request(&format!("/?token={token}"), &[]);
+        device.try_write(request).await?;
+        while !device.read.windows(4).any(|w| w == b"\r\n\r\n") {
+            if device.fill().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = device.read_head().await;
+        match head.starts_with("HTTP/1.1 101 ") {
+            true => Ok(device),
+            false => Err(io::Error::other(head)),
+        }
+    }
+
     /// A correct upgrade request for a target, with more header lines such as `"Origin: https://example.com"`.
     pub fn upgrade_request(target: &str, more: &[&str]) -> String {
         let more: String = more.iter().map(|line| format!("{line}\r\n")).collect();

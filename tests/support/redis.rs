@@ -209,6 +209,16 @@ impl TempRedis {
         .await;
     }
 
+    /// Waits until exactly so many links are subscribed to this very channel.
+    pub async fn wait_listeners(&self, channel: &str, links: u64) {
+        let what = format!("{links} subscribed to {channel}");
+        eventually(&what, async || {
+            let (_, exact): (String, u64) = self.cmd(&["PUBSUB", "NUMSUB", channel]).await;
+            exact == links
+        })
+        .await;
+    }
+
     /// Closes all other connections of a type (`normal`, `pubsub`, `replica`). Returns how many.
     pub async fn kill_clients(&self, kind: &str) -> u64 {
         self.cmd(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"])

@@ -24,6 +24,11 @@ pub struct Relay {
 impl Relay {
     /// Starts one in front of an address. A byte takes half a `round_trip` each way, and connecting a whole one.
     pub async fn start(to: SocketAddr, round_trip: Duration) -> Self {
+        Self::uneven(to, round_trip / 2, round_trip / 2).await
+    }
+
+    /// The same where the way there takes another time than the way back.
+    pub async fn uneven(to: SocketAddr, there: Duration, back: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free port");
@@ -31,7 +36,7 @@ impl Relay {
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(carry(stream, to, round_trip));
+                connections.spawn(carry(stream, to, there, back));
             }
         });
         Self { addr, task }
@@ -49,16 +54,15 @@ impl Drop for Relay {
     }
 }
 
-async fn carry(near: TcpStream, to: SocketAddr, round_trip: Duration) -> io::Result<()> {
-    sleep(round_trip).await;
+async fn carry(near: TcpStream, to: SocketAddr, there: Duration, back: Duration) -> io::Result<()> {
+    sleep(there + back).await;
     let far = TcpStream::connect(to).await?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
     }
     let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
-    let one_way = round_trip / 2;
-    let there = late(from_near, to_far, one_way);
-    let back = late(from_far, to_near, one_way);
+    let there = late(from_near, to_far, there);
+    let back = late(from_far, to_near, back);
     tokio::select! {
         ended = there => ended,
         ended = back => ended,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{Bridge, BrokerKind, Config, SpoolKind};
+use fastsock::{AuthKind, Bridge, BrokerKind, Config, Secret, SpoolKind, Warning};
 use tokio::runtime::Builder;
 use url::Url;
 
@@ -28,26 +28,41 @@ pub(crate) struct Finding {
 /// Tests what the settings point to, and names all that is wrong. Blocks: for the remote 3 s at most, for Redis as long as it may
 /// take to connect.
 pub(crate) fn check(settings: &Settings) -> Vec<Finding> {
-    let config = &settings.config;
+    let config = settings.config();
     let of_files = Bridge::builder(config.clone()).file_warnings();
-    let warnings = settings.warnings.iter().chain(config.warnings());
-    let warnings = warnings.chain(&of_files);
-    let warnings = warnings.map(|warning| Finding {
-        line: format!("{}: {}: {}", warning.about, warning.message, warning.hint),
-        is_ok: true,
-    });
-    let mut findings: Vec<_> = warnings.collect();
+    let soon = Bridge::builder(config.clone()).expiring_certificates(SOON);
+    let warnings = settings.warnings().iter().chain(config.warnings());
+    let warnings = warnings.chain(&of_files).chain(&soon);
+    let mut findings: Vec<_> = warnings.map(finding_of).collect();
     findings.extend(check_settings(config));
     findings.extend(check_places(settings));
-    findings.extend(check_log(&settings.program));
+    findings.extend(check_log(settings.program()));
     findings.push(check_redis(config));
+    let of_redis = wait_for(Bridge::builder(config.clone()).redis_warnings());
+    findings.extend(of_redis.unwrap_or_default().iter().map(finding_of));
     findings.push(check_remote(config));
+    findings.extend(check_others(config));
+    for (name, config) in config.of_routes() {
+        let of_route = std::iter::once(check_remote(&config)).chain(check_auth(&config));
+        findings.extend(of_route.map(|finding| Finding {
+            line: format!("route {name}: {}", finding.line),
+            ..finding
+        }));
+    }
     findings
+}
+
+/// What looks wrong, and is good enough.
+fn finding_of(warning: &Warning) -> Finding {
+    Finding {
+        line: format!("{}: {}: {}", warning.about, warning.message, warning.hint),
+        is_ok: true,
+    }
 }
 
 /// The settings themselves were read already; these are the files they name, and what only these tell.
 fn check_settings(config: &Config) -> Vec<Finding> {
-    let problems = to_lines(Bridge::builder(config.clone()).problems());
+    let problems = to_lines(&Bridge::builder(config.clone()).problems());
     if problems.is_empty() {
         return vec![Finding {
             line: "settings: ok".into(),
@@ -63,7 +78,7 @@ fn check_settings(config: &Config) -> Vec<Finding> {
 
 /// The ports and the directory that a gateway has for itself.
 fn check_places(settings: &Settings) -> Vec<Finding> {
-    let bridge = Bridge::builder(settings.config.clone());
+    let bridge = Bridge::builder(settings.config().clone());
     let problems = match wait_for(bridge.check_places()) {
         Ok(problems) => problems,
         Err(line) => return vec![Finding { line, is_ok: false }],
@@ -95,7 +110,7 @@ fn check_log(program: &Program) -> Option<Finding> {
 }
 
 fn check_redis(config: &Config) -> Finding {
-    if config.broker == BrokerKind::Embedded && config.spool != SpoolKind::Redis {
+    if config.redis.broker == BrokerKind::Embedded && config.spool.kind != SpoolKind::Redis {
         return Finding {
             line: "redis: not used; FASTSOCK_BROKER is embedded".into(),
             is_ok: true,
@@ -112,12 +127,12 @@ fn check_redis(config: &Config) -> Finding {
             ),
             is_ok: true,
         },
-        Err(error) if config.broker == BrokerKind::Auto => Finding {
+        Err(error) if config.redis.broker == BrokerKind::Auto => Finding {
             line: format!("redis: {error}; the gateway runs embedded until it can use it"),
             is_ok: true,
         },
         Err(error) => {
-            let setting = match &config.redis_url {
+            let setting = match &config.redis.url {
                 Some(_) => "FASTSOCK_REDIS_URL",
                 None => "REDIS_HOST, REDIS_PORT",
             };
@@ -142,25 +157,63 @@ fn wait_for<T>(future: impl Future<Output = T>) -> Result<T, String> {
 
 /// Where Redis is, without secrets.
 fn name_of_redis(config: &Config) -> String {
-    match &config.redis_url {
+    match &config.redis.url {
         Some(url) => without_secrets(url.expose()),
-        None => format!("{}:{}", config.redis_host, config.redis_port),
+        None => format!("{}:{}", config.redis.host, config.redis.port),
     }
 }
 
 fn check_remote(config: &Config) -> Finding {
-    let Some(url) = config.remote_url.as_deref() else {
-        return Finding {
+    match config.remote.url.as_deref() {
+        Some(url) => check_url(config, "remote", "REMOTE_URL", url),
+        None if !config.routing.routes.is_empty() => Finding {
+            line: "remote: none; a device that matches no route gets 404".into(),
+            is_ok: true,
+        },
+        None => Finding {
             line: "remote: none; uplinks are counted as lost, REMOTE_URL names one".into(),
             is_ok: true,
-        };
-    };
+        },
+    }
+}
+
+/// The others that the gateway asks or tells.
+fn check_others(config: &Config) -> Vec<Finding> {
+    let events = config.events.url.as_deref();
+    let events = events.map(|url| check_url(config, "events", "FASTSOCK_EVENTS_URL", url));
+    events.into_iter().chain(check_auth(config)).collect()
+}
+
+/// Who is asked about devices.
+fn check_auth(config: &Config) -> Vec<Finding> {
+    let is_auth = |kind| config.auth.kind == kind;
+    let url = |secret: &Option<Secret>| secret.as_ref().map(|url| url.expose().to_owned());
+    let webhook = is_auth(AuthKind::Webhook)
+        .then(|| url(&config.auth.url))
+        .flatten();
+    let jwks = is_auth(AuthKind::Jwt)
+        .then(|| config.auth.jwt_jwks.clone())
+        .flatten();
+    let others = [
+        ("auth", "FASTSOCK_AUTH_URL", webhook),
+        ("auth", "FASTSOCK_AUTH_JWT_JWKS", jwks),
+    ];
+    let named = others
+        .into_iter()
+        .filter_map(|(what, setting, url)| Some((what, setting, url?)));
+    named
+        .map(|(what, setting, url)| check_url(config, what, setting, &url))
+        .collect()
+}
+
+/// Whether somebody listens where a URL points to.
+fn check_url(config: &Config, what: &str, setting: &str, url: &str) -> Finding {
     let name = without_secrets(url);
-    let proxy = match Bridge::builder(config.clone()).proxy_of_remote() {
+    let proxy = match Bridge::builder(config.clone()).proxy_of(url) {
         Ok(proxy) => proxy,
         Err(error) => {
             return Finding {
-                line: format!("remote: {}", error.to_line()),
+                line: format!("{what}: {}", error.to_line()),
                 is_ok: false,
             };
         }
@@ -170,8 +223,10 @@ fn check_remote(config: &Config) -> Finding {
     Finding {
         is_ok: reached.is_ok(),
         line: match reached {
-            Ok(_) => format!("remote: {name} can be connected to{via}"),
-            Err(error) => format!("remote: {name} cannot be connected to{via}: {error}"),
+            Ok(_) => format!("{what}: {name} can be connected to{via}"),
+            Err(error) => {
+                format!("{what}: {name} cannot be connected to{via}: {error} ({setting})")
+            }
         },
     }
 }
@@ -195,6 +250,8 @@ fn connect(address: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// A certificate that expires within this time is told.
+const SOON: Duration = Duration::from_secs(30 * 86_400);
 const TIME_OUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -208,7 +265,7 @@ mod tests {
                 .remote_url(Some(remote.to_owned()))
                 .http_proxy(Some("p:3128".into()))
                 .no_proxy(no_proxy.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-            let proxy = Bridge::builder(config).proxy_of_remote().unwrap();
+            let proxy = Bridge::builder(config).proxy_of(remote).unwrap();
             assert!(
                 proxy.as_deref().is_none_or(|p| p == "http://p:3128/"),
                 "{proxy:?}"

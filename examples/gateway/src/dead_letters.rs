@@ -2,31 +2,29 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fastsock::Config;
+use hyper::Method;
 use serde_json::Value;
 
-use crate::{admin::Admin, flags::Letters};
+use crate::{
+    admin::{Admin, Call},
+    flags::Letters,
+    text::{plain, say, shown, text},
+};
 
-/// Does what is asked, of the gateway that the settings name.
+/// Does what is asked.
 ///
 /// # Errors
 /// One line: no gateway answers, it keeps no dead letters, or there is none with that id.
-pub(crate) fn carry_out(
-    asked: &Letters,
-    is_json: bool,
-    config: &Config,
-) -> Result<ExitCode, String> {
-    let admin = Admin::of(config)?;
+pub(crate) fn carry_out(admin: &Admin, asked: &Letters, is_json: bool) -> Result<ExitCode, String> {
     match asked {
-        Letters::List { limit } => list(&admin, *limit, is_json)?,
-        Letters::Show(id) => show(&admin, id, is_json)?,
-        Letters::Replay(ids) => each(&admin, ids.as_deref(), &REPLAY, is_json)?,
-        Letters::Drop(ids) => each(&admin, ids.as_deref(), &DROP, is_json)?,
+        Letters::List { limit } => list(admin, *limit, is_json)?,
+        Letters::Show { id } => show(admin, id, is_json)?,
+        Letters::Replay(which) => each(admin, which.id.as_deref(), &REPLAY, is_json)?,
+        Letters::Drop(which) => each(admin, which.id.as_deref(), &DROP, is_json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,7 +60,7 @@ fn page(
     limit: usize,
 ) -> Result<(Vec<Value>, Option<String>), String> {
     let path = format!("{PATH}?limit={limit}&after={}", after.unwrap_or_default());
-    let mut body = admin.call("GET", &path)?.body;
+    let mut body = admin.call(Call::get(&path))?.body;
     match body["dead_letters"].take() {
         Value::Array(letters) => Ok((letters, body["next"].as_str().map(Into::into))),
         _ => Err("the gateway that answers knows no dead letters; is it an older one?".into()),
@@ -70,7 +68,7 @@ fn page(
 }
 
 fn show(admin: &Admin, id: &str, is_json: bool) -> Result<(), String> {
-    let answer = admin.call("GET", &path_of(id)?)?;
+    let answer = admin.call(Call::get(&path_of(id)?))?;
     if answer.status != 200 {
         return Err(unknown(id));
     }
@@ -85,18 +83,18 @@ fn show(admin: &Admin, id: &str, is_json: bool) -> Result<(), String> {
 
 /// One thing to do with letters.
 struct Verb {
-    method: &'static str,
+    method: Method,
     suffix: &'static str,
     done: &'static str,
 }
 
 const REPLAY: Verb = Verb {
-    method: "POST",
+    method: Method::POST,
     suffix: "/replay",
     done: "replayed",
 };
 const DROP: Verb = Verb {
-    method: "DELETE",
+    method: Method::DELETE,
     suffix: "",
     done: "dropped",
 };
@@ -109,7 +107,10 @@ fn each(admin: &Admin, id: Option<&str>, verb: &Verb, is_json: bool) -> Result<(
     };
     for each in &ids {
         let path = path_of(each)? + verb.suffix;
-        match (admin.call(verb.method, &path)?.status, id) {
+        match (
+            admin.call(Call::new(verb.method.clone(), &path))?.status,
+            id,
+        ) {
             (200, _) if is_json => {
                 say(&serde_json::json!({ "id": each, "status": verb.done }).to_string())
             }
@@ -212,38 +213,6 @@ fn text_of(letter: &Value) -> String {
         shown(letter["data"].as_str().unwrap_or_default())
     );
     text
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), Into::into)
-}
-
-/// A text as it is; quoted when it has such characters, quotes, or what a terminal may take for a command.
-fn plain(value: &Value, is_odd: fn(char) -> bool) -> String {
-    let is_odd = |c: char| c == '"' || c.is_control() || is_odd(c);
-    match value.as_str() {
-        Some(text) if text.contains(is_odd) => format!("{text:?}"),
-        _ => text(value),
-    }
-}
-
-/// What a device said, with its control characters but newlines and tabs escaped: it is for a terminal.
-fn shown(data: &str) -> String {
-    let mut text = String::with_capacity(data.len());
-    for c in data.chars() {
-        match c {
-            '\n' | '\t' => text.push(c),
-            c if c.is_control() => text.extend(c.escape_default()),
-            c => text.push(c),
-        }
-    }
-    text
-}
-
-/// Prints a line; `false` when nobody reads any more.
-fn say(line: &str) -> bool {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
 }
 
 const PATH: &str = "/api/v1/dead-letters";

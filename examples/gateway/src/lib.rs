@@ -12,13 +12,19 @@ mod descriptors;
 mod dotenv;
 mod flags;
 mod logging;
+mod manual;
+mod service;
 mod settings;
 mod signals;
+mod text;
+mod top;
+mod verbs;
 
 use std::{
     cell::RefCell,
     ffi::OsString,
     io::{self, Write},
+    net::TcpListener,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -28,7 +34,7 @@ use fastsock::{Bridge, Error, ErrorKind, Leftover};
 use tokio::runtime::{Builder, Runtime};
 use tracing::{dispatcher::DefaultGuard, error, info, warn};
 
-pub use settings::OwnSetting;
+pub use settings::{OwnSetting, Program};
 
 use crate::{
     descriptors::RaisedLimit,
@@ -60,14 +66,14 @@ fn carry_out(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode, Strin
     let flags = Flags::parse(args)?;
     let settings = || Settings::gather(&flags, std::env::vars_os(), Path::new(""));
     Ok(match &flags.action {
-        Action::Help => say(&flags::help()),
-        Action::Version => say(concat!("fastsock ", env!("CARGO_PKG_VERSION"), "\n")),
-        Action::PrintConfig => say(&settings()?.print()),
-        Action::Check => check(&settings()?),
-        Action::DeadLetters(asked) => {
-            dead_letters::carry_out(asked, flags.is_json, &settings()?.config)?
-        }
-        Action::Serve => serve(&settings()?)?,
+        Action::Say(text) => say(text),
+        Action::RedisScript => say(fastsock::REDIS_SEND_SCRIPT),
+        Action::Man => say(&manual::page()),
+        Action::Completions(shell) => say(&flags::completions(*shell)),
+        Action::PrintConfig(form) => say(&settings()?.print(*form, flags.is_changed_only)),
+        Action::Check => check(settings()),
+        Action::Ask(verb) => verbs::carry_out(verb, settings()?.config())?,
+        Action::Serve => serve(&settings()?, settings)?,
     })
 }
 
@@ -84,25 +90,34 @@ fn fail(lines: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn check(settings: &Settings) -> ExitCode {
-    let findings = check::check(settings);
+fn check(settings: Result<Settings, String>) -> ExitCode {
+    let problems = ExitCode::from(PROBLEMS);
+    let findings = match settings {
+        Ok(settings) => check::check(&settings),
+        Err(lines) => {
+            fail(&lines);
+            return problems;
+        }
+    };
     for finding in &findings {
         say(&format!("{}\n", finding.line));
     }
-    if findings.iter().all(|finding| finding.is_ok) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match findings.iter().all(|finding| finding.is_ok) {
+        true => ExitCode::SUCCESS,
+        false => problems,
     }
 }
 
 /// Runs the gateway with its log.
-fn serve(settings: &Settings) -> Result<ExitCode, String> {
-    let logging = Logging::start(&settings.program)
+fn serve(
+    settings: &Settings,
+    again: impl Fn() -> Result<Settings, String>,
+) -> Result<ExitCode, String> {
+    let logging = Logging::start(settings.program())
         .map_err(|e| format!("the thread that writes the log cannot be started: {e}"))?;
     let entrance = logging.entrance();
     let _entered = entrance();
-    for warning in &settings.warnings {
+    for warning in settings.warnings() {
         warn!(
             about = warning.about,
             hint = warning.hint,
@@ -113,19 +128,27 @@ fn serve(settings: &Settings) -> Result<ExitCode, String> {
     let _limit = RaisedLimit::raise();
     let runtime = runtime(settings.workers(), entrance)
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    let end = runtime.block_on(until_stopped(settings, logging.reopener()));
+    let (reopen, adjust) = (logging.reopener(), logging.adjuster());
+    let reread = || {
+        reopen();
+        settings::reload::reload(settings, again(), &adjust);
+    };
+    let end = runtime.block_on(until_stopped(settings, reread));
     runtime.shutdown_timeout(THREADS_TIME);
     end.inspect_err(|line| error!(error = line, "Start failed"))
 }
 
 /// The life of the bridge: start, wait for a signal, stop.
-async fn until_stopped(settings: &Settings, reopen_log: impl Fn()) -> Result<ExitCode, String> {
+async fn until_stopped(settings: &Settings, reread: impl Fn()) -> Result<ExitCode, String> {
     let mut signals = Signals::take().map_err(|e| format!("signals cannot be taken: {e}"))?;
-    let bridge = start(settings).await.map_err(|e| e.to_line())?;
+    let listener = service::listener()
+        .map_err(|e| format!("LISTEN_FDS: the first socket is no TCP listener: {e}"))?;
+    let bridge = start(settings, listener).await.map_err(|e| e.to_line())?;
     tell_ready(&bridge);
+    service::ready(&format!("devices connect to {}", bridge.local_addr()));
 
     let reload = || {
-        reopen_log();
+        reread();
         let bridge = bridge.clone();
         #[expect(
             clippy::disallowed_methods,
@@ -135,11 +158,28 @@ async fn until_stopped(settings: &Settings, reopen_log: impl Fn()) -> Result<Exi
             let _ = bridge.reload(); // the bridge logs what came of it
         });
     };
-    let signal = signals.stop(reload).await;
-    warn!(signal, "Shutdown initiated... Exit code: 0");
+    // Ends by a signal, or by a drain that an operator has asked for.
+    let asked = tokio::select! {
+        signal = signals.stop(&reload) => Some(signal),
+        () = bridge.drained() => None,
+        never = service::keep_alive() => never,
+    };
+    warn!(signal = asked, "Shutdown initiated... Exit code: 0");
+    let window = match asked {
+        Some("SIGTERM") => bridge.config().limits.drain_window,
+        _ => Duration::ZERO,
+    };
+    let ending = async {
+        if window > Duration::ZERO {
+            bridge.drain(window).await;
+        }
+        bridge.stop(STOP_TIME).await
+    };
     tokio::select! {
-        leftover = bridge.stop(STOP_TIME) => tell_leftover(leftover),
-        signal = signals.stop(&reopen_log) => {
+        leftover = ending => tell_leftover(leftover),
+        never = service::keep_alive() => never,
+        never = service::keep_stopping(window + STOP_TIME + bridge.config().limits.close_timeout) => never,
+        signal = signals.stop(&reread) => {
             error!(signal, "Shutdown cut short. Exit code: 1");
             return Ok(ExitCode::FAILURE);
         }
@@ -149,16 +189,24 @@ async fn until_stopped(settings: &Settings, reopen_log: impl Fn()) -> Result<Exi
 }
 
 /// Starts the bridge; without its admin listener if only the default port of that is taken.
-async fn start(settings: &Settings) -> fastsock::Result<Bridge> {
-    let config = settings.config.clone();
-    match Bridge::builder(config.clone()).start().await {
+async fn start(settings: &Settings, listener: Option<TcpListener>) -> fastsock::Result<Bridge> {
+    let config = settings.config().clone();
+    let again = listener.as_ref().and_then(|l| l.try_clone().ok());
+    let builder = |config, listener| {
+        let builder = Bridge::builder(config).process_metrics();
+        match listener {
+            Some(listener) => builder.listener(listener),
+            None => builder,
+        }
+    };
+    match builder(config.clone(), listener).start().await {
         Err(error) if is_default_admin_taken(settings, &error) => {
             warn!(
                 error = error.to_line(),
                 hint = "FASTSOCK_ADMIN_ADDR takes another address, or off",
                 "Running without the admin listener"
             );
-            Bridge::builder(config.admin_addr(None)).start().await
+            builder(config.admin_addr(None), again).start().await
         }
         result => result,
     }
@@ -174,14 +222,16 @@ pub(crate) fn is_default_admin_taken(settings: &Settings, error: &Error) -> bool
 /// Logs that devices can connect, in the words of the original.
 fn tell_ready(bridge: &Bridge) {
     let (config, addr) = (bridge.config(), bridge.local_addr());
-    let url = config.remote_url.as_deref();
+    let url = config.remote.url.as_deref();
     info!(
         addr = %addr,
-        broker = config.broker.as_str(),
+        node = bridge.node_name(),
+        broker = config.redis.broker.as_str(),
         remote = url.map_or_else(|| "none".into(), without_secrets),
+        routes = config.routing.routes.iter().len(),
         admin = bridge.admin_addr().map_or_else(|| "off".into(), |addr| format!("http://{addr}")),
         "WebSocket server running on {}://0.0.0.0:{}",
-        if config.tls_cert.is_empty() { "ws" } else { "wss" },
+        if config.tls.cert.is_empty() { "ws" } else { "wss" },
         addr.port()
     );
 }
@@ -229,6 +279,8 @@ fn runtime(
         .build()
 }
 
+/// The exit code of a check that has found problems.
+const PROBLEMS: u8 = 2;
 /// How long a stop may take in all.
 const STOP_TIME: Duration = Duration::from_secs(8);
 /// How long threads that the bridge no longer needs are waited for; one may hang in a name lookup.

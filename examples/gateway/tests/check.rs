@@ -179,7 +179,7 @@ fn all_problems_are_named() {
     let lines: Vec<_> = output.stderr.lines().collect();
     assert!(lines[0].starts_with("fastsock: WEBSOCKET_PORT: \"x\""));
     assert!(lines[1].starts_with("fastsock: FASTSOCK_REMOTE_TIMEOUT: \"1.5\""));
-    assert_eq!((lines.len(), output.code), (2, Some(1)));
+    assert_eq!((lines.len(), output.code), (2, Some(2)));
 
     let output = Command::new()
         .env("FASTSOCK_AUTH_URL", "https://h/")
@@ -193,7 +193,85 @@ fn all_problems_are_named() {
         let count = output.stderr.lines().filter(|l| l.starts_with(&begin));
         assert_eq!(count.count(), 1, "{name}: {}", output.stderr);
     }
-    assert_eq!(output.code, Some(1));
+    assert_eq!(output.code, Some(2));
+}
+
+#[test]
+fn whoever_is_asked_or_told_is_tried() {
+    let (free, listener) = (
+        support::free_port(),
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+    );
+    let dead = format!("http://127.0.0.1:{free}/path?key=s3cret");
+    let alive = format!("http://{}/", listener.local_addr().unwrap());
+    let refused = format!(
+        "http://127.0.0.1:{free}/path cannot be connected to: Connection refused (os error 111)"
+    );
+    let webhook = alone()
+        .env("FASTSOCK_EVENTS_URL", &dead)
+        .env("FASTSOCK_AUTH", "webhook")
+        .env("FASTSOCK_AUTH_URL", &dead)
+        .args(["--check"])
+        .output();
+    names(
+        &webhook,
+        &format!("events: {refused} (FASTSOCK_EVENTS_URL)"),
+    );
+    names(&webhook, &format!("auth: {refused} (FASTSOCK_AUTH_URL)"));
+    assert!(!webhook.stdout.contains("s3cret"));
+    let jwt = |url: &str| {
+        let command = alone().env("FASTSOCK_AUTH", "jwt");
+        command
+            .env("FASTSOCK_AUTH_JWT_JWKS", url)
+            .args(["--check"])
+            .output()
+    };
+    names(
+        &jwt(&dead),
+        &format!("auth: {refused} (FASTSOCK_AUTH_JWT_JWKS)"),
+    );
+    is_green(&jwt(&alive));
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_told() {
+    for (days, is_told) in [("10", true), ("100", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args([
+                "-subj",
+                "/CN=gateway.example",
+                "-keyout",
+                "key.pem",
+                "-out",
+                "cert.pem",
+                "-days",
+                days,
+            ])
+            .current_dir(directory.path())
+            .output()
+            .expect("scripts/setup installs openssl");
+        assert!(made.status.success(), "{made:?}");
+        let output = alone()
+            .env("FASTSOCK_TLS_CERT", directory.path().join("cert.pem"))
+            .env("FASTSOCK_TLS_KEY", directory.path().join("key.pem"))
+            .args(["--check"])
+            .output();
+        is_green(&output);
+        let line = "FASTSOCK_TLS_CERT: A certificate expires soon: ";
+        let told = output.stdout.lines().find(|l| l.starts_with(line));
+        assert_eq!(told.is_some(), is_told, "{}", output.stdout);
+        assert!(told.is_none_or(|line| line.contains("gateway.example expires ")));
+    }
 }
 
 /// A command that needs nobody else.
@@ -212,7 +290,7 @@ fn spooled(data_dir: &Path) -> Command {
 fn names(output: &Output, begin: &str) {
     let count = output.stdout.lines().filter(|line| line.starts_with(begin));
     assert_eq!(count.count(), 1, "{begin}: {}", output.stdout);
-    assert_eq!(output.code, Some(1));
+    assert_eq!(output.code, Some(2));
 }
 
 fn is_green(output: &Output) {

@@ -100,7 +100,7 @@ fn credentials_without_a_way_to_authenticate_are_refused_wherever_they_are_given
             let line = format!(
                 "fastsock: {variable}: it has no effect while FASTSOCK_AUTH is open; set FASTSOCK_AUTH to {auth}, or remove {variable}\n"
             );
-            assert_eq!((output.code, output.stderr), (Some(1), line));
+            assert_eq!((output.code, output.stderr), (Some(2), line));
             assert_eq!(output.stdout, "");
         }
     }
@@ -121,7 +121,7 @@ fn a_mistyped_name_that_would_leave_the_door_open_is_refused() {
         ] {
             let output = command.args(["--check"]).output();
             let line = format!("fastsock: {name}: there is no such setting{hint}\n");
-            assert_eq!((output.code, output.stderr), (Some(1), line));
+            assert_eq!((output.code, output.stderr), (Some(2), line));
         }
     }
 }
@@ -174,7 +174,7 @@ fn numbers_take_units_or_are_refused_and_those_of_the_original_are_cut_aloud() {
             let output = command.args(["--check"]).output();
             let line = format!("fastsock: {name}: {value:?} is not allowed; give ");
             assert!(output.stderr.starts_with(&line), "{}", output.stderr);
-            assert_eq!(output.code, Some(1));
+            assert_eq!(output.code, Some(2));
         }
     }
 }
@@ -207,7 +207,7 @@ fn the_admin_port_is_not_that_of_devices() {
     let command = Command::new().env("WEBSOCKET_PORT", "3001");
     let output = command.args(["--check"]).output();
     let line = "fastsock: FASTSOCK_ADMIN_ADDR: 127.0.0.1:3001 is the port of devices (WEBSOCKET_PORT); give another one\n";
-    assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+    assert_eq!((output.code, output.stderr.as_str()), (Some(2), line));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn check_asks_redis_for_a_spool_alone_too() {
         .output();
     let told = format!("redis: 127.0.0.1:{free}: Connection refused");
     assert!(output.stdout.contains(&told), "{}", output.stdout);
-    assert_eq!(output.code, Some(1));
+    assert_eq!(output.code, Some(2));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn an_origin_that_can_never_match_ends_the_start() {
         .args(["--check"])
         .output();
     let line = "fastsock: FASTSOCK_LISTEN_ORIGINS: \"b.example\" has no scheme; give origins such as https://example.com or https://*.example.com, separated by commas\n";
-    assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+    assert_eq!((output.code, output.stderr.as_str()), (Some(2), line));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn an_admin_token_file_without_a_token_ends_the_start() {
         ] {
             let output = command.file("token", content).args(["--check"]).output();
             let line = "fastsock: FASTSOCK_ADMIN_TOKEN_FILE: there is nothing in \"token\"\n";
-            assert_eq!((output.code, output.stderr.as_str()), (Some(1), line));
+            assert_eq!((output.code, output.stderr.as_str()), (Some(2), line));
         }
     }
 }
@@ -263,7 +263,7 @@ fn an_admin_token_that_is_a_path_is_refused_with_the_setting_that_takes_it() {
         let line = format!(
             "fastsock: {name}: the value is the path of a file; FASTSOCK_ADMIN_TOKEN_FILE takes that\n"
         );
-        assert_eq!((output.code, output.stderr), (Some(1), line));
+        assert_eq!((output.code, output.stderr), (Some(2), line));
     }
     // What is in the file may look like one.
     let output = Command::on_free_ports()
@@ -303,8 +303,8 @@ fn the_settings_are_printed_with_their_sources() {
         "WEBSOCKET_PORT=7 # from a flag",
         "REDIS_PORT=6379 # default",
         "REDIS_DB=5 # from .env",
-        "REMOTE_URL=http://***@h/p # from the file",
-        "REMOTE_HEADERS=*** # from .env",
+        "# REMOTE_URL=http://***@h/p # from the file",
+        "# REMOTE_HEADERS=*** # from .env",
         "LOG_LEVEL=error # from environment",
         "FASTSOCK_BROKER=redis # REDIS_DB is given",
         "FASTSOCK_ADMIN_ADDR=127.0.0.1:3001 # default",
@@ -317,6 +317,12 @@ fn the_settings_are_printed_with_their_sources() {
         );
     }
     assert!(!output.stdout.contains("s3cret"));
+
+    // A file with every default changes nothing.
+    let all = Command::new().args(["--print-config=toml"]).output().stdout;
+    let again = Command::new().file("all.toml", &all);
+    let again = again.args(["--config", "all.toml", "--print-config", "--changed"]);
+    assert_eq!(again.output().stdout, "");
 }
 
 #[test]
@@ -342,7 +348,7 @@ fn check_tells_of_redis_and_the_remote() {
         .env("REMOTE_URL", format!("http://u:p@{taken}/in?k=v"))
         .args(["--check"])
         .output();
-    assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
+    assert_eq!((output.code, output.stderr.as_str()), (Some(2), ""));
     let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(lines[0], "settings: ok");
     assert!(lines[1].starts_with(&format!("redis: 127.0.0.1:{free}: Connection refused")));
@@ -353,14 +359,14 @@ fn check_tells_of_redis_and_the_remote() {
 
     let output = Command::on_free_ports()
         .env("FASTSOCK_BROKER", "embedded")
-        .env("FASTSOCK_DRAIN_WINDOW", "1")
+        .env("FASTSOCK_FLUX", "1")
         .args(["--check"])
         .output();
     assert_eq!(output.code, Some(0));
     assert!(
         output
             .stdout
-            .starts_with("FASTSOCK_DRAIN_WINDOW: Unknown setting is ignored: ")
+            .starts_with("FASTSOCK_FLUX: Unknown setting is ignored: ")
     );
 
     let output = Command::new()
@@ -368,7 +374,7 @@ fn check_tells_of_redis_and_the_remote() {
         .env("REMOTE_URL", format!("http://127.0.0.1:{free}/"))
         .args(["--check"])
         .output();
-    assert_eq!(output.code, Some(1));
+    assert_eq!(output.code, Some(2));
 }
 
 #[test]
@@ -398,7 +404,7 @@ fn check_reads_the_files_that_the_settings_name() {
         let output = command.args(["--check"]).output();
         let expected = format!("settings: {variable}: ");
         assert!(output.stdout.starts_with(&expected), "{}", output.stdout);
-        assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
+        assert_eq!((output.code, output.stderr.as_str()), (Some(2), ""));
     }
 }
 
@@ -419,16 +425,16 @@ fn check_asks_a_real_redis() {
         line.starts_with(&format!("redis: {address}: ")) && line.contains("NOAUTH"),
         "{line}"
     );
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     let (code, line) = check(format!("redis://:wrong@{address}"));
     assert!(
         line.contains("WRONGPASS") && !line.contains("wrong@"),
         "{line}"
     );
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     let (code, line) = check(format!("redis://:s3cret@{address}/99"));
     assert!(line.contains("DB index is out of range"), "{line}");
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     let (code, line) = check(format!("redis://:s3cret@{address}"));
     let expected = format!("redis: redis://{address} answers, and allows all that is needed");
     assert_eq!((code, line), (Some(0), expected));

@@ -4,7 +4,8 @@ mod support;
 
 use std::{
     fs,
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command as Program, Stdio},
     thread,
@@ -54,6 +55,94 @@ fn stdout_and_log_file_go_on_once_a_full_disk_has_room() {
 }
 
 #[test]
+fn a_hangup_changes_the_level_and_names_what_waits_for_a_restart() {
+    let mut gateway = gateway().file(".env", "LOG_LEVEL=info\n").spawn();
+    gateway.port();
+    let dotenv = gateway.directory.path().join(".env");
+    fs::write(&dotenv, "LOG_LEVEL=debug\nFASTSOCK_CLOSE_TIMEOUT=5s\n").unwrap();
+    gateway.signal("HUP");
+    let reloaded = gateway.wait_for("Log settings reloaded");
+    assert_eq!(reloaded["level"], "info");
+    let waits = gateway.wait_for("Settings have changed that count from the next start on");
+    assert_eq!(waits["settings"], "FASTSOCK_CLOSE_TIMEOUT");
+    gateway.signal("USR1");
+    assert_eq!(gateway.wait_for("Signal is ignored")["level"], "debug");
+
+    fs::write(&dotenv, "LOG_LEVEL=loud\n").unwrap();
+    gateway.signal("HUP");
+    let error = gateway.wait_for("Settings cannot be read again; they stay");
+    assert!(error["error"].as_str().unwrap().starts_with("LOG_LEVEL: "));
+    gateway.signal("USR2");
+    gateway.wait_for("Signal is ignored");
+    gateway.signal("TERM");
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+#[test]
+fn stdout_can_be_text_while_the_file_is_json() {
+    for (format, is_text) in [("text", true), ("auto", false), ("json", false)] {
+        let mut gateway = gateway().env("FASTSOCK_LOG_FORMAT", format).spawn();
+        let log = gateway.directory.path().join("logs/fastsock.log");
+        wait_until("it runs", || {
+            read(&log).contains("WebSocket server running")
+        });
+        gateway.signal("TERM");
+        let stdout = gateway.end().stdout;
+        let first = stdout.lines().next().unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(first).is_err(),
+            is_text,
+            "{first}"
+        );
+        if is_text {
+            // No colours: this is no terminal.
+            let line = stdout
+                .lines()
+                .find(|line| line.contains("WebSocket server running"))
+                .unwrap();
+            assert!(
+                !stdout.contains('\u{1b}') && line[12..].starts_with(" INFO    WebSocket"),
+                "{line}"
+            );
+        }
+        assert_eq!(gateway.log_file().len(), stdout.lines().count());
+    }
+}
+
+#[test]
+fn a_log_file_that_grows_is_put_aside_and_the_oldest_go() {
+    let mut gateway = gateway()
+        .env("FASTSOCK_LOG_ROTATE", "64KiB")
+        .env("FASTSOCK_LOG_KEEP", "2")
+        .spawn();
+    let mut device = Device::connect(gateway.port(), "dev");
+    drop(gateway.stdout.take()); // nobody reads it
+    for _ in 0..300 {
+        device.send(&"x".repeat(900));
+    }
+    device.ping();
+    gateway.signal("TERM");
+    assert_eq!(gateway.child.wait().unwrap().code(), Some(0));
+    let folder = gateway.directory.path().join("logs");
+    let mut names: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["fastsock.log", "fastsock.log.1", "fastsock.log.2"]);
+    for name in names {
+        let text = read(&folder.join(name));
+        assert!(
+            text.len() <= 64 << 10 || text.lines().count() < 100,
+            "{}",
+            text.len()
+        );
+        text.lines()
+            .for_each(|line| drop(serde_json::from_str::<serde_json::Value>(line).unwrap()));
+    }
+}
+
+#[test]
 fn a_hangup_opens_the_log_file_anew() {
     let mut gateway = gateway().spawn();
     let mut device = Device::connect(gateway.port(), "dev");
@@ -85,6 +174,32 @@ fn a_hangup_opens_the_log_file_anew() {
     gateway.signal("HUP");
     wait_until("it is there again", || read(&log).contains("\"Reloaded\""));
     gateway.signal("TERM");
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+/// The first one is told at once, the others with their number, also when no other follows, and at the end.
+#[test]
+fn how_many_were_turned_away_is_told_also_of_the_last() {
+    let mut gateway = gateway()
+        .env("FASTSOCK_LIMIT_CONNECTIONS", "1")
+        .env("LOG_LEVEL", "info")
+        .spawn();
+    let port = gateway.port();
+    let _device = Device::connect(port, "dev");
+    let turn_away = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut answer = [0; 13];
+        stream.read_exact(&mut answer).unwrap();
+        answer == *b"HTTP/1.1 503 "
+    };
+    assert!(turn_away());
+    let told = "A limit turns devices away";
+    assert_eq!(gateway.wait_for(told)["count"], 1);
+    assert!(turn_away() && turn_away());
+    assert_eq!(gateway.wait_for(told)["count"], 2);
+    assert!(turn_away());
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for(told)["count"], 1);
     assert_eq!(gateway.end().code, Some(0));
 }
 

@@ -29,16 +29,36 @@ pub(crate) fn built(extension: &str) -> PathBuf {
 fn built_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--locked", "--quiet", "-p", "fastsock-ffi"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
+        // `scripts/test` says so: it builds the library before the tests start.
+        if std::env::var_os("FASTSOCK_LIBRARY_IS_BUILT").is_none() {
+            build();
         }
-        succeed(build.current_dir(root()));
         let here = std::env::current_exe().unwrap();
         here.ancestors().nth(2).unwrap().into() // without `deps`
     })
+}
+
+fn build() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    // With the dependencies that `cargo test --workspace` built: a test target beside the library brings the same features.
+    build.args(["build", "--locked", "--quiet", "--workspace", "--lib"]);
+    build.args(["--test", "header"]);
+    // What cargo tells a test of its package; build scripts that watch these would run again, here and at the next build.
+    for (name, _) in std::env::vars_os() {
+        let of_package = name.to_str().is_some_and(|name| {
+            name == "OUT_DIR"
+                || name.starts_with("CARGO_PKG_")
+                || name.starts_with("CARGO_MANIFEST_")
+        });
+        if of_package {
+            build.env_remove(name);
+        }
+    }
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    succeed(build.current_dir(root()));
 }
 
 /// A place for what a test makes; emptied when the test begins.

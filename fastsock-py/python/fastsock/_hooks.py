@@ -382,6 +382,7 @@ def _client_id(subject: Any) -> Optional[str]:
 
 _KEYS: Dict[str, Callable[[Any], Optional[str]]] = {
     "authenticate": lambda _: None,
+    "on_mailbox_lost": lambda client_id: client_id,
     "on_state": lambda _: "",
     "on_error": lambda _: None,
 }

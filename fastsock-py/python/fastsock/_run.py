@@ -3,7 +3,7 @@
 import asyncio
 import warnings
 import weakref
-from typing import Any, Callable, Dict, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
 
 from fastsock._fastsock import Leftover, LoopBridge
 from fastsock._hooks import Hooks
@@ -38,7 +38,7 @@ class Run:
         self.hooks = Hooks(loop, native, hooks, max_hooks, max_notices)
         self.is_over = False
         self._native = native
-        self._sends: "Dict[int, asyncio.Future[Sent]]" = {}
+        self._sends: "Dict[int, asyncio.Future[Any]]" = {}  # and calls
         self._last_send = 0
         self._events = Watch(loop, native, native.events_fd(), self._on_events)
         self._side = Watch(loop, native, native.side_fd(), self._on_side)
@@ -61,8 +61,25 @@ class Run:
         sent = self._native.send(client_id, payload, number)
         if sent is not None:
             return sent
+        return self._expect(number)
+
+    def call(
+        self,
+        client_id: str,
+        payload: Payload,
+        match: Optional[Tuple[str, object]],
+        ocpp: bool,
+        timeout: Optional[float],
+    ) -> "asyncio.Future[Union[str, bytes]]":
+        """Makes a call; a future of its answer."""
         self.check_loop()
-        future: "asyncio.Future[Sent]" = self.loop.create_future()
+        self._last_send += 1
+        self._native.call(client_id, payload, match, ocpp, timeout, self._last_send)
+        return self._expect(self._last_send)
+
+    def _expect(self, number: int) -> "asyncio.Future[Any]":
+        self.check_loop()
+        future: "asyncio.Future[Any]" = self.loop.create_future()
         self._sends[number] = future
         future.add_done_callback(lambda _: self._sends.pop(number, None))
         return future

@@ -5,7 +5,7 @@ import inspect
 import os
 import warnings
 from types import TracebackType
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Literal, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 from fastsock._compat import Self, Unpack
 from fastsock._fastsock import Client, ConnectRequest, DeadLetter, Leftover, LoopBridge, Ticket, Uplink
@@ -13,7 +13,17 @@ from fastsock._run import Run
 from fastsock._stream import Reader
 from fastsock.errors import ArgumentError, StoppedError
 from fastsock.settings import Settings
-from fastsock.types import Admission, AsyncKeywords, Config, LostReason, Payload, Sent, StateName, UplinkAction
+from fastsock.types import (
+    Admission,
+    AsyncKeywords,
+    Config,
+    LostReason,
+    MailboxLostReason,
+    Payload,
+    Sent,
+    StateName,
+    UplinkAction,
+)
 from fastsock.words import CloseReason, State
 
 __all__ = ["AsyncBridge"]
@@ -25,6 +35,7 @@ _OnClient = TypeVar("_OnClient", bound=Callable[[Client], object])
 _OnUplink = TypeVar("_OnUplink", bound=Callable[[Uplink], Union[UplinkAction, Awaitable[UplinkAction]]])
 _OnDisconnect = TypeVar("_OnDisconnect", bound=Callable[[Client, CloseReason], object])
 _OnLost = TypeVar("_OnLost", bound=Callable[[Uplink, LostReason], object])
+_OnMailboxLost = TypeVar("_OnMailboxLost", bound=Callable[[str, MailboxLostReason, int], object])
 _OnState = TypeVar("_OnState", bound=Callable[[State], object])
 _OnError = TypeVar("_OnError", bound=Callable[[str, BaseException], object])
 
@@ -55,6 +66,7 @@ class AsyncBridge:
         on_uplink: Optional[Callable[[Uplink], Union[UplinkAction, Awaitable[UplinkAction]]]] = None,
         on_disconnect: Optional[Callable[[Client, CloseReason], object]] = None,
         on_uplink_lost: Optional[Callable[[Uplink, LostReason], object]] = None,
+        on_mailbox_lost: Optional[Callable[[str, MailboxLostReason, int], object]] = None,
         on_state: Optional[Callable[[State], object]] = None,
         on_error: Optional[Callable[[str, BaseException], object]] = None,
         uplinks: Optional[Literal["forward", "take"]] = None,
@@ -69,6 +81,7 @@ class AsyncBridge:
             "on_uplink": on_uplink,
             "on_disconnect": on_disconnect,
             "on_uplink_lost": on_uplink_lost,
+            "on_mailbox_lost": on_mailbox_lost,
             "on_state": on_state,
             "on_error": on_error,
         }
@@ -112,6 +125,10 @@ class AsyncBridge:
     def on_uplink_lost(self, function: _OnLost) -> _OnLost:
         """Decorator, before the start: the function gets each uplink that the bridge gave up."""
         return self._set_hook("on_uplink_lost", function)
+
+    def on_mailbox_lost(self, function: _OnMailboxLost) -> _OnMailboxLost:
+        """Decorator, before the start: the function is told of kept messages that are lost."""
+        return self._set_hook("on_mailbox_lost", function)
 
     def on_state(self, function: _OnState) -> _OnState:
         """Decorator, before the start: the function gets each change of state."""
@@ -160,6 +177,13 @@ class AsyncBridge:
             return await run.finish(seconds)
         return self._native.leftover() or Leftover()
 
+    async def drain(self, window: float) -> None:
+        """Drains: takes nobody new, and closes those who are here with 1012, spread over window seconds, as Bridge.drain() does.
+
+        Returns once no device is here; all else goes on until stop(). Cancelled, it leaves the drain to go on.
+        """
+        await asyncio.to_thread(self._native.drain_devices, window)
+
     async def wait(self) -> None:
         """Waits until the bridge has stopped."""
         await self._bury()
@@ -189,6 +213,65 @@ class AsyncBridge:
         sent = run.send(client_id, payload)
         return sent if isinstance(sent, str) else await sent
 
+    async def call(
+        self,
+        client_id: str,
+        payload: Payload,
+        *,
+        match: Optional[Tuple[str, object]] = None,
+        ocpp: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Union[str, bytes]:
+        """Sends a message to a device and returns its answer, as Bridge.call() does.
+
+        Cancelled, the call goes on until its answer or its time-out.
+        """
+        run = self._run
+        if run is None:
+            raise StoppedError("the bridge is not running")
+        return await run.call(client_id, payload, match, ocpp, timeout)
+
+    async def send_kept(
+        self, client_id: str, payload: Payload, *, id: Optional[str] = None, ttl: Optional[float] = None
+    ) -> Tuple[Sent, str, bool]:
+        """Puts a message into the mailbox of a device, as Bridge.send_kept() does.
+
+        This and the next two wait for Redis on a thread of the loop's executor, at most some 2 seconds. Cancelled, they leave it
+        unsaid whether it was done.
+        """
+        return await asyncio.to_thread(self._native.send_kept, client_id, payload, id, ttl)
+
+    async def mailbox(self, client_id: str) -> Dict[str, Any]:
+        """What the mailbox of a device holds, as Bridge.mailbox() tells it."""
+        return await asyncio.to_thread(self._native.mailbox, client_id)
+
+    async def clear_mailbox(self, client_id: str) -> int:
+        """Empties the mailbox of a device. Returns how many messages it held."""
+        return await asyncio.to_thread(self._native.clear_mailbox, client_id)
+
+    async def send_group(self, group: str, payload: Payload) -> int:
+        """Sends one message to all members of a group, as Bridge.send_group() does.
+
+        This and the next three wait for Redis on a thread of the loop's executor, as send_kept() does.
+        """
+        return await asyncio.to_thread(self._native.send_group, group, payload)
+
+    async def broadcast(self, payload: Payload) -> int:
+        """Sends one message to every device. Returns how many gateways heard it."""
+        return await asyncio.to_thread(self._native.broadcast, payload)
+
+    async def join_group(self, client_id: str, group: str) -> Sent:
+        """Puts a device into a group until its session ends. Returns where the device is, as Bridge.join_group() does."""
+        return await asyncio.to_thread(self._native.join_group, client_id, group)
+
+    async def leave_group(self, client_id: str, group: str) -> Sent:
+        """Takes a device out of a group. Returns where the device is."""
+        return await asyncio.to_thread(self._native.leave_group, client_id, group)
+
+    def groups(self) -> Dict[str, int]:
+        """The groups that have members here, and how many."""
+        return self._native.groups()
+
     def reload(self) -> None:
         """Reloads the files of certificates, for new connections, as Bridge.reload() does. Blocks the loop while it reads."""
         self._native.reload()
@@ -196,6 +279,18 @@ class AsyncBridge:
     def disconnect(self, client_id: str, code: Optional[int] = None, reason: Optional[str] = None) -> bool:
         """Closes the session of a device that is here; False when it is not. Without code and reason: 4510 "kicked"."""
         return self._native.disconnect(client_id, code, reason)
+
+    async def kick(self, client_id: str, code: Optional[int] = None, reason: Optional[str] = None) -> Sent:
+        """Closes the session of a device, here or at another gateway, as Bridge.kick() does. Returns where the device was."""
+        return await asyncio.to_thread(self._native.kick, client_id, code, reason)
+
+    async def are_online(self, client_ids: Sequence[str]) -> List[bool]:
+        """For each of these devices whether it is connected to any gateway, as Bridge.are_online() has it."""
+        return await asyncio.to_thread(self._native.are_online, list(client_ids))
+
+    async def nodes(self) -> List[Dict[str, Any]]:
+        """The gateways that share a Redis, as Bridge.nodes() has them."""
+        return await asyncio.to_thread(self._native.nodes)
 
     def clients(self) -> List[Client]:
         """Every device that is connected here, in no order."""
@@ -225,6 +320,18 @@ class AsyncBridge:
         """The books, as Bridge.stats() has them."""
         return self._native.stats()
 
+    def status(self) -> Dict[str, Any]:
+        """The gateway in one look, as Bridge.status() has it."""
+        return self._native.status()
+
+    async def device(self, client_id: str) -> Dict[str, Any]:
+        """All that is known of one device, connected or not, as Bridge.device() has it."""
+        return await asyncio.to_thread(self._native.device, client_id)
+
+    def metrics(self, *, openmetrics: bool = False) -> str:
+        """All figures as text for Prometheus, as Bridge.metrics() has them."""
+        return self._native.metrics(openmetrics=openmetrics)
+
     def resolve(self, ticket: Ticket, answer: object) -> None:
         """Answers a hook that returned Later. In the loop's thread or any other."""
         self._native.resolve(ticket, answer)
@@ -235,7 +342,7 @@ class AsyncBridge:
 
     @property
     def state(self) -> StateName:
-        """What the bridge is doing: "running", "degraded", "stopping", "stopped"."""
+        """What the bridge is doing: "running", "degraded", "draining", "stopping", "stopped"."""
         return self._native.state
 
     @property

@@ -6,15 +6,18 @@ __all__ = [
     "ArgumentError",
     "BindError",
     "BrokerError",
+    "BusyError",
     "ConfigError",
     "FastsockError",
     "ForkedError",
+    "NotConnectedError",
     "OsError",
     "OutboxFullError",
     "Reject",
     "StoppedError",
     "TicketError",
     "TooLargeError",
+    "UnansweredError",
 ]
 
 
@@ -32,6 +35,18 @@ class BindError(FastsockError, OSError):
 
 class OutboxFullError(FastsockError, BufferError):
     """The device's outbox is full."""
+
+
+class NotConnectedError(FastsockError, ConnectionError):
+    """No gateway has the device; nothing was sent."""
+
+
+class BusyError(FastsockError, RuntimeError):
+    """As many calls wait as may, or the device has an OCPP call to answer first; nothing was sent."""
+
+
+class UnansweredError(FastsockError, TimeoutError):
+    """The message was sent, and no answer came: the time is over, or the session ended."""
 
 
 class TooLargeError(FastsockError, ValueError):

@@ -22,8 +22,20 @@ class Settings(TypedDict, total=False):
     """Address to listen on. Empty means all addresses, IPv6 and IPv4 (`::`), or IPv4 alone where there is no IPv6. Variable FASTSOCK_LISTEN_ADDR."""
     listen_reuseport: Optional[bool]
     """Lets several processes share the port (SO_REUSEPORT). While it is off, a taken port is an error. Default off. Variable FASTSOCK_LISTEN_REUSEPORT."""
+    strict_handshake: Optional[bool]
+    """Takes only requests of HTTP/1.1 with a `Host`, as RFC 9112 has them. While it is off, HTTP/1.0 and a missing `Host` are taken too, as the original took them: from old firmware, and from an nginx without `proxy_http_version 1.1`. Default off. Variable FASTSOCK_STRICT_HANDSHAKE."""
     listen_origins: Optional[Union[str, List[str], Tuple[str, ...]]]
     """Origins that browsers may connect from. Empty allows every origin; where a client certificate decides who a device is, empty allows pages of the same host only. A request without an Origin is always allowed. Variable FASTSOCK_LISTEN_ORIGINS."""
+    device_paths: Optional[Union[str, PathLike[str], List[Union[str, PathLike[str]]], Tuple[Union[str, PathLike[str]], ...]]]
+    """Paths that devices connect to. `{id}` and other named parts stand for one segment each; the gateway decodes their percent-encoding. It answers other paths with 404. With `FASTSOCK_AUTH=open` the path names the device; else the credential must name the same one, or the gateway answers 403. Empty: any path, and it names nobody. Variable FASTSOCK_DEVICE_PATHS."""
+    client_id: Optional[str]
+    """Client id that the named parts of `FASTSOCK_DEVICE_PATHS` form. It has all of them, with something between two, so that no two devices get the same; a part that contains a character of what stands between gets 400. Default {id}. Variable FASTSOCK_CLIENT_ID."""
+    subprotocols: Optional[Union[str, List[str], Tuple[str, ...]]]
+    """Subprotocols that the gateway speaks, the best first: it chooses the first of them that a device offers. `fastsock.v1.ack` comes before them where it is on. Empty: the first that the device offers. Variable FASTSOCK_SUBPROTOCOLS."""
+    subprotocol_mismatch: Optional[Literal["accept", "close", "refuse"]]
+    """What happens to a device that offers subprotocols, but none of `FASTSOCK_SUBPROTOCOLS`. `accept`: it connects without one. `close`: the gateway authenticates it, answers 101 without a subprotocol, and closes it with 1002 at once, as OCPP 1.6 demands. `refuse`: 400. A device that offers none connects. Default accept. Variable FASTSOCK_SUBPROTOCOL_MISMATCH."""
+    deflate: Optional[bool]
+    """Takes and sends compressed messages with devices that offer `permessage-deflate` (RFC 7692); docs/device.md says what it costs. Other devices notice nothing of it. Default off. Variable FASTSOCK_DEFLATE."""
     tls_cert: Optional[Union[str, PathLike[str], List[Union[str, PathLike[str]]], Tuple[Union[str, PathLike[str]], ...]]]
     """PEM files of certificates, each with its chain. They turn the device port into `wss` (TLS 1.2 and 1.3). The gateway shows the certificate that has the name a device asks for (SNI), else the first. `reload` reads the files again. Variable FASTSOCK_TLS_CERT."""
     tls_key: Optional[Union[str, PathLike[str], List[Union[str, PathLike[str]]], Tuple[Union[str, PathLike[str]], ...]]]
@@ -32,6 +44,8 @@ class Settings(TypedDict, total=False):
     """Whether the gateway asks devices for a certificate. `off`: it does not. `optional`: a device may show one, which must be valid. `required`: a device must show one. The name in it (common name, else the first DNS name, URI or e-mail address) is a credential, and the client id with `FASTSOCK_AUTH=certificate`. Default off. Variable FASTSOCK_TLS_CLIENT_AUTH."""
     tls_client_ca: Optional[Union[str, PathLike[str]]]
     """PEM file of the authorities that sign the certificates of devices. `reload` reads the file again. Variable FASTSOCK_TLS_CLIENT_CA."""
+    tls_ciphers: Optional[Union[str, List[str], Tuple[str, ...]]]
+    """Cipher suites that devices may choose from, by their IANA names. Empty: all that rustls has, which are those of TLS 1.3 and, of TLS 1.2, ECDHE with AES-GCM or ChaCha20-Poly1305. A list without any suite of TLS 1.3 turns TLS 1.3 off. rustls has no RSA key exchange and no CBC: a device that needs them needs a TLS proxy in front of the gateway. Variable FASTSOCK_TLS_CIPHERS."""
     trusted_proxies: Optional[Union[str, List[str], Tuple[str, ...]]]
     """Proxies that the gateway believes about the address of a device, by `FASTSOCK_PROXY_PROTOCOL` or `X-Forwarded-For`. Empty: it believes none. Variable FASTSOCK_TRUSTED_PROXIES."""
     proxy_protocol: Optional[bool]
@@ -56,12 +70,18 @@ class Settings(TypedDict, total=False):
     """PEM file of the private key of that certificate. Variable FASTSOCK_REDIS_KEY."""
     redis_connect_timeout: Optional[Union[int, str, timedelta]]
     """Milliseconds to connect to Redis: DNS, TCP, TLS and login together. The gateway tries every address of the name. Default 5000. Variable FASTSOCK_REDIS_CONNECT_TIMEOUT."""
-    redis_subscribe: Optional[Literal["pattern", "exact"]]
-    """`pattern`: one PSUBSCRIBE, right for one or two gateways. `exact`: one SUBSCRIBE per device, right from three gateways up. Default pattern. Variable FASTSOCK_REDIS_SUBSCRIBE."""
+    redis_subscribe: Optional[str]
+    """`pattern`: one PSUBSCRIBE, right for one or two gateways. `exact`: one SUBSCRIBE per device, right from three gateways up. `sharded`: one SSUBSCRIBE per device, for publishers that SPUBLISH: right for a Redis Cluster with many downlinks; needs Redis 7. `exact+sharded`: both, while publishers move from one to the other. Default pattern. Variable FASTSOCK_REDIS_SUBSCRIBE."""
+    node_name: Optional[str]
+    """Name of this gateway in the ready line, in the API and for the other gateways of its Redis, which know it by its random id. Empty: the name of the machine and the port that devices connect to. Two gateways may have the same name. Variable FASTSOCK_NODE_NAME."""
     remote_url: Optional[str]
-    """Where the gateway POSTs uplinks. Empty: it counts them as lost, unless a hook takes them. Variable REMOTE_URL."""
+    """Where the gateway POSTs uplinks. Empty: it counts them as lost, unless a hook takes them. `{client_id}` as a whole segment of the path stands for the client id, `{tenant}` or `{id}` for that part of `FASTSOCK_DEVICE_PATHS`, all percent-encoded: `https://api.example/devices/{client_id}/messages`. Variable REMOTE_URL."""
     remote_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
     """Headers of each POST as a JSON object; they override all other headers. Numbers and booleans become text, null removes a header. Default {}. Variable REMOTE_HEADERS."""
+    remote_body: Optional[Literal["json", "raw"]]
+    """What a POST holds. `json`: an object with the client id and the message as text. `raw`: the message itself, its bytes unchanged; `X-Fastsock-Client-Id` names the device, percent-encoded where it is not printable ASCII, and `X-Fastsock-Kind` is `text` or `binary`. Default json. Variable FASTSOCK_REMOTE_BODY."""
+    remote_content_type: Optional[str]
+    """`Content-Type` of a POST with `FASTSOCK_REMOTE_BODY=raw`. Empty: `text/plain; charset=utf-8` for a TEXT frame, `application/octet-stream` for a BINARY one. Variable FASTSOCK_REMOTE_CONTENT_TYPE."""
     remote_ca: Optional[Union[str, PathLike[str]]]
     """PEM file of certificates to trust for an `https` remote, beside those of the system. Variable FASTSOCK_REMOTE_CA."""
     extra_ca_certs: Optional[Union[str, PathLike[str]]]
@@ -89,7 +109,11 @@ class Settings(TypedDict, total=False):
     remote_max_age: Optional[Union[int, str, timedelta]]
     """Milliseconds after which the gateway gives up an uplink that it cannot deliver. Default 86400000. Variable FASTSOCK_REMOTE_MAX_AGE."""
     remote_extra_headers: Optional[bool]
-    """Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST. Default on. Variable FASTSOCK_REMOTE_EXTRA_HEADERS."""
+    """Adds `Idempotency-Key`, `X-Fastsock-Session`, `X-Fastsock-Epoch`, `X-Fastsock-Seq` and `X-Fastsock-Attempt` to each POST, and the `traceparent` and `tracestate` of the device's request if they are valid. Default on. Variable FASTSOCK_REMOTE_EXTRA_HEADERS."""
+    remote_context: Optional[bool]
+    """Adds to each POST what is known of the device's session: `X-Fastsock-Client-Id`, `-Remote-Addr`, `-Path`, `-Protocol`, `-Connected-At` and `-Metadata`. Lifecycle events get the same as fields. Default off. Variable FASTSOCK_REMOTE_CONTEXT."""
+    remote_forward_headers: Optional[Union[str, List[str], Tuple[str, ...]]]
+    """Headers of a device's request that go with each of its messages, where `FASTSOCK_REMOTE_CONTEXT` is on. Variable FASTSOCK_REMOTE_FORWARD_HEADERS."""
     remote_secret: Optional[str]
     """Signs each POST by Standard Webhooks, with `webhook-id`, `webhook-timestamp` and `webhook-signature`. Give two secrets while you change them: the gateway then sends two signatures. Variable FASTSOCK_REMOTE_SECRET."""
     remote_cloudevents: Optional[bool]
@@ -104,6 +128,8 @@ class Settings(TypedDict, total=False):
     """Milliseconds that the first message of a batch waits for others while other POSTs are in flight. Default 10. Variable FASTSOCK_REMOTE_BATCH_WAIT."""
     remote_gone: Optional[Literal["ignore", "close"]]
     """What a 410 does besides losing the message. `ignore`: nothing. `close`: the gateway closes the device with 4410. Default ignore. Variable FASTSOCK_REMOTE_GONE."""
+    routes: Optional[Union[str, List[Mapping[str, object]]]]
+    """Routes: devices that have a backend of their own, as a JSON array; in TOML each is a table `[[route]]`. A route has a `name`, a `path` as in `FASTSOCK_DEVICE_PATHS` or a `subprotocol` that its devices offer or both, perhaps a `client_id` as `FASTSOCK_CLIENT_ID`, and settings of the sections about the backend and about who may connect, by their names. The first that a device matches counts. Any other device goes the default route, which all other settings describe; without `REMOTE_URL` it gets 404. docs/routes.md has examples. Variable FASTSOCK_ROUTES."""
     uplink_full: Optional[Literal["pause", "drop_oldest"]]
     """What happens when the lane of a device is full. `pause`: the gateway stops reading that socket. `drop_oldest`: the oldest message is lost. Default pause. Variable FASTSOCK_UPLINK_FULL."""
     uplink_lane_bytes: Optional[Union[int, str]]
@@ -143,7 +169,7 @@ class Settings(TypedDict, total=False):
     spool_lane_bytes: Optional[Union[int, str]]
     """Bytes that the lane of one device holds in the disk spool, so that no device fills it alone. Default 67108864. Variable FASTSOCK_SPOOL_LANE_BYTES."""
     data_dir: Optional[Union[str, PathLike[str]]]
-    """Directory of what outlives the process. The gateway makes it with mode 0700 when it is not there. One process uses it at a time. Variable FASTSOCK_DATA_DIR."""
+    """Directory of what outlives the process: the disk spool, and without Redis who was connected, for the events of a gateway that was killed. The gateway makes it with mode 0700 when it is not there. One process uses it at a time. Variable FASTSOCK_DATA_DIR."""
     dead_letters_max: Optional[int]
     """Dead letters that the gateway keeps; beyond that, it drops the oldest. With the memory spool it keeps at most 1,000 of together 1 MiB. 0 keeps none. Default 10000. Variable FASTSOCK_DEAD_LETTERS_MAX."""
     dead_letters_max_age: Optional[Union[int, str, timedelta]]
@@ -158,8 +184,28 @@ class Settings(TypedDict, total=False):
     """Messages that the outbox of one device holds. Default 16384. Variable FASTSOCK_OUTBOX_MESSAGES."""
     outbox_total_bytes: Optional[Union[int, str]]
     """Bytes that all devices together may have waiting beyond their own two limits. Only a device that reads goes beyond them: its socket has taken something within the last second. When these bytes are used up, `FASTSOCK_DOWNLINK_FULL` applies to the devices beyond their own limits, the largest first. 0: no device goes beyond. Default 67108864. Variable FASTSOCK_OUTBOX_TOTAL_BYTES."""
+    mailbox: Optional[Literal["off", "redis", "disk"]]
+    """Where downlinks are kept for devices that are away (docs/mailbox.md). `off`: nowhere. `redis`: in Redis; all gateways and every publisher share it. `disk`: in a file in `FASTSOCK_DATA_DIR`, for one gateway alone; `FASTSOCK_SPOOL_FSYNC` holds for it too. Default off. Variable FASTSOCK_MAILBOX."""
+    mailbox_messages: Optional[int]
+    """Messages that the mailbox of one device holds. Beyond that, the oldest is lost as `mailbox_full`. Default 1000. Variable FASTSOCK_MAILBOX_MESSAGES."""
+    mailbox_bytes: Optional[Union[int, str]]
+    """Bytes that the mailbox of one device takes: in Redis what Redis says, on disk the length of each message and 128 bytes. Beyond that, the oldest messages are lost as `mailbox_full`. The newest message stays, whatever its size. Default 1048576. Variable FASTSOCK_MAILBOX_BYTES."""
+    mailbox_age: Optional[Union[int, str, timedelta]]
+    """Milliseconds for which a mailbox keeps a message. An older one is lost as `mailbox_expired`. Default 604800000. Variable FASTSOCK_MAILBOX_AGE."""
+    mailbox_total_messages: Optional[int]
+    """Messages that all mailboxes hold together. Beyond that, the oldest are lost as `mailbox_full`, within a minute. 0: any. Default 0. Variable FASTSOCK_MAILBOX_TOTAL_MESSAGES."""
+    mailbox_total_bytes: Optional[Union[int, str]]
+    """Bytes that all mailboxes take together, counted in the same way. Beyond that, the oldest messages are lost as `mailbox_full`, within a minute. 0: any. Default 0. Variable FASTSOCK_MAILBOX_TOTAL_BYTES."""
+    mailbox_id_window: Optional[Union[int, str, timedelta]]
+    """Milliseconds for which a mailbox knows the `id` that a publisher gave a message, so that it keeps a repeated one once. Default 3600000. Variable FASTSOCK_MAILBOX_ID_WINDOW."""
+    groups: Optional[bool]
+    """Whether one message can be for many devices: `PUBLISH <P>:group:<name>` and `<P>:broadcast` (docs/groups.md). Default on. Variable FASTSOCK_GROUPS."""
+    groups_per_device: Optional[int]
+    """Groups that a device may be in before it can join no more. Those of its admission (at most 64) count, and are never refused. Default 64. Variable FASTSOCK_GROUPS_PER_DEVICE."""
+    device_groups: Optional[Union[str, List[str], Tuple[str, ...]]]
+    """Groups that a device may join by itself, with `fastsock.v2.ack`. One that ends in `*` stands for all that begin so. Empty: none. Variable FASTSOCK_DEVICE_GROUPS."""
     duplicate_policy: Optional[Literal["replace", "reject"]]
-    """What a second session of a client id does. `replace`: it replaces the first, which is closed with 4509. `reject`: it is refused with 409. Default replace. Variable FASTSOCK_DUPLICATE_POLICY."""
+    """What a second session of a client id does. `replace`: it replaces the first, which is closed with 4509. `reject`: it is refused with 409. Both hold over all gateways that share a Redis; the devices of a gateway that died count as connected until its lease has ended. Default replace. Variable FASTSOCK_DUPLICATE_POLICY."""
     limit_message_bytes: Optional[Union[int, str]]
     """Longest message of a device in bytes, inclusive. Default 1048576. Variable FASTSOCK_LIMIT_MESSAGE_BYTES."""
     limit_head_bytes: Optional[Union[int, str]]
@@ -182,12 +228,20 @@ class Settings(TypedDict, total=False):
     """Milliseconds for which a device may take no byte of what the gateway writes; then it is closed with 4413. The same holds for a client of the admin listener. Default 10000. Variable FASTSOCK_WRITE_TIMEOUT."""
     close_timeout: Optional[Union[int, str, timedelta]]
     """Milliseconds that a device has to answer a close frame. Default 2000. Variable FASTSOCK_CLOSE_TIMEOUT."""
+    drain_window: Optional[Union[int, str, timedelta]]
+    """How long SIGTERM lets devices go one after the other, each closed with 1012, before the gateway stops. 0: it stops at once and closes all with 1001. Default 0. Variable FASTSOCK_DRAIN_WINDOW."""
+    limit_calls: Optional[int]
+    """Most calls (`/api/v1/clients/<id>/call`) that wait for an answer at once on this gateway: those that were asked of it, and those that it makes for other gateways. 0: no calls. Default 1000. Variable FASTSOCK_LIMIT_CALLS."""
+    limit_calls_per_device: Optional[int]
+    """Most calls that wait for an answer of one device at once. Of OCPP calls a device has one at a time. Default 16. Variable FASTSOCK_LIMIT_CALLS_PER_DEVICE."""
+    call_timeout: Optional[Union[int, str, timedelta]]
+    """Milliseconds that a device has to answer a call that names no time of its own. Default 30000. Variable FASTSOCK_CALL_TIMEOUT."""
     hook_timeout: Optional[Union[int, str, timedelta]]
     """Milliseconds that a hook has to answer a decision it put off. Default 5000. Variable FASTSOCK_HOOK_TIMEOUT."""
     auth: Optional[Literal["open", "tokens", "jwt", "webhook", "certificate"]]
-    """Who may connect, unless a hook decides. `open`: whoever names a client id as `token`. `tokens`: whoever has a token of a file. `jwt`: whoever has a valid JWT. `webhook`: whomever `FASTSOCK_AUTH_URL` lets in. `certificate`: whoever has a client certificate; the name in it is the client id. All but `open` look for a credential in `Authorization: Bearer`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts. Default open. Variable FASTSOCK_AUTH."""
+    """Who may connect, unless a hook decides. `open`: whoever names a client id as `token`. `tokens`: whoever has a token of a file. `jwt`: whoever has a valid JWT. `webhook`: whomever `FASTSOCK_AUTH_URL` lets in. `certificate`: whoever has a client certificate; the name in it is the client id. All but `open` look for a credential in `Authorization: Bearer` or `Basic`, in a subprotocol `fastsock-token.<token>`, in a client certificate and in `token`, and the first one found counts. Default open. Variable FASTSOCK_AUTH."""
     auth_tokens_file: Optional[Union[str, PathLike[str]]]
-    """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal. The gateway reloads it within 1 s of its being replaced, or 2 s after it was last written in place. It closes sessions whose token is gone with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
+    """File of tokens: lines of a client id and the SHA-256 of a token in hexadecimal, or an Argon2id or bcrypt hash of a password. The gateway reloads it within 1 s of its being replaced, or 2 s after it was last written in place. It closes sessions whose token is gone with 4503. Variable FASTSOCK_AUTH_TOKENS_FILE."""
     auth_jwt_key: Optional[str]
     """Key that JWTs are verified with: PEM public keys (RS256, ES256, EdDSA), the Base64 of one, or an HS256 secret of at least 32 bytes, marked as such. Variable FASTSOCK_AUTH_JWT_KEY."""
     auth_jwt_jwks: Optional[Union[str, PathLike[str]]]
@@ -206,15 +260,21 @@ class Settings(TypedDict, total=False):
     """Where the gateway asks the webhook who may connect. Variable FASTSOCK_AUTH_URL."""
     auth_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
     """Headers for the webhook, as `REMOTE_HEADERS` for uplinks. Default {}. Variable FASTSOCK_AUTH_HEADERS."""
+    auth_forward_headers: Optional[Union[str, List[str], Tuple[str, ...]]]
+    """Headers of the device that the webhook gets. Variable FASTSOCK_AUTH_FORWARD_HEADERS."""
     auth_timeout: Optional[Union[int, str, timedelta]]
-    """Milliseconds that a device waits for the webhook or for JWT keys, its turn included; then it gets a 503. Default 3000. Variable FASTSOCK_AUTH_TIMEOUT."""
+    """Milliseconds that a device waits for the webhook, for JWT keys or for the check of its password, its turn included; then it gets a 503. Default 3000. Variable FASTSOCK_AUTH_TIMEOUT."""
     auth_concurrency: Optional[int]
     """Requests to the webhook at once. Default 64. Variable FASTSOCK_AUTH_CONCURRENCY."""
     auth_cache: Optional[Union[int, str, timedelta]]
-    """Milliseconds for which the gateway lets a device in again without asking the webhook, never beyond `expires_at`. 0: it always asks. Default 10000. Variable FASTSOCK_AUTH_CACHE."""
+    """Milliseconds for which the gateway lets a device in again without asking the webhook, never beyond `expires_at`, or without hashing its password again. 0: it always does. Default 10000. Variable FASTSOCK_AUTH_CACHE."""
     admin_addr: Optional[str]
     """Address and port of the admin listener (health and API). Empty or `off`: none. Variable FASTSOCK_ADMIN_ADDR."""
     admin_token: Optional[str]
     """Bearer token of the admin API. It is required when the admin listener is beyond loopback, and must then have at least 16 characters. Variable FASTSOCK_ADMIN_TOKEN."""
     ready_requires_broker: Optional[bool]
     """Answers 503 on `/readyz` while the broker is away, rather than 200 with `degraded`. Default off. Variable FASTSOCK_READY_REQUIRES_BROKER."""
+    otlp_url: Optional[str]
+    """Where the gateway sends a span for each POST of an uplink: an OpenTelemetry collector that takes OTLP over HTTP with JSON. Empty: nowhere. Needs a build with the feature `otlp` (docs/admin.md). Variable FASTSOCK_OTLP_URL."""
+    otlp_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
+    """Headers of each export as a JSON object, as `REMOTE_HEADERS` for uplinks. Default {}. Variable FASTSOCK_OTLP_HEADERS."""

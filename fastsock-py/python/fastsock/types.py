@@ -3,7 +3,7 @@
 import os
 from typing import Any, Awaitable, Callable, Dict, List, Literal, Mapping, Optional, Type, Union
 
-from fastsock._fastsock import Client, ConnectRequest, Drop, Later, Replace, Reply, Uplink
+from fastsock._fastsock import Accept, Client, ConnectRequest, Drop, Later, Replace, Reply, Uplink
 from fastsock.errors import Reject
 from fastsock.settings import Settings
 from fastsock.words import CloseReason, State
@@ -14,6 +14,7 @@ __all__ = [
     "Config",
     "Keywords",
     "LostReason",
+    "MailboxLostReason",
     "Payload",
     "Sent",
     "StateName",
@@ -23,22 +24,25 @@ __all__ = [
 Payload = Union[str, bytes, bytearray, memoryview]
 """What is sent to a device: str is TEXT, the others BINARY (so is anything else with the buffer protocol)."""
 
-Sent = Literal["here", "elsewhere", "offline"]
+Sent = Literal["here", "elsewhere", "offline", "kept"]
 """Where a message went."""
 
 Config = Union[Dict[str, Any], str, os.PathLike[str]]
 """A dict of settings, or the path of a TOML file."""
 
-Admission = Union[None, str, Reject, Later, Type[Later]]
+Admission = Union[None, str, Accept, Reject, Later, Type[Later]]
 """What authenticate returns."""
 
 UplinkAction = Union[None, Drop, Type[Drop], Replace, Reply, Later, Type[Later]]
 """What on_uplink returns."""
 
-LostReason = Literal["no_remote_url", "hook_failed", "rejected", "poison", "too_old", "full", "shutdown"]
+LostReason = Literal["no_remote_url", "hook_failed", "rejected", "poison", "too_old", "full", "shutdown", "spool"]
 """Why the bridge gave up an uplink."""
 
-StateName = Literal["running", "degraded", "stopping", "stopped"]
+MailboxLostReason = Literal["mailbox_full", "mailbox_expired", "mailbox_bad"]
+"""Why kept messages are lost."""
+
+StateName = Literal["running", "degraded", "draining", "stopping", "stopped"]
 """What a bridge is doing; on_state also gets "gap"."""
 
 
@@ -53,6 +57,7 @@ class Keywords(Settings, total=False):
     on_uplinks: Optional[Callable[[List[Uplink]], object]]
     on_disconnect: Optional[Callable[[Client, CloseReason], object]]
     on_uplink_lost: Optional[Callable[[Uplink, LostReason], object]]
+    on_mailbox_lost: Optional[Callable[[str, MailboxLostReason, int], object]]
     on_state: Optional[Callable[[State], object]]
     on_error: Optional[Callable[[str, BaseException], object]]
 
@@ -67,6 +72,7 @@ class AsyncKeywords(Settings, total=False):
     on_uplink: Optional[Callable[[Uplink], Union[UplinkAction, Awaitable[UplinkAction]]]]
     on_disconnect: Optional[Callable[[Client, CloseReason], object]]
     on_uplink_lost: Optional[Callable[[Uplink, LostReason], object]]
+    on_mailbox_lost: Optional[Callable[[str, MailboxLostReason, int], object]]
     on_state: Optional[Callable[[State], object]]
     on_error: Optional[Callable[[str, BaseException], object]]
     uplinks: Optional[Literal["forward", "take"]]

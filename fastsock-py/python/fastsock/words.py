@@ -19,7 +19,7 @@ class CloseReason(str):
 
 
 class State(str):
-    """What the bridge is doing: "running", "degraded", "gap", "stopping", "stopped"."""
+    """What the bridge is doing: "running", "degraded", "gap", "draining", "stopping", "stopped"."""
 
     gap: Optional[Tuple[float, float]]
     """With "gap": between these two times (seconds since 1970) downlinks may not have arrived."""

@@ -8,7 +8,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString, PyTuple},
 };
 
-use super::{Ticket, hash_of, said};
+use super::{Ticket, admission::Context, hash_of, said};
 use crate::{
     argument::{client_id, payload},
     error::bad_argument,
@@ -40,7 +40,7 @@ impl Uplink {
 #[pymethods]
 impl Uplink {
     #[new]
-    #[pyo3(signature = (client_id, payload, *, session_id=0, seq=1, id=None, received_at=None))]
+    #[pyo3(signature = (client_id, payload, *, session_id=0, seq=1, id=None, received_at=None, epoch=0))]
     fn make(
         client_id: &str,
         payload: &Bound<'_, PyAny>,
@@ -48,6 +48,7 @@ impl Uplink {
         seq: u64,
         id: Option<&str>,
         received_at: Option<f64>,
+        epoch: u64,
     ) -> PyResult<Self> {
         let (client_id, payload) = (self::client_id(client_id)?, self::payload(payload)?);
         let mut uplink = fastsock::Uplink::new(client_id, SessionId(session_id), seq, payload);
@@ -55,6 +56,7 @@ impl Uplink {
             let text = || bad_argument(format!("{id:?} is not the id of an uplink, a UUID"));
             uplink.id = id.parse().map_err(|_| text())?;
         }
+        uplink.epoch = epoch;
         uplink.received_at = time_or(received_at, uplink.received_at)?;
         Ok(Self::new(uplink, None))
     }
@@ -69,6 +71,19 @@ impl Uplink {
     #[getter]
     fn session_id(&self) -> u64 {
         self.uplink.session_id.0
+    }
+
+    /// The epoch of that session, higher than those of the device's sessions before it, over all gateways that share a Redis and over
+    /// restarts.
+    #[getter]
+    fn epoch(&self) -> u64 {
+        self.uplink.epoch
+    }
+
+    /// What is known of the session that sent it, if there is more to know than its name. Not pickled.
+    #[getter]
+    fn context(&self) -> Option<Context> {
+        Context::of(self.uplink.context.as_ref())
     }
 
     /// Its number within the session, from 1.
@@ -156,6 +171,7 @@ impl Uplink {
         keywords.set_item("seq", self.seq())?;
         keywords.set_item("id", self.id())?;
         keywords.set_item("received_at", self.received_at())?;
+        keywords.set_item("epoch", self.epoch())?;
         Ok((args, keywords))
     }
 

@@ -1,39 +1,32 @@
 //! `/api/v1`: what an operator or a backend without Redis can do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::{
-    Method, Request, StatusCode,
-    body::{Body, Incoming},
-};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Admin, Answer, dead_letters, failure,
+    Admin, Answer, Place, call, clients, dead_letters, failure, fleet, groups,
     guard::{Guard, MediaType},
-    json, method_not_allowed, problem, too_many,
+    json,
+    messages::{body, parse, word},
+    method_not_allowed, problem, trace, whole,
 };
 use crate::{
     files,
-    gateway::shared::Shared,
-    pure::outbox::DOWNLINK_MAX_BYTES,
-    types::{ClientId, Payload, Sent},
+    gateway::{drain, shared::Shared},
+    inspect,
+    types::{Payload, Sent, unix_ms},
     verbs,
 };
 
-/// The body of a message as JSON.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MessageBody {
-    data: String,
-    #[serde(default)]
-    encoding: Option<String>,
-}
-
-pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, path: &str) -> Answer {
+pub(super) async fn answer(
+    admin: &Admin,
+    request: Request<Incoming>,
+    path: &str,
+    place: &Place,
+) -> Answer {
     let (shared, guard) = (&admin.shared, &admin.guard);
     match path {
         "/api/v1/reload" if request.method() != Method::POST => return method_not_allowed("POST"),
@@ -43,21 +36,64 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, path: &str
         }
         "/api/v1/stats" if request.method() != Method::GET => return method_not_allowed("GET"),
         "/api/v1/stats" => return json(StatusCode::OK, serde_json::json!(verbs::stats(shared))),
+        "/api/v1/status" | "/api/v1/openapi.json" if request.method() != Method::GET => {
+            return method_not_allowed("GET");
+        }
+        "/api/v1/status" => {
+            return json(StatusCode::OK, serde_json::json!(inspect::status(shared)));
+        }
+        "/api/v1/openapi.json" => return openapi(),
+        "/api/v1/trace" if request.method() != Method::GET => return method_not_allowed("GET"),
+        "/api/v1/trace" => return trace::answer(shared, &request).unwrap_or_else(|r| r),
+        "/api/v1/drain" if request.method() != Method::POST => return method_not_allowed("POST"),
+        groups::BROADCAST => return groups::broadcast(admin, request).await,
+        "/api/v1/drain" => return begin_drain(admin, request).await.unwrap_or_else(|r| r),
+        "/api/v1/nodes" if request.method() != Method::GET => return method_not_allowed("GET"),
+        "/api/v1/nodes" => return fleet::nodes(shared).await.unwrap_or_else(|r| r),
+        "/api/v1/online" if request.method() != Method::POST => return method_not_allowed("POST"),
+        "/api/v1/online" => return fleet::online(admin, request).await.unwrap_or_else(|r| r),
         _ => {}
+    }
+    let of_groups = path.strip_prefix(groups::PATH);
+    if let Some(rest) = of_groups.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return groups::answer(admin, request, rest).await;
     }
     if let Some(rest) = path.strip_prefix(dead_letters::PATH) {
         return dead_letters::answer(shared, guard, &request, rest).await;
     }
-    let client = path
-        .strip_prefix("/api/v1/clients/")
-        .and_then(|rest| rest.strip_suffix("/messages"));
+    let of_client = path.strip_prefix("/api/v1/clients/");
+    if let Some(client) = of_client.and_then(|rest| rest.strip_suffix("/mailbox")) {
+        let answered = mailbox(admin, &request, client).await;
+        return answered.unwrap_or_else(|refused| refused);
+    }
+    if let Some(client) = of_client.and_then(|rest| rest.strip_suffix("/call")) {
+        if request.method() != Method::POST {
+            return method_not_allowed("POST");
+        }
+        let answered = call::call(admin, request, client, place).await;
+        return answered.unwrap_or_else(|refused| refused);
+    }
+    let client = of_client.and_then(|rest| rest.strip_suffix("/messages"));
     match client {
         Some(_) if request.method() != Method::POST => method_not_allowed("POST"),
         Some(client) => match message(admin, request, client).await {
             Ok(answer) | Err(answer) => answer,
         },
-        None => problem(StatusCode::NOT_FOUND, "there is nothing here"),
+        None => match path.strip_prefix(clients::PATH) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                clients::answer(admin, &request, rest).await
+            }
+            _ => problem(StatusCode::NOT_FOUND, "there is nothing here"),
+        },
     }
+}
+
+/// What all of this is, for programs.
+fn openapi() -> Answer {
+    let mut answer = whole(include_str!("openapi.json"));
+    let content_type = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
 }
 
 /// `POST /api/v1/reload`: 200, or 422 and what was loaded before stays.
@@ -78,106 +114,105 @@ async fn reload(
     }
 }
 
-/// `POST /api/v1/clients/<id>/messages`: 200 taken here, 202 passed on, 410 offline.
+/// How a gateway is to be drained.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBody {
+    /// Milliseconds, or a time with its unit.
+    window: Option<Window>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Window {
+    Ms(u64),
+    Text(String),
+}
+
+/// `POST /api/v1/drain`: 202 and it goes on by itself; 409 when it drains or stops already.
+async fn begin_drain(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Answer> {
+    admin.guard.media_type(&request)?;
+    let (body, _room) = body(admin, request.into_body()).await?;
+    let bad = || {
+        let text = "the body must be {\"window\":\"30s\"}, at most 1h, or {}";
+        problem(StatusCode::BAD_REQUEST, text)
+    };
+    let asked: DrainBody = match body.is_empty() {
+        true => DrainBody::default(),
+        false => serde_json::from_slice(&body).map_err(|_| bad())?,
+    };
+    let window = match asked.window {
+        None => admin.shared.config.limits.drain_window,
+        Some(Window::Ms(ms)) => Duration::from_millis(ms),
+        Some(Window::Text(text)) => humantime::parse_duration(&text).map_err(|_| bad())?,
+    };
+    if window > WINDOW_MAX {
+        return Err(bad());
+    }
+    if !drain::begin(&admin.shared, window) {
+        let text = "the gateway drains or stops already";
+        return Err(problem(StatusCode::CONFLICT, text));
+    }
+    let body = serde_json::json!({ "status": "draining", "window_ms": window.as_millis() as u64 });
+    Ok(json(StatusCode::ACCEPTED, body))
+}
+
+/// `/api/v1/clients/<id>/mailbox`: GET tells what it holds, DELETE empties it.
+async fn mailbox(
+    admin: &Admin,
+    request: &Request<Incoming>,
+    client: &str,
+) -> Result<Answer, Answer> {
+    let client_id = clients::client_id(client)?;
+    let answer = match *request.method() {
+        Method::GET => {
+            let state = verbs::mailbox(&admin.shared, &client_id).await;
+            let state = state.map_err(|error| failure(&error))?;
+            serde_json::json!({
+                "messages": state.messages,
+                "bytes": state.bytes,
+                "oldest_ms": state.oldest.map(unix_ms),
+            })
+        }
+        Method::DELETE => {
+            // A page needs leave to ask for that.
+            let removed = verbs::clear_mailbox(&admin.shared, &client_id).await;
+            serde_json::json!({ "removed": removed.map_err(|error| failure(&error))? })
+        }
+        _ => return Err(method_not_allowed("GET, DELETE")),
+    };
+    Ok(json(StatusCode::OK, answer))
+}
+
+/// `POST /api/v1/clients/<id>/messages`: 200 taken here, 202 passed on or kept, 410 offline.
 async fn message(
     admin: &Admin,
     request: Request<Incoming>,
     client: &str,
 ) -> Result<Answer, Answer> {
-    let client_id = client_id(client).ok_or_else(|| {
-        problem(
-            StatusCode::BAD_REQUEST,
-            "the client id is empty, too long or not UTF-8",
-        )
-    })?;
+    let client_id = clients::client_id(client)?;
     let media_type = admin.guard.media_type(&request)?;
     let (body, _room) = body(admin, request.into_body()).await?;
-    let payload = match media_type {
-        MediaType::Raw => Payload::text_or_binary(body),
+    let (payload, options) = match media_type {
+        MediaType::Raw => (Payload::text_or_binary(body), None),
         MediaType::Json => parse(&body)?,
     };
+    if let Some(options) = options {
+        let kept = verbs::send_kept(&admin.shared, &client_id, payload, options).await;
+        let kept = kept.map_err(|error| failure(&error))?;
+        let answer = serde_json::json!({ "sent": word(kept.sent), "id": kept.id, "repeated": kept.is_repeated });
+        return Ok(json(StatusCode::ACCEPTED, answer));
+    }
     let sent = verbs::send(&admin.shared, &client_id, payload)
         .await
         .map_err(|error| failure(&error))?;
-    let (status, word) = match sent {
-        Sent::Here => (StatusCode::OK, "here"),
-        Sent::Elsewhere => (StatusCode::ACCEPTED, "elsewhere"),
-        Sent::Offline => (StatusCode::GONE, "offline"),
+    let status = match sent {
+        Sent::Here => StatusCode::OK,
+        Sent::Elsewhere | Sent::Kept => StatusCode::ACCEPTED,
+        Sent::Offline => StatusCode::GONE,
     };
-    Ok(json(status, serde_json::json!({ "sent": word })))
+    Ok(json(status, serde_json::json!({ "sent": word(sent) })))
 }
 
-fn client_id(segment: &str) -> Option<ClientId> {
-    let decoded = percent_encoding::percent_decode_str(segment)
-        .decode_utf8()
-        .ok()?;
-    ClientId::new(decoded).filter(|_| !segment.contains('/'))
-}
-
-/// A whole body, and the room it takes.
-async fn body(
-    admin: &Admin,
-    body: Incoming,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Answer> {
-    match tokio::time::timeout(BODY_TIMEOUT, read(admin, body)).await {
-        Ok(read) => read,
-        Err(_) => Err(problem(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time",
-        )),
-    }
-}
-
-async fn read(
-    admin: &Admin,
-    mut body: Incoming,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Answer> {
-    let too_large = || {
-        let text = format!("the body is over {BODY_MAX_BYTES} bytes");
-        problem(StatusCode::PAYLOAD_TOO_LARGE, text)
-    };
-    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
-        return Err(too_large());
-    }
-    let (mut read, mut room) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
-    while let Some(frame) = body.frame().await {
-        let broken = |_| problem(StatusCode::BAD_REQUEST, "the body could not be read");
-        let Ok(data) = frame.map_err(broken)?.into_data() else {
-            continue; // a trailer
-        };
-        if read.len() + data.len() > BODY_MAX_BYTES {
-            return Err(too_large());
-        }
-        let more = admin.connections.body_room(data.len());
-        let more = more.ok_or_else(too_many)?;
-        match &mut room {
-            Some(room) => room.merge(more),
-            None => room = Some(more),
-        }
-        read.extend_from_slice(&data);
-    }
-    Ok((read.freeze(), room))
-}
-
-pub(crate) fn parse(body: &[u8]) -> Result<Payload, Answer> {
-    let message: MessageBody = serde_json::from_slice(body)
-        .map_err(|error| problem(StatusCode::BAD_REQUEST, format!("the body must be {{\"data\":\"…\"}}, with \"encoding\":\"base64\" for binary: {error}")))?;
-    match message.encoding.as_deref() {
-        None => Ok(Payload::text(message.data)),
-        Some("base64") => match data_encoding::BASE64.decode(message.data.as_bytes()) {
-            Ok(bytes) => Ok(Payload::binary(bytes)),
-            Err(error) => Err(problem(
-                StatusCode::BAD_REQUEST,
-                format!("\"data\" is not base64: {error}"),
-            )),
-        },
-        Some(other) => Err(problem(
-            StatusCode::BAD_REQUEST,
-            format!("\"encoding\" is {other:?}; only \"base64\" is allowed"),
-        )),
-    }
-}
-
-/// The largest downlink, in base64 and JSON around it.
-pub(super) const BODY_MAX_BYTES: usize = DOWNLINK_MAX_BYTES / 3 * 4 + 4096;
-const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+/// As of `drain_window`.
+const WINDOW_MAX: Duration = Duration::from_secs(3600);

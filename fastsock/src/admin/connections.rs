@@ -97,7 +97,7 @@ impl Drop for Newcomer {
 
 const UNHEARD_MAX: usize = 256;
 const CALLS_MAX: usize = 256;
-/// Some bodies of the largest size (`api::BODY_MAX_BYTES`).
+/// Some bodies of the largest size (`messages::BODY_MAX_BYTES`).
 const BODIES_MAX_BYTES: usize = 64 << 20;
 /// As many may linger: each holds a descriptor and 16 KiB for a moment.
 const LINGERING_MAX: usize = 64;

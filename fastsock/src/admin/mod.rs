@@ -1,14 +1,22 @@
 //! The admin listener, apart from the device port: health, readiness, and sending to a device.
 
-pub(crate) mod api;
+mod api;
+mod call;
+mod clients;
 mod connections;
+mod dashboard;
 mod dead_letters;
+mod fleet;
+mod groups;
 pub(crate) mod guard;
+pub(crate) mod messages;
+mod metrics;
+mod trace;
 
 use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -23,6 +31,7 @@ use tokio_io_timeout::TimeoutStream;
 use self::{
     connections::{Connections, Newcomer},
     guard::Guard,
+    trace::Events,
 };
 use crate::{
     broker::Link,
@@ -33,14 +42,15 @@ use crate::{
     types::{ClientId, State},
 };
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// What is there at once, or the events of a trace.
+pub(crate) type Answer = Response<Either<Full<Bytes>, Events>>;
 
 /// Binds the admin address, if there is one.
 ///
 /// # Errors
 /// `Bind`, naming the address and the setting.
 pub(crate) fn bind(config: &Config) -> Result<Option<TcpListener>> {
-    let Some(addr) = config.admin_addr else {
+    let Some(addr) = config.admin.addr else {
         return Ok(None);
     };
     let bound = listen(addr, false);
@@ -53,12 +63,23 @@ pub(crate) fn bind(config: &Config) -> Result<Option<TcpListener>> {
     })
 }
 
+/// Binds the address once whoever has it lets go of it.
+pub(crate) async fn bind_when_free(config: &Config) -> TcpListener {
+    loop {
+        tokio::time::sleep(BIND_AGAIN).await;
+        if let Ok(Some(listener)) = bind(config) {
+            tracing::info!(addr = ?config.admin.addr, "the admin listener has its port");
+            return listener;
+        }
+    }
+}
+
 /// Serves until the workers stop.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let local_addr = listener.local_addr();
     let is_loopback = local_addr.is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
     let admin = Arc::new(Admin {
-        guard: Guard::new(is_loopback, shared.config.admin_token.clone()),
+        guard: Guard::new(is_loopback, shared.config.admin.token.clone()),
         connections: Connections::new(),
         shared: shared.clone(),
     });
@@ -71,7 +92,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
         let visit = Visit {
             admin: admin.clone(),
             newcomer: Mutex::new(Some(newcomer)),
-            call: Mutex::default(),
+            call: Place::default(),
         };
         shared
             .workers
@@ -92,7 +113,27 @@ struct Visit {
     /// Its place until its first head is whole.
     newcomer: Mutex<Option<Newcomer>>,
     /// Its place among the calls from its first one on.
-    call: Mutex<Option<OwnedSemaphorePermit>>,
+    call: Place,
+}
+
+/// The place of a connection among the calls of the API, once it has made one.
+#[derive(Default)]
+struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Place {
+    /// Takes one, if it has none yet. `false`: there is none left.
+    fn take(&self, connections: &Connections) -> bool {
+        let mut place = self.0.lock();
+        if place.is_none() {
+            *place = connections.begin_call();
+        }
+        place.is_some()
+    }
+
+    /// Gives it back: what follows has limits of its own.
+    fn leave(&self) {
+        drop(self.0.lock().take());
+    }
 }
 
 impl Visit {
@@ -100,7 +141,7 @@ impl Visit {
         let admin = self.admin.clone();
         let config = &admin.shared.config;
         let mut stream = Box::pin(TimeoutStream::new(stream));
-        let write_timeout = Some(config.write_timeout);
+        let write_timeout = Some(config.limits.write_timeout);
         stream.as_mut().set_write_timeout_pinned(write_timeout);
         let visit = Arc::new(self);
         let service = service_fn(move |request| {
@@ -123,7 +164,7 @@ impl Visit {
             tracing::debug!(%error, "an admin connection broke");
         }
         let mut stream = connection.into_parts().io.into_inner();
-        let deadline = Instant::now() + config.close_timeout;
+        let deadline = Instant::now() + config.limits.close_timeout;
         if stream.shutdown().await.is_ok() {
             linger(stream, deadline, &admin.connections.lingering).await;
         }
@@ -154,12 +195,22 @@ impl Visit {
             }
             (&Method::GET | &Method::HEAD, "/readyz") => Ok(readiness(shared)),
             (_, "/healthz" | "/readyz") => Err(method_not_allowed("GET, HEAD")),
+            (&Method::GET | &Method::HEAD, "/") => Ok(dashboard::page()),
+            (_, "/") => Err(method_not_allowed("GET, HEAD")),
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                guard.check_token(&request)?;
+                if has_to_go || !self.begin_call() {
+                    return Err(too_many());
+                }
+                Ok(metrics::answer(shared, &request))
+            }
+            (_, "/metrics") => Err(method_not_allowed("GET, HEAD")),
             (_, path) if path.starts_with("/api/") => {
                 guard.check_token(&request)?;
                 if has_to_go || !self.begin_call() {
                     return Err(too_many());
                 }
-                Ok(api::answer(&self.admin, request, path).await)
+                Ok(api::answer(&self.admin, request, path, &self.call).await)
             }
             _ => Err(problem(StatusCode::NOT_FOUND, "there is nothing here")),
         }
@@ -167,11 +218,7 @@ impl Visit {
 
     /// Takes a place among the calls, if the connection has none yet.
     fn begin_call(&self) -> bool {
-        let mut call = self.call.lock();
-        if call.is_none() {
-            *call = self.admin.connections.begin_call();
-        }
-        call.is_some()
+        self.call.take(&self.admin.connections)
     }
 }
 
@@ -181,9 +228,12 @@ fn readiness(shared: &Shared) -> Answer {
     let broker = shared.broker.name();
     let (code, status) = match shared.status.state() {
         State::Stopping | State::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        State::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         _ if shared.lanes.is_spool_failing() => (StatusCode::SERVICE_UNAVAILABLE, "spool_failing"),
         _ if shared.broker.link() != Link::Down => (StatusCode::OK, "ready"),
-        _ if shared.config.ready_requires_broker => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+        _ if shared.config.admin.ready_requires_broker => {
+            (StatusCode::SERVICE_UNAVAILABLE, "degraded")
+        }
         _ => (StatusCode::OK, "degraded"),
     };
     json(
@@ -193,13 +243,17 @@ fn readiness(shared: &Shared) -> Answer {
 }
 
 fn json(status: StatusCode, value: serde_json::Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())));
+    let mut answer = whole(value.to_string());
     *answer.status_mut() = status;
     answer.headers_mut().insert(
         http::header::CONTENT_TYPE,
         http::HeaderValue::from_static("application/json"),
     );
     answer
+}
+
+fn whole(body: impl Into<Bytes>) -> Answer {
+    Response::new(Either::Left(Full::new(body.into())))
 }
 
 fn problem(status: StatusCode, error: impl Into<String>) -> Answer {
@@ -210,8 +264,11 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Answer {
 fn failure(error: &Error) -> Answer {
     let status = match error.kind() {
         ErrorKind::Config => StatusCode::CONFLICT,
+        ErrorKind::Argument => StatusCode::BAD_REQUEST,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::OutboxFull => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::OutboxFull | ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
+        ErrorKind::NotConnected => StatusCode::GONE,
+        ErrorKind::Unanswered => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     problem(status, error.to_line())
@@ -240,6 +297,8 @@ fn too_many() -> Answer {
 
 /// For a whole head, and for the next one on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a port that somebody else has is tried.
+const BIND_AGAIN: Duration = Duration::from_millis(500);
 /// The longest client id, each of its bytes as three, and as much for the rest.
 const HEAD_MAX_BYTES: usize = 2 * 3 * ClientId::MAX_BYTES;
 const HEADERS_MAX: usize = 64;

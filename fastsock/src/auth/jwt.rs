@@ -18,9 +18,9 @@ use self::{
     jwks::{Jwks, More},
     key::{Fault, Key, verify},
 };
-use super::{Authenticate, Denied, Grant, Principal, Shown};
+use super::{Authenticate, Denied, Grant, Principal, Profile, Shown};
 use crate::{
-    config::Config,
+    config::{Config, device_path::ClientIdForm},
     error::Result,
     tasks::{BoxFuture, Tasks},
     types::ClientId,
@@ -38,9 +38,12 @@ pub(crate) struct Jwt {
 /// What a token must claim.
 struct Rules {
     claim: String,
+    form: ClientIdForm,
     audience: Vec<String>,
     issuer: Vec<String>,
     leeway: Duration,
+    /// Whether the claim `groups` has its meaning.
+    has_groups: bool,
 }
 
 /// The claims that have a meaning here.
@@ -68,32 +71,43 @@ impl Jwt {
     /// # Errors
     /// `Config`, naming the variable: a key or a file that cannot be used.
     pub(crate) fn start(config: &Config, tasks: &Tasks) -> Result<Arc<Self>> {
-        let keys = match &config.auth_jwt_key {
+        let keys = match &config.auth.jwt_key {
             Some(text) => setting::keys(text.expose())?,
             None => Vec::new(),
         };
-        let jwks = match &config.auth_jwt_jwks {
+        let jwks = match &config.auth.jwt_jwks {
             Some(place) => Some(Jwks::start(place, config, tasks)?),
             None => None,
         };
         Ok(Arc::new(Self {
             rules: Rules {
-                claim: config.auth_jwt_claim.clone(),
-                audience: config.auth_jwt_audience.clone(),
-                issuer: config.auth_jwt_issuer.clone(),
-                leeway: config.auth_jwt_leeway,
+                claim: config.auth.jwt_claim.clone(),
+                form: config.client_id_form(),
+                audience: config.auth.jwt_audience.clone(),
+                issuer: config.auth.jwt_issuer.clone(),
+                leeway: config.auth.jwt_leeway,
+                has_groups: config.groups.on,
             },
             keys,
             jwks,
-            timeout: config.auth_timeout,
+            timeout: config.auth.timeout,
         }))
     }
 
     pub(crate) async fn decide(&self, token: &str) -> Result<Principal, Denied> {
         let payload = self.verified(token).await?;
-        let (client_id, until) = self.rules.validate(&payload, SystemTime::now())?;
-        let grant = Some(Box::new(Grant::until(until)));
-        Ok(Principal { client_id, grant })
+        let (client_id, until, groups) = self.rules.validate(&payload, SystemTime::now())?;
+        let profile = Profile {
+            groups,
+            ..Profile::default()
+        };
+        Ok(Principal {
+            client_id,
+            grant: Some(Box::new(Grant::until(until))),
+            profile: profile
+                .checked()
+                .map_err(|_| Denied::Forbidden(BAD_GROUPS))?,
+        })
     }
 
     /// The payload of a token that a key has signed, one perhaps that the set gets meanwhile.
@@ -137,8 +151,12 @@ impl Authenticate for Jwt {
 }
 
 impl Rules {
-    /// Who a verified payload names, and until when.
-    fn validate(&self, payload: &[u8], now: SystemTime) -> Result<(ClientId, SystemTime), Denied> {
+    /// Who a verified payload names, until when, and its groups.
+    fn validate(
+        &self,
+        payload: &[u8],
+        now: SystemTime,
+    ) -> Result<(ClientId, SystemTime, Vec<String>), Denied> {
         let claims: Claims =
             unique::parse(payload).ok_or(Denied::Invalid("the token's claims are malformed"))?;
         let time = |seconds: f64| super::unix_time(seconds).ok_or(Denied::Invalid(BAD_TIME));
@@ -168,19 +186,26 @@ impl Rules {
         if !is_for_us {
             return Err(Denied::Invalid("the token is for another audience"));
         }
-        let name = match self.claim.as_str() {
+        let text = |claim: &str| match claim {
             "iss" => claims.iss.as_deref(),
             claim => claims.others.get(claim).and_then(Value::as_str),
         };
-        let client_id = name.and_then(ClientId::new);
-        client_id
-            .map(|client_id| (client_id, until))
-            .ok_or(Denied::Forbidden("the token names no client id"))
+        let client_id = self.form.fill(|part| match part {
+            "id" => text(&self.claim),
+            part => text(part),
+        });
+        let client_id = client_id.ok_or(Denied::Forbidden("the token names no client id"))?;
+        let groups = match claims.others.get("groups").filter(|_| self.has_groups) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(groups) => Vec::deserialize(groups).map_err(|_| Denied::Forbidden(BAD_GROUPS))?,
+        };
+        Ok((client_id, until, groups))
     }
 }
 
 /// A token that was made this moment is good, though the clock of its maker is a little ahead.
 const NBF_LEEWAY: Duration = Duration::from_secs(5);
+const BAD_GROUPS: &str = "the token's groups are not at most 64 names of 256 bytes";
 const BAD_TIME: &str = "the token has a bad time";
 
 #[cfg(test)]

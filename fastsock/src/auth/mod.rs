@@ -2,6 +2,7 @@
 
 #[cfg(feature = "jwt")]
 pub(crate) mod jwt;
+pub(crate) mod passwords;
 pub(crate) mod tokens;
 pub(crate) mod webhook;
 
@@ -16,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 use crate::{
-    remote_addr::RemoteAddr,
+    context::Metadata,
     tasks::BoxFuture,
     types::{ClientId, ConnectRequest, Credentials, Refusal},
 };
@@ -32,6 +33,14 @@ pub(crate) trait Authenticate: Send + Sync {
         let _ = (client_id, grant);
         true
     }
+
+    /// Somebody says that the files it reads have changed and are complete.
+    fn reload(&self) {}
+
+    /// Whether it knows what to do with a user and a password.
+    fn takes_passwords(&self) -> bool {
+        false
+    }
 }
 
 /// Who may connect when no hook of the host decides.
@@ -44,28 +53,40 @@ pub(crate) enum Auth {
     Provider(Arc<dyn Authenticate>),
 }
 
-/// What one device shows, and from where.
+/// What one device shows, and in which request.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a> {
     pub(crate) source: CredentialSource,
+    /// The token, the name in the certificate, or the user to whom the password belongs.
     pub(crate) credential: &'a str,
-    pub(crate) remote_addr: RemoteAddr,
+    pub(crate) password: Option<&'a [u8]>,
+    pub(crate) request: &'a ConnectRequest,
 }
 
 /// Where a credential was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CredentialSource {
     Bearer,
+    Basic,
     Subprotocol,
     Certificate,
     Query,
 }
 
-/// Who is let in, and on what.
+/// Who is let in, on what, and what goes with it.
 pub(crate) struct Principal {
     pub(crate) client_id: ClientId,
     /// Boxed: most sessions have none.
     pub(crate) grant: Option<Box<Grant>>,
+    pub(crate) profile: Option<Box<Profile>>,
+}
+
+/// What whoever lets a device in says of it beside its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Profile {
+    pub(crate) groups: Vec<String>,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) metadata: Option<Metadata>,
 }
 
 /// What a session was let in on.
@@ -75,6 +96,8 @@ pub(crate) struct Grant {
     pub(crate) until: Option<Instant>,
     /// The token, when it can be withdrawn.
     pub(crate) token: Option<Digest>,
+    /// The number of who has granted it: each route may have its own.
+    pub(crate) auth: usize,
 }
 
 /// Why a device is not let in. The words go to the device and to the log.
@@ -88,11 +111,20 @@ pub(crate) enum Denied {
     Invalid(&'static str),
     /// What it shows is known, and not allowed.
     Forbidden(&'static str),
+    /// Who was asked wants it to get this status.
+    Refused(u16),
     /// Who would know cannot be asked now; in so many seconds, perhaps.
     Unavailable(&'static str, u32),
 }
 
 impl Auth {
+    /// Has it look at its files soon, without waiting until they rest.
+    pub(crate) fn reload(&self) {
+        if let Self::Provider(provider) = self {
+            provider.reload();
+        }
+    }
+
     /// Decides about one device.
     ///
     /// # Errors
@@ -104,7 +136,10 @@ impl Auth {
         let credentials = &request.credentials;
         match self {
             Self::Open => {
-                let principal = named(credentials.token.as_deref());
+                let principal = match &request.client_id {
+                    Some(client_id) => Some(client_id.clone().into()),
+                    None => named(credentials.token.as_deref()),
+                };
                 principal.ok_or_else(|| (Denied::Missing(NO_TOKEN).refusal(), None))
             }
             Self::Certificate => match certified(credentials) {
@@ -115,33 +150,52 @@ impl Auth {
                 Err(denied) => Err((denied.refusal(), None)),
             },
             Self::Provider(provider) => {
+                let takes_passwords = provider.takes_passwords();
                 let principal = match shown(credentials) {
+                    Ok(Some((CredentialSource::Basic, _))) if !takes_passwords => {
+                        Err(Denied::Missing(ONLY_BEARER))
+                    }
                     Ok(Some((source, credential))) => {
-                        let remote_addr = request.remote_addr;
+                        let basic = credentials.basic.as_ref();
                         let shown = Shown {
                             source,
                             credential,
-                            remote_addr,
+                            password: basic
+                                .filter(|_| source == CredentialSource::Basic)
+                                .map(|basic| &*basic.password),
+                            request,
                         };
                         provider.authenticate(shown).await
                     }
                     Ok(None) => Err(Denied::Missing(NO_TOKEN)),
                     Err(denied) => Err(denied),
                 };
-                principal.map_err(|denied| (denied.refusal(), denied.challenge()))
+                let has_basic = credentials.basic.is_some();
+                principal.map_err(|denied| {
+                    let challenge = denied.challenge(takes_passwords, has_basic);
+                    (denied.refusal(), challenge)
+                })
             }
         }
     }
 
-    /// Whether it is the certificate that decides. A browser shows that one whichever page asks it to, so the page matters.
-    pub(crate) fn is_by_certificate(&self, credentials: &Credentials) -> bool {
+    /// Whether a certificate or a password decides. A browser shows those whichever page asks it to, so the page matters.
+    pub(crate) fn is_replayed_by_browsers(&self, credentials: &Credentials) -> bool {
+        use CredentialSource::{Basic, Certificate};
         match self {
             Self::Open => false,
             Self::Certificate => true,
-            Self::Provider(_) => matches!(
-                shown(credentials),
-                Ok(Some((CredentialSource::Certificate, _)))
-            ),
+            Self::Provider(_) => {
+                matches!(shown(credentials), Ok(Some((Basic | Certificate, _))))
+            }
+        }
+    }
+
+    /// Whether it knows what to do with a user and a password.
+    pub(crate) fn takes_passwords(&self) -> bool {
+        match self {
+            Self::Open | Self::Certificate => false,
+            Self::Provider(provider) => provider.takes_passwords(),
         }
     }
 
@@ -165,8 +219,11 @@ fn shown(credentials: &Credentials) -> Result<Option<(CredentialSource, &str)>, 
     if let Some(token) = &credentials.bearer {
         return Ok(Some((CredentialSource::Bearer, token)));
     }
+    if let Some(basic) = &credentials.basic {
+        return Ok(Some((CredentialSource::Basic, &basic.user)));
+    }
     if credentials.faults.is_other_scheme {
-        return Err(Denied::Missing("only Authorization: Bearer is accepted"));
+        return Err(Denied::Missing(ONLY_BEARER));
     }
     if let Some(token) = &credentials.subprotocol {
         return Ok(Some((CredentialSource::Subprotocol, token)));
@@ -204,6 +261,13 @@ impl Shown<'_> {
                 .ok_or(Denied::Missing(NO_TOKEN))
         })
     }
+
+    /// The client id that goes with a user: the one that the path forms, since its `id` is the user; else the user itself.
+    pub(crate) fn client_id_of_user(&self) -> Option<ClientId> {
+        self.password?;
+        let of_path = self.request.client_id.clone();
+        of_path.or_else(|| ClientId::new(self.credential))
+    }
 }
 
 impl CredentialSource {
@@ -211,10 +275,29 @@ impl CredentialSource {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Bearer => "bearer",
+            Self::Basic => "basic",
             Self::Subprotocol => "subprotocol",
             Self::Certificate => "certificate",
             Self::Query => "query",
         }
+    }
+}
+
+impl Profile {
+    /// Itself; `None` when it says nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the log.
+    pub(crate) fn checked(self) -> Result<Option<Box<Self>>, String> {
+        let is_bad = |group: &&String| {
+            group.is_empty() || group.len() > MOST_GROUP_BYTES || group.contains(char::is_control)
+        };
+        if self.groups.len() > MOST_GROUPS || self.groups.iter().find(is_bad).is_some() {
+            return Err(format!(
+                "groups are at most {MOST_GROUPS} names of 1 to {MOST_GROUP_BYTES} bytes without control characters"
+            ));
+        }
+        Ok((self != Self::default()).then(|| Box::new(self)))
     }
 }
 
@@ -223,6 +306,7 @@ impl From<ClientId> for Principal {
         Self {
             client_id,
             grant: None,
+            profile: None,
         }
     }
 }
@@ -233,7 +317,7 @@ impl Grant {
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();
         Self {
             until: Instant::now().checked_add(left),
-            token: None,
+            ..Self::default()
         }
     }
 }
@@ -244,17 +328,29 @@ impl Denied {
             Self::Missing(why) | Self::Invalid(why) => Refusal::new(401, why),
             Self::Malformed(why) => Refusal::new(400, why),
             Self::Forbidden(why) => Refusal::new(403, why),
+            Self::Refused(404) => Refusal::new(404, "unknown device"),
+            Self::Refused(status) => Refusal::new(status, "not allowed"),
             Self::Unavailable(why, seconds) => Refusal::new(503, why).with_retry_after(seconds),
         }
     }
 
-    /// RFC 9110 §11.6.1 and RFC 6750 §3: a 401 says how to do better.
-    fn challenge(self) -> Option<&'static str> {
-        match self {
-            Self::Missing(_) => Some("WWW-Authenticate: Bearer"),
-            Self::Invalid(_) => Some("WWW-Authenticate: Bearer error=\"invalid_token\""),
-            Self::Malformed(_) | Self::Forbidden(_) | Self::Unavailable(..) => None,
-        }
+    /// RFC 9110 §11.6.1, RFC 6750 §3 and RFC 7617 §2: a 401 says how to do better.
+    fn challenge(self, takes_passwords: bool, has_basic: bool) -> Option<&'static str> {
+        const BEARER: &str = "WWW-Authenticate: Bearer";
+        const INVALID: &str = "WWW-Authenticate: Bearer error=\"invalid_token\"";
+        const BOTH: &str = "WWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic realm=\"fastsock\"";
+        const BOTH_INVALID: &str = "WWW-Authenticate: Bearer error=\"invalid_token\"\r\nWWW-Authenticate: Basic realm=\"fastsock\"";
+        let is_token_wrong = match self {
+            Self::Missing(_) | Self::Refused(401) => false,
+            Self::Invalid(_) => !has_basic,
+            _ => return None,
+        };
+        Some(match (takes_passwords, is_token_wrong) {
+            (false, false) => BEARER,
+            (false, true) => INVALID,
+            (true, false) => BOTH,
+            (true, true) => BOTH_INVALID,
+        })
     }
 }
 
@@ -321,6 +417,10 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Groups of one session, and the bytes of a name of one.
+const MOST_GROUPS: usize = 64;
+const MOST_GROUP_BYTES: usize = 256;
+const ONLY_BEARER: &str = "only Authorization: Bearer is accepted";
 const NO_TOKEN: &str = "a token is required";
 /// When to come back to a provider that cannot be asked.
 const RETRY_AFTER_S: u32 = 5;
@@ -328,7 +428,7 @@ const RETRY_AFTER_S: u32 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Faults;
+    use crate::types::{Basic, Faults};
 
     #[test]
     fn what_is_meant_for_it_comes_before_what_is_convenient() {
@@ -336,6 +436,7 @@ mod tests {
         let mut credentials = Credentials {
             token: text("t"),
             bearer: text("b"),
+            basic: Some(Box::new(Basic::new("u", "p"))),
             subprotocol: text("s"),
             certificate: text("c"),
             faults: Faults::default(),
@@ -345,6 +446,8 @@ mod tests {
         };
         is(&credentials, CredentialSource::Bearer, "b");
         credentials.bearer = None;
+        is(&credentials, CredentialSource::Basic, "u");
+        credentials.basic = None;
         is(&credentials, CredentialSource::Subprotocol, "s");
         credentials.subprotocol = None;
         is(&credentials, CredentialSource::Certificate, "c");

@@ -1,4 +1,4 @@
-//! Tokens from a file: one line for each, a client id and the SHA-256 of the token. Read again when the file changes.
+//! Tokens and passwords from a file: one line for each, a client id and its hash. Read again when the file changes.
 
 mod watched;
 
@@ -12,12 +12,15 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use self::watched::{Stamp, Watched};
-use super::{Authenticate, Denied, Digest, Grant, Principal, Shown};
+use self::watched::Watched;
+use super::{
+    Authenticate, Denied, Digest, Grant, Principal, Shown,
+    passwords::{Passwords, SlowHash},
+};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    files::{self, Reader},
+    files::{self, Reader, stamp::Stamp},
     tasks::{BoxFuture, Tasks},
     types::ClientId,
 };
@@ -29,11 +32,34 @@ use crate::{
 pub(crate) struct Tokens {
     path: PathBuf,
     known: RwLock<Known>,
+    passwords: Passwords,
     watched: Mutex<Watched>,
 }
 
-/// Whose tokens they are.
-type Known = HashMap<Digest, ClientId>;
+/// What the file says.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Known {
+    /// Whose tokens they are.
+    tokens: HashMap<Digest, ClientId>,
+    /// Hashes that are slow to check, so they are looked up by whose they are.
+    slow: HashMap<ClientId, Vec<SlowHash>>,
+    /// One of them: it is checked for who has none.
+    decoy: Option<SlowHash>,
+}
+
+impl Known {
+    fn len(&self) -> usize {
+        self.tokens.len() + self.slow.values().map(Vec::len).sum::<usize>()
+    }
+
+    fn holds(&self, client_id: &ClientId, digest: Digest) -> bool {
+        let is_slow = || {
+            let mut hashes = self.slow.get(client_id).into_iter().flatten();
+            hashes.any(|hash| hash.digest() == digest)
+        };
+        self.tokens.get(&digest) == Some(client_id) || is_slow()
+    }
+}
 
 impl Tokens {
     /// Reads the file of the settings. Blocks for as long as that takes.
@@ -42,7 +68,7 @@ impl Tokens {
     /// `Config`, naming the setting, the path and the line.
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let failed = |what: &str| Error::new(ErrorKind::Config, format!("{VARIABLE}: {what}"));
-        let path = config.auth_tokens_file.clone();
+        let path = config.auth.tokens_file.clone();
         let path = path.ok_or_else(|| failed("is needed with FASTSOCK_AUTH=tokens"))?;
         let shown = path.display().to_string();
         let cannot = |e| failed(&format!("cannot read {shown:?}: {e}"));
@@ -53,6 +79,7 @@ impl Tokens {
         Ok(Self {
             path,
             known: RwLock::new(known),
+            passwords: Passwords::new(config.auth.timeout, config.auth.cache),
             watched: Mutex::new(Watched::read_at_start(stamp, SystemTime::now())),
         })
     }
@@ -141,32 +168,73 @@ impl Tokens {
 
     fn find(&self, token: &str) -> Option<Principal> {
         let digest = Digest::of(&[token.as_bytes()]);
-        let client_id = self.known.read().get(&digest)?.clone();
-        let grant = Grant {
-            until: None,
-            token: Some(digest),
+        let client_id = self.known.read().tokens.get(&digest)?.clone();
+        Some(granted(client_id, digest))
+    }
+
+    async fn check(&self, client_id: ClientId, password: &[u8]) -> Result<Principal, Denied> {
+        let digest = Digest::of(&[password]);
+        let (is_token, hashes, decoy) = {
+            let known = self.known.read();
+            let is_token = !password.is_empty() && known.tokens.get(&digest) == Some(&client_id);
+            let hashes = known.slow.get(&client_id).cloned().unwrap_or_default();
+            (is_token, hashes, known.decoy.clone())
         };
-        Some(Principal {
-            client_id,
-            grant: Some(Box::new(grant)),
-        })
+        if is_token {
+            return Ok(granted(client_id, digest));
+        }
+        let Some(decoy) = decoy else {
+            return Err(WRONG);
+        };
+        let found = self.passwords.find(hashes, &decoy, password).await?;
+        let hash = found.ok_or(WRONG)?;
+        Ok(granted(client_id, hash.digest()))
+    }
+}
+
+/// Let in on a token or a hash that can be withdrawn.
+fn granted(client_id: ClientId, digest: Digest) -> Principal {
+    let grant = Grant {
+        until: None,
+        token: Some(digest),
+        ..Grant::default()
+    };
+    Principal {
+        client_id,
+        grant: Some(Box::new(grant)),
+        profile: None,
     }
 }
 
 impl Authenticate for Tokens {
+    fn reload(&self) {
+        self.watched.lock().hurry();
+    }
+
     fn authenticate<'a>(&'a self, shown: Shown<'a>) -> BoxFuture<'a, Result<Principal, Denied>> {
-        let principal = shown.certified().unwrap_or_else(|| {
-            let found = self.find(shown.credential);
-            found.ok_or(Denied::Invalid("the token is not valid"))
-        });
-        Box::pin(std::future::ready(principal))
+        Box::pin(async move {
+            if let Some(principal) = shown.certified() {
+                return principal;
+            }
+            match (shown.password, shown.client_id_of_user()) {
+                (Some(password), Some(client_id)) => self.check(client_id, password).await,
+                _ => {
+                    let found = self.find(shown.credential);
+                    found.ok_or(Denied::Invalid("the token is not valid"))
+                }
+            }
+        })
     }
 
     fn holds(&self, client_id: &ClientId, grant: &Grant) -> bool {
         let known = self.known.read();
         grant
             .token
-            .is_none_or(|token| known.get(&token) == Some(client_id))
+            .is_none_or(|token| known.holds(client_id, token))
+    }
+
+    fn takes_passwords(&self) -> bool {
+        true
     }
 }
 
@@ -175,10 +243,10 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// Lines of a client id, spaces and 64 hexadecimal digits; empty ones and those that begin with `#` are passed over. Nothing at all is no
+/// Lines of a client id, spaces and a hash: 64 hexadecimal digits of a SHA-256, Argon2id, or bcrypt. Empty ones and those that begin with `#` are passed over. Nothing at all is no
 /// list: whoever wants an empty one says so in a comment.
 pub(crate) fn parse(text: &str) -> Result<Known, String> {
-    let mut known = Known::new();
+    let mut known = Known::default();
     if text.trim().is_empty() {
         return Err(
             "it is empty; for an empty list, write a comment (a line that begins with #)".into(),
@@ -190,23 +258,38 @@ pub(crate) fn parse(text: &str) -> Result<Known, String> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (client_id, digest) = line
+        let (client_id, hash) = line
             .rsplit_once([' ', '\t'])
-            .ok_or_else(|| wrong("give a client id and the SHA-256 of its token"))?;
-        let digest = Digest::from_hex(digest)
-            .ok_or_else(|| wrong("the last word is not a SHA-256 of 64 hexadecimal digits"))?;
+            .ok_or_else(|| wrong("give a client id and the hash of its token"))?;
         let client_id = ClientId::new(client_id.trim_end())
             .ok_or_else(|| wrong("a client id has 1 to 8192 bytes"))?;
-        if known.get(&digest).is_some_and(|other| *other != client_id) {
+        let Some(digest) = Digest::from_hex(hash) else {
+            let hash =
+                SlowHash::parse(hash).map_err(|why| wrong(&format!("the last word {why}")))?;
+            known.decoy.get_or_insert_with(|| hash.clone());
+            let hashes = known.slow.entry(client_id).or_default();
+            if !hashes.contains(&hash) {
+                hashes.push(hash);
+            }
+            if hashes.len() > MOST_SLOW {
+                return Err(wrong("this client id has more than 4 slow hashes"));
+            }
+            continue;
+        };
+        let other = known.tokens.get(&digest);
+        if other.is_some_and(|other| *other != client_id) {
             return Err(wrong("another client id has this token already"));
         }
-        known.insert(digest, client_id);
+        known.tokens.insert(digest, client_id);
     }
     Ok(known)
 }
 
 const VARIABLE: &str = "FASTSOCK_AUTH_TOKENS_FILE";
 const STAY: &str = "FASTSOCK_AUTH_TOKENS_FILE: not reloaded; the gateway keeps the tokens it has";
+const WRONG: Denied = Denied::Invalid("the user or the password is wrong");
+/// Slow hashes of one client id: a wrong password is checked against all of them.
+const MOST_SLOW: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 const LONGEST_BYTES: u64 = 16 << 20;
@@ -224,7 +307,7 @@ mod tests {
     fn a_line_is_a_client_id_and_a_digest() {
         let text = format!("# fleet\n\ndev1 {ABC}\r\n  dev 1\t {EMPTY}  \ndev1 {ABC}\n");
         let known = parse(&text).unwrap();
-        let name = |digest| known[&Digest::from_hex(digest).unwrap()].to_string();
+        let name = |digest| known.tokens[&Digest::from_hex(digest).unwrap()].to_string();
         assert_eq!(
             (known.len(), name(ABC), name(EMPTY)),
             (2, "dev1".into(), "dev 1".into())
@@ -255,10 +338,10 @@ mod tests {
                 "{text:?}"
             );
         }
-        assert!(parse("# nobody\n").unwrap().is_empty());
+        assert_eq!(parse("# nobody\n").unwrap().len(), 0);
         let marked = format!("\u{feff}dev1 {ABC}\n");
         let known = parse(text(marked.as_bytes()).unwrap()).unwrap();
-        assert_eq!(known.values().next().unwrap().as_str(), "dev1");
+        assert_eq!(known.tokens.values().next().unwrap().as_str(), "dev1");
         assert!(text(b"dev\xff").is_err());
     }
 

@@ -1,19 +1,33 @@
 //! The broker of a process that serves all its devices itself: nobody else can be reached.
 
-use std::time::SystemTime;
+use std::{sync::atomic::AtomicU64, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Broker, Link};
+use super::{Broker, Claimed, Link, next_epoch};
 use crate::tasks::BoxFuture;
 use crate::{
+    calls::{Call, CallEnd},
     error::Result,
     node::NodeId,
-    types::{ClientId, Sent, SessionId, unix_ms},
+    types::{ClientId, Payload, Sent, SessionId, unix_ms},
 };
 
-pub(crate) struct Embedded(pub(crate) NodeId);
+pub(crate) struct Embedded {
+    node: NodeId,
+    /// The epoch given last.
+    epoch: AtomicU64,
+}
+
+impl Embedded {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
 
 impl Broker for Embedded {
     fn name(&self) -> &'static str {
@@ -24,8 +38,12 @@ impl Broker for Embedded {
         Link::Up
     }
 
-    fn seated<'a>(&'a self, _: &'a ClientId, _: SessionId) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
+    fn seated<'a>(&'a self, _: &'a ClientId, _: SessionId, _: bool) -> BoxFuture<'a, Claimed> {
+        let epoch = next_epoch(&self.epoch, self.now_ms());
+        Box::pin(std::future::ready(Claimed::Won {
+            epoch,
+            was_elsewhere: false,
+        }))
     }
 
     fn seen(&self, _: &ClientId, _: u64) {}
@@ -36,16 +54,20 @@ impl Broker for Embedded {
         Box::pin(std::future::ready(Ok(Sent::Offline)))
     }
 
+    fn call(&self, _: ClientId, _: Call) -> BoxFuture<'_, Result<Payload, CallEnd>> {
+        Box::pin(std::future::ready(Err(CallEnd::Offline)))
+    }
+
     fn node(&self) -> &NodeId {
-        &self.0
+        &self.node
     }
 
     fn now_ms(&self) -> u64 {
         unix_ms(SystemTime::now())
     }
 
-    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>> {
-        Box::pin(std::future::ready(vec![false; client_ids.len()]))
+    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Option<Vec<bool>>> {
+        Box::pin(std::future::ready(Some(vec![false; client_ids.len()])))
     }
 
     fn stop(&self, _: Instant) -> BoxFuture<'_, u64> {

@@ -43,12 +43,71 @@ choice! {
 }
 
 choice! {
+    /// What happens to a device with whom the gateway has no subprotocol in common.
+    SubprotocolMismatch {
+        /// It connects, without a subprotocol.
+        Accept = "accept",
+        /// It gets a 101 and is closed with 1002 at once.
+        Close = "close",
+        /// It is refused with 400.
+        Refuse = "refuse",
+    }
+}
+
+choice! {
     /// How a gateway subscribes to the channels of its devices.
     Subscribe {
         /// One PSUBSCRIBE for all.
         Pattern = "pattern",
         /// One SUBSCRIBE per device that is here.
         Exact = "exact",
+        /// One SSUBSCRIBE per device that is here, at the server of a cluster that has its slot. Redis 7.
+        Sharded = "sharded",
+        /// Both, while publishers move from PUBLISH to SPUBLISH.
+        ExactAndSharded = "exact+sharded",
+    }
+}
+
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only Redis has subscriptions")
+)]
+impl Subscribe {
+    /// Whether each device has a subscription of its own.
+    pub(crate) fn is_each(self) -> bool {
+        self != Self::Pattern
+    }
+
+    /// Whether a PUBLISH for a device is heard by its own subscription.
+    pub(crate) fn is_exact(self) -> bool {
+        matches!(self, Self::Exact | Self::ExactAndSharded)
+    }
+
+    /// Whether an SPUBLISH for a device is heard.
+    pub(crate) fn is_sharded(self) -> bool {
+        matches!(self, Self::Sharded | Self::ExactAndSharded)
+    }
+}
+
+choice! {
+    /// Where downlinks are kept for devices that are away.
+    MailboxKind {
+        /// Nowhere: now or never.
+        Off = "off",
+        /// In Redis, one stream for each device that has mail.
+        Redis = "redis",
+        /// In a file in `data_dir`, for one gateway alone.
+        Disk = "disk",
+    }
+}
+
+choice! {
+    /// What a POST has of an uplink.
+    RemoteBody {
+        /// A JSON object with the client id and the message as text.
+        Json = "json",
+        /// The message itself.
+        Raw = "raw",
     }
 }
 

@@ -28,6 +28,8 @@ pub enum ValueKind {
     List,
     /// A table of header names and values.
     Headers,
+    /// Several tables.
+    Tables,
 }
 
 impl ValueKind {
@@ -46,6 +48,7 @@ impl ValueKind {
             Self::Directory => "path of a directory",
             Self::List => "list of texts",
             Self::Headers => "JSON object",
+            Self::Tables => "list of tables",
         }
     }
 

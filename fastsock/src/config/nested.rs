@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `Config` for a setting that is given twice, and for an item of an array that has a comma.
-pub fn flatten(
+pub(super) fn flatten(
     map: Map<String, Value>,
     name_of: &dyn Fn(&str) -> Option<&'static str>,
 ) -> Result<Vec<(String, String)>> {
@@ -46,6 +46,15 @@ fn gather(
         let text = match value {
             Value::Object(map) if name_of(&key).is_none() => {
                 gather(&key, map, name_of, settings)?;
+                continue;
+            }
+            // Tables: `[[route]]` in TOML, which is one of the routes.
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                let key = match &*key {
+                    "route" => "routes".into(),
+                    _ => key,
+                };
+                settings.push((key, Value::Array(items).to_string()));
                 continue;
             }
             Value::Array(items) => {
@@ -107,6 +116,11 @@ mod tests {
                 r#"{"remote": {"headers": {"A": 1}}}"#,
                 "remote_headers",
                 r#"{"A":1}"#,
+            ),
+            (
+                r#"{"route": [{"name": "a"}]}"#,
+                "routes",
+                r#"[{"name":"a"}]"#,
             ),
             (
                 r#"{"listen": {"origins": ["x", 1]}}"#,

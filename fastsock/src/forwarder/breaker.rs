@@ -41,6 +41,30 @@ pub(crate) enum Permit {
     Busy,
 }
 
+/// What a breaker does with attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BreakerState {
+    /// Lets them through.
+    Closed,
+    /// Lets none through.
+    Open,
+    /// Lets a few through, to find out.
+    HalfOpen,
+}
+
+impl BreakerState {
+    pub(crate) const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// One allowed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pass {
@@ -152,6 +176,15 @@ impl Breaker {
     /// Whether it lets attempts through, as far as it alone is concerned.
     pub(crate) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
+    }
+
+    /// What it does with attempts now.
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open(_) => BreakerState::Open,
+            Phase::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
     }
 
     /// Whether the destination has been up all the time since: it answers, and has not failed more than now and then.

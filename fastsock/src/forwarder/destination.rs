@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    config::{Config, Gone, Headers, Secret, UplinkFull},
+    config::{
+        Config, Gone, Headers, RemoteBody, Secret, UplinkBinary, UplinkFull,
+        url_template::UrlTemplate,
+    },
     error::Result,
     net::http::{endpoint::Endpoint, settings::ClientSettings},
     tasks::Tasks,
@@ -15,10 +18,15 @@ pub(crate) struct Destination<'a> {
     pub(super) url_setting: &'static str,
     pub(super) headers_setting: &'static str,
     pub(super) url: &'a str,
+    /// What in it names the device of a message, if anything does.
+    pub(super) template: Option<UrlTemplate>,
+    pub(super) form: BodyForm<'a>,
     pub(super) headers: &'a Headers,
     pub(super) extra_headers: bool,
     /// The source of the CloudEvents that its POSTs are, if they are.
     pub(super) cloudevents: Option<&'a str>,
+    /// Whether each POST tells what is known of the session.
+    pub(super) context: bool,
     /// Whether what it answers goes to the device: then it is not to be encoded.
     pub(super) reply: bool,
     pub(super) secret: Option<&'a Secret>,
@@ -29,6 +37,15 @@ pub(crate) struct Destination<'a> {
     pub(super) batch_wait: Duration,
     /// What a 410 does to the device.
     pub(crate) gone: Gone,
+}
+
+/// What a body has of its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyForm<'a> {
+    /// A JSON object with its text.
+    Json(UplinkBinary),
+    /// The message itself, of this type or of one that follows from its frame.
+    Raw(Option<&'a str>),
 }
 
 /// What lanes may hold and for how long, how they are emptied, and what happens when they are full.
@@ -58,21 +75,27 @@ pub(crate) struct LaneLimits {
 impl<'a> Destination<'a> {
     /// Where uplinks go. `None` without `remote_url`.
     pub(crate) fn of_uplinks(config: &'a Config) -> Option<Self> {
-        let url = ("REMOTE_URL", config.remote_url.as_deref()?);
-        let headers = ("REMOTE_HEADERS", &config.remote_headers);
+        let url = ("REMOTE_URL", config.remote.url.as_deref()?);
+        let headers = ("REMOTE_HEADERS", &config.remote.headers);
         Some(Self {
-            cloudevents: config.remote_cloudevents.then_some(&*config.redis_prefix),
-            reply: config.remote_reply,
-            batch: config.remote_batch,
-            gone: config.remote_gone,
+            cloudevents: config.remote.cloudevents.then_some(&*config.redis.prefix),
+            context: config.remote.context,
+            reply: config.remote.reply,
+            template: config.remote_template(),
+            form: match config.remote.body {
+                RemoteBody::Json => BodyForm::Json(config.uplinks.binary),
+                RemoteBody::Raw => BodyForm::Raw(config.remote.content_type.as_deref()),
+            },
+            batch: config.remote.batch,
+            gone: config.remote.gone,
             ..Self::new(config, url, headers)
         })
     }
 
     /// Where events go. `None` without `events_url`.
     pub(crate) fn of_events(config: &'a Config) -> Option<Self> {
-        let url = ("FASTSOCK_EVENTS_URL", config.events_url.as_deref()?);
-        let headers = ("FASTSOCK_EVENTS_HEADERS", &config.events_headers);
+        let url = ("FASTSOCK_EVENTS_URL", config.events.url.as_deref()?);
+        let headers = ("FASTSOCK_EVENTS_HEADERS", &config.events.headers);
         Some(Self::new(config, url, headers))
     }
 
@@ -85,15 +108,18 @@ impl<'a> Destination<'a> {
             url_setting,
             headers_setting,
             url,
+            template: None,
+            form: BodyForm::Json(UplinkBinary::Lossy),
             headers,
-            extra_headers: config.remote_extra_headers,
+            extra_headers: config.remote.extra_headers,
             cloudevents: None,
+            context: false,
             reply: false,
-            secret: config.remote_secret.as_ref(),
+            secret: config.remote.secret.as_ref(),
             client: config.into(),
-            timeout: config.remote_timeout,
+            timeout: config.remote.timeout,
             batch: 1,
-            batch_wait: config.remote_batch_wait,
+            batch_wait: config.remote.batch_wait,
             gone: Gone::Ignore,
         }
     }
@@ -103,7 +129,9 @@ impl<'a> Destination<'a> {
     /// # Errors
     /// `Config`, naming the setting.
     pub(super) fn endpoint(&self, tasks: Tasks) -> Result<Endpoint> {
-        Endpoint::new(self.url_setting, self.url, self.client, tasks)
+        let example = self.template.as_ref().map(UrlTemplate::example);
+        let url = example.as_deref().unwrap_or(self.url);
+        Endpoint::new(self.url_setting, url, self.client, tasks)
     }
 }
 
@@ -113,16 +141,19 @@ impl LaneLimits {
         let durable = |limit| if is_durable { limit } else { usize::MAX };
         Self {
             lane_bytes: match is_durable {
-                false => config.uplink_lane_bytes,
-                true => config.spool_lane_bytes,
+                false => config.uplinks.lane_bytes,
+                true => config.spool.lane_bytes,
             },
-            window_bytes: config.uplink_lane_bytes.min(config.uplink_total_bytes / 8),
-            total_bytes: config.uplink_total_bytes,
+            window_bytes: config
+                .uplinks
+                .lane_bytes
+                .min(config.uplinks.total_bytes / 8),
+            total_bytes: config.uplinks.total_bytes,
             refuses_when_full: false,
-            spool_bytes: durable(config.spool_max_bytes),
-            spool_messages: durable(config.spool_max_messages),
-            batch: config.remote_batch,
-            when_full: config.uplink_full,
+            spool_bytes: durable(config.spool.max_bytes),
+            spool_messages: durable(config.spool.max_messages),
+            batch: config.remote.batch,
+            when_full: config.uplinks.full,
             ..Self::of_any(config)
         }
     }
@@ -130,7 +161,7 @@ impl LaneLimits {
     /// Those of events.
     pub(crate) fn of_events(config: &Config) -> Self {
         Self {
-            total_bytes: config.events_total_bytes,
+            total_bytes: config.events.total_bytes,
             ..Self::of_any(config)
         }
     }
@@ -144,10 +175,10 @@ impl LaneLimits {
             spool_bytes: usize::MAX,
             spool_messages: usize::MAX,
             batch: 1,
-            concurrency: config.remote_concurrency,
+            concurrency: config.remote.concurrency,
             when_full: UplinkFull::DropOldest,
-            max_age: config.remote_max_age,
-            decision_timeout: config.hook_timeout,
+            max_age: config.remote.max_age,
+            decision_timeout: config.limits.hook_timeout,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Carries uplinks to the backend as HTTP POSTs: `post` is what an event has in common with them.
 
+mod context;
 mod headers;
 pub(crate) mod post;
 pub(crate) mod stamp;
@@ -17,9 +18,10 @@ use self::{
     stamp::Stamp,
 };
 use super::{
-    Forward, Outcome, Outcomes,
+    Attempts, Forward, Outcome, Outcomes,
     batch::{Batches, Delivery, Part, Turn},
-    destination::Destination,
+    destination::{BodyForm, Destination},
+    one_by_one,
     reply::Replies,
 };
 use crate::{
@@ -32,10 +34,17 @@ use crate::{
 /// POSTs each uplink to the backend.
 pub(crate) struct HttpForwarder {
     post: Post,
-    binary: UplinkBinary,
+    form: Form,
     replies: Option<Replies>,
     /// `None`: each message is a POST of its own.
     batches: Option<Batches>,
+}
+
+/// What a body has of its message.
+#[derive(Clone, Copy)]
+enum Form {
+    Json(UplinkBinary),
+    Raw,
 }
 
 impl HttpForwarder {
@@ -43,15 +52,14 @@ impl HttpForwarder {
     ///
     /// # Errors
     /// `Config`, naming the variable: no URL, or a proxy or certificate file that cannot be used.
-    pub(crate) fn new(
-        destination: &Destination<'_>,
-        binary: UplinkBinary,
-        tasks: Tasks,
-    ) -> Result<Self> {
+    pub(crate) fn new(destination: &Destination<'_>, tasks: Tasks) -> Result<Self> {
         let batches = || Batches::new(destination.batch, destination.batch_wait);
         Ok(Self {
             post: Post::new(destination, tasks)?,
-            binary,
+            form: match destination.form {
+                BodyForm::Json(binary) => Form::Json(binary),
+                BodyForm::Raw(_) => Form::Raw,
+            },
             replies: None,
             batches: (destination.batch > 1).then(batches),
         })
@@ -65,7 +73,10 @@ impl HttpForwarder {
 
     /// POSTs one message.
     async fn post_one(&self, uplink: &Uplink, number: u32) -> Outcome {
-        let body = body(uplink, self.binary);
+        let body = match self.form {
+            Form::Json(binary) => body(uplink, binary),
+            Form::Raw => uplink.payload.clone().into_bytes(),
+        };
         let wanted = self.replies.as_ref().map_or(0, |r| r.most_bytes);
         // Pinned first: awaiting a future by value moves it, and this one is large.
         match pin!(self.post.send(uplink.into(), number, body, wanted)).await {
@@ -77,15 +88,18 @@ impl HttpForwarder {
                 }
                 outcome(&answer)
             }
-            Err(error) => Outcome::Failed { error },
+            Err(no_answer) => no_answer.into(),
         }
     }
 
     /// POSTs a batch, in halves when the backend does not want it.
     async fn post_batch(&self, batches: &Batches, number: u32, mut delivery: Delivery) {
+        let Form::Json(binary) = self.form else {
+            unreachable!("`Config::check` allows no batch of raw messages");
+        };
         let _posting = batches.post();
         while let Some(part) = delivery.next() {
-            let (id, body) = batch_body(&part, self.binary);
+            let (id, body) = batch_body(&part, binary);
             let stamp = Stamp {
                 id,
                 ..Stamp::from(&part[0].1)
@@ -100,7 +114,10 @@ impl HttpForwarder {
 impl Forward<Uplink> for HttpForwarder {
     fn attempt<'a>(&'a self, uplinks: &'a [Uplink], number: u32) -> BoxFuture<'a, Outcomes> {
         let Some(batches) = &self.batches else {
-            return Box::pin(async move { smallvec![self.post_one(&uplinks[0], number).await] });
+            return Box::pin(async move {
+                let outcome = pin!(self.post_one(&uplinks[0], number)).await;
+                smallvec![outcome]
+            });
         };
         Box::pin(async move {
             let (batch, mut answer) = match batches.join(uplinks, number).await {
@@ -111,6 +128,21 @@ impl Forward<Uplink> for HttpForwarder {
             self.post_batch(batches, number, delivery).await;
             let outcomes = answer.try_recv();
             outcomes.expect("a worker POSTs only batches with its own messages in them")
+        })
+    }
+
+    fn work<'a>(&'a self, attempts: &'a mut dyn Attempts<Uplink>) -> BoxFuture<'a, ()> {
+        if self.batches.is_some() {
+            return one_by_one(self, attempts);
+        }
+        Box::pin(async move {
+            loop {
+                let (uplinks, number) = attempts.current();
+                let outcome = pin!(self.post_one(&uplinks[0], number)).await;
+                if !attempts.next(&[outcome]) {
+                    return;
+                }
+            }
         })
     }
 

@@ -23,8 +23,42 @@ pub(crate) trait Forward<I>: Send + Sync {
     /// The outcomes are those of the first items. Those behind were not tried, so that none goes past one that is to be tried again.
     fn attempt<'a>(&'a self, items: &'a [I], number: u32) -> BoxFuture<'a, Outcomes>;
 
+    /// Makes one attempt after the other, until there is none to make. A forwarder whose attempts are many and short makes them
+    /// without a box for each.
+    fn work<'a>(&'a self, attempts: &'a mut dyn Attempts<I>) -> BoxFuture<'a, ()>
+    where
+        I: Sync + 'static,
+    {
+        one_by_one(self, attempts)
+    }
+
     /// The headers of that attempt for someone to read; values that may be secret are `***`.
     fn headers(&self, item: &I, number: u32) -> Vec<(String, String)>;
+}
+
+/// The attempts that one worker makes.
+pub(crate) trait Attempts<I>: Send {
+    /// What the attempt is to deliver, and its number.
+    fn current(&self) -> (&[I], u32);
+
+    /// It came to this. Whether there is another one to make.
+    fn next(&mut self, outcomes: &[Outcome]) -> bool;
+}
+
+/// Makes attempts with a box for each.
+fn one_by_one<'a, I: Sync + 'static>(
+    forward: &'a (impl Forward<I> + ?Sized),
+    attempts: &'a mut dyn Attempts<I>,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        loop {
+            let (items, number) = attempts.current();
+            let outcomes = forward.attempt(items, number).await;
+            if !attempts.next(&outcomes) {
+                return;
+            }
+        }
+    })
 }
 
 /// What one attempt came to, before anyone judges it.
@@ -39,6 +73,10 @@ pub(crate) enum Outcome {
     Redirected { status: u16 },
     /// No answer: connect, TLS, DNS, time-out, or a broken connection. One line for the log, with its cause.
     Failed { error: String },
+    /// There was no attempt: the names of the device cannot stand in the URL of the destination.
+    Unaddressable,
+    /// There was no attempt: the route of the message is no more.
+    Unrouted,
 }
 
 /// What an attempt came to for each of its items, in their order.
@@ -56,7 +94,7 @@ impl Outcome {
     pub(crate) fn status(&self) -> Option<u16> {
         match *self {
             Self::Answered { status, .. } | Self::Redirected { status } => Some(status),
-            Self::Failed { .. } => None,
+            Self::Failed { .. } | Self::Unaddressable | Self::Unrouted => None,
         }
     }
 
@@ -81,6 +119,7 @@ impl Outcome {
                 _ => matches!(status, 200..=299 | 400..=499 | 501 | 505),
             },
             Self::Redirected { .. } | Self::Failed { .. } => false,
+            Self::Unaddressable | Self::Unrouted => true,
         }
     }
 
@@ -104,6 +143,10 @@ impl std::fmt::Display for Outcome {
                 write!(f, "a redirect with status code {status} is not followed")
             }
             Self::Failed { error } => f.write_str(error),
+            Self::Unaddressable => {
+                f.write_str("the URL of the remote has a part that this message has no value for, or none that fits")
+            }
+            Self::Unrouted => f.write_str("the route of this message is no more"),
         }
     }
 }

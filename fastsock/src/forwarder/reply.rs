@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
 
 use crate::{
-    config::Config,
+    config::{Config, RemoteBody},
     error::ErrorKind,
     net::http::Answer,
     registry::downlinks::Downlinks,
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Replies {
     /// Longest reply in bytes.
     pub(super) most_bytes: usize,
+    /// Uplinks are POSTed as they are, so replies are handed on as they are.
+    is_raw: bool,
     downlinks: Downlinks,
     running: Arc<Running>,
 }
@@ -29,8 +31,9 @@ impl Replies {
         downlinks: Downlinks,
         running: Arc<Running>,
     ) -> Option<Self> {
-        config.remote_reply.then(|| Self {
-            most_bytes: config.remote_reply_bytes,
+        config.remote.reply.then(|| Self {
+            most_bytes: config.remote.reply_bytes,
+            is_raw: config.remote.body == RemoteBody::Raw,
             downlinks,
             running,
         })
@@ -49,7 +52,10 @@ impl Replies {
                 return self.running.replies_lost.add(1);
             }
         };
-        let reply = payload(&answer.headers, body);
+        let reply = match self.is_raw {
+            true => raw_payload(&answer.headers, body),
+            false => payload(&answer.headers, body),
+        };
         match self.downlinks.send(client_id, reply).await {
             Ok(Sent::Offline) => {
                 tracing::debug!(%client_id, "the device has left before the remote's reply");
@@ -62,6 +68,22 @@ impl Replies {
                 self.running.replies_lost.add(1);
             }
         }
+    }
+}
+
+/// The bytes as they are: TEXT where the type is one of text, or none is given, and they are UTF-8; else BINARY.
+fn raw_payload(headers: &HeaderMap, body: Bytes) -> Payload {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = String::from_utf8_lossy(kind.trim_ascii()).to_ascii_lowercase();
+    let is_text = kind.is_empty()
+        || kind.starts_with("text/")
+        || matches!(kind.as_str(), "application/json" | "application/xml")
+        || kind.ends_with("+json")
+        || kind.ends_with("+xml");
+    match is_text {
+        true => Payload::text_or_binary(body),
+        false => Payload::binary(body),
     }
 }
 
@@ -82,6 +104,29 @@ fn payload(headers: &HeaderMap, body: Bytes) -> Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_raw_reply_is_text_by_its_type_and_its_bytes_never_change() {
+        for (kind, body, is_text) in [
+            ("application/json", &b"{}"[..], true),
+            ("Text/Plain; charset=utf-8", b"x", true),
+            ("application/vnd.api+json", b"x", true),
+            ("", b"x", true),
+            ("", b"\xff", false),
+            ("text/plain", b"\xff", false),
+            ("application/cbor", b"x", false),
+            ("application/x-protobuf", b"x", false),
+            ("application/octet-stream", b"x", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+            let reply = raw_payload(&headers, Bytes::from_static(body));
+            assert_eq!(
+                (reply.is_text(), reply.as_bytes()),
+                (is_text, &Bytes::from_static(body)),
+                "{kind}"
+            );
+        }
+    }
 
     #[test]
     fn octets_are_binary_and_all_else_is_text() {

@@ -88,6 +88,10 @@ pub(crate) fn judge(
     let (status, retry_after) = match *outcome {
         Outcome::Failed { .. } => return counts.out(None, history, device, now),
         Outcome::Redirected { .. } => return counts.refused(history, device),
+        // It says nothing about the destination, which was not asked.
+        Outcome::Unaddressable | Outcome::Unrouted => {
+            return (give_up(LostReason::Rejected, false).0, Signal::Neutral);
+        }
         Outcome::Answered {
             status,
             retry_after,

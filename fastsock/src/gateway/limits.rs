@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     net::proxy,
     pure::limits::{AddressPermit, Addresses, Bucket},
+    stats::Count,
     types::Refusal,
 };
 
@@ -24,6 +25,10 @@ pub(crate) struct Limits {
     connections: Arc<Semaphore>,
     handshakes: Option<Arc<Semaphore>>,
     addresses: Option<Arc<Addresses>>,
+    /// The most connections.
+    most: usize,
+    /// How often each of [`LIMITS`] has turned a connection away.
+    hits: [Count; LIMITS.len()],
     /// Proxies whose word on a device's address is taken.
     pub(super) trusted: Vec<IpNet>,
     /// Sockets that only wait for their peer to read a close frame or a refusal.
@@ -43,12 +48,14 @@ pub(crate) struct Permits {
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        let handshakes = config.limit_handshakes;
+        let (handshakes, most) = (config.limits.handshakes, connection_limit(config));
         Self {
-            accepts: Bucket::new(config.limit_accepts.into(), Instant::now()).map(Mutex::new),
-            connections: permits(connection_limit(config)),
+            accepts: Bucket::new(config.limits.accepts.into(), Instant::now()).map(Mutex::new),
+            connections: permits(most),
             handshakes: (handshakes > 0).then(|| permits(handshakes)),
-            addresses: Addresses::new(config.limit_connections_per_ip),
+            addresses: Addresses::new(config.limits.connections_per_ip),
+            most: most.min(Semaphore::MAX_PERMITS),
+            hits: Default::default(),
             trusted: config.trusted_networks(),
             lingering: Semaphore::new(LINGERING_MAX),
             lingering_when_full: Semaphore::new(LINGERING_MAX_WHEN_FULL),
@@ -63,18 +70,22 @@ impl Limits {
         if let Some(accepts) = &self.accepts
             && !accepts.lock().try_take(Instant::now())
         {
+            self.hit(ACCEPTS);
             return Err(too_many("connections in this second").with_retry_after(1));
         }
-        let take = |permits: &Arc<Semaphore>, what| {
+        let take = |permits: &Arc<Semaphore>, limit: usize| {
             let taken = permits.clone().try_acquire_owned();
-            taken.map_err(|_| too_many(what))
+            taken.map_err(|_| {
+                self.hit(limit);
+                too_many(LIMITS[limit])
+            })
         };
         let mut permits = Permits {
-            _connection: take(&self.connections, "connections")?,
+            _connection: take(&self.connections, CONNECTIONS)?,
             address: None,
         };
         let handshakes = self.handshakes.as_ref();
-        let handshake = handshakes.map(|permits| take(permits, "handshakes"));
+        let handshake = handshakes.map(|permits| take(permits, HANDSHAKES));
         let handshake = handshake.transpose()?;
         self.acquire_address(&mut permits, ip)?;
         Ok((permits, handshake))
@@ -86,9 +97,26 @@ impl Limits {
             return Ok(());
         };
         if permits.address.is_none() && !self.is_proxy(ip) {
-            permits.address = Some(addresses.take(ip).ok_or_else(too_many_of_address)?);
+            permits.address = Some(addresses.take(ip).ok_or_else(|| {
+                self.hit(PER_ADDRESS);
+                too_many_of_address()
+            })?);
         }
         Ok(())
+    }
+
+    /// The most connections at once.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.most
+    }
+
+    /// How often each limit has turned a connection away.
+    pub(crate) fn hits(&self) -> [(&'static str, u64); LIMITS.len()] {
+        std::array::from_fn(|n| (LIMITS[n], self.hits[n].load()))
+    }
+
+    fn hit(&self, limit: usize) {
+        self.hits[limit].add(1);
     }
 
     /// Whether an address is that of a trusted proxy.
@@ -107,7 +135,7 @@ fn too_many_of_address() -> Refusal {
 }
 
 fn connection_limit(config: &Config) -> usize {
-    match config.limit_connections {
+    match config.limits.connections {
         0 => {
             let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
             descriptors
@@ -117,6 +145,13 @@ fn connection_limit(config: &Config) -> usize {
         limit => limit,
     }
 }
+
+/// The limits by the words that metrics have for them.
+const LIMITS: [&str; 4] = ["connections", "handshakes", "connections_per_ip", "accepts"];
+const CONNECTIONS: usize = 0;
+const HANDSHAKES: usize = 1;
+const PER_ADDRESS: usize = 2;
+const ACCEPTS: usize = 3;
 
 /// Descriptors kept for Redis, the remote, logs and the admin listener.
 const DESCRIPTORS_KEPT: usize = 64;

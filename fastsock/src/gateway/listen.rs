@@ -3,7 +3,9 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -22,31 +24,25 @@ use crate::{
 /// # Errors
 /// `Bind`, naming the address and the setting.
 pub(crate) fn bind(config: &Config) -> Result<TcpListener> {
-    let port = config.websocket_port;
-    let bound = match config.listen_addr {
-        Some(ip) => listen((ip, port).into(), config.listen_reuseport),
+    let port = config.listen.port;
+    let bound = match config.listen.addr {
+        Some(ip) => listen((ip, port).into(), config.listen.reuseport),
         None => match listen(
             (Ipv6Addr::UNSPECIFIED, port).into(),
-            config.listen_reuseport,
+            config.listen.reuseport,
         ) {
             Err(error) if is_without_ipv6(&error) => listen(
                 (Ipv4Addr::UNSPECIFIED, port).into(),
-                config.listen_reuseport,
+                config.listen.reuseport,
             ),
             bound => bound,
         },
     };
     let ip = config
-        .listen_addr
+        .listen
+        .addr
         .unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    let bound = bound.inspect(|listener| {
-        // What is accepted inherits it. A slow device then keeps little in the kernel beside its outbox, and takes what is
-        // written in small steps: with megabytes in between, a slow reader shows no progress for a long time.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let _ = listener;
-    });
+    let bound = bound.inspect(limit_unsent);
     bound.map_err(|e| {
         let setting = match e.kind() {
             io::ErrorKind::AddrNotAvailable => "FASTSOCK_LISTEN_ADDR",
@@ -61,13 +57,36 @@ pub(crate) fn bind(config: &Config) -> Result<TcpListener> {
     })
 }
 
+/// Takes a listener that the host has.
+///
+/// # Errors
+/// `Bind` when it is none.
+pub(crate) fn adopt(listener: std::net::TcpListener) -> Result<TcpListener> {
+    let adopted = listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener));
+    let adopted = adopted.inspect(limit_unsent);
+    adopted.map_err(|e| Error::new(ErrorKind::Bind, "the listener cannot be used").with_source(e))
+}
+
+/// What is accepted inherits it. A slow device then keeps little in the kernel beside its outbox, and takes what is
+/// written in small steps: with megabytes in between, a slow reader shows no progress for a long time.
+fn limit_unsent(listener: &TcpListener) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT_MAX_BYTES);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = listener;
+}
+
 /// Accepts until the gateway stops.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     let mut spare = Spare::new();
     let mut is_told = false;
+    let mut draining = pin!(shared.draining.cancelled());
     loop {
         let accepted = tokio::select! {
             () = shared.gateway.stopping() => return,
+            () = &mut draining => return refuse_waiting(&shared, &listener),
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -91,6 +110,14 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
+/// Lets those who wait to be accepted hear that nobody is let in any more: with the listener they would be reset.
+fn refuse_waiting(shared: &Arc<Shared>, listener: &TcpListener) {
+    let mut now = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Ok((stream, addr))) = listener.poll_accept(&mut now) {
+        upgrade::begin(shared, stream, addr.into());
+    }
+}
+
 /// A descriptor kept for the day there is none left: without it, a connection that cannot be accepted stays in the
 /// backlog, and the peer waits for an answer that never comes.
 struct Spare(Option<std::fs::File>);
@@ -102,13 +129,11 @@ impl Spare {
 
     /// Uses the spare to accept and drop one connection.
     fn shed(&mut self, listener: &TcpListener) {
-        if self.0.take().is_some() {
-            use std::task::{Context, Poll, Waker};
-            if let Poll::Ready(Ok((stream, _))) =
+        if self.0.take().is_some()
+            && let Poll::Ready(Ok((stream, _))) =
                 listener.poll_accept(&mut Context::from_waker(Waker::noop()))
-            {
-                drop(stream);
-            }
+        {
+            drop(stream);
         }
     }
 

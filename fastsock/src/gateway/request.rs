@@ -5,7 +5,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use super::{limits::Permits, shared::Shared};
 use crate::{
     config::Config,
-    net::{CertifiedName, proxy, wire::Wire},
+    net::{Certified, proxy, wire::Wire},
     pure::handshake::{self, Extra, Head, HeadLimits, Upgrade},
     remote_addr::RemoteAddr,
     types::Refusal,
@@ -49,7 +49,7 @@ impl Source {
         stream: &mut TcpStream,
         permits: &mut Permits,
     ) -> Result<(), HandshakeError> {
-        if !shared.config.proxy_protocol || !shared.limits.is_proxy(self.addr.ip()) {
+        if !shared.config.proxies.protocol || !shared.limits.is_proxy(self.addr.ip()) {
             return Ok(());
         }
         let mut bytes = Vec::with_capacity(128);
@@ -70,7 +70,7 @@ impl Source {
         };
         self.is_told = device.is_some();
         self.addr = device.unwrap_or(self.addr);
-        Ok(shared.limits.acquire_address(permits, self.addr.ip())?)
+        self.acquire_address(shared, permits)
     }
 
     /// Takes the word of trusted HTTP proxies on where the device is.
@@ -86,19 +86,29 @@ impl Source {
             self.addr = proxy::forwarded_for(forwarded, self.addr, trusted);
             upgrade.request.remote_addr = self.addr;
         }
-        Ok(shared.limits.acquire_address(permits, self.addr.ip())?)
+        self.acquire_address(shared, permits)
+    }
+
+    /// A permit among those of its address, now that this is known.
+    fn acquire_address(
+        &self,
+        shared: &Shared,
+        permits: &mut Permits,
+    ) -> Result<(), HandshakeError> {
+        let acquired = shared.limits.acquire_address(permits, self.addr.ip());
+        Ok(acquired.inspect_err(|refusal| shared.notices.limit(&refusal.reason, self.addr))?)
     }
 }
 
-/// The TLS handshake, if the port has TLS. Returns what the device's certificate names, too.
+/// The TLS handshake, if the port has TLS. Returns what the device's certificate says, too.
 #[cfg(feature = "tls")]
 pub(super) async fn secure(
     shared: &Shared,
     source: &Source,
     stream: TcpStream,
-) -> Option<(Wire, CertifiedName)> {
+) -> Option<(Wire, Certified)> {
     let Some(tls) = &shared.tls else {
-        return Some((stream.into(), Ok(None)));
+        return Some((stream.into(), Certified::NONE));
     };
     let secured = tls.accept(stream.into()).await.inspect_err(|error| {
         shared.running.tls_failed.add(1);
@@ -108,24 +118,21 @@ pub(super) async fn secure(
 }
 
 #[cfg(not(feature = "tls"))]
-pub(super) async fn secure(
-    _: &Shared,
-    _: &Source,
-    stream: TcpStream,
-) -> Option<(Wire, CertifiedName)> {
-    Some((stream.into(), Ok(None)))
+pub(super) async fn secure(_: &Shared, _: &Source, stream: TcpStream) -> Option<(Wire, Certified)> {
+    Some((stream.into(), Certified::NONE))
 }
 
-/// Reads until the head is whole. Returns what came after it, too. `name` is that of the device's certificate.
+/// Reads until the head is whole. Returns what came after it, too. `certified` is what the device's certificate says.
 pub(super) async fn read_head(
     config: &Config,
     source: &Source,
     wire: &mut Wire,
-    name: CertifiedName,
+    certified: Certified,
 ) -> Result<(Box<Upgrade>, Vec<u8>), HandshakeError> {
     let limits = HeadLimits {
-        bytes: config.limit_head_bytes,
+        bytes: config.limits.head_bytes,
         headers: MAX_HEADERS,
+        is_strict: config.listen.strict_handshake,
     };
     let mut bytes = Vec::with_capacity(1024);
     loop {
@@ -140,10 +147,11 @@ pub(super) async fn read_head(
             Head::Refused(refusal, extra) => return Err(HandshakeError::Refused(refusal, extra)),
             Head::Upgrade(mut upgrade, length) => {
                 let credentials = &mut upgrade.request.credentials;
-                match name {
+                match certified.name {
                     Ok(name) => credentials.certificate = name,
                     Err(fault) => credentials.faults.certificate = Some(fault),
                 }
+                upgrade.request.certificate_names = certified.names;
                 return Ok((upgrade, bytes.split_off(length)));
             }
         }

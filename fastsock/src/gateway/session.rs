@@ -3,6 +3,7 @@
 mod acks;
 mod clock;
 mod closing;
+mod kept;
 mod waiting;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ use crate::{
     },
     registry::seat::Seat,
     tasks::BoxFuture,
+    trace::{Traced, TracedMessage},
     types::{CloseReason, Payload, Uplink},
     uplinks::Room,
 };
@@ -53,6 +55,8 @@ pub(crate) struct Session {
     meter: Option<Box<Meter>>,
     /// It speaks `fastsock.v1.ack`.
     acks: Option<Box<Acks>>,
+    /// It has left its seat, and only hears its device out.
+    is_leaving: bool,
     /// Given back at the end.
     permits: Permits,
 }
@@ -88,7 +92,7 @@ impl Session {
         permits: Permits,
     ) -> Self {
         let now = Instant::now();
-        let interval = shared.config.websocket_ping_interval;
+        let interval = shared.config.listen.ping_interval;
         let heartbeat = Heartbeat::new(interval, now, fastrand::f64(), shared.started);
         let timer = Box::pin(sleep_until(
             heartbeat.deadline().unwrap_or_else(|| now + FAR_FUTURE),
@@ -107,6 +111,7 @@ impl Session {
             ahead: None,
             meter,
             acks: None,
+            is_leaving: false,
             permits,
         };
         if is_full {
@@ -128,7 +133,15 @@ impl Session {
         if let Err(reason) = self.write(cx, heard.has_downlinks) {
             return Poll::Ready(heard.close.unwrap_or(reason));
         }
+        if heard.has_kept
+            && let Err(reason) = self.write_kept(cx)
+        {
+            return Poll::Ready(heard.close.unwrap_or(reason));
+        }
         if let Some(reason) = heard.close {
+            if heard.has_downlinks && matches!(reason, CloseReason::Shutdown | CloseReason::Drain) {
+                self.write_the_rest(cx);
+            }
             return Poll::Ready(reason);
         }
         if let Err(reason) = self.read(cx) {
@@ -143,13 +156,30 @@ impl Session {
         self.watch_the_clock(cx, heard.needs_care)
     }
 
+    /// The session is about to end: the device gets of its outbox what the socket takes now.
+    fn write_the_rest(&mut self, cx: &mut Context<'_>) {
+        let mut turns = LAST_TURNS;
+        while turns > 0
+            && matches!(self.flush(cx), Ok(true))
+            && matches!(
+                self.socket.poll_write(cx, &self.seat),
+                Poll::Ready(Ok(Written::Some))
+            )
+        {
+            turns -= 1;
+        }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, has_downlinks: bool) -> Result<(), CloseReason> {
         // What is queued goes first: the socket may have a part of it, and nothing may come between.
         let mut is_blocked = !self.flush(cx)?;
         if has_downlinks && !is_blocked {
             match self.socket.poll_write(cx, &self.seat) {
-                Poll::Ready(Ok(Written::All)) => {}
-                Poll::Ready(Ok(Written::Some)) => cx.waker().wake_by_ref(),
+                Poll::Ready(Ok(Written::All)) => self.seat.mark_downlink(),
+                Poll::Ready(Ok(Written::Some)) => {
+                    self.seat.mark_downlink();
+                    cx.waker().wake_by_ref();
+                }
                 Poll::Ready(Err(_)) => return Err(CloseReason::Lost),
                 Poll::Pending => is_blocked = true,
             }
@@ -166,7 +196,11 @@ impl Session {
         if !self.socket.has_queued() {
             return Ok(true);
         }
-        let Poll::Ready(flushed) = self.socket.poll_control(cx, &self.seat) else {
+        let flushed = match self.is_leaving {
+            true => self.socket.poll_flush(cx), // the outbox is no longer its own
+            false => self.socket.poll_control(cx, &self.seat),
+        };
+        let Poll::Ready(flushed) = flushed else {
             return Ok(false);
         };
         flushed?;
@@ -238,8 +272,8 @@ impl Session {
                 return Ok(());
             }
             Room::Wait => self.pause(),
-            Room::More | Room::NoRemote if self.reading == Reading::Open => {}
-            Room::More | Room::NoRemote => {
+            Room::More | Room::NoRemote | Room::Closed if self.reading == Reading::Open => {}
+            Room::More | Room::NoRemote | Room::Closed => {
                 self.heartbeat.mark_alive(); // its pongs could not be read meanwhile
                 self.set_reading(Reading::Open);
             }
@@ -255,6 +289,7 @@ impl Session {
         let was_over = meter.resumes_at().is_some();
         if meter.count(bytes, Instant::now()) && !was_over {
             self.shared.running.rates_exceeded.add(1);
+            self.shared.notices.rate(self.seat.client_id.as_str());
         }
     }
 
@@ -294,17 +329,37 @@ impl Session {
         }
         match message {
             Message::Text(text) if self.acks.is_some() => self.on_data(true, text.into(), cx),
-            Message::Text(text) => self.on_data(true, compact(text.into()), cx),
-            Message::Binary(bytes) => self.on_data(false, compact(bytes), cx),
+            Message::Text(text) => {
+                let text = self.compact(text.into());
+                self.on_data(true, text, cx)
+            }
+            Message::Binary(bytes) => {
+                let bytes = self.compact(bytes);
+                self.on_data(false, bytes, cx)
+            }
             Message::Ping(_) => Ok(()), // its pong is queued
-            Message::Pong(_) => {
+            Message::Pong(payload) => {
+                if !payload.is_empty() && self.seat.pong(&payload) {
+                    return self.follow_up_kept(cx);
+                }
                 // One a ping: a device may send others as it likes, and would fill the log.
-                if self.heartbeat.pong() {
+                if let Some(took) = self.heartbeat.pong(Instant::now()) {
+                    self.shared.running.ping.observe(took);
+                    self.seat.mark_pong(took);
                     tracing::trace!(name: "pong", target: "fastsock::messages", client_id = %self.seat.client_id, session_id = self.seat.session_id.0, "Pong from client");
                 }
                 Ok(())
             }
             Message::Close(_) | Message::Frame(_) => Ok(()), // never given out by the socket
+        }
+    }
+
+    /// Small payloads are copied out of the read buffer they are a slice of; a held one would keep the whole buffer alive.
+    fn compact(&self, bytes: Bytes) -> Bytes {
+        if bytes.len() < COPY_BELOW_BYTES && !self.socket.is_compact() {
+            Bytes::copy_from_slice(&bytes)
+        } else {
+            bytes
         }
     }
 
@@ -335,20 +390,30 @@ impl Session {
             self.seq,
             payload,
         );
-        self.shared.broker.seen(
-            &self.seat.client_id,
-            self.seat.mark_seen(uplink.received_at),
-        );
+        uplink.epoch = self.seat.epoch();
+        uplink.context = self.seat.context().cloned();
+        self.mark_seen(uplink.received_at);
+        let tracer = &self.shared.status.tracer;
+        tracer.tell(self.seat.client_id.as_str(), |with_payload| {
+            Traced::Uplink {
+                session_id: uplink.session_id.0,
+                seq: uplink.seq,
+                message: TracedMessage::of(&uplink.payload, with_payload),
+            }
+        });
         let pledge = named.map(|(key, pledge)| {
             uplink.id = key;
             pledge
         });
+        if self.shared.registry.calls().has_waiting() {
+            self.seat.offer_answer(&uplink.payload);
+        }
         let announced = self.announced();
-        if self.shared.config.remote_url.is_none() && !self.shared.status.has_hooks() {
+        if !self.shared.config.has_remote() && !self.shared.status.has_hooks() {
             self.tell_of_no_remote(&uplink);
         }
         match self.shared.decisions.take(uplink, pledge, announced) {
-            Room::More | Room::NoRemote => Ok(()),
+            Room::More | Room::NoRemote | Room::Closed => Ok(()),
             Room::Wait => {
                 self.pause();
                 Ok(())
@@ -360,9 +425,17 @@ impl Session {
         }
     }
 
+    /// The device said something. Once it has left its seat it is no more in the hash, and stays out of it.
+    fn mark_seen(&self, now: SystemTime) {
+        let ms = self.seat.mark_uplink(now);
+        if !self.is_leaving {
+            self.shared.broker.seen(&self.seat.client_id, ms);
+        }
+    }
+
     /// What the first uplink has to wait for: a backend that looks the device up in the hash must find it there.
     fn announced(&mut self) -> Option<BoxFuture<'static, ()>> {
-        let is_awaited = self.seq == 1 && self.shared.config.remote_url.is_some();
+        let is_awaited = self.seq == 1 && !self.is_leaving && self.shared.config.has_remote();
         is_awaited.then(|| self.shared.broker.announced(&self.seat.client_id))?
     }
 
@@ -380,16 +453,9 @@ impl Session {
     }
 }
 
-/// Small payloads are copied out of the read buffer they are a slice of; a held one would keep the whole buffer alive.
-fn compact(bytes: Bytes) -> Bytes {
-    if bytes.len() < COPY_BELOW_BYTES {
-        Bytes::copy_from_slice(&bytes)
-    } else {
-        bytes
-    }
-}
-
 const COPY_BELOW_BYTES: usize = 4 << 10;
 /// Messages read before other sessions get their turn.
 const MESSAGES_A_TURN: usize = 64;
+/// How often what waits is written on when the session is told to go.
+const LAST_TURNS: usize = 64;
 const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 3600);

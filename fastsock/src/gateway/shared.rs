@@ -6,17 +6,20 @@ use std::sync::{
 };
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::limits::Limits;
+use super::{limits::Limits, notices::Notices, routes::Routes, socket::Codecs};
 #[cfg(feature = "tls")]
 use crate::net::tls::ServerTls;
+#[cfg(feature = "otlp")]
+use crate::otlp::Spans;
 use crate::{
-    auth::Auth,
     broker::Broker,
     config::{Config, origin::Origin},
+    histogram::LastMinute,
     host::{announcements::Announcements, decisions::Decisions, lifecycle::Lifecycle},
     pure::{ahead::AllAhead, receipts::Receipts},
-    registry::{Registry, downlinks::Downlinks},
+    registry::{Registry, callers::Callers, deliveries::Deliveries, downlinks::Downlinks},
     stats::{Running, SessionBooks, SessionCounts},
     status::Status,
     tasks::Tasks,
@@ -27,7 +30,6 @@ use crate::{
 /// What all tasks of one bridge hold.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) auth: Auth,
     pub(crate) status: Arc<Status>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) lanes: Arc<Lanes>,
@@ -37,6 +39,13 @@ pub(crate) struct Shared {
     /// Tells a backend of who comes and goes, if there is one to tell.
     pub(crate) lifecycle: Option<Arc<Lifecycle>>,
     pub(crate) running: Arc<Running>,
+    /// Metrics tell of the process, too: it is the bridge's own.
+    pub(crate) tells_of_process: bool,
+    /// What a collector hears of POSTs, if there is one.
+    #[cfg(feature = "otlp")]
+    pub(crate) spans: Option<Arc<Spans>>,
+    /// What took how long lately.
+    pub(crate) last_minute: LastMinute,
     /// When this bridge was built; what heartbeats are aligned to.
     pub(crate) started: Instant,
     /// The accept loop and handshakes.
@@ -48,13 +57,26 @@ pub(crate) struct Shared {
     /// What the host decides.
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) downlinks: Downlinks,
+    pub(crate) callers: Callers,
+    /// Kept downlinks, if there are mailboxes.
+    pub(crate) deliveries: Option<Arc<Deliveries>>,
     pub(crate) announcements: Announcements,
     pub(crate) limits: Limits,
+    /// What is told of devices that are turned away.
+    pub(crate) notices: Notices,
+    /// Cancelled once a drain has begun: nobody new is let in.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled once it is over: no device is here any more.
+    pub(crate) drained: CancellationToken,
     /// What the device port shows under TLS; `None` when it is plain.
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<ServerTls>,
+    /// Which way devices go, and who decides about those of each.
+    pub(crate) routes: Routes,
     /// Pages that may connect; empty: any.
     pub(crate) origins: Vec<Origin>,
+    /// What compresses for devices that offer it, if they may.
+    pub(crate) codecs: Option<Arc<Codecs>>,
     /// What sessions have read ahead.
     pub(crate) ahead: Arc<AllAhead>,
     pub(crate) next_session: AtomicU64,

@@ -1,31 +1,49 @@
-//! Frames in and out of one connection. tungstenite reads and answers control frames; downlinks are written here,
-//! many in one system call and without a copy, so that no buffer grows with the largest message a device ever got.
+//! Frames in and out of one connection. Small messages are read here, all else by tungstenite, which answers control frames; downlinks
+//! are written here, many in one system call and without a copy, so that no buffer grows with the largest message a device ever got.
 
+mod deflate;
+mod incoming;
+mod inflating;
 mod stream;
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::{
+    io::{AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::{
     Error as WsError, Message,
     error::ProtocolError,
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext, frame::Utf8Bytes},
 };
 
-use self::stream::{Batch, Blocking, Stream, bare_frame, frame_in_envelope};
-use crate::{net::wire::Wire, registry::seat::Seat, types::CloseReason};
+pub(crate) use self::deflate::Codecs;
+use self::{
+    incoming::Front,
+    stream::{Batch, Blocking, Step, Stream, bare_frame, frame_in_envelope},
+};
+use crate::{
+    net::wire::Wire, pure::extensions::Deflated, registry::seat::Seat, types::CloseReason,
+};
 
 /// One WebSocket connection after its handshake.
 pub(crate) struct Socket {
     io: Stream,
-    ws: WebSocketContext,
+    /// tungstenite, while it has something to do.
+    ws: Option<Box<WebSocketContext>>,
+    max_message_bytes: usize,
+    /// The last message is alone in its buffer, and not a slice of a larger one.
+    is_compact: bool,
     /// It speaks `fastsock.v1.ack`: downlinks go out in envelopes.
     has_envelopes: bool,
     /// A frame that is no downlink waits to be sent.
@@ -42,22 +60,27 @@ pub(crate) enum Written {
 }
 
 impl Socket {
-    /// Takes over a connection whose 101 is written; `rest` is what the device already sent after its head.
-    pub(crate) fn new(wire: Wire, rest: Vec<u8>, max_message_bytes: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(CONTROL_BYTES)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
-        let ws = if rest.is_empty() {
-            WebSocketContext::new(Role::Server, Some(config))
-        } else {
-            WebSocketContext::from_partially_read(rest, Role::Server, Some(config))
+    /// Takes over a connection whose 101 is written; `rest` is what the device already sent after its head. `deflated`: what the
+    /// 101 says of permessage-deflate, if it does.
+    pub(crate) fn new(
+        wire: Wire,
+        rest: Vec<u8>,
+        max_message_bytes: usize,
+        deflated: Option<(Deflated, Arc<Codecs>)>,
+    ) -> Self {
+        let io = match deflated {
+            Some((agreed, codecs)) => {
+                let mut io = Stream::new(wire, Vec::new());
+                io.use_deflate(codecs, agreed, max_message_bytes, rest);
+                io
+            }
+            None => Stream::new(wire, rest),
         };
         Self {
-            io: Stream::new(wire),
-            ws,
+            io,
+            ws: None,
+            max_message_bytes,
+            is_compact: false,
             has_envelopes: false,
             has_control: false,
         }
@@ -87,10 +110,14 @@ impl Socket {
         let polled = self.poll_up_to(cx, most);
         if let Poll::Ready(Err(CloseReason::ByDevice(_))) = &polled {
             // This context writes nothing any more but its answer. A new one does; the old one had nothing left.
-            let config = *self.ws.get_config();
-            self.ws = WebSocketContext::new(Role::Server, Some(config));
+            self.ws = None;
         }
         polled
+    }
+
+    /// Whether the last message is alone in its buffer; else it is a slice of one that is read into.
+    pub(crate) fn is_compact(&self) -> bool {
+        self.is_compact
     }
 
     /// Bytes of a frame that is not whole yet.
@@ -103,20 +130,78 @@ impl Socket {
         cx: &mut Context<'_>,
         most: usize,
     ) -> Poll<Result<Message, CloseReason>> {
+        self.flush_pong(cx)?;
+        let most_payload = self.max_message_bytes;
         let Self { io, ws, .. } = self;
         let mut stream = Blocking::new(io, cx);
         stream.most = most;
-        match ws.read(&mut stream) {
-            Ok(Message::Close(frame)) => Poll::Ready(Err(CloseReason::ByDevice(
-                frame.map_or(1005, |frame| frame.code.into()),
-            ))),
-            Ok(message) => {
-                self.io.unfinished = 0;
-                self.has_control |= message.is_ping(); // its pong is queued
-                Poll::Ready(Ok(message))
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        let mut fresh = ReadBuf::uninit(&mut room);
+        loop {
+            let front = stream.io().incoming.take(fresh.filled(), most_payload);
+            fresh.clear();
+            let read = match front {
+                Front::Message { is_text, payload } => {
+                    (self.io.unfinished, self.is_compact) = (0, true);
+                    let message = match is_text {
+                        true => payload.try_into().map(Message::Text),
+                        false => Ok(Message::Binary(payload)),
+                    };
+                    return Poll::Ready(message.map_err(|_| CloseReason::InvalidUtf8));
+                }
+                Front::Partial => match stream.poll_read(&mut fresh) {
+                    Poll::Ready(Ok(1..)) => continue,
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(CloseReason::Lost)),
+                    Poll::Pending => {
+                        io.unfinished = io.incoming.len();
+                        return Poll::Pending;
+                    }
+                },
+                Front::Other => made(ws, most_payload).read(&mut stream),
+            };
+            return match read {
+                Ok(Message::Close(frame)) => {
+                    io.incoming.forget();
+                    io.incoming.pass_all();
+                    Poll::Ready(Err(CloseReason::ByDevice(
+                        frame.map_or(1005, |frame| frame.code.into()),
+                    )))
+                }
+                Ok(message) => {
+                    (io.unfinished, self.is_compact) = (0, false);
+                    self.has_control |= message.is_ping(); // its pong is queued
+                    self.let_go();
+                    Poll::Ready(Ok(message))
+                }
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stream.io().incoming.passing() == 0 {
+                        continue; // it has taken its frame, and that was not the last of its message
+                    }
+                    Poll::Pending
+                }
+                Err(error) => {
+                    let fault = io.fault().cloned();
+                    Poll::Ready(Err(fault.unwrap_or_else(|| reason_of(&error))))
+                }
+            };
+        }
+    }
+
+    /// Sends what tungstenite would send before it reads: so each ping has its pong, and not only the last that was read.
+    fn flush_pong(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Self { io, ws, .. } = self;
+        match ws {
+            Some(ws) if self.has_control && ws.can_write() => {
+                pending_is_fine(ws.flush(&mut Blocking::new(io, cx)))
             }
-            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            Err(error) => Poll::Ready(Err(reason_of(&error))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets tungstenite go, with its buffers, once it has nothing unread, unfinished or unsent: a silent device pays for none.
+    fn let_go(&mut self) {
+        if !self.has_control && self.io.incoming.is_between() {
+            self.ws = None;
         }
     }
 
@@ -134,8 +219,46 @@ impl Socket {
             } else {
                 bare_frame
             };
-            let written = seat.write(|outbox| self.io.poll_batch(cx, outbox, frame, &mut batch));
-            let (whole, has_more) = ready!(written)?;
+            let written =
+                seat.write(|outbox| self.io.poll_batch(cx, outbox, false, frame, &mut batch));
+            let (whole, has_more) = match ready!(written)? {
+                Step::Wrote(whole, has_more) => (whole, has_more),
+                Step::Claimed(payload) => {
+                    self.io.begin_compressed(frame(&payload), false);
+                    continue;
+                }
+            };
+            for (_, payload) in &batch[..whole] {
+                log_sent(seat, payload);
+            }
+            if !has_more {
+                return Poll::Ready(Ok(Written::All));
+            }
+        }
+        Poll::Ready(Ok(Written::Some))
+    }
+
+    /// Writes what waits in the mailbox of the seat, as much as the connection takes. Pending: the connection is full.
+    pub(crate) fn poll_write_kept(
+        &mut self,
+        cx: &mut Context<'_>,
+        seat: &Seat,
+    ) -> Poll<io::Result<Written>> {
+        for _ in 0..BATCHES_A_TURN {
+            ready!(self.poll_begun(cx, seat))?;
+            let mut batch: Batch = SmallVec::new();
+            let written =
+                seat.write_kept(|kept| self.io.poll_batch(cx, kept, true, bare_frame, &mut batch));
+            let (whole, has_more) = match written {
+                Some(written) => match ready!(written)? {
+                    Step::Wrote(whole, has_more) => (whole, has_more),
+                    Step::Claimed(payload) => {
+                        self.io.begin_compressed(bare_frame(&payload), true);
+                        continue;
+                    }
+                },
+                None => (0, false),
+            };
             for (_, payload) in &batch[..whole] {
                 log_sent(seat, payload);
             }
@@ -149,7 +272,7 @@ impl Socket {
     /// Queues a message of the bridge itself; [`Socket::poll_control`] sends it.
     pub(crate) fn text(&mut self, cx: &mut Context<'_>, text: String) -> Result<(), CloseReason> {
         self.has_control = true;
-        let Self { io, ws, .. } = self;
+        let (io, ws) = (&mut self.io, made(&mut self.ws, self.max_message_bytes));
         // Whoever queues them sees to it that they are few; pings and pongs cannot displace them.
         ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
         let written = ws.write(&mut Blocking::new(io, cx), Message::text(text));
@@ -157,11 +280,11 @@ impl Socket {
         pending_is_fine(written)
     }
 
-    /// Queues an empty ping; [`Socket::poll_control`] sends it.
-    pub(crate) fn ping(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+    /// Queues a ping; [`Socket::poll_control`] sends it.
+    pub(crate) fn ping(&mut self, cx: &mut Context<'_>, payload: Bytes) -> Result<(), CloseReason> {
         self.has_control = true;
-        let Self { io, ws, .. } = self;
-        pending_is_fine(ws.write(&mut Blocking::new(io, cx), Message::Ping(Bytes::new())))
+        let (io, ws) = (&mut self.io, made(&mut self.ws, self.max_message_bytes));
+        pending_is_fine(ws.write(&mut Blocking::new(io, cx), Message::Ping(payload)))
     }
 
     /// Queues a close frame; [`Socket::poll_control`] sends it.
@@ -197,7 +320,9 @@ impl Socket {
         cx: &mut Context<'_>,
         frame: Option<CloseFrame>,
     ) -> Result<(), CloseReason> {
-        let Self { io, ws, .. } = self;
+        self.has_control = true;
+        let (io, ws) = (&mut self.io, made(&mut self.ws, self.max_message_bytes));
+        io.incoming.pass_all();
         // The last word has its place behind whatever waits.
         ws.set_config(|config| config.max_write_buffer_size = usize::MAX);
         pending_is_fine(ws.close(&mut Blocking::new(io, cx), frame))
@@ -205,8 +330,14 @@ impl Socket {
 
     /// Writes the rest of the downlink that was begun, if any, and takes it out of its outbox.
     fn poll_begun(&mut self, cx: &mut Context<'_>, seat: &Seat) -> Poll<io::Result<()>> {
-        if let Some(payload) = self.io.begun() {
-            ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?;
+        if let Some((payload, is_kept)) = self.io.begun() {
+            match is_kept {
+                false => ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?,
+                true => match seat.write_kept(|kept| self.io.poll_finish_of(cx, kept)) {
+                    Some(finished) => ready!(finished)?,
+                    None => ready!(self.io.poll_finish(cx))?,
+                },
+            }
             log_sent(seat, &payload);
         }
         Poll::Ready(Ok(()))
@@ -231,15 +362,24 @@ impl Socket {
         if ready!(io.poll_finish(cx)).is_err() {
             return Poll::Ready(Err(CloseReason::Lost));
         }
-        match ws.flush(&mut Blocking::new(io, cx)) {
-            Ok(()) | Err(WsError::ConnectionClosed) => {
-                let flushed = ready!(Pin::new(&mut io.wire).poll_flush(cx));
-                self.has_control = false;
-                Poll::Ready(flushed.map_err(|_| CloseReason::Lost))
+        // Where the last pong finds no room behind others, the first flush makes it, and the second sends it.
+        for _ in 0..2 {
+            let Some(ws) = ws else {
+                break;
+            };
+            match ws.flush(&mut Blocking::new(io, cx)) {
+                Ok(()) => {}
+                Err(WsError::ConnectionClosed) => break,
+                Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Poll::Pending;
+                }
+                Err(error) => return Poll::Ready(Err(reason_of(&error))),
             }
-            Err(WsError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-            Err(error) => Poll::Ready(Err(reason_of(&error))),
         }
+        let flushed = ready!(Pin::new(&mut io.wire).poll_flush(cx));
+        self.has_control = false;
+        self.let_go();
+        Poll::Ready(flushed.map_err(|_| CloseReason::Lost))
     }
 
     /// Whether something waits that [`Socket::poll_control`] sends: a frame that is no downlink, or what TLS holds.
@@ -257,10 +397,28 @@ impl Socket {
         self.io.wire.set_user_timeout(timeout);
     }
 
+    /// Ends writing; what the device still sends can be read.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io.wire).poll_shutdown(cx)
+    }
+
     /// Ends writing. Returns the bare connection.
     pub(crate) async fn end(self) -> io::Result<TcpStream> {
         self.io.wire.end().await
     }
+}
+
+/// tungstenite, made when it is not there.
+fn made(ws: &mut Option<Box<WebSocketContext>>, max_message_bytes: usize) -> &mut WebSocketContext {
+    ws.get_or_insert_with(|| {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BYTES)
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
+        Box::new(WebSocketContext::new(Role::Server, Some(config)))
+    })
 }
 
 fn log_sent(seat: &Seat, payload: &Bytes) {
@@ -303,8 +461,10 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..end]
 }
 
-/// Small, because every idle device pays for it; measured at 7 % more CPU a message than 4 KiB.
+/// Of tungstenite, while it is there. Up to 1 KiB a thread keeps its own of what is free.
 const READ_BUFFER_BYTES: usize = 1024;
+/// On the stack: a silent device has none of it.
+const READ_BYTES: usize = 2048;
 /// Pings and pongs that wait for a device to read. Once they are this many, only its latest ping is still answered
 /// (RFC 6455 §5.5.3), or one that sends pings and reads no pongs would fill the memory.
 const CONTROL_BYTES: usize = 1024;

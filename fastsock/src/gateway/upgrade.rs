@@ -12,19 +12,30 @@ use tokio::{
 use super::{
     limits::Permits,
     request::{HandshakeError, Source, read_head, secure},
+    routes::Route,
     session::Session,
     shared::Shared,
     socket::Socket,
 };
 use crate::{
-    auth::Principal,
-    config::origin::Origin,
+    auth::{Auth, Principal, Profile},
+    broker::Claimed,
+    config::{SubprotocolMismatch, origin::Origin},
+    context::Context,
     hooks::Admission,
     net::{linger::linger, wire::Wire},
-    pure::handshake::{self, Extra, Upgrade},
-    registry::{Seating, seat::Seat},
+    pure::{
+        handshake::{self, Extra, Upgrade},
+        kept::Form,
+    },
+    registry::{
+        Seating,
+        seat::{Occupant, Seat},
+    },
     remote_addr::RemoteAddr,
-    types::{CloseReason, Refusal},
+    trace::Traced,
+    trace_context::TraceContext,
+    types::{ClientId, CloseReason, Refusal},
 };
 
 /// Begins the handshake of a connection, if the limits allow it. Whom a limit turns away is answered unheard: reading a head
@@ -33,6 +44,8 @@ pub(super) fn begin(shared: &Arc<Shared>, stream: TcpStream, addr: RemoteAddr) {
     let handshake = Handshake {
         shared: shared.clone(),
         source: Source::new(addr),
+        claimed: None,
+        route: None,
     };
     match shared.limits.acquire(addr.ip()) {
         Ok((permits, turn)) => {
@@ -40,6 +53,8 @@ pub(super) fn begin(shared: &Arc<Shared>, stream: TcpStream, addr: RemoteAddr) {
             shared.gateway.spawn_until_stopped(task);
         }
         Err(refusal) => shared.gateway.spawn_until_stopped(async move {
+            let notices = &handshake.shared.notices;
+            notices.limit(&refusal.reason, handshake.source.addr);
             let lingering = &handshake.shared.limits.lingering_when_full;
             handshake
                 .refuse_with(stream.into(), &refusal, Extra::default(), lingering)
@@ -52,6 +67,10 @@ pub(super) fn begin(shared: &Arc<Shared>, stream: TcpStream, addr: RemoteAddr) {
 struct Handshake {
     shared: Arc<Shared>,
     source: Source,
+    /// Whom the device says it is, once that is known: for whoever follows that device.
+    claimed: Option<ClientId>,
+    /// The name of the route that it goes, unless that is the default one.
+    route: Option<String>,
 }
 
 impl Handshake {
@@ -62,7 +81,7 @@ impl Handshake {
         turn: Option<OwnedSemaphorePermit>,
     ) {
         let shared = self.shared.clone();
-        let deadline = Instant::now() + shared.config.limit_handshake_time;
+        let deadline = Instant::now() + shared.config.limits.handshake_time;
         let proxied = self
             .source
             .read_proxy_header(&shared, &mut stream, &mut permits);
@@ -87,10 +106,12 @@ impl Handshake {
         };
         drop(turn);
         match seated {
-            Ok((upgrade, rest, Some(seat))) => {
+            Ok((upgrade, rest, Ok(seat))) => {
                 self.open(wire, &upgrade, rest, seat, permits).await;
             }
-            Ok((upgrade, rest, None)) => self.close_at_once(wire, &upgrade, rest).await,
+            Ok((upgrade, rest, Err(reason))) => {
+                self.close_at_once(wire, &upgrade, rest, &reason).await;
+            }
             Err(HandshakeError::Refused(refusal, extra)) => {
                 self.refuse(wire, &refusal, extra).await;
             }
@@ -98,59 +119,135 @@ impl Handshake {
         }
     }
 
-    /// Admits the device and gives it its seat; `None` when its id is being fought over.
+    /// Admits the device and gives it its seat; or the reason why it is closed once it has its 101.
     async fn seat(
         &mut self,
         upgrade: &mut Upgrade,
         permits: &mut Permits,
-    ) -> Result<Option<Arc<Seat>>, HandshakeError> {
-        if self.shared.config.ack {
+    ) -> Result<Result<Arc<Seat>, CloseReason>, HandshakeError> {
+        let shared = self.shared.clone();
+        let route = Self::find_route(&shared, upgrade)?;
+        self.route = route.name.clone();
+        self.claimed = claim(route, upgrade);
+        let devices = &self.shared.config.devices;
+        if self.shared.config.ack.on {
             upgrade.choose_ack();
         }
-        self.check_origin(upgrade)?;
+        if devices.deflate {
+            upgrade.choose_deflate();
+        }
+        let mut is_understood = match &route.subprotocol {
+            Some(name) => upgrade.choose_of(std::slice::from_ref(name)),
+            None => upgrade.choose_of(&devices.subprotocols),
+        };
+        if !is_understood && devices.mismatch == SubprotocolMismatch::Refuse {
+            return Err(Refusal::new(400, NO_SUBPROTOCOL).into());
+        }
+        self.check_origin(route, upgrade)?;
         self.source.take_forwarded(&self.shared, upgrade, permits)?;
-        let principal = self.authenticate(upgrade).await?;
+        let Principal {
+            client_id,
+            mut grant,
+            profile,
+        } = self.authenticate(route, upgrade).await?;
+        self.claimed = Some(client_id.clone());
+        if let Some(grant) = &mut grant {
+            grant.auth = route.auth_number;
+        }
+        if shared.routes.is_of_another(route, &client_id) {
+            let why = "this client id is for devices of another route";
+            return Err(Refusal::new(403, why).into());
+        }
+        if let Some(url) = &route.url
+            && let Some(why) = url.refuses(client_id.as_str(), &upgrade.request.parts)
+        {
+            return Err(Refusal::new(400, why).into());
+        }
+        if let Some(wanted) = profile.as_ref().and_then(|p| p.subprotocol.as_ref()) {
+            is_understood = upgrade.choose_of(std::slice::from_ref(wanted));
+        }
+        if !is_understood {
+            match devices.mismatch {
+                SubprotocolMismatch::Accept => {}
+                SubprotocolMismatch::Close => return Ok(Err(CloseReason::Protocol)),
+                SubprotocolMismatch::Refuse => {
+                    return Err(Refusal::new(400, NO_SUBPROTOCOL).into());
+                }
+            }
+        }
+        let occupant = Occupant {
+            client_id,
+            grant,
+            context: context(route, upgrade, profile),
+        };
         let next = || self.shared.session_id();
-        let seat =
+        let (seat, is_takeover) =
             match self
                 .shared
                 .registry
-                .seat(principal, next, self.source.addr, Instant::now())
+                .seat(occupant, next, self.source.addr, Instant::now())
             {
                 Seating::Seated(seat, is_takeover) => {
                     self.shared.running.takeovers.add(is_takeover.into());
-                    seat
+                    (seat, is_takeover)
                 }
-                Seating::Taken => {
-                    return Err(Refusal::new(409, "this client id is connected already").into());
-                }
-                Seating::TooMany => return Ok(None),
+                Seating::Taken => return Err(taken()),
+                Seating::TooMany => return Ok(Err(CloseReason::TooMany)),
                 Seating::Stopping => {
                     return Err(Refusal::new(503, "shutting down")
                         .with_retry_after(1)
                         .into());
                 }
             };
-        if !self.shared.auth.holds(&seat.client_id, seat.grant()) {
+        if !route.auth.holds(&seat.client_id, seat.grant()) {
             seat.close(CloseReason::Forbidden); // withdrawn meanwhile
         }
         let guard = Unseat {
             shared: &self.shared,
             seat: &seat,
         };
-        self.shared
+        let claimed = self
+            .shared
             .broker
-            .seated(&seat.client_id, seat.session_id)
-            .await;
+            .seated(&seat.client_id, seat.session_id, is_takeover);
+        match claimed.await {
+            Claimed::Won {
+                epoch,
+                was_elsewhere,
+            } => seat.set_claim(epoch, was_elsewhere),
+            Claimed::Taken => return Err(taken()),
+            Claimed::TooMany => return Ok(Err(CloseReason::TooMany)),
+        }
+        if let Some(groups) = self.shared.registry.groups() {
+            groups.heard(&seat.client_id).await;
+        }
         std::mem::forget(guard); // from here on `open` answers for the seat
-        Ok(Some(seat))
+        Ok(Ok(seat))
     }
 
-    /// Refuses a page that is not listed; where a certificate decides and none is listed, one of another host than this.
-    fn check_origin(&self, upgrade: &Upgrade) -> Result<(), HandshakeError> {
+    /// Finds which way the device goes, and reads from the path which device it is, where paths name any.
+    fn find_route<'a>(
+        shared: &'a Shared,
+        upgrade: &mut Upgrade,
+    ) -> Result<&'a Route, HandshakeError> {
+        let request = &mut upgrade.request;
+        let (route, named) = shared.routes.find(request.path(), &request.subprotocols)?;
+        request.route.clone_from(&route.name);
+        if let Some((parts, client_id)) = named {
+            request.parts = parts;
+            request.client_id = Some(client_id);
+        }
+        Ok(route)
+    }
+
+    /// Refuses a page that is not listed; where a certificate or a password decides and none is listed, one of another host than this.
+    fn check_origin(&self, route: &Route, upgrade: &Upgrade) -> Result<(), HandshakeError> {
         let allowed = &self.shared.origins;
         let credentials = &upgrade.request.credentials;
-        if allowed.is_empty() && !self.shared.auth.is_by_certificate(credentials) {
+        let has_hooks = self.shared.status.has_hooks();
+        let is_replayed = route.auth.is_replayed_by_browsers(credentials)
+            || (has_hooks && credentials.basic.is_some());
+        if allowed.is_empty() && !is_replayed {
             return Ok(());
         }
         let mut origins = upgrade.fields("origin");
@@ -166,14 +263,28 @@ impl Handshake {
             Origin::parse(origin).is_ok_and(|o| allowed.iter().any(|a| a.allows(&o)))
         };
         if !is_allowed {
+            self.shared.notices.origin(origin, self.source.addr);
             return Err(Refusal::new(403, "this origin is not allowed").into());
         }
         Ok(())
     }
 
     /// The host's hook decides, or else what is configured.
-    async fn authenticate(&self, upgrade: &Upgrade) -> Result<Principal, HandshakeError> {
-        let admission = if self.shared.status.has_hooks() {
+    async fn authenticate(
+        &self,
+        route: &Route,
+        upgrade: &Upgrade,
+    ) -> Result<Principal, HandshakeError> {
+        let request = &upgrade.request;
+        let has_hooks = self.shared.status.has_hooks();
+        if let (Some(basic), Some(id)) = (&request.credentials.basic, request.parts.get("id"))
+            && basic.user != id
+            && (has_hooks || route.auth.takes_passwords())
+        {
+            let why = "the user of Authorization: Basic is another than the id in the path";
+            return Err(Refusal::new(403, why).into());
+        }
+        let admission = if has_hooks {
             if let Some(fault) = upgrade.request.credentials.faults.headers {
                 return Err(Refusal::new(400, fault).into()); // a hook would take it for none
             }
@@ -181,11 +292,21 @@ impl Handshake {
         } else {
             Some(Admission::AsConfigured)
         };
-        match admission {
-            Some(Admission::Accept(client_id)) => Ok(client_id.into()),
-            Some(Admission::Reject(refusal)) => Err(refusal.into()),
+        let principal = match admission {
+            Some(Admission::Accept(client_id)) => client_id.into(),
+            Some(Admission::AcceptWith(accepted)) => {
+                accepted.into_principal().map_err(|error| {
+                    tracing::error!(
+                        hook = "authenticate",
+                        error,
+                        "a hook's answer cannot be used"
+                    );
+                    unauthenticated()
+                })?
+            }
+            Some(Admission::Reject(refusal)) => return Err(refusal.into()),
             Some(Admission::AsConfigured) => {
-                let principal = self.shared.auth.authenticate(&upgrade.request).await;
+                let principal = route.auth.authenticate(&upgrade.request).await;
                 principal.map_err(|(refusal, header)| {
                     let without_body = false;
                     HandshakeError::Refused(
@@ -195,12 +316,16 @@ impl Handshake {
                             without_body,
                         },
                     )
-                })
+                })?
             }
-            None => Err(Refusal::new(503, "the authentication failed")
-                .with_retry_after(1)
-                .into()),
+            None => return Err(unauthenticated().into()),
+        };
+        let named = upgrade.request.client_id.as_ref();
+        if named.is_some_and(|named| *named != principal.client_id) {
+            let why = "the credential is of another device than the path names";
+            return Err(Refusal::new(403, why).into());
         }
+        Ok(principal)
     }
 
     /// Writes the 101 and hands the connection to its session.
@@ -216,7 +341,7 @@ impl Handshake {
             shared: &self.shared,
             seat: &seat,
         };
-        let deadline = Instant::now() + self.shared.config.write_timeout;
+        let deadline = Instant::now() + self.shared.config.limits.write_timeout;
         if !matches!(
             timeout_at(deadline, write(&mut wire, &upgrade.answer())).await,
             Ok(Ok(()))
@@ -228,26 +353,44 @@ impl Handshake {
         self.shared
             .broker
             .seen(&seat.client_id, seat.mark_seen(SystemTime::now()));
-        let socket = Socket::new(wire, rest, self.shared.config.limit_message_bytes);
+        let codecs = self.shared.codecs.as_ref();
+        let deflated = upgrade.deflated().zip(codecs.cloned());
+        let most = self.shared.config.limits.message_bytes;
+        let socket = Socket::new(wire, rest, most, deflated);
         // A fresh task: this one has grown with the handshake.
-        let mut session = Session::new(self.shared.clone(), seat, socket, permits);
-        if upgrade.speaks_ack() {
-            session.acknowledge();
+        let mut session = Session::new(self.shared.clone(), seat.clone(), socket, permits);
+        let form = upgrade.form();
+        if form != Form::Bare {
+            session.acknowledge(form);
+        }
+        if let Some(deliveries) = &self.shared.deliveries {
+            deliveries.begin(&seat, form);
         }
         self.shared.sessions.spawn_inline(session.run());
     }
 
-    /// The id changes hands too often: the device gets its 101 and is told so, since a refusal would not reach it as a code.
-    async fn close_at_once(self, mut wire: Wire, upgrade: &Upgrade, rest: Vec<u8>) {
-        self.shared.counts.closed(&CloseReason::TooMany);
-        let deadline = Instant::now() + self.shared.config.close_timeout;
+    /// The device gets its 101 and is told why it cannot stay, since a refusal would not reach it as a code: its id changes hands too
+    /// often, or it speaks nothing that the gateway speaks.
+    async fn close_at_once(
+        self,
+        mut wire: Wire,
+        upgrade: &Upgrade,
+        rest: Vec<u8>,
+        reason: &CloseReason,
+    ) {
+        self.shared.counts.closed(reason);
+        let code = reason.code().expect("whoever has no code is not told");
+        let text = match reason {
+            CloseReason::Protocol => NO_SUBPROTOCOL,
+            reason => reason.as_str(),
+        };
+        let deadline = Instant::now() + self.shared.config.limits.close_timeout;
         let told = async {
             write(&mut wire, &upgrade.answer()).await?;
-            let mut socket = Socket::new(wire, rest, self.shared.config.limit_message_bytes);
-            let _ = std::future::poll_fn(|cx| {
-                std::task::Poll::Ready(socket.close(cx, 4429, CloseReason::TooMany.as_str()))
-            })
-            .await;
+            let most = self.shared.config.limits.message_bytes;
+            let mut socket = Socket::new(wire, rest, most, None); // nothing is read any more
+            let _ = std::future::poll_fn(|cx| std::task::Poll::Ready(socket.close(cx, code, text)))
+                .await;
             let _ = std::future::poll_fn(|cx| socket.poll_flush(cx)).await;
             socket.end().await
         };
@@ -269,12 +412,21 @@ impl Handshake {
         lingering: &Semaphore,
     ) {
         self.shared.counts.refused(refusal.status);
+        if let Some(claimed) = &self.claimed {
+            let tracer = &self.shared.status.tracer;
+            tracer.tell(claimed.as_str(), |_| Traced::Refused {
+                status: refusal.status,
+                reason: refusal.reason.to_string(),
+                remote_addr: self.source.addr.to_string(),
+                route: self.route.clone(),
+            });
+        }
         tracing::debug!(remote_addr = %self.source.addr, status = refusal.status, reason = %refusal.reason, "Handshake refused");
         #[cfg(feature = "tls")]
         if self.shared.tls.is_some() && wire.is_plain() {
             return; // before TLS there is no way to tell, and TLS costs what there is too little of
         }
-        let deadline = Instant::now() + self.shared.config.close_timeout;
+        let deadline = Instant::now() + self.shared.config.limits.close_timeout;
         let told = async {
             write(&mut wire, &handshake::refusal(refusal, extra)).await?;
             wire.end().await
@@ -283,6 +435,57 @@ impl Handshake {
             linger(stream, deadline, lingering).await;
         }
     }
+}
+
+/// The device that a path names, or a token that is the name itself. Any other token is a secret.
+fn claim(route: &Route, upgrade: &Upgrade) -> Option<ClientId> {
+    let request = &upgrade.request;
+    let is_open = matches!(*route.auth, Auth::Open);
+    let token = request.credentials.token.as_ref().filter(|_| is_open);
+    let named = request.client_id.clone();
+    named.or_else(|| token.and_then(ClientId::new))
+}
+
+/// What is known of the session beside its name, if there is anything or someone wants it.
+fn context(
+    route: &Route,
+    upgrade: &Upgrade,
+    profile: Option<Box<Profile>>,
+) -> Option<Arc<Context>> {
+    let request = &upgrade.request;
+    let named = |name| request.headers_named(name);
+    let trace = route
+        .carries_trace
+        .then(|| TraceContext::of(named("traceparent"), named("tracestate")));
+    let trace = trace.flatten();
+    if profile.is_none() && trace.is_none() && !route.keeps_context {
+        return None;
+    }
+    let profile = *profile.unwrap_or_default();
+    let mut context = Context::new(request.shown_path(), request.remote_addr);
+    context.parts = request.parts.clone();
+    context.route = route.name.clone();
+    context.subprotocol = upgrade.subprotocol().map(str::to_owned);
+    context.metadata = profile.metadata;
+    context.groups = profile.groups;
+    context.trace = trace;
+    let forwarded = route.forward_headers.iter();
+    context.headers = forwarded
+        .flat_map(|name| {
+            let values = request.headers_named(name);
+            values.map(move |value| (name.clone(), value.to_owned()))
+        })
+        .collect();
+    Some(Arc::new(context))
+}
+
+fn unauthenticated() -> Refusal {
+    Refusal::new(503, "the authentication failed").with_retry_after(1)
+}
+
+/// Another session has the id, here or at another gateway, and may keep it.
+fn taken() -> HandshakeError {
+    Refusal::new(409, "this client id is connected already").into()
 }
 
 /// Writes all bytes, through TLS too.
@@ -313,3 +516,5 @@ async fn in_time<T>(
     let waited = timeout_at(deadline, wait).await;
     waited.unwrap_or(Err(HandshakeError::Abandoned))
 }
+
+const NO_SUBPROTOCOL: &str = "no subprotocol in common";

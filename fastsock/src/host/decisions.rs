@@ -123,7 +123,9 @@ impl Decisions {
         announced: Option<BoxFuture<'static, ()>>,
     ) -> Room {
         let ticket = self.lanes.ticket();
-        self.lanes.take_undecided(uplink.clone(), pledge, ticket);
+        if self.lanes.take_undecided(uplink.clone(), pledge, ticket) == Room::Closed {
+            return Room::Closed; // nothing is left to decide
+        }
         if let Some(announced) = announced {
             self.hold(ticket, announced);
         }

@@ -29,60 +29,36 @@
 //!   pushes back on the device; it is accepted when it is drained. One that waits longer than `hook_timeout` is lost with
 //!   the reason `hook_failed` and never drained: a host that stalls for longer sets a longer time.
 //! - *Notices* beyond the capacity cost the oldest notice, counted by [`EventQueue::dropped`].
+//!
+//! Results of sends that do not wait ([`EventQueue::begin_send`]) have their place from the beginning: when there is none, the
+//! send does not begin.
+
+mod event;
+mod notifier;
+mod queues;
 
 use std::{
-    collections::VecDeque,
     fmt,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
+pub use self::event::Event;
+use self::{
+    notifier::Notifier,
+    queues::{Queued, Queues, Resolve, Waiting},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     hooks::{Admission, Answer, Decision, Hooks, UplinkAction},
-    types::{Client, CloseReason, ConnectRequest, LostReason, State, Ticket, Uplink},
+    types::{
+        Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Sent, State, Ticket,
+        Uplink,
+    },
 };
-
-/// One thing that happened.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A device wants to connect: answer the ticket with an [`Admission`].
-    Authenticate {
-        /// The ticket for `resolve`.
-        ticket: Ticket,
-        /// The head of its request.
-        request: Box<ConnectRequest>,
-    },
-    /// A device connected.
-    Connect(Client),
-    /// A device sent a message.
-    Uplink {
-        /// Answer it with an [`UplinkAction`]; `None` when the host took the message by draining it.
-        ticket: Option<Ticket>,
-        /// What was said.
-        uplink: Uplink,
-    },
-    /// A session ended.
-    Disconnect {
-        /// Whose.
-        client: Client,
-        /// How.
-        reason: CloseReason,
-    },
-    /// An uplink was given up.
-    UplinkLost {
-        /// Which.
-        uplink: Uplink,
-        /// Why.
-        reason: LostReason,
-    },
-    /// The bridge or its broker link changed state.
-    State(State),
-}
 
 /// What happens to the messages of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -240,10 +216,14 @@ impl EventQueue {
                 state.is_notified = false;
                 self.shared.notifier.clear();
             }
-            (state.resolve.clone(), state.untold())
+            let resolve = match waiting.is_empty() {
+                true => None,
+                false => state.resolve.clone(),
+            };
+            (resolve, state.untold())
         };
         tell_dropped(dropped);
-        if let Some(resolve) = resolve.filter(|_| !waiting.is_empty()) {
+        if let Some(resolve) = resolve {
             accept_waiting(&waiting, into, &*resolve);
         }
         into.len() - before
@@ -264,6 +244,34 @@ impl EventQueue {
     /// Makes the descriptor readable and ends [`EventQueue::wait`], until the next drain that leaves nothing.
     pub fn wake(&self) {
         self.shared.wake(&mut self.shared.state.lock());
+    }
+
+    /// Reserves the place for the result of a send that does not wait. `None` when as many sends as [`EventOptions::capacity`]
+    /// have begun and their results are not drained, or when the messages without a result are over
+    /// [`EventOptions::capacity_bytes`]: drain, and try again.
+    pub fn begin_send(
+        &self,
+        client_id: &ClientId,
+        payload: &Payload,
+        tag: u64,
+    ) -> Option<PendingSend> {
+        let (options, cost) = (&self.shared.options, payload.cost());
+        let mut state = self.shared.state.lock();
+        if state.sends >= options.capacity.max(1)
+            || state.sends_bytes >= options.capacity_bytes.max(1)
+        {
+            return None;
+        }
+        state.sends += 1;
+        state.sends_bytes += cost;
+        drop(state);
+        Some(PendingSend {
+            shared: Arc::clone(&self.shared),
+            client_id: client_id.clone(),
+            tag,
+            cost,
+            is_told: false,
+        })
     }
 
     /// How many events the queue holds.
@@ -320,6 +328,48 @@ impl Drop for EventQueue {
     }
 }
 
+/// A send that does not wait. The queue gets exactly one [`Event::Sent`] for it: what [`PendingSend::tell`] is told, or `Stopped` when
+/// this is dropped before.
+#[derive(Debug)]
+#[must_use = "a drop says that the bridge stopped"]
+pub struct PendingSend {
+    shared: Arc<Shared>,
+    client_id: ClientId,
+    tag: u64,
+    cost: usize,
+    is_told: bool,
+}
+
+impl PendingSend {
+    /// Puts the result into the queue, also into a closed one.
+    pub fn tell(mut self, result: Result<Sent>) {
+        self.put(result);
+    }
+
+    fn put(&mut self, result: Result<Sent>) {
+        self.is_told = true;
+        let event = Event::Sent {
+            tag: self.tag,
+            client_id: self.client_id.clone(),
+            result: result.map_err(Arc::new),
+        };
+        let mut state = self.shared.state.lock();
+        state.sends_bytes -= self.cost;
+        let seq = state.next();
+        state.sent.push_back(Queued { seq, event });
+        self.shared.wake(&mut state);
+    }
+}
+
+impl Drop for PendingSend {
+    fn drop(&mut self) {
+        if !self.is_told {
+            let text = "the bridge stopped before the message was taken";
+            self.put(Err(Error::new(ErrorKind::Stopped, text)));
+        }
+    }
+}
+
 impl Hooks for EventHooks {
     fn authenticate(&self, request: &ConnectRequest, ticket: Ticket) -> Decision<Admission> {
         if !self.shared.options.authenticate {
@@ -360,6 +410,14 @@ impl Hooks for EventHooks {
         });
     }
 
+    fn on_mailbox_lost(&self, client_id: &ClientId, reason: &str, count: u64) {
+        self.shared.notify(|| Event::MailboxLost {
+            client_id: client_id.clone(),
+            reason: reason.to_owned(),
+            count,
+        });
+    }
+
     fn on_state(&self, state: &State) {
         self.shared.notify(|| Event::State(state.clone()));
     }
@@ -370,47 +428,6 @@ struct Shared {
     options: EventOptions,
     notifier: Notifier,
     state: Mutex<Queues>,
-}
-
-type Resolve = dyn Fn(Ticket, Answer) -> Result<()> + Send + Sync;
-
-/// Three queues by what happens to them when the host falls behind; `seq` is the order over all.
-#[derive(Default)]
-struct Queues {
-    taken: VecDeque<Queued>,
-    taken_bytes: usize,
-    decisions: VecDeque<Waiting>,
-    notices: VecDeque<Queued>,
-    next_seq: u64,
-    /// Notices that were dropped, and how many of them the log was told of.
-    dropped: u64,
-    dropped_told: u64,
-    /// The descriptor is readable, or about to be.
-    is_notified: bool,
-    is_closed: bool,
-    resolve: Option<Arc<Resolve>>,
-}
-
-/// An event and its place in the order.
-struct Queued {
-    seq: u64,
-    event: Event,
-}
-
-/// An event whose session waits for an answer.
-struct Waiting {
-    seq: u64,
-    since: Instant,
-    event: Event,
-    /// An uplink to be taken, for which there was no room.
-    is_parked: bool,
-}
-
-/// Which queue the oldest event is in.
-enum Oldest {
-    Taken,
-    Decision,
-    Notice,
 }
 
 impl Shared {
@@ -505,82 +522,6 @@ impl fmt::Debug for Shared {
     }
 }
 
-impl Queues {
-    fn next(&mut self) -> u64 {
-        self.next_seq += 1;
-        self.next_seq
-    }
-
-    /// Dropped notices that the log was not told of. It is told now.
-    fn untold(&mut self) -> u64 {
-        self.dropped - std::mem::replace(&mut self.dropped_told, self.dropped)
-    }
-
-    fn len(&self) -> usize {
-        self.taken.len() + self.decisions.len() + self.notices.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Moves the oldest events out; `waiting` gets the places of those that still have to be accepted.
-    fn take(&mut self, max: usize, into: &mut Vec<Event>, waiting: &mut Vec<usize>) {
-        into.reserve(max.min(self.len()));
-        for _ in 0..max {
-            match self.oldest() {
-                Some(Oldest::Taken) => {
-                    let Some(queued) = self.taken.pop_front() else {
-                        return;
-                    };
-                    if let Event::Uplink { uplink, .. } = &queued.event {
-                        self.taken_bytes -= uplink.payload.cost();
-                    }
-                    into.push(queued.event);
-                }
-                Some(Oldest::Notice) => into.extend(self.notices.pop_front().map(|q| q.event)),
-                Some(Oldest::Decision) => {
-                    let Some(queued) = self.decisions.pop_front() else {
-                        return;
-                    };
-                    if queued.is_parked && self.resolve.is_none() {
-                        self.decisions.push_front(queued); // nobody could accept it yet
-                        return;
-                    }
-                    if queued.is_parked {
-                        waiting.push(into.len());
-                    }
-                    into.push(queued.event);
-                }
-                None => return,
-            }
-        }
-    }
-
-    fn oldest(&self) -> Option<Oldest> {
-        let taken = self.taken.front().map_or(u64::MAX, |q| q.seq);
-        let decision = self.decisions.front().map_or(u64::MAX, |q| q.seq);
-        let notice = self.notices.front().map_or(u64::MAX, |q| q.seq);
-        match taken.min(decision).min(notice) {
-            u64::MAX => None,
-            seq if seq == taken => Some(Oldest::Taken),
-            seq if seq == decision => Some(Oldest::Decision),
-            _ => Some(Oldest::Notice),
-        }
-    }
-}
-
-impl Event {
-    /// The ticket to answer, if it wants an answer.
-    pub fn ticket(&self) -> Option<Ticket> {
-        match self {
-            Self::Authenticate { ticket, .. } => Some(*ticket),
-            Self::Uplink { ticket, .. } => *ticket,
-            _ => None,
-        }
-    }
-}
-
 /// The host learns it when it drains again: one line, however many there were.
 fn tell_dropped(dropped: u64) {
     if dropped > 0 {
@@ -611,81 +552,6 @@ fn accept_waiting(places: &[usize], events: &mut Vec<Event>, resolve: &Resolve) 
     }
 }
 
-/// A descriptor that is readable from `notify` to `clear`.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-struct Notifier(std::os::fd::OwnedFd);
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-impl Notifier {
-    fn new() -> std::io::Result<Self> {
-        use rustix::event::{EventfdFlags, eventfd};
-        Ok(Self(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?))
-    }
-
-    /// Cannot fail in a way that matters: EAGAIN means that it is readable already.
-    fn notify(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// The same where there is no eventfd: a pair of sockets, which std makes non-blocking and close-on-exec.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-struct Notifier {
-    reader: std::os::unix::net::UnixStream,
-    writer: std::os::unix::net::UnixStream,
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl Notifier {
-    fn new() -> std::io::Result<Self> {
-        let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
-        Ok(Self { reader, writer })
-    }
-
-    fn notify(&self) {
-        let _ = rustix::io::write(&self.writer, &[1]);
-    }
-
-    /// One read is enough: notifications and clears alternate, but for a few that raced.
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.reader, &mut [0; 64]);
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.reader.as_fd()
-    }
-}
-
-impl Notifier {
-    /// Blocks until it is notified or the time is over; then `false`.
-    fn wait(&self, timeout: Duration) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let until = Instant::now().checked_add(timeout);
-        loop {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let left = left.and_then(|left| Timespec::try_from(left).ok());
-            let fd = self.fd();
-            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], left.as_ref()) {
-                Err(rustix::io::Errno::INTR) => {}
-                answer => return answer.is_ok_and(|ready| ready > 0),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{net::SocketAddr, thread, time::SystemTime};
@@ -702,8 +568,10 @@ mod tests {
         Client {
             client_id: ClientId::new(format!("dev{session}")).unwrap(),
             session_id: SessionId(session),
+            epoch: 0,
             remote_addr: SocketAddr::from(([127, 0, 0, 1], 9)).into(),
             connected_at: SystemTime::UNIX_EPOCH,
+            context: None,
             last_seen: SystemTime::UNIX_EPOCH,
         }
     }
@@ -880,6 +748,46 @@ mod tests {
         assert!(queue.wait(Duration::from_secs(9)), "wait ends at once");
         assert_eq!(names(&drained(&queue, 9)), ["c1"]);
         assert!(is_readable(&queue), "as a socket at its end");
+    }
+
+    #[test]
+    fn each_send_that_does_not_wait_has_one_result_whatever_becomes_of_it() {
+        let (hooks, queue) = queue(EventOptions::default().capacity(2).notices(false));
+        let (id, payload) = (ClientId::new("dev1").unwrap(), Payload::text("x"));
+        let begin = |tag| queue.begin_send(&id, &payload, tag);
+        let (first, second) = (begin(1).unwrap(), begin(2).unwrap());
+        assert!(begin(3).is_none(), "there is no place for a third");
+        first.tell(Ok(Sent::Elsewhere));
+        hooks.on_connect(&client(1));
+        assert!(begin(3).is_none(), "the result is not drained");
+        queue.close();
+        drop(second);
+        let told: Vec<_> = drained(&queue, 9)
+            .into_iter()
+            .map(|event| match event {
+                Event::Sent { tag, result, .. } => (tag, result.map_err(|e| e.kind())),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [(1, Ok(Sent::Elsewhere)), (2, Err(ErrorKind::Stopped))]
+        );
+        assert!(begin(3).is_some(), "now there is");
+    }
+
+    #[test]
+    fn bytes_bound_what_is_being_sent_too() {
+        let (_hooks, queue) = queue(EventOptions::default().capacity_bytes(400));
+        let id = ClientId::new("dev1").unwrap();
+        let begin = |tag| queue.begin_send(&id, &Payload::text("x".repeat(200)), tag);
+        let (first, _second) = (begin(1).unwrap(), begin(2).unwrap());
+        assert!(begin(3).is_none());
+        first.tell(Ok(Sent::Offline));
+        assert!(
+            begin(3).is_some(),
+            "the message is gone, its result is small"
+        );
     }
 
     #[test]

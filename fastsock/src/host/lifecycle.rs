@@ -4,26 +4,35 @@
 //! `disconnect` when its last has ended and none has followed within the grace. Events travel in lanes of their own, so
 //! they have the order, the retries and the breaker of uplinks, and neither waits for the other.
 
+mod debounce;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 use smallvec::smallvec;
 use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    sync::{Notify, oneshot},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use uuid::Uuid;
 
+use self::debounce::{Away, DUE_AT_ONCE, Debounce, Stay};
+use super::roll::{Record, Roll};
 use crate::{
-    broker::{ANNOUNCED_WITHIN, Broker},
-    config::Config,
-    error::Result,
+    broker::{
+        ANNOUNCED_WITHIN, Broker,
+        lost::{Lost, Receipt, TellLost},
+    },
+    config::{BrokerKind, Config},
+    context::{Context, Metadata},
+    error::{Error, ErrorKind, Result},
     forwarder::{
         Forward, Outcome, Outcomes,
         destination::{Destination, LaneLimits},
@@ -36,7 +45,7 @@ use crate::{
         Client, ClientId, CloseReason, DeadLetter, HELD_OVERHEAD_BYTES, LostReason, SessionId,
         unix_ms,
     },
-    uplinks::{Decision, GivenUp, Item, Lanes, Observer, Outlet},
+    uplinks::{Decision, Deliveries, GivenUp, Item, Lanes, Observer, Outlet},
 };
 
 /// Who is there as far as the backend knows, and the lanes that tell it.
@@ -52,6 +61,12 @@ pub(crate) struct Lifecycle {
     node: ClientId,
     grace: Duration,
     hook_timeout: Duration,
+    /// Whether events tell what is known of the session.
+    tells_context: bool,
+    /// Who is here, in a file, where there is no Redis to know it.
+    roll: Option<Arc<Roll>>,
+    /// Bytes that may be held when a loss at another gateway is to be told: Redis keeps those that have no room.
+    room_of_lost: u64,
 }
 
 #[derive(Default)]
@@ -78,6 +93,7 @@ impl Lifecycle {
         let post = Post::new(destination, tasks.clone())?;
         let outlet = Outlet {
             forward: Some(Box::new(EventForwarder(post))),
+            routes: Vec::new(),
             spool: None,
             observer: Box::new(EventObserver),
             letters: None,
@@ -85,7 +101,16 @@ impl Lifecycle {
         let limits = LaneLimits::of_events(config);
         let lanes = Lanes::new(limits, outlet, running.clone(), tasks.clone());
         let node = ClientId::new(&**broker.node()).expect("a node has a name");
+        let (found, earlier) = oneshot::channel();
+        let roll = match &config.spool.data_dir {
+            Some(directory) if config.redis.broker != BrokerKind::Redis => {
+                let found = move |records| drop(found.send(records));
+                Some(Roll::start(directory, tasks, found).map_err(no_thread)?)
+            }
+            _ => None,
+        };
         let lifecycle = Arc::new(Self {
+            roll,
             state: Mutex::default(),
             changed: Notify::new(),
             lanes,
@@ -93,31 +118,47 @@ impl Lifecycle {
             broker,
             tasks: tasks.clone(),
             node,
-            grace: config.events_grace,
-            hook_timeout: config.hook_timeout,
+            grace: config.events.grace,
+            hook_timeout: config.limits.hook_timeout,
+            tells_context: config.remote.context,
+            room_of_lost: config.events.total_bytes as u64 / 2,
         });
         tasks.spawn_until_stopped(lifecycle.clone().keep_time());
+        if lifecycle.roll.is_some() {
+            tasks.spawn_until_stopped(lifecycle.clone().tell_earlier(earlier));
+        }
         Ok(lifecycle)
     }
 
-    /// A session began. In order with [`Lifecycle::left`], device by device.
-    pub(crate) fn came(&self, client: &Client) {
-        // All gateways compare what they tell by one clock, and by the moment of seating.
-        let since = client.connected_at.elapsed().unwrap_or_default();
-        let epoch = self
-            .broker
-            .now_ms()
-            .saturating_sub(since.as_millis() as u64);
+    /// A session began. In order with [`Lifecycle::left`], device by device. `was_elsewhere`: its device was at another gateway.
+    pub(crate) fn came(&self, client: &Client, was_elsewhere: bool) {
         let stay = Stay {
             session_id: client.session_id,
             remote_addr: client.remote_addr,
-            epoch,
+            epoch: client.epoch,
+            route: client
+                .context
+                .as_ref()
+                .and_then(|context| context.route.as_deref().map(Arc::from)),
+            context: client.context.clone().filter(|_| self.tells_context),
         };
+        let session_id = stay.session_id;
         let mut state = self.state.lock();
         let now = client.connected_at;
-        if state.debounce.came(&client.client_id, stay, now) {
+        if let Some(roll) = self.roll.as_ref().filter(|_| self.is_alone()) {
+            roll.came(Record {
+                client_id: client.client_id.clone(),
+                session_id,
+                epoch: client.epoch,
+                node: self.node.to_string(),
+            });
+        }
+        if was_elsewhere {
+            state.debounce.was_elsewhere(&client.client_id);
+        }
+        if state.debounce.came(&client.client_id, stay.clone(), now) {
             let event = Body::of("connect", &client.client_id, &stay, now);
-            let event = self.next(&mut state, &client.client_id, stay.session_id, event);
+            let event = self.next(&mut state, &client.client_id, session_id, event);
             match self.broker.announced(&client.client_id) {
                 None => drop(self.lanes.take(event, None)),
                 Some(announced) => self.tell_once(announced, event),
@@ -169,6 +210,22 @@ impl Lifecycle {
         self.tell(&mut state, &self.node, SessionId(0), event);
     }
 
+    /// Kept messages of a device are lost.
+    pub(crate) fn mailbox_lost(&self, client_id: &ClientId, reason: &str, count: u64) {
+        let now_ms = unix_ms(SystemTime::now());
+        let event = Body {
+            kind: "mailbox_lost",
+            client_id: Some(client_id.as_str()),
+            epoch: self.broker.now_ms(),
+            time: now_ms,
+            cause: Some(reason),
+            count: Some(count),
+            ..Body::default()
+        };
+        let mut state = self.state.lock();
+        self.tell(&mut state, client_id, SessionId(0), event);
+    }
+
     /// Tells of all who are away, since nobody comes back any more, and waits until the backend has heard everything, not
     /// later than `deadline`. Returns how many events were lost.
     pub(crate) async fn stop(&self, deadline: Instant) -> u64 {
@@ -186,6 +243,9 @@ impl Lifecycle {
     /// Gives up what is held. Returns how many events that were.
     pub(crate) fn abandon(&self) -> u64 {
         self.lanes.abandon();
+        if let Some(roll) = &self.roll {
+            roll.end();
+        }
         self.lanes.books().lost.shutdown
     }
 
@@ -211,6 +271,11 @@ impl Lifecycle {
         }
     }
 
+    /// How they get to their backend.
+    pub(crate) fn deliveries(&self) -> Deliveries {
+        self.lanes.deliveries()
+    }
+
     /// Watches over the grace of all who are away.
     async fn keep_time(self: Arc<Self>) {
         loop {
@@ -231,13 +296,28 @@ impl Lifecycle {
         let due = self.state.lock().debounce.due(now);
         let are_elsewhere = self.broker.are_elsewhere(&due).await;
         let mut state = self.state.lock();
+        let is_known = are_elsewhere.is_some();
+        let are_elsewhere = are_elsewhere.unwrap_or_else(|| vec![false; due.len()]);
         for (client_id, is_elsewhere) in due.iter().zip(are_elsewhere) {
             // It may have come back while the broker was asked, and have left again.
             if !state.debounce.is_due(client_id, now) {
                 continue;
             }
+            if !is_known
+                && state
+                    .debounce
+                    .put_off(client_id, now + ASKED_AGAIN, self.grace + UNKNOWN_MAX)
+            {
+                continue;
+            }
             match is_elsewhere {
-                true => drop(state.debounce.forget(client_id)),
+                true => {
+                    if let Some((known, _)) = state.debounce.forget(client_id)
+                        && let Some(roll) = &self.roll
+                    {
+                        roll.is_over(client_id, known.stay.epoch);
+                    }
+                }
                 false => self.tell_gone(&mut state, client_id),
             }
         }
@@ -258,7 +338,49 @@ impl Lifecycle {
             sessions: Some(known.sessions),
             ..Body::of("disconnect", client_id, &known.stay, away.since)
         };
-        self.tell(state, client_id, known.stay.session_id, event);
+        let session_id = known.stay.session_id;
+        let mut event = self.next(state, client_id, session_id, event);
+        let receipt = |roll: &Arc<Roll>| Arc::new(roll.receipt(client_id, known.stay.epoch));
+        event.receipt = self.roll.as_ref().map(receipt);
+        self.lanes.take(event, None);
+    }
+
+    /// Whether no Redis knows who is here.
+    fn is_alone(&self) -> bool {
+        self.broker.name() == EMBEDDED
+    }
+
+    /// Tells of those who were here when the process before this one was killed, unless they come back within the grace.
+    async fn tell_earlier(self: Arc<Self>, earlier: oneshot::Receiver<Vec<Record>>) {
+        let (Ok(records), Some(roll)) = (earlier.await, &self.roll) else {
+            return;
+        };
+        if !records.is_empty() {
+            tracing::info!(name: "earlier_devices", count = records.len(), "The gateway was killed with devices; those who do not come back are told as lost");
+        }
+        sleep(self.grace).await;
+        for some in records.chunks(DUE_AT_ONCE) {
+            while self.lanes.books().held_bytes > self.room_of_lost {
+                sleep(ROOM_AGAIN).await;
+            }
+            let ids: Vec<_> = some.iter().map(|record| record.client_id.clone()).collect();
+            let are_elsewhere = self.broker.are_elsewhere(&ids).await;
+            let are_elsewhere = are_elsewhere.unwrap_or_else(|| vec![false; ids.len()]);
+            for (record, is_elsewhere) in some.iter().zip(are_elsewhere) {
+                let receipt = roll.receipt(&record.client_id, record.epoch);
+                if is_elsewhere {
+                    receipt.told(); // by that gateway, one day
+                    continue;
+                }
+                self.lost(Lost {
+                    client_id: record.client_id.clone(),
+                    session_id: record.session_id,
+                    epoch: record.epoch,
+                    node: record.node.clone(),
+                    receipt,
+                });
+            }
+        }
     }
 
     /// Takes an event into its lane, and lets it go once other processes can find the device.
@@ -291,16 +413,74 @@ impl Lifecycle {
             seq: state.seq,
             ..body
         };
+        let body_epoch = body.epoch;
         let body = serde_json::to_vec(&body).expect("texts and numbers are valid JSON");
         Event {
             id: Uuid::now_v7(),
             lane: lane.clone(),
             session_id,
+            epoch: body_epoch,
             seq: state.seq,
             made_at: SystemTime::now(),
             body: body.into(),
+            receipt: None,
         }
     }
+}
+
+impl TellLost for Lifecycle {
+    fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    fn lost(&self, lost: Lost) {
+        let mut state = self.state.lock();
+        if state.is_over || self.lanes.books().held_bytes > self.room_of_lost {
+            return; // whoever is there next tells it, or this one in a moment
+        }
+        if state.debounce.known.contains_key(&lost.client_id) {
+            lost.receipt.told(); // it is here
+            return;
+        }
+        let body = Body {
+            kind: "disconnect",
+            client_id: Some(lost.client_id.as_str()),
+            session_id: Some(lost.session_id.0),
+            epoch: lost.epoch,
+            time: unix_ms(SystemTime::now()),
+            cause: Some("node_lost"),
+            lost_node: Some(&lost.node),
+            ..Body::default()
+        };
+        let event = self.next(&mut state, &lost.client_id, lost.session_id, body);
+        let event = Event {
+            id: key_of_loss(&lost.client_id, lost.epoch),
+            receipt: Some(Arc::new(lost.receipt)),
+            ..event
+        };
+        self.lanes.take(event, None);
+    }
+
+    fn came_back(&self) {
+        let mut state = self.state.lock();
+        let State { debounce, .. } = &*state;
+        let here = debounce.known.iter().filter(|(_, k)| k.away.is_none());
+        let here: Vec<_> = here.map(|(id, k)| (id.clone(), k.stay.clone())).collect();
+        for (client_id, stay) in here {
+            let event = Body::of("connect", &client_id, &stay, SystemTime::now());
+            let event = self.next(&mut state, &client_id, stay.session_id, event);
+            self.lanes.take(event, None);
+        }
+    }
+}
+
+/// The `Idempotency-Key` of the loss of a session: the same whoever tells it.
+fn key_of_loss(client_id: &ClientId, epoch: u64) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(format!("node_lost:{epoch}:{client_id}"));
+    let hash: [u8; 32] = hash.finalize().into();
+    let (first, _) = hash.split_first_chunk().expect("32 bytes are more than 16");
+    Uuid::new_v8(*first)
 }
 
 impl std::fmt::Debug for Lifecycle {
@@ -316,9 +496,12 @@ struct Event {
     /// Its device; that of a gap is the gateway.
     lane: ClientId,
     session_id: SessionId,
+    epoch: u64,
     seq: u64,
     made_at: SystemTime,
     body: Bytes,
+    /// For whoever has to know that it was told.
+    receipt: Option<Arc<Receipt>>,
 }
 
 impl Item for Event {
@@ -341,8 +524,11 @@ impl<'a> From<&'a Event> for Stamp<'a> {
             id: event.id,
             client_id: &event.lane,
             session_id: event.session_id,
+            epoch: event.epoch,
             seq: event.seq,
             made_at: event.made_at,
+            is_text: true,
+            context: None,
         }
     }
 }
@@ -366,13 +552,23 @@ impl Forward<Event> for EventForwarder {
 struct EventObserver;
 
 impl Observer<Event> for EventObserver {
-    fn delivered(&self, _: &Event) {}
+    fn delivered(&self, event: &Event) {
+        if let Some(receipt) = &event.receipt {
+            receipt.told();
+        }
+    }
 
     fn put_off(&self, event: &Event, number: u32, attempt: &Outcome, wait: Duration) {
         tracing::debug!(name: "event_retry", client_id = %event.lane, session_id = event.session_id.0, attempt = number, retry_in_ms = wait.as_millis() as u64, error = %attempt, "Failed to deliver an event");
     }
 
     fn lost(&self, event: &Event, reason: LostReason, attempt: Option<&Outcome>) {
+        // What is given up is not told again; what only had no time is, by whoever is there next.
+        if let Some(receipt) = &event.receipt
+            && reason != LostReason::Shutdown
+        {
+            receipt.told();
+        }
         let (client_id, session_id) = (&event.lane, event.session_id.0);
         let data = String::from_utf8_lossy(&event.body);
         let (error, reason_word) = (
@@ -390,11 +586,15 @@ impl Observer<Event> for EventObserver {
 
     fn gone(&self, _: &Event) {}
 
-    fn outage(&self) {
+    fn outage(&self, _: &str) {
         tracing::warn!("FASTSOCK_EVENTS_URL takes no events; the gateway holds them until it does");
     }
 
-    fn misconfigured(&self, attempt: &Outcome) {
+    fn recovered(&self, _: &str) {
+        tracing::info!("FASTSOCK_EVENTS_URL takes events again");
+    }
+
+    fn misconfigured(&self, _: &str, attempt: &Outcome) {
         tracing::error!(error = %attempt, "the events backend refuses every event; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
     }
 
@@ -427,133 +627,95 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(flatten)]
+    context: Option<ContextFields<'a>>,
+}
+
+/// What is known of a session, as fields of its events.
+#[derive(Clone, Copy, Serialize)]
+struct ContextFields<'a> {
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<&'a str>,
+    connected_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
+    #[serde(skip_serializing_if = "Headers::is_empty")]
+    headers: Headers<'a>,
+}
+
+/// Headers of the device's request, as an object of lists.
+#[derive(Clone, Copy)]
+struct Headers<'a>(&'a [(String, String)]);
+
+impl Headers<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut lists = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, value) in self.0 {
+            lists.entry(name).or_default().push(value);
+        }
+        lists.serialize(serializer)
+    }
+}
+
+impl<'a> From<&'a Context> for ContextFields<'a> {
+    fn from(context: &'a Context) -> Self {
+        Self {
+            path: &context.path,
+            protocol: context.subprotocol.as_deref(),
+            connected_at: unix_ms(context.connected_at),
+            metadata: context.metadata.as_ref(),
+            headers: Headers(&context.headers),
+        }
+    }
 }
 
 impl<'a> Body<'a> {
-    fn of(kind: &'a str, client_id: &'a ClientId, stay: &Stay, time: SystemTime) -> Self {
+    fn of(kind: &'a str, client_id: &'a ClientId, stay: &'a Stay, time: SystemTime) -> Self {
         Self {
             kind,
             client_id: Some(client_id.as_str()),
             session_id: Some(stay.session_id.0),
             remote_addr: Some(stay.remote_addr),
             epoch: stay.epoch,
+            route: stay.route.as_deref(),
+            context: stay.context.as_deref().map(ContextFields::from),
             time: unix_ms(time),
             ..Self::default()
         }
     }
 }
 
-/// Who the backend takes for connected, and until when the news that one of them has left is held back. No I/O, no clock.
-#[derive(Default)]
-struct Debounce {
-    known: HashMap<ClientId, Known>,
-    /// Those away, by the end of their grace.
-    away: BTreeSet<(Instant, ClientId)>,
+fn no_thread(error: std::io::Error) -> Error {
+    let text = "the system makes no thread for the file of devices";
+    Error::new(ErrorKind::Io, text).with_source(error)
 }
 
-/// A device that the backend takes for connected.
-struct Known {
-    stay: Stay,
-    /// When it came.
-    since: SystemTime,
-    /// How many it has had since then.
-    sessions: u64,
-    away: Option<Away>,
-}
-
-/// Its latest session.
-#[derive(Clone, Copy)]
-struct Stay {
-    session_id: SessionId,
-    remote_addr: RemoteAddr,
-    /// When it took its seat, by the clock all gateways share.
-    epoch: u64,
-}
-
-/// How that has ended.
-struct Away {
-    until: Instant,
-    reason: CloseReason,
-    since: SystemTime,
-}
-
-impl Debounce {
-    /// A session began. `true` when that is news.
-    fn came(&mut self, client_id: &ClientId, stay: Stay, now: SystemTime) -> bool {
-        if let Some(known) = self.known.get_mut(client_id) {
-            if let Some(away) = known.away.take() {
-                self.away.remove(&(away.until, client_id.clone()));
-            }
-            known.stay = stay;
-            known.sessions += 1;
-            return false;
-        }
-        let known = Known {
-            stay,
-            since: now,
-            sessions: 1,
-            away: None,
-        };
-        self.known.insert(client_id.clone(), known);
-        true
-    }
-
-    /// A session ended. `false` when it is not the latest, or was told to have ended before.
-    fn left(&mut self, client_id: &ClientId, session_id: SessionId, away: Away) -> bool {
-        let Some(known) = self.known.get_mut(client_id) else {
-            return false;
-        };
-        if known.stay.session_id != session_id || known.away.is_some() {
-            return false;
-        }
-        self.away.insert((away.until, client_id.clone()));
-        known.away = Some(away);
-        true
-    }
-
-    /// The one whose grace ends first, when more are away than may be.
-    fn one_too_many(&self) -> Option<ClientId> {
-        let first = self.away.first().filter(|_| self.away.len() > AWAY_MAX);
-        first.map(|(_, client_id)| client_id.clone())
-    }
-
-    fn first_due(&self) -> Option<Instant> {
-        self.away.first().map(|(until, _)| *until)
-    }
-
-    /// Those whose grace has ended, the first of them if they are many.
-    fn due(&self, now: Instant) -> Vec<ClientId> {
-        let due = self.away.iter().take_while(|(until, _)| *until <= now);
-        due.take(DUE_AT_ONCE).map(|(_, id)| id.clone()).collect()
-    }
-
-    fn is_due(&self, client_id: &ClientId, now: Instant) -> bool {
-        let away = self.known.get(client_id).and_then(|k| k.away.as_ref());
-        away.is_some_and(|away| away.until <= now)
-    }
-
-    /// Everyone who is away.
-    fn all_away(&self) -> Vec<ClientId> {
-        self.away.iter().map(|(_, id)| id.clone()).collect()
-    }
-
-    /// Takes out one who is away.
-    fn forget(&mut self, client_id: &ClientId) -> Option<(Known, Away)> {
-        let away = self.known.get_mut(client_id)?.away.take()?;
-        self.away.remove(&(away.until, client_id.clone()));
-        Some((self.known.remove(client_id)?, away))
-    }
-}
-
+/// How long the end of a grace waits for a Redis that does not answer.
+const UNKNOWN_MAX: Duration = Duration::from_secs(5);
+/// How soon that Redis is asked again.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+/// Name of the broker while no Redis is there.
+const EMBEDDED: &str = "embedded";
+/// How soon it is looked again whether there is room for more losses.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// How long a takeover may take: the broker has 1 s, and the 101 `write_timeout`, which is 10 s unless set.
 const SUCCESSOR: Duration = Duration::from_secs(15);
-/// Devices that may be away untold. One more, and the one whose grace ends first is told of early.
-const AWAY_MAX: usize = 100_000;
-/// Those whose grace ends together that the broker is asked about in one step.
-const DUE_AT_ONCE: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -568,81 +730,22 @@ mod tests {
             session_id: SessionId(session),
             remote_addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             epoch: session,
+            route: None,
+            context: None,
         }
-    }
-
-    fn away(until: Instant) -> Away {
-        Away {
-            until,
-            reason: CloseReason::Lost,
-            since: SystemTime::now(),
-        }
-    }
-
-    #[test]
-    fn who_is_back_within_the_grace_was_never_away() {
-        let (mut debounce, start) = (Debounce::default(), Instant::now());
-        let (dev, grace) = (id("dev"), start + Duration::from_secs(5));
-        let now = SystemTime::now();
-        assert!(debounce.came(&dev, stay(1), now));
-        assert!(debounce.left(&dev, SessionId(1), away(grace)));
-        assert!(debounce.due(start).is_empty());
-        assert!(!debounce.came(&dev, stay(2), now));
-        assert!(debounce.due(grace).is_empty());
-        assert!(!debounce.left(&dev, SessionId(1), away(grace)), "long told");
-        assert!(debounce.left(&dev, SessionId(2), away(grace)));
-        assert_eq!(debounce.due(grace), std::slice::from_ref(&dev));
-        let (known, _) = debounce.forget(&dev).unwrap();
-        assert_eq!((known.stay.session_id, known.sessions), (SessionId(2), 2));
-        assert!(debounce.came(&dev, stay(3), now), "news again");
-    }
-
-    #[test]
-    fn a_session_that_ended_is_told_once() {
-        let (mut debounce, now) = (Debounce::default(), Instant::now());
-        debounce.came(&id("dev"), stay(1), SystemTime::now());
-        assert!(debounce.left(&id("dev"), SessionId(1), away(now)));
-        assert!(!debounce.left(&id("dev"), SessionId(1), away(now)));
-        assert!(debounce.forget(&id("dev")).is_some());
-        assert!(debounce.forget(&id("dev")).is_none());
-        assert!(!debounce.left(&id("dev"), SessionId(1), away(now)));
-        assert!(debounce.known.is_empty() && debounce.away.is_empty());
-    }
-
-    #[test]
-    fn nobody_who_is_here_is_due() {
-        let (mut debounce, now) = (Debounce::default(), Instant::now());
-        debounce.came(&id("a"), stay(1), SystemTime::now());
-        debounce.came(&id("b"), stay(2), SystemTime::now());
-        debounce.left(&id("b"), SessionId(2), away(now));
-        assert!(debounce.forget(&id("a")).is_none());
-        assert!(!debounce.is_due(&id("a"), now) && debounce.is_due(&id("b"), now));
-        assert_eq!(debounce.all_away(), [id("b")]);
-    }
-
-    #[test]
-    fn as_many_as_may_be_are_away_untold_and_no_more() {
-        let (mut debounce, now) = (Debounce::default(), Instant::now());
-        for n in 0..=AWAY_MAX {
-            assert_eq!(debounce.one_too_many(), None);
-            let dev = id(&n.to_string());
-            debounce.came(&dev, stay(1), SystemTime::now());
-            let until = now + Duration::from_millis(n as u64);
-            debounce.left(&dev, SessionId(1), away(until));
-        }
-        assert_eq!(debounce.one_too_many(), Some(id("0")));
     }
 
     #[test]
     fn an_event_has_its_documented_form() {
         let dev = id("dev");
+        let stay = stay(7);
         let event = Body {
             node: "n1",
             seq: 4,
             cause: Some("connection_lost"),
             duration_ms: Some(1500),
             sessions: Some(2),
-            ..Body::of("disconnect", &dev, &stay(7), SystemTime::UNIX_EPOCH)
+            ..Body::of("disconnect", &dev, &stay, SystemTime::UNIX_EPOCH)
         };
         assert_eq!(
             serde_json::to_string(&event).unwrap(),

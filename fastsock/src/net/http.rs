@@ -1,5 +1,6 @@
 //! The HTTP client: kept connections, proxies, redirects.
 
+mod answer;
 pub(crate) mod connect;
 pub(crate) mod endpoint;
 mod exchange;
@@ -7,6 +8,7 @@ mod http1;
 #[cfg(feature = "tls")]
 mod http2;
 mod pool;
+pub(crate) mod request;
 pub(crate) mod settings;
 mod tcp;
 
@@ -14,18 +16,19 @@ use std::{error::Error as StdError, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{CONTENT_ENCODING, HOST, LOCATION, PROXY_AUTHORIZATION},
+    uri::PathAndQuery,
 };
-use http_body_util::Full;
 use percent_encoding::percent_decode_str;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use url::Url;
 
 use self::{
     connect::{BoxError, Connector},
     exchange::{Failure, Wanted},
-    pool::{Connection, Origin, Pool},
+    pool::{Origin, Pool},
+    request::{Fields, Redirected, Request},
     settings::ClientSettings,
 };
 use crate::{error::Result, tasks::Tasks};
@@ -45,7 +48,7 @@ pub(crate) struct Target {
     /// The URL as a proxy and HTTP/2 want to see it.
     pub(crate) uri: Uri,
     /// Its path and query, as HTTP/1.1 sends it.
-    path: Uri,
+    path: PathAndQuery,
     host: HeaderValue,
     /// For the proxy that sees this request in the clear; a tunnel shows its own.
     proxy_authorization: Option<HeaderValue>,
@@ -104,7 +107,7 @@ impl Client {
         Some(Target {
             host: HeaderValue::from_str(host).ok()?,
             proxy_authorization: self.pool.connector.proxy_authorization(&uri),
-            path: uri.path_and_query()?.clone().into(),
+            path: uri.path_and_query()?.clone(),
             origin: self.pool.origin(&url[..url::Position::AfterPort], &uri),
             uri,
             url,
@@ -114,14 +117,12 @@ impl Client {
     /// POSTs and waits for the answer; follows 307 and 308, with the same method and body, up to five times.
     /// The body of a 200 is read if it is at most `wanted` bytes; of others as much as keeps the connection.
     ///
-    /// `headers` makes the headers of one request, and is told whether secrets may be among them.
-    ///
     /// # Errors
     /// One line with all causes and without secrets: no connection, no answer by `deadline`, a broken answer.
     pub(crate) async fn post(
         &self,
         target: &Target,
-        headers: impl Fn(Secrets) -> HeaderMap,
+        fields: impl Fields,
         body: Bytes,
         wanted: usize,
         deadline: Instant,
@@ -131,22 +132,19 @@ impl Client {
         let mut hops = 0;
         loop {
             let to = redirected.as_ref().unwrap_or(target);
-            let parts = || {
-                let mut headers = headers(secrets);
-                if hops > 0 {
-                    headers.insert(HOST, to.host.clone());
-                }
-                (Method::POST, headers, body.clone())
+            let elsewhere = Redirected {
+                fields: &fields,
+                secrets,
+                host: &to.host,
             };
-            let answer = {
-                let sending = pin!(self.send(to, parts, Wanted::OfOk(wanted)));
-                timeout_at(deadline, sending).await
+            let request = Request {
+                method: &Method::POST,
+                to,
+                fields: if hops == 0 { &fields } else { &elsewhere },
+                body: &body,
             };
-            let answer = match answer {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => return Err(to.failure(&one_line(&*error))),
-                Err(_) => return Err(to.failure("no answer in time")),
-            };
+            let answer = pin!(self.send(&request, Wanted::OfOk(wanted), deadline)).await;
+            let answer = answer.map_err(|error| to.failure(&one_line(&*error)))?;
             match self.redirection(to, &answer) {
                 Some(next) if hops < MOST_REDIRECTS => {
                     hops += 1;
@@ -173,18 +171,23 @@ impl Client {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(StatusCode, Bytes), String> {
-        let parts = || (method.clone(), headers.clone(), body.clone());
-        let sending = pin!(self.send(target, parts, Wanted::OfAny(LONGEST_ANSWER_BYTES)));
-        let cause = match timeout_at(deadline, sending).await {
-            Ok(Ok(answer)) if !answer.status.is_success() => {
+        let fields = |_| headers.clone();
+        let request = Request {
+            method: &method,
+            to: target,
+            fields: &fields,
+            body: &body,
+        };
+        let wanted = Wanted::OfAny(LONGEST_ANSWER_BYTES);
+        let cause = match self.send(&request, wanted, deadline).await {
+            Ok(answer) if !answer.status.is_success() => {
                 return Ok((answer.status, Bytes::new()));
             }
-            Ok(Ok(answer)) => match answer.whole_body() {
+            Ok(answer) => match answer.whole_body() {
                 Ok(body) => return Ok((answer.status, body)),
                 Err(cause) => format!("the answer {cause}"),
             },
-            Ok(Err(error)) => one_line(&*error),
-            Err(_) => "no answer in time".to_owned(),
+            Err(error) => one_line(&*error),
         };
         Err(target.failure(&cause))
     }
@@ -193,36 +196,36 @@ impl Client {
     /// request goes over a new one, once. So does one that the backend has not begun to process, whatever its connection.
     async fn send(
         &self,
-        to: &Target,
-        parts: impl Fn() -> (Method, HeaderMap, Bytes),
+        request: &Request<'_>,
         wanted: Wanted,
+        deadline: Instant,
     ) -> Result<Answer, BoxError> {
+        let origin = &request.to.origin;
         let mut may_repeat = true;
         let mut unbegun = 0;
-        let (mut connection, mut is_kept) = self.pool.connection(&to.origin).await?;
+        let (mut connection, mut is_kept) = self.pool.connection(origin, deadline).await?;
         loop {
-            let request = request(to, parts(), &connection);
-            let mut answer = pin!(connection.exchange(request, wanted)).await;
+            let mut answer = pin!(connection.exchange(request, wanted, deadline)).await;
             if is_kept && connection.is_farewell(&answer) {
                 answer = Err(Failure::Unheard("408 Request Timeout".into()));
             }
             (connection, is_kept) = match answer {
                 Ok(answer) => {
-                    self.pool.keep(&to.origin, connection);
+                    self.pool.keep(origin, connection);
                     return Ok(answer);
                 }
                 Err(Failure::Unbegun(_)) if unbegun < MOST_UNBEGUN => {
                     unbegun += 1;
-                    self.pool.fresh(&to.origin, connection).await?
+                    self.pool.fresh(origin, connection, deadline).await?
                 }
                 #[cfg(feature = "tls")]
                 Err(Failure::Refused(_)) if unbegun < MOST_UNBEGUN => {
                     unbegun += 1;
-                    self.pool.connection(&to.origin).await?
+                    self.pool.connection(origin, deadline).await?
                 }
                 Err(Failure::Unheard(_)) if is_kept && may_repeat => {
                     may_repeat = false;
-                    self.pool.fresh(&to.origin, connection).await?
+                    self.pool.fresh(origin, connection, deadline).await?
                 }
                 Err(failure) => return Err(failure.into()),
             };
@@ -256,9 +259,46 @@ impl Answer {
 }
 
 impl Target {
+    /// The same with another path, which is percent-encoded already.
+    pub(crate) fn at(&self, path: &str) -> Option<Self> {
+        let mut url = self.url.clone();
+        url.set_path(path);
+        let uri: Uri = url.as_str().parse().ok()?;
+        Some(Self {
+            path: uri.path_and_query()?.clone(),
+            uri,
+            url,
+            ..self.clone()
+        })
+    }
+
     /// The `Host` header.
     pub(crate) fn host(&self) -> &HeaderValue {
         &self.host
+    }
+
+    /// Headers for it with those that HTTP/1.1 needs.
+    pub(crate) fn completed(&self, mut headers: HeaderMap) -> HeaderMap {
+        let host = headers.entry(HOST);
+        host.or_insert_with(|| self.host.clone());
+        if let Some(value) = &self.proxy_authorization {
+            let entry = headers.entry(PROXY_AUTHORIZATION);
+            entry.or_insert_with(|| value.clone());
+        }
+        headers
+    }
+
+    /// Its URI for HTTP/2, with what the settings make of the host.
+    #[cfg(feature = "tls")]
+    fn with_authority(&self, host: Option<HeaderValue>) -> Uri {
+        let Some(host) = host.filter(|host| *host != self.host) else {
+            return self.uri.clone();
+        };
+        let mut parts = self.uri.clone().into_parts();
+        if let Ok(authority) = host.as_bytes().try_into() {
+            parts.authority = Some(authority);
+        }
+        Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone())
     }
 
     /// Whether what may be known here may be known there too.
@@ -290,45 +330,6 @@ fn basic_auth(url: &Url) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).expect("Base64 is ASCII");
     value.set_sensitive(true);
     Some(value)
-}
-
-/// A request as its connection wants to have it.
-fn request(
-    to: &Target,
-    (method, mut headers, body): (Method, HeaderMap, Bytes),
-    connection: &Connection,
-) -> Request<Full<Bytes>> {
-    let uri = match connection {
-        #[cfg(feature = "tls")]
-        Connection::Http2(_) => with_authority(to, headers.remove(HOST)),
-        Connection::Http1(http1) => {
-            headers.entry(HOST).or_insert_with(|| to.host.clone());
-            if let Some(value) = &to.proxy_authorization {
-                let entry = headers.entry(PROXY_AUTHORIZATION);
-                entry.or_insert_with(|| value.clone());
-            }
-            let uri = if http1.is_proxied { &to.uri } else { &to.path };
-            uri.clone()
-        }
-    };
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
-    request
-}
-
-/// HTTP/2 has no `Host`: what the settings make of it is the authority of the URI (RFC 9113 §8.3.1).
-#[cfg(feature = "tls")]
-fn with_authority(to: &Target, host: Option<HeaderValue>) -> Uri {
-    let Some(host) = host.filter(|host| *host != to.host) else {
-        return to.uri.clone();
-    };
-    let mut parts = to.uri.clone().into_parts();
-    if let Ok(authority) = host.as_bytes().try_into() {
-        parts.authority = Some(authority);
-    }
-    Uri::from_parts(parts).unwrap_or_else(|_| to.uri.clone())
 }
 
 /// The content codings of a body. `identity` is none.

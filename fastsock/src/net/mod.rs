@@ -9,5 +9,21 @@ pub(crate) mod racing;
 pub(crate) mod tls;
 pub(crate) mod wire;
 
-/// The name in a client certificate, if it has any, or why nobody can be sure of it.
-pub(crate) type CertifiedName = Result<Option<String>, &'static str>;
+use crate::context::CertificateNames;
+
+/// What a client certificate says of its device.
+#[derive(Debug)]
+pub(crate) struct Certified {
+    /// The name that counts, if it has any, or why nobody can be sure of it.
+    pub(crate) name: Result<Option<String>, &'static str>,
+    /// All names; `None` when no certificate was shown.
+    pub(crate) names: Option<Box<CertificateNames>>,
+}
+
+impl Certified {
+    /// No certificate was shown.
+    pub(crate) const NONE: Self = Self {
+        name: Ok(None),
+        names: None,
+    };
+}

@@ -7,14 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{LostReason, Payload};
 
-/// How a device asks for acknowledgements.
+/// How a device asks for acknowledgements of its uplinks.
 pub(crate) const SUBPROTOCOL: &str = "fastsock.v1.ack";
+
+/// The same, by a device that acknowledges kept downlinks as well.
+pub(crate) const SUBPROTOCOL_2: &str = "fastsock.v2.ack";
 
 /// An uplink with the name its device gave it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     pub(crate) id: String,
     pub(crate) payload: Payload,
+}
+
+/// What a device that speaks `fastsock.v2.ack` says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// An uplink.
+    Uplink(Envelope),
+    /// It has the kept downlink of this id.
+    Ack(String),
+    /// It wants to be in this group.
+    Join(String),
+    /// It wants to be out of it.
+    Leave(String),
 }
 
 #[derive(Deserialize)]
@@ -28,6 +44,8 @@ struct Up<'a> {
 
 #[derive(Serialize)]
 struct Down<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     data: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encoding: Option<Encoding>,
@@ -56,6 +74,45 @@ pub(crate) fn open(message: &[u8]) -> Option<Envelope> {
     })
 }
 
+/// The same, or `{"ack":"…"}`, by a device that speaks `fastsock.v2.ack`.
+pub(crate) fn open_2(message: &[u8]) -> Option<Said> {
+    #[derive(Deserialize)]
+    struct Ack {
+        ack: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        Join(String),
+        Leave(String),
+    }
+    if let Ok(Ack { ack }) = serde_json::from_slice(message) {
+        return Some(Said::Ack(ack));
+    }
+    if let Some(uplink) = open(message) {
+        return Some(Said::Uplink(uplink));
+    }
+    match serde_json::from_slice(message).ok()? {
+        Word::Join(group) => Some(Said::Join(group)),
+        Word::Leave(group) => Some(Said::Leave(group)),
+    }
+}
+
+/// `{"joined":"…"}`: the device is in this group.
+pub(crate) fn joined(group: &str) -> String {
+    format!(r#"{{"joined":{}}}"#, quoted(group))
+}
+
+/// `{"left":"…"}`: it is not.
+pub(crate) fn left(group: &str) -> String {
+    format!(r#"{{"left":{}}}"#, quoted(group))
+}
+
+/// `{"not_joined":"…","reason":"…"}`: it may not be in it.
+pub(crate) fn not_joined(group: &str, reason: &str) -> String {
+    format!(r#"{{"not_joined":{},"reason":"{reason}"}}"#, quoted(group))
+}
+
 /// `{"ack":"…"}`: the uplink of this id is taken.
 pub(crate) fn ack(id: &str) -> String {
     format!(r#"{{"ack":{}}}"#, quoted(id))
@@ -66,14 +123,17 @@ pub(crate) fn nack(id: &str, reason: LostReason) -> String {
     format!(r#"{{"nack":{},"reason":"{reason}"}}"#, quoted(id))
 }
 
-/// `{"data":"…"}`: a downlink, with `"encoding":"base64"` if it would be BINARY elsewhere.
-pub(crate) fn wrap(payload: &Payload) -> Payload {
+/// `{"data":"…"}`: a downlink, with `"encoding":"base64"` if it would be BINARY elsewhere, and with `"id":"…"` before it if the
+/// device is to acknowledge it.
+pub(crate) fn wrap(payload: &Payload, id: Option<&str>) -> Payload {
     let down = match payload.is_text() {
         true => Down {
+            id,
             data: payload.to_text(),
             encoding: None,
         },
         false => Down {
+            id,
             data: BASE64.encode(payload.as_bytes()).into(),
             encoding: Some(Encoding::Base64),
         },
@@ -124,6 +184,22 @@ mod tests {
             let opened = opened.as_ref().map(|e| (e.id.as_str(), e.payload.clone()));
             assert_eq!(opened, expected, "{message}");
         }
+        let acked = open_2(br#"{"ack":"17-0"}"#);
+        assert_eq!(acked, Some(Said::Ack("17-0".into())));
+        let uplink = open_2(br#"{"id":"1","data":"x"}"#);
+        assert!(matches!(uplink, Some(Said::Uplink(e)) if e.id == "1"));
+        assert_eq!(open_2(br#"{"ack":7}"#), None);
+        let join = open_2(br#"{"join":"a"}"#);
+        assert_eq!(join, Some(Said::Join("a".into())));
+        let leave = open_2(br#"{"leave":"a"}"#);
+        assert_eq!(leave, Some(Said::Leave("a".into())));
+        for bad in [r#"{"join":1}"#, r#"{"join":"a","leave":"b"}"#, r#""join""#] {
+            assert_eq!(open_2(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(
+            not_joined("a\"", "too_many"),
+            r#"{"not_joined":"a\"","reason":"too_many"}"#
+        );
         let long = |n: usize| open(format!(r#"{{"id":"{}","data":""}}"#, "x".repeat(n)).as_bytes());
         assert!(long(ID_MAX_BYTES).is_some() && long(ID_MAX_BYTES + 1).is_none());
     }
@@ -140,7 +216,7 @@ mod tests {
                 r#"{"data":"AP8=","encoding":"base64"}"#,
             ),
         ] {
-            assert_eq!(wrap(&payload), Payload::text(expected));
+            assert_eq!(wrap(&payload, None), Payload::text(expected));
         }
     }
 }

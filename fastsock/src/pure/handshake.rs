@@ -4,16 +4,23 @@
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    pure::envelope,
+    config::device_path::is_token_byte,
+    context::Parts,
+    pure::{envelope, extensions::Deflated, kept::Form},
     remote_addr::RemoteAddr,
-    types::{ConnectRequest, Credentials, Faults, Refusal},
+    types::{Basic, ConnectRequest, Credentials, Faults, Refusal},
 };
+
+/// What asks for acknowledgements, best first.
+const ACKS: [&str; 2] = [envelope::SUBPROTOCOL_2, envelope::SUBPROTOCOL];
 
 /// Bounds of a request head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
     pub(crate) bytes: usize,
     pub(crate) headers: usize,
+    /// HTTP/1.1 and one `Host`, as RFC 9112 has it. Else HTTP/1.0 and a missing `Host` are taken too, as the original took them.
+    pub(crate) is_strict: bool,
 }
 
 /// What the bytes so far are.
@@ -33,8 +40,10 @@ pub(crate) struct Upgrade {
     pub(crate) request: ConnectRequest,
     accept: String,
     subprotocol: Option<String>,
-    /// It speaks `fastsock.v1.ack`.
-    offers_ack: bool,
+    /// The best of `fastsock.v2.ack` and `fastsock.v1.ack` that it offers.
+    offered_ack: Option<&'static str>,
+    /// What is agreed on about compression.
+    deflated: Option<Deflated>,
 }
 
 /// What a refusal needs beside status and body.
@@ -78,7 +87,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: RemoteAddr) 
     if !fields.has_token("upgrade", "websocket") {
         return needs_upgrade("Upgrade: websocket");
     }
-    match fields.check(request.version) {
+    match fields.check(request.version, limits.is_strict) {
         Ok(()) => {}
         Err(Mistake::Version) => return needs_upgrade("Sec-WebSocket-Version: 13"),
         Err(Mistake::Field(what)) => return refused(400, what),
@@ -93,15 +102,25 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: RemoteAddr) 
         accept: derive_accept_key(key),
         subprotocol: offered
             .iter()
-            // A device that is told `fastsock.v1.ack` waits for acknowledgements: only `choose_ack` tells it.
-            .find(|p| !p.starts_with(TOKEN_SUBPROTOCOL) && **p != envelope::SUBPROTOCOL)
+            // A device that is told one of `ACKS` waits for acknowledgements: only `choose_ack` tells it.
+            .find(|p| !p.starts_with(TOKEN_SUBPROTOCOL) && !ACKS.contains(p))
             .map(|p| (*p).to_owned()),
-        offers_ack: offered.contains(&envelope::SUBPROTOCOL),
+        deflated: None,
+        offered_ack: ACKS.into_iter().find(|ack| offered.contains(ack)),
         request: ConnectRequest {
             headers: fields.owned(),
             target,
             remote_addr,
             credentials,
+            parts: Parts::default(),
+            client_id: None,
+            route: None,
+            subprotocols: offered
+                .iter()
+                .filter(|p| !p.starts_with(TOKEN_SUBPROTOCOL))
+                .map(|p| (*p).to_owned())
+                .collect(),
+            certificate_names: None,
         },
     };
     Head::Upgrade(Box::new(upgrade), length)
@@ -110,18 +129,14 @@ pub(crate) fn parse(bytes: &[u8], limits: &HeadLimits, remote_addr: RemoteAddr) 
 /// What the device shows in its request. A certificate is known to who accepted the connection.
 fn credentials(fields: &Fields<'_>, offered: &[&str], target: &str) -> Credentials {
     let mut faults = Faults::default();
-    let bearer = match fields.authorization() {
-        Authorization::Missing => None,
-        Authorization::Bearer(token) => Some(token.to_owned()),
-        Authorization::Other => {
-            faults.is_other_scheme = true;
-            None
-        }
-        Authorization::Bad(fault) => {
-            faults.headers = Some(fault);
-            None
-        }
-    };
+    let (mut bearer, mut basic) = (None, None);
+    match fields.authorization() {
+        Authorization::Missing => {}
+        Authorization::Bearer(token) => bearer = Some(token.to_owned()),
+        Authorization::Basic(user) => basic = Some(Box::new(user)),
+        Authorization::Other => faults.is_other_scheme = true,
+        Authorization::Bad(fault) => faults.headers = Some(fault),
+    }
     let mut tokens = offered
         .iter()
         .filter_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL));
@@ -137,6 +152,7 @@ fn credentials(fields: &Fields<'_>, offered: &[&str], target: &str) -> Credentia
     Credentials {
         token: token_of(target),
         bearer,
+        basic,
         subprotocol: subprotocol.map(str::to_owned),
         certificate: None,
         faults,
@@ -161,16 +177,47 @@ impl Upgrade {
         })
     }
 
-    /// Chooses `fastsock.v1.ack` if it is offered.
+    /// Chooses `fastsock.v2.ack`, or else `fastsock.v1.ack`, if it is offered.
     pub(crate) fn choose_ack(&mut self) {
-        if self.offers_ack {
-            self.subprotocol = Some(envelope::SUBPROTOCOL.to_owned());
+        if let Some(ack) = self.offered_ack {
+            self.subprotocol = Some(ack.to_owned());
         }
     }
 
-    /// Whether `fastsock.v1.ack` is chosen.
-    pub(crate) fn speaks_ack(&self) -> bool {
-        self.subprotocol.as_deref() == Some(envelope::SUBPROTOCOL)
+    /// Agrees on permessage-deflate, if the device offers it in a way that can be kept.
+    pub(crate) fn choose_deflate(&mut self) {
+        self.deflated = Deflated::choose(self.fields("sec-websocket-extensions"));
+    }
+
+    /// What is agreed on about it.
+    pub(crate) fn deflated(&self) -> Option<Deflated> {
+        self.deflated
+    }
+
+    /// How downlinks look to the device, by the subprotocol that is chosen.
+    pub(crate) fn form(&self) -> Form {
+        match self.subprotocol.as_deref() {
+            Some(envelope::SUBPROTOCOL) => Form::Envelope,
+            Some(envelope::SUBPROTOCOL_2) => Form::Named,
+            _ => Form::Bare,
+        }
+    }
+
+    /// Chooses the first of these that the device offers, unless it speaks one of `ACKS`; with none of these the choice stays.
+    /// `false` when it offers some, and none of these.
+    pub(crate) fn choose_of(&mut self, ours: &[String]) -> bool {
+        if ours.is_empty() || self.form() != Form::Bare {
+            return true;
+        }
+        let mut offered = self.request.subprotocols.iter();
+        let chosen = ours.iter().find(|name| offered.clone().any(|o| o == *name));
+        self.subprotocol = chosen.cloned();
+        self.subprotocol.is_some() || offered.all(|o| ACKS.contains(&o.as_str()))
+    }
+
+    /// The subprotocol that the device is told.
+    pub(crate) fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
     }
 
     /// The 101, byte for byte as firmware compares it.
@@ -181,6 +228,10 @@ impl Upgrade {
         if let Some(subprotocol) = &self.subprotocol {
             answer.push_str("\r\nSec-WebSocket-Protocol: ");
             answer.push_str(subprotocol);
+        }
+        if let Some(deflated) = self.deflated {
+            answer.push_str("\r\nSec-WebSocket-Extensions: ");
+            answer.push_str(&deflated.answer());
         }
         answer.push_str("\r\n\r\n");
         answer.into_bytes()
@@ -252,6 +303,8 @@ enum Authorization<'a> {
     Missing,
     /// A token.
     Bearer(&'a str),
+    /// A user and a password.
+    Basic(Basic),
     /// Something of another scheme.
     Other,
     Bad(&'static str),
@@ -288,11 +341,13 @@ impl<'a> Fields<'a> {
             .any(|member| member.eq_ignore_ascii_case(token))
     }
 
-    fn check(&self, version: Option<u8>) -> Result<(), Mistake> {
-        if version != Some(1) {
+    fn check(&self, version: Option<u8>, is_strict: bool) -> Result<(), Mistake> {
+        if is_strict && version != Some(1) {
             return Err(Mistake::Field("HTTP/1.1 required"));
         }
-        if self.only("host").is_none() {
+        // Of two hosts, a proxy on the way may have looked at the other one.
+        let hosts = self.all("host").count();
+        if hosts > 1 || (is_strict && hosts == 0) {
             return Err(Mistake::Field("bad Host"));
         }
         if !self.has_token("connection", "upgrade") {
@@ -335,11 +390,16 @@ impl<'a> Fields<'a> {
         let value = value.trim_matches(white);
         let (scheme, token) = value.split_once(white).unwrap_or((value, ""));
         let token = token.trim_matches(white);
-        match scheme.eq_ignore_ascii_case("bearer") {
-            _ if scheme.is_empty() => Authorization::Bad("Authorization is empty"),
-            false => Authorization::Other,
-            true if token.is_empty() => Authorization::Bad("the bearer token is empty"),
-            true => Authorization::Bearer(token),
+        if scheme.is_empty() {
+            Authorization::Bad("Authorization is empty")
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            basic(token).map_or_else(Authorization::Bad, Authorization::Basic)
+        } else if !scheme.eq_ignore_ascii_case("bearer") {
+            Authorization::Other
+        } else if token.is_empty() {
+            Authorization::Bad("the bearer token is empty")
+        } else {
+            Authorization::Bearer(token)
         }
     }
 
@@ -356,6 +416,23 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// User and password of `Authorization: Basic` (RFC 7617 §2). A user has no colon, so the first one ends it; a password is bytes.
+fn basic(text: &str) -> Result<Basic, &'static str> {
+    let text = text.as_bytes();
+    let decoded = match text.ends_with(b"=") {
+        true => data_encoding::BASE64.decode(text),
+        false => data_encoding::BASE64_NOPAD.decode(text), // some stations leave the padding out
+    };
+    let decoded = decoded.map_err(|_| "Authorization: Basic holds no Base64")?;
+    let colon = decoded.iter().position(|b| *b == b':');
+    let (user, password) = decoded.split_at(colon.ok_or("Authorization: Basic has no colon")?);
+    match std::str::from_utf8(user) {
+        Ok("") => Err("the user of Authorization: Basic is empty"),
+        Ok(user) => Ok(Basic::new(user, &password[1..])),
+        Err(_) => Err("the user of Authorization: Basic is not UTF-8"),
+    }
+}
+
 /// Base64 of 16 bytes (RFC 6455 §4.1). Bits that the last character does not use may be set: the value is only hashed.
 fn is_key(value: &[u8]) -> bool {
     value.len() == 24
@@ -363,11 +440,6 @@ fn is_key(value: &[u8]) -> bool {
         && value[..22]
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn refused(status: u16, reason: &str) -> Head {
@@ -394,15 +466,17 @@ mod tests {
     const LIMITS: HeadLimits = HeadLimits {
         bytes: 8192,
         headers: 64,
+        is_strict: false,
     };
     const GOOD: &str = "GET /?token=dev1 HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
     fn parse(head: &str) -> Head {
-        super::parse(
-            head.as_bytes(),
-            &LIMITS,
-            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
-        )
+        parse_within(head, &LIMITS)
+    }
+
+    fn parse_within(head: &str, limits: &HeadLimits) -> Head {
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        super::parse(head.as_bytes(), limits, addr.into())
     }
 
     fn upgrade(head: &str) -> Upgrade {
@@ -467,11 +541,10 @@ mod tests {
             ("POST / HTTP/1.1\r\nHost: h\r\n\r\n".into(), 405),
             ("GET / HTTP/1.1\r\nHost: h\r\n\r\n".into(), 426),
             (GOOD.replace("Upgrade: websocket", "Upgrade: h2c"), 426),
-            (GOOD.replace("HTTP/1.1", "HTTP/1.0"), 400),
             (GOOD.replace("keep-alive, Upgrade", "keep-alive"), 400),
             (GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400),
             (GOOD.replace("Version: 13", "Version: 8"), 426),
-            (GOOD.replace("Host: h\r\n", ""), 400),
+            (GOOD.replace("Host: h", "Host: h\r\nHost: h"), 400),
             (
                 GOOD.replace("Host: h", "Host: h\r\nSec-WebSocket-Protocol: a b"),
                 400,
@@ -480,6 +553,28 @@ mod tests {
             assert_eq!(status(&head), expected, "{head}");
         }
         assert!(matches!(parse(&GOOD[..GOOD.len() - 2]), Head::Partial));
+    }
+
+    #[test]
+    fn an_old_request_is_taken_unless_the_settings_are_strict() {
+        for old in [
+            GOOD.replace("HTTP/1.1", "HTTP/1.0"),
+            GOOD.replace("Host: h\r\n", ""),
+            GOOD.replace("HTTP/1.1", "HTTP/1.0")
+                .replace("Host: h\r\n", ""),
+        ] {
+            let answer = String::from_utf8(upgrade(&old).answer()).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 101 "), "{old}");
+            assert!(!upgrade(&old).is_own_origin("https://") || old.contains("Host"));
+            let strict = HeadLimits {
+                is_strict: true,
+                ..LIMITS
+            };
+            match parse_within(&old, &strict) {
+                Head::Refused(refusal, _) => assert_eq!(refusal.status, 400, "{old}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -553,11 +648,21 @@ mod tests {
             assert_eq!(shown.bearer.as_deref(), bearer, "{line}");
             assert!(shown.faults == Faults::default(), "{line}");
         }
-        for line in [
-            "Authorization: Basic ZGV2MTp4",
-            "Authorization: x",
-            "Authorization: Bearer,x y",
+        for (line, user, password) in [
+            ("Authorization: Basic ZGV2MTp4", "dev1", &b"x"[..]),
+            ("Authorization: bAsIc \t ZGV2MTp4 ", "dev1", b"x"),
+            ("Authorization: Basic ZGV2MTo=", "dev1", b""),
+            ("Authorization: Basic ZGV2MTo", "dev1", b""), // without its padding
+            ("Authorization: Basic ZGV2MTphOmI6", "dev1", b"a:b:"),
+            ("Authorization: Basic Q1A6/wA6", "CP", b"\xff\0:"),
+            ("Authorization: Basic w6k6eA==", "é", b"x"),
         ] {
+            let shown = shown(line);
+            let basic = shown.basic.unwrap();
+            assert_eq!((&*basic.user, &*basic.password), (user, password), "{line}");
+            assert!(shown.faults == Faults::default(), "{line}");
+        }
+        for line in ["Authorization: x", "Authorization: Bearer,x y"] {
             let shown = shown(line);
             assert!(
                 shown.bearer.is_none() && shown.faults.is_other_scheme,
@@ -570,6 +675,15 @@ mod tests {
             "Authorization: Bearer",
             "Authorization: Bearer \t ",
             "Authorization: ",
+            "Authorization: Basic",
+            "Authorization: Basic dev1:x",
+            "Authorization: Basic ZGV2MQ==",     // no colon
+            "Authorization: Basic OnNlY3JldA==", // no user
+            "Authorization: Basic Og==",
+            "Authorization: Basic /zp4", // a user that is no text
+            "Authorization: Basic ZGV2MTp4 ZGV2MTp4",
+            "Authorization: Basic ZGV2MTp4=",
+            "Authorization: Basic ZGV2MTpB-_8=",
             "Authorization: \r\nAuthorization: Bearer a",
             "Sec-WebSocket-Protocol: fastsock-token.a, fastsock-token.a",
             "Sec-WebSocket-Protocol: fastsock-token.a\r\nSec-WebSocket-Protocol: fastsock-token.b",
@@ -624,6 +738,11 @@ mod tests {
                 Some("chat"),
                 Some("fastsock.v1.ack"),
             ),
+            (
+                "fastsock.v1.ack, fastsock.v2.ack",
+                None,
+                Some("fastsock.v2.ack"),
+            ),
             ("chat", Some("chat"), Some("chat")),
             (
                 "fastsock.V1.ack",
@@ -633,11 +752,56 @@ mod tests {
         ] {
             let mut upgrade = offer(list);
             assert_eq!(upgrade.subprotocol.as_deref(), without, "{list}");
-            assert!(!upgrade.speaks_ack());
+            assert_eq!(upgrade.form(), Form::Bare);
             upgrade.choose_ack();
-            assert_eq!(upgrade.speaks_ack(), list.contains("fastsock.v1.ack"));
+            let form = match with {
+                Some("fastsock.v1.ack") => Form::Envelope,
+                Some("fastsock.v2.ack") => Form::Named,
+                _ => Form::Bare,
+            };
+            assert_eq!(upgrade.form(), form);
             assert_eq!(upgrade.subprotocol.as_deref(), with, "{list}");
         }
+    }
+
+    #[test]
+    fn the_first_of_ours_that_is_offered_is_chosen() {
+        let ours = ["ocpp2.0.1", "ocpp1.6"].map(str::to_owned);
+        for (list, ack, chosen, is_understood) in [
+            ("ocpp1.6, ocpp2.0.1", false, Some("ocpp2.0.1"), true),
+            ("ocpp1.5, ocpp1.6", false, Some("ocpp1.6"), true),
+            ("ocpp1.5", false, None, false),
+            ("OCPP1.6", false, None, false),
+            ("fastsock-token.x", false, None, true),
+            ("fastsock-token.x, ocpp1.5", false, None, false),
+            ("fastsock.v1.ack", false, None, true),
+            ("fastsock.v1.ack, ocpp1.6", false, Some("ocpp1.6"), true),
+            (
+                "ocpp1.6, fastsock.v1.ack",
+                true,
+                Some("fastsock.v1.ack"),
+                true,
+            ),
+            (
+                "ocpp1.5, fastsock.v1.ack",
+                true,
+                Some("fastsock.v1.ack"),
+                true,
+            ),
+        ] {
+            let field = format!("Host: h\r\nSec-WebSocket-Protocol: {list}");
+            let mut upgrade = upgrade(&GOOD.replace("Host: h", &field));
+            if ack {
+                upgrade.choose_ack();
+            }
+            assert_eq!(upgrade.choose_of(&ours), is_understood, "{list}");
+            assert_eq!(upgrade.subprotocol(), chosen, "{list}");
+        }
+        let mut without = upgrade(GOOD);
+        assert!(without.choose_of(&ours) && without.subprotocol().is_none());
+        let mut first =
+            upgrade(&GOOD.replace("Host: h", "Host: h\r\nSec-WebSocket-Protocol: b, a"));
+        assert!(first.choose_of(&[]) && first.subprotocol() == Some("b"));
     }
 
     #[test]

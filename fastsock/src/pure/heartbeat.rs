@@ -12,6 +12,8 @@ pub(crate) struct Heartbeat {
     is_alive: bool,
     /// A ping has no pong yet.
     is_asked: bool,
+    /// How long before `next` the last ping went, in tens of microseconds.
+    lead: u32,
 }
 
 /// What a session has to do now.
@@ -41,12 +43,15 @@ impl Heartbeat {
             next,
             is_alive: true,
             is_asked: false,
+            lead: 0,
         }
     }
 
-    /// A pong came. Whether it is the first since a ping: others were not asked for.
-    pub(crate) fn pong(&mut self) -> bool {
-        std::mem::take(&mut self.is_asked)
+    /// A pong came. How long after its ping, if it is the first since that: others were not asked for.
+    pub(crate) fn pong(&mut self, now: Instant) -> Option<Duration> {
+        let next = self.next.filter(|_| std::mem::take(&mut self.is_asked))?;
+        let lead = LEAD_UNIT * self.lead;
+        Some((now + lead).saturating_duration_since(next))
     }
 
     /// A pong or any other frame came.
@@ -71,7 +76,10 @@ impl Heartbeat {
         }
         self.is_alive = false;
         self.is_asked = true;
-        self.next = Some(self.after(next, now));
+        let next = self.after(next, now);
+        let lead = (next - now).as_nanos() / LEAD_UNIT.as_nanos();
+        self.lead = u32::try_from(lead).unwrap_or(u32::MAX);
+        self.next = Some(next);
         Beat::Ping
     }
 
@@ -91,6 +99,8 @@ impl Heartbeat {
 /// Coarse enough to gather the pings of many devices, fine enough that their burst delays nobody by much: 10,000 devices
 /// with a ping each 5 s make 100 a step.
 const GRID: Duration = Duration::from_millis(50);
+/// Fine enough for a round trip, coarse enough for an interval of 11 h.
+const LEAD_UNIT: Duration = Duration::from_micros(10);
 
 #[cfg(test)]
 mod tests {
@@ -102,9 +112,12 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut heartbeat = Heartbeat::new(second, start, 0.5, start);
         assert_eq!(heartbeat.tick(start), Beat::Wait);
-        assert!(!heartbeat.pong(), "nobody has asked");
-        assert_eq!(heartbeat.tick(start + second / 2), Beat::Ping);
-        assert!(heartbeat.pong() && !heartbeat.pong());
+        assert_eq!(heartbeat.pong(start), None, "nobody has asked");
+        let asked_at = start + second / 2 + Duration::from_millis(3);
+        assert_eq!(heartbeat.tick(asked_at), Beat::Ping);
+        let took = Duration::from_micros(1270);
+        assert_eq!(heartbeat.pong(asked_at + took), Some(took));
+        assert_eq!(heartbeat.pong(asked_at + took), None, "one a ping");
         heartbeat.mark_alive();
         assert_eq!(heartbeat.tick(start + second), Beat::Wait);
         assert_eq!(heartbeat.tick(start + second * 3 / 2), Beat::Ping);

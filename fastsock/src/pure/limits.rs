@@ -106,8 +106,8 @@ impl Meter {
     /// A meter for one device; `None` when it has no limits.
     pub(crate) fn new(config: &Config, now: Instant) -> Option<Box<Self>> {
         let meter = Self {
-            messages: Bucket::new(config.limit_uplinks.into(), now),
-            bytes: Bucket::new(config.limit_uplink_bytes, now),
+            messages: Bucket::new(config.limits.uplinks.into(), now),
+            bytes: Bucket::new(config.limits.uplink_bytes, now),
             over_since: None,
             resumes_at: None,
             answered_bytes: 0,

@@ -3,7 +3,10 @@
 //! A device that reads may have more waiting than its bounds allow, its surplus; all surpluses together are bounded
 //! ([`Surpluses`]). One that does not read, and the largest when they are full, lose by the policy.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -37,6 +40,8 @@ pub(crate) struct Outbox {
     surplus: Option<Box<Surplus>>,
     /// Since when the socket has taken nothing of what waits.
     stalled_since: Option<Instant>,
+    /// When the first came after it had been empty.
+    waiting_since: Option<SystemTime>,
     books: DownlinkBooks,
 }
 
@@ -45,6 +50,32 @@ pub(crate) struct Outbox {
 struct Surplus {
     queue: VecDeque<Payload>,
     bytes: usize,
+}
+
+/// Messages that a socket writes from the head.
+pub(crate) trait Source {
+    /// Shows messages at the head, up to a number and (past the first) a size; they stay until [`Source::wrote`].
+    fn begin(&mut self, max_messages: usize, max_bytes: usize, show: impl FnMut(&Payload));
+
+    /// The first `whole` messages are in the socket; `has_begun` tells that the next one is partly.
+    fn wrote(&mut self, whole: usize, has_begun: bool);
+
+    /// Whether nothing waits.
+    fn is_empty(&self) -> bool;
+}
+
+impl Source for Outbox {
+    fn begin(&mut self, max_messages: usize, max_bytes: usize, show: impl FnMut(&Payload)) {
+        Self::begin(self, max_messages, max_bytes, show);
+    }
+
+    fn wrote(&mut self, whole: usize, has_begun: bool) {
+        Self::wrote(self, whole, has_begun);
+    }
+
+    fn is_empty(&self) -> bool {
+        Self::is_empty(self)
+    }
 }
 
 /// What became of a message put into an outbox.
@@ -60,6 +91,18 @@ pub(crate) enum Put {
     TooLarge,
 }
 
+impl Put {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Displaced => "displaced",
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
 /// Why a surplus has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
@@ -70,6 +113,16 @@ pub(crate) enum Cut {
 }
 
 impl Outbox {
+    /// When something came after it had been empty; means nothing while it is empty.
+    pub(crate) fn waiting_since(&self) -> Option<SystemTime> {
+        self.waiting_since
+    }
+
+    /// Notes when something came after it had been empty.
+    pub(crate) fn set_waiting_since(&mut self, now: SystemTime) {
+        self.waiting_since = Some(now);
+    }
+
     /// Takes a message if there is room within the bounds. Below them it takes one more, whatever its size. Given back, it is
     /// for [`Outbox::put_beyond`].
     pub(crate) fn put(&mut self, payload: Payload, limits: &OutboxLimits) -> Result<Put, Payload> {
@@ -151,6 +204,11 @@ impl Outbox {
     }
 
     /// Notes since when the socket has taken nothing of what waits; `None` when it takes all it is given.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        self.stalled_since
+    }
+
+    /// Since when the socket has taken nothing of what waits.
     pub(crate) fn set_stalled(&mut self, since: Option<Instant>) {
         self.stalled_since = since;
     }
@@ -223,6 +281,7 @@ impl Outbox {
     pub(crate) fn books(&self) -> DownlinkBooks {
         DownlinkBooks {
             held: self.len() as u64,
+            held_bytes: (self.bytes + self.surplus_bytes()) as u64,
             ..self.books
         }
     }
@@ -238,9 +297,60 @@ impl Outbox {
             queue: old.queue,
             bytes: old.bytes,
             surplus: old.surplus,
+            waiting_since: old.waiting_since,
             ..Self::default()
         };
         (successor, books)
+    }
+
+    /// Gives what waits to another gateway, of so many bytes; what does not fit stays.
+    pub(crate) fn pass_on(&mut self, most_bytes: usize, all: &mut Surpluses) -> Vec<Payload> {
+        let (mut passed, mut bytes) = (Vec::new(), 0);
+        let mut fits = |payload: &Payload| {
+            let fits = bytes + payload.cost() <= most_bytes;
+            bytes += if fits { payload.cost() } else { 0 };
+            fits
+        };
+        self.writing = 0;
+        for payload in std::mem::take(&mut self.queue) {
+            match fits(&payload) {
+                true => {
+                    self.bytes -= payload.cost();
+                    passed.push(payload);
+                }
+                false => self.queue.push_back(payload),
+            }
+        }
+        if let Some(mut surplus) = self.surplus.take() {
+            for payload in std::mem::take(&mut surplus.queue) {
+                match fits(&payload) {
+                    true => {
+                        surplus.bytes -= payload.cost();
+                        all.leave(&payload);
+                        passed.push(payload);
+                    }
+                    false => surplus.queue.push_back(payload),
+                }
+            }
+            self.surplus = (!surplus.queue.is_empty()).then_some(surplus);
+        }
+        self.books.passed_on += passed.len() as u64;
+        passed
+    }
+
+    /// Puts what another gateway passed on ahead of all that is not being written, beyond the bounds if need be.
+    pub(crate) fn put_first(&mut self, payloads: Vec<Payload>) {
+        for payload in payloads.into_iter().rev() {
+            self.books.received += 1;
+            self.bytes += payload.cost();
+            self.queue.insert(self.writing, payload);
+        }
+    }
+
+    /// Closes it for good, and gives what it still holds to whoever keeps or tells of it.
+    pub(crate) fn leave_over(&mut self, all: &mut Surpluses) -> (DownlinkBooks, Vec<Payload>) {
+        let left = self.pass_on(usize::MAX, all);
+        (self.close(all), left)
     }
 
     /// Closes it for good: what is still held is lost.

@@ -84,9 +84,9 @@ impl Receipts {
         Self {
             state: Mutex::default(),
             limits: Limits {
-                ids: config.ack_window,
-                age: config.ack_time,
-                total_bytes: config.ack_total_bytes,
+                ids: config.ack.window,
+                age: config.ack.time,
+                total_bytes: config.ack.total_bytes,
             },
         }
     }

@@ -73,7 +73,7 @@ impl Address {
     pub(crate) fn from_config(config: &Config) -> Result<Self> {
         Ok(Self {
             topology: Topology::from_config(config)?,
-            connect_timeout: config.redis_connect_timeout,
+            connect_timeout: config.redis.connect_timeout,
         })
     }
 
@@ -82,6 +82,7 @@ impl Address {
         matches!(self.topology, Topology::Direct(_))
     }
 
+    /// Whether there are several servers, each with a part.
     pub(crate) fn is_cluster(&self) -> bool {
         #[cfg(feature = "redis-cluster")]
         if let Topology::Cluster(_) = self.topology {
@@ -108,14 +109,14 @@ impl Address {
 
 impl Topology {
     pub(crate) fn from_config(config: &Config) -> Result<Self> {
-        let Some(url) = &config.redis_url else {
-            let host = config.redis_host.trim_matches(['[', ']']);
-            let info = (host, config.redis_port)
+        let Some(url) = &config.redis.url else {
+            let host = config.redis.host.trim_matches(['[', ']']);
+            let info = (host, config.redis.port)
                 .into_connection_info()
                 .map_err(not_a_url)?;
             return Ok(Self::Direct(prepared(
                 info,
-                login(None, None, config.redis_db),
+                login(None, None, config.redis.db),
             )));
         };
         let url = url.expose();
@@ -254,7 +255,7 @@ fn sentinel(text: &str) -> Result<Topology> {
 /// Reads `[user[:password]@]host[:port][,host[:port]]…`.
 #[cfg(feature = "redis-cluster")]
 fn cluster(text: &str, config: &Config) -> Result<Topology> {
-    let prefix = &config.redis_prefix;
+    let prefix = &config.redis.prefix;
     let (user_info, rest) = match text.rsplit_once('@') {
         Some((user_info, rest)) => (Some(user_info), rest),
         None => (None, text),
@@ -271,7 +272,7 @@ fn cluster(text: &str, config: &Config) -> Result<Topology> {
     let (user, password) = user_and_password(user_info);
     let login = login(user.as_deref(), password.as_deref(), 0);
     let seeds = seeds.ok_or_else(not_allowed)?;
-    let nodes = Nodes::new(seeds, login, config.redis_connect_timeout);
+    let nodes = Nodes::new(seeds, login, config.redis.connect_timeout);
     Ok(Topology::Cluster(nodes))
 }
 

@@ -18,6 +18,11 @@ pub(crate) async fn check(address: &Address, needed: &[Rights]) -> Result<(), Li
     if !one.is_master {
         return Err(LinkError::new("it is a replica, and takes no writes"));
     }
+    for rights in needed {
+        if let Some(lack) = rights.lacks(&mut one.redis).await? {
+            return Err(LinkError::new(lack));
+        }
+    }
     let mut missing = Vec::new();
     for rights in needed {
         for right in missing_of(rights, &mut one.redis).await? {

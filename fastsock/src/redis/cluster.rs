@@ -9,13 +9,13 @@
 //! `WAIT` speaks of what its own connection wrote, so on a connection that replaced another without a word it vouches for nothing.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use redis::{
     Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
@@ -36,16 +36,24 @@ impl Nodes {
         answer: Duration,
         on_push: OnPush,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-        let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
-        for server in self.servers() {
-            let on_push = &on_push;
-            attempts.push(Box::pin(async move {
-                let connection = self.connect(&server, answer, on_push).await?;
-                self.map(&server, connection.redis.clone()).await?;
-                Ok(connection)
-            }));
+        let attempts = |is_whole: bool| {
+            let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
+            for server in self.servers() {
+                let on_push = &on_push;
+                attempts.push(Box::pin(async move {
+                    let connection = self.connect(&server, answer, on_push).await?;
+                    let map = self.map(&server, connection.redis.clone()).await?;
+                    map.check(&server, is_whole)?;
+                    Ok(connection)
+                }));
+            }
+            first_of(attempts, SERVER_HEAD_START)
+        };
+        // One that has left the cluster hears nothing of it.
+        match attempts(true).await {
+            Err(_) => attempts(false).await,
+            found => found,
         }
-        first_of(attempts, SERVER_HEAD_START).await
     }
 
     /// Connects to the server that has a key.
@@ -60,13 +68,18 @@ impl Nodes {
         self.connect(server, answer, &ignore_pushes()).await
     }
 
-    /// Connects to all servers that have slots.
-    pub(crate) async fn all(&self, answer: Duration) -> Result<Connection<Redis>, LinkError> {
+    /// Connects to all servers that have slots, for what they push too.
+    pub(crate) async fn all(
+        &self,
+        answer: Duration,
+        on_push: Option<OnPush>,
+    ) -> Result<Connection<Redis>, LinkError> {
         let map = self.ask().await?;
         let lost = Arc::new(Notify::new());
         let masters: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
         let connecting = masters.into_iter().map(async |server| {
-            let connection = self.connect_telling(server, answer, Arc::clone(&lost));
+            let connection =
+                self.connect_telling(server, answer, Arc::clone(&lost), on_push.clone());
             Ok::<_, LinkError>((server.clone(), connection.await?))
         });
         let servers = try_join_all(connecting).await?.into_iter().collect();
@@ -75,6 +88,7 @@ impl Nodes {
             map: Mutex::new(Arc::new(map)),
             servers: Mutex::new(servers),
             answer,
+            on_push: on_push.clone(),
             lost: Arc::clone(&lost),
         };
         Ok(Connection::new(Redis::Cluster(Arc::new(cluster)), lost))
@@ -95,10 +109,10 @@ impl Nodes {
         server: &Server,
         answer: Duration,
         lost: Arc<Notify>,
+        on_push: Option<OnPush>,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let connection = self
-            .connect_to(server, answer, lost, &ignore_pushes())
-            .await?;
+        let on_push = on_push.unwrap_or_else(ignore_pushes);
+        let connection = self.connect_to(server, answer, lost, &on_push).await?;
         Ok(connection.redis)
     }
 
@@ -116,14 +130,22 @@ impl Nodes {
 
     /// Who has which slots, says the first server that answers.
     async fn ask(&self) -> Result<Map, LinkError> {
-        let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
-        for server in self.servers() {
-            attempts.push(Box::pin(async move {
-                let connection = self.connect(&server, ASK_TIMEOUT, &ignore_pushes()).await?;
-                self.map(&server, connection.redis).await
-            }));
+        let attempts = |is_whole: bool| {
+            let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
+            for server in self.servers() {
+                attempts.push(Box::pin(async move {
+                    let connection = self.connect(&server, ASK_TIMEOUT, &ignore_pushes()).await?;
+                    let map = self.map(&server, connection.redis).await?;
+                    map.check(&server, is_whole)?;
+                    Ok(map)
+                }));
+            }
+            first_of(attempts, SERVER_HEAD_START)
+        };
+        match attempts(true).await {
+            Err(_) => attempts(false).await,
+            found => found,
         }
-        first_of(attempts, SERVER_HEAD_START).await
     }
 
     async fn map(
@@ -139,7 +161,9 @@ impl Nodes {
             let (host, port) = server;
             return Err(LinkError::new(format!("{host}:{port} knows no slots")));
         }
-        self.learned(map.all.clone());
+        if map.is_whole() {
+            self.learned(map.all.clone());
+        }
         Ok(map)
     }
 }
@@ -204,13 +228,81 @@ pub(crate) async fn servers_of(
     try_join_all(servers.iter().map(|server| cluster.server(server))).await
 }
 
+/// Which of these keys go over which connection.
+pub(crate) async fn spread(
+    redis: &Redis,
+    keys: &[String],
+) -> RedisResult<Vec<(MultiplexedConnection, Vec<String>)>> {
+    let cluster = match redis {
+        Redis::One(server) => return Ok(vec![(server.clone(), keys.to_vec())]),
+        Redis::Cluster(cluster) => cluster,
+    };
+    let mut spread: BTreeMap<Server, Vec<String>> = BTreeMap::new();
+    for key in keys {
+        let server = cluster.has(key.as_bytes())?;
+        spread.entry(server).or_default().push(key.clone());
+    }
+    let connecting = spread
+        .into_iter()
+        .map(async |(server, keys)| Ok((cluster.server(&server).await?, keys)));
+    try_join_all(connecting).await
+}
+
+/// The connections to all servers that have keys, each once.
+pub(crate) async fn all_servers(redis: &Redis) -> RedisResult<Vec<MultiplexedConnection>> {
+    let cluster = match redis {
+        Redis::One(server) => return Ok(vec![server.clone()]),
+        Redis::Cluster(cluster) => cluster,
+    };
+    let map = Arc::clone(&cluster.map.lock());
+    let servers: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
+    try_join_all(servers.into_iter().map(|server| cluster.server(server))).await
+}
+
+/// Sends a command by all servers that have slots, or by the one. Returns how many those are.
+pub(crate) async fn by_all_servers(redis: &Redis, command: &Cmd) -> RedisResult<usize> {
+    let cluster = match redis {
+        Redis::One(server) => {
+            command.exec_async(&mut server.clone()).await?;
+            return Ok(1);
+        }
+        Redis::Cluster(cluster) => cluster,
+    };
+    let masters = cluster.map.lock().masters();
+    let sending = masters.iter().map(async |server| {
+        let mut redis = cluster.server(server).await?;
+        command.exec_async(&mut redis).await
+    });
+    try_join_all(sending).await?;
+    Ok(masters.len())
+}
+
+/// The servers that have slots, as far as these connections know; none without a cluster.
+pub(crate) fn masters_of(redis: &Redis) -> BTreeSet<Server> {
+    match redis {
+        Redis::One(_) => BTreeSet::new(),
+        Redis::Cluster(cluster) => cluster.map.lock().masters(),
+    }
+}
+
+/// Learns again who has which slots. Returns whether that is news; without a cluster it never is.
+pub(crate) async fn learn_whole(redis: &Redis) -> bool {
+    let Redis::Cluster(cluster) = redis else {
+        return false;
+    };
+    let before = cluster.map.lock().masters();
+    cluster.learn().await.is_ok() && cluster.map.lock().masters() != before
+}
+
 /// Connections to all servers of a cluster that have slots.
 pub(crate) struct Cluster {
     nodes: Nodes,
     map: Mutex<Arc<Map>>,
     servers: Mutex<HashMap<Server, MultiplexedConnection>>,
     answer: Duration,
-    /// Notified when one of them is lost.
+    /// For connections that are subscribed.
+    on_push: Option<OnPush>,
+    /// Notified when one of them is lost, or when a subscribed one has no slots any more.
     lost: Arc<Notify>,
 }
 
@@ -263,19 +355,41 @@ impl Cluster {
     async fn learn(&self) -> Result<(), LinkError> {
         let map = Arc::new(self.ask().await?);
         let is_master = |server: &Server| map.ranges.iter().any(|range| range.server == *server);
-        self.servers.lock().retain(|server, _| is_master(server));
+        {
+            let mut servers = self.servers.lock();
+            let before = servers.len();
+            servers.retain(|server, _| is_master(server));
+            if self.on_push.is_some() && servers.len() < before {
+                self.lost.notify_one();
+            }
+        }
         *self.map.lock() = map;
         Ok(())
     }
 
     async fn ask(&self) -> Result<Map, LinkError> {
         let servers = self.servers.lock().clone();
-        for (server, redis) in servers {
-            if let Ok(map) = self.nodes.map(&server, redis).await {
+        let asking = servers.into_iter().map(|(server, redis)| {
+            let nodes = &self.nodes;
+            async move { nodes.map(&server, redis).await }
+        });
+        let mut asking: FuturesUnordered<_> = asking.collect();
+        let mut best: Option<Map> = None;
+        // A server that has left the cluster knows but its own slots.
+        while let Some(answer) = asking.next().await {
+            let Ok(map) = answer else { continue };
+            if map.is_whole() {
                 return Ok(map);
             }
+            if best.as_ref().is_none_or(|best| map.slots() > best.slots()) {
+                best = Some(map);
+            }
         }
-        self.nodes.ask().await
+        match self.nodes.ask().await {
+            Ok(map) if best.as_ref().is_none_or(|best| map.slots() > best.slots()) => Ok(map),
+            Ok(_) | Err(_) if best.is_some() => Ok(best.expect("just looked")),
+            other => other,
+        }
     }
 
     /// The server that has a key.
@@ -293,9 +407,12 @@ impl Cluster {
             return Ok(redis.clone());
         }
         // A server that is being given its first slots.
-        let connecting = self
-            .nodes
-            .connect_telling(server, self.answer, Arc::clone(&self.lost));
+        let connecting = self.nodes.connect_telling(
+            server,
+            self.answer,
+            Arc::clone(&self.lost),
+            self.on_push.clone(),
+        );
         let redis = connecting
             .await
             .map_err(|e| RedisError::from((ErrorKind::Io, "no connection", e.text)))?;
@@ -374,6 +491,31 @@ impl Map {
         map
     }
 
+    fn masters(&self) -> BTreeSet<Server> {
+        let masters = self.ranges.iter().map(|range| range.server.clone());
+        masters.collect()
+    }
+
+    /// How many slots somebody has.
+    fn slots(&self) -> usize {
+        let slots = |range: &Range| usize::from(range.last.saturating_sub(range.first)) + 1;
+        self.ranges.iter().map(slots).sum()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.slots() >= SLOTS
+    }
+
+    fn check(&self, (host, port): &Server, is_whole: bool) -> Result<(), LinkError> {
+        match is_whole && !self.is_whole() {
+            true => Err(LinkError::new(format!(
+                "{host}:{port} knows of {} slots only",
+                self.slots()
+            ))),
+            false => Ok(()),
+        }
+    }
+
     fn server(&self, slot: u16) -> Option<&Server> {
         let mut ranges = self.ranges.iter();
         let found = ranges.find(|range| (range.first..=range.last).contains(&slot));
@@ -408,7 +550,11 @@ fn key(command: &Cmd) -> Option<&[u8]> {
         Some(Arg::Simple(arg)) => Some(arg),
         _ => None,
     };
-    arg(if arg(0) == Some(b"EVAL") { 3 } else { 1 })
+    arg(match arg(0) {
+        Some(b"EVAL") => 3,
+        Some(b"MEMORY") => 2,
+        _ => 1,
+    })
 }
 
 /// The hash slot of a key, or of what is between its first braces: CRC-16/XMODEM modulo 16384.
@@ -423,7 +569,7 @@ fn slot_of(key: &[u8]) -> u16 {
             crc << 1 ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
         })
     });
-    crc % 16384
+    crc % SLOTS as u16
 }
 
 fn uncovered(slot: u16) -> LinkError {
@@ -439,6 +585,9 @@ const MOVES: usize = 3;
 /// How often a command is sent whose keys are just being moved.
 const TRIES: usize = 20;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Slots of a cluster.
+const SLOTS: usize = 16_384;
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-#[cfg(feature = "redis-cluster")]
-pub(crate) use super::cluster::Redis;
 #[cfg(all(feature = "redis-spool", feature = "redis-cluster"))]
 pub(crate) use super::cluster::servers_of;
+#[cfg(feature = "redis-cluster")]
+pub(crate) use super::cluster::{Redis, all_servers};
+#[cfg(feature = "redis-cluster")]
+pub(crate) use super::cluster::{by_all_servers, learn_whole, masters_of, spread};
 use super::{
     address::{Address, Topology},
     connection::{Connection, OnPush, ignore_pushes},
@@ -28,6 +30,43 @@ pub(crate) async fn servers_of(
     Ok(vec![redis.clone()])
 }
 
+/// The connections to all servers that have keys: the one.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) async fn all_servers(redis: &Redis) -> redis::RedisResult<Vec<MultiplexedConnection>> {
+    Ok(vec![redis.clone()])
+}
+
+/// Sends a command by all servers that have slots: the one. Returns how many those are.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) async fn by_all_servers(
+    redis: &Redis,
+    command: &redis::Cmd,
+) -> redis::RedisResult<usize> {
+    command.exec_async(&mut redis.clone()).await?;
+    Ok(1)
+}
+
+/// Which of these keys go over which connection: all over the one.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) async fn spread(
+    redis: &Redis,
+    keys: &[String],
+) -> redis::RedisResult<Vec<(MultiplexedConnection, Vec<String>)>> {
+    Ok(vec![(redis.clone(), keys.to_vec())])
+}
+
+/// The servers that have slots; none without a cluster.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) fn masters_of(_: &Redis) -> std::collections::BTreeSet<super::connection::Server> {
+    std::collections::BTreeSet::new()
+}
+
+/// Learns again who has which slots, from all servers. Returns whether that is news; without a cluster it never is.
+#[cfg(not(feature = "redis-cluster"))]
+pub(crate) async fn learn_whole(_: &Redis) -> bool {
+    false
+}
+
 /// Which server of a cluster.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "redis-cluster"), allow(dead_code))]
@@ -45,9 +84,26 @@ pub(crate) async fn open(
 ) -> Result<Connection<Redis>, LinkError> {
     #[cfg(feature = "redis-cluster")]
     if let Topology::Cluster(nodes) = &address.topology {
-        return nodes.all(answer).await;
+        return nodes.all(answer, None).await;
     }
     let one = open_one(address, At::Any, answer, ignore_pushes()).await?;
+    #[cfg(feature = "redis-cluster")]
+    let one = one.map(Redis::One);
+    Ok(one)
+}
+
+/// Connects to where shard channels are heard: to all servers of a cluster; else that is the connection `one`.
+pub(crate) async fn open_shards(
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] address: &Address,
+    one: &Connection<MultiplexedConnection>,
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] answer: Duration,
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] on_push: OnPush,
+) -> Result<Connection<Redis>, LinkError> {
+    #[cfg(feature = "redis-cluster")]
+    if let Topology::Cluster(nodes) = &address.topology {
+        return nodes.all(answer, Some(on_push)).await;
+    }
+    let one = one.clone();
     #[cfg(feature = "redis-cluster")]
     let one = one.map(Redis::One);
     Ok(one)

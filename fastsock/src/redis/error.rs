@@ -111,6 +111,21 @@ impl Failure {
         }
     }
 
+    /// Whether Redis runs no scripts for us: the user may not, or the server has none.
+    pub(crate) fn forbids_scripts(&self) -> bool {
+        let Self::Refused(refusal) = self else {
+            return false;
+        };
+        let text = refusal.text.to_ascii_lowercase();
+        refusal.missing_right.as_deref() == Some("+eval")
+            || text.starts_with("err unknown command") && text.contains("eval")
+    }
+
+    /// Whether the server does not know the command.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.text.to_ascii_lowercase().starts_with("err unknown command"))
+    }
+
     /// The same of a command for channels that match a pattern.
     pub(crate) fn of_channel(mut self, pattern: &str) -> Self {
         if let Self::Refused(refusal) = &mut self
@@ -230,6 +245,19 @@ mod tests {
             panic!("{denied}");
         };
         assert_eq!(refusal.missing_right.as_deref(), Some("+hget"));
+        for (line, forbids) in [
+            (denied, false),
+            (
+                "NOPERM this user has no permissions to run the 'eval' command",
+                true,
+            ),
+            (
+                "ERR unknown command 'EVAL', with args beginning with: ",
+                true,
+            ),
+        ] {
+            assert_eq!(server(line).forbids_scripts(), forbids, "{line}");
+        }
         let closed = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(matches!(Failure::from(closed), Failure::Lost(_)));
     }

@@ -30,6 +30,8 @@ pub(crate) struct Lease {
 pub(crate) struct Renewal {
     /// Whether the lease had stood until now. Otherwise another node took this one for dead, or Redis lost its data.
     pub(crate) stood: bool,
+    /// Whether another node had taken this one for dead, or Redis has nothing of it.
+    pub(crate) was_given_up: bool,
     /// The time by Redis's clock, in microseconds.
     pub(crate) clock_us: u64,
     /// All who have a lease, this node included.
@@ -37,6 +39,8 @@ pub(crate) struct Renewal {
     pub(crate) nodes: Vec<String>,
     /// Nodes that are gone, each with the end of its lease.
     pub(crate) gone: Vec<(String, String)>,
+    /// Whether another node was seen to renew its lease since the link is there.
+    pub(crate) has_company: bool,
 }
 
 impl Lease {
@@ -80,9 +84,11 @@ impl Lease {
         let others = leases().filter(|(node, _)| *node != &*self.node);
         Ok(Renewal {
             stood: answer[0] == "1",
+            was_given_up: answer[0] == "0",
             clock_us: answer[1].parse().unwrap_or(0),
             nodes: leases().map(|(node, _)| node.to_owned()).collect(),
             gone: self.watch.look(Instant::now(), others),
+            has_company: self.watch.has_company,
         })
     }
 
@@ -108,6 +114,7 @@ impl Lease {
 struct Watch {
     /// Each other node with the end of its lease and since when it stands there unchanged.
     seen: HashMap<String, (String, Instant)>,
+    has_company: bool,
 }
 
 impl Watch {
@@ -123,7 +130,12 @@ impl Watch {
         for (node, ends) in leases {
             let since = match self.seen.get(node) {
                 Some((before, since)) if before == ends => *since,
-                _ => now,
+                Some(_) => {
+                    // Of one that is gone only whoever clears up after it renews anything.
+                    self.has_company |= ends.parse().is_ok_and(|ends| !is_condemned(ends));
+                    now
+                }
+                None => now,
             };
             if now.duration_since(since) + ROUNDING >= LEASE {
                 gone.push((node.to_owned(), ends.to_owned()));
@@ -133,6 +145,12 @@ impl Watch {
         self.seen = still;
         gone
     }
+}
+
+/// Whether the end of a lease says that its node is gone, and that another clears up after it. Such an end counts how often that one has
+/// said that it is still at it, where that of a living node is a time.
+pub(crate) fn is_condemned(ends: u64) -> bool {
+    ends < 1_000_000_000
 }
 
 /// Renews a lease, by Redis's own clock. `KEYS[1]`: the leases; `ARGV`: node, milliseconds, the end it had before, and
@@ -149,7 +167,8 @@ if ARGV[4] == 'oom' then
 end
 redis.call('ZADD', KEYS[1], ends, ARGV[1])
 local now_us = time[1] * 1000000 + time[2]
-local answer = { stood and '1' or '0', string.format('%.0f', ends), string.format('%.0f', now_us) }
+local is_there = before and tonumber(before) >= 1000000000
+local answer = { stood and '1' or is_there and 'there' or '0', string.format('%.0f', ends), string.format('%.0f', now_us) }
 for _, text in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')) do
   answer[#answer + 1] = text
 end

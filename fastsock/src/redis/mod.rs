@@ -12,6 +12,7 @@ pub(crate) mod lease;
 pub(crate) mod rights;
 pub(crate) mod script;
 mod sentinel;
+pub(crate) mod sharded;
 pub(crate) mod supervisor;
 #[cfg(test)]
 pub(crate) mod temp_redis;

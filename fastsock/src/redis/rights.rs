@@ -20,6 +20,8 @@ pub(crate) struct Rights {
     /// Whose these are, to say it.
     of: &'static str,
     needs: Vec<Need>,
+    /// Shard channels are used, which Redis has since version 7.
+    shard_channels: bool,
     /// Something was refused for want of a right.
     pub(crate) look: Notify,
 }
@@ -40,6 +42,27 @@ impl Rights {
             of,
             ..Self::default()
         }
+    }
+
+    pub(crate) fn needs_shard_channels(&mut self) {
+        self.shard_channels = true;
+    }
+
+    /// What the server itself lacks of it.
+    pub(crate) async fn lacks(
+        &self,
+        redis: &mut MultiplexedConnection,
+    ) -> Result<Option<&'static str>, LinkError> {
+        if !self.shard_channels {
+            return Ok(None);
+        }
+        let mut ask = redis::cmd("SUNSUBSCRIBE");
+        ask.arg("fastsock"); // ends nothing
+        Ok(match ask.exec_async(redis).await.map_err(Failure::from) {
+            Err(Failure::Lost(error)) => return Err(error),
+            Err(failure) if failure.is_unknown() => Some(NO_SHARD_CHANNELS),
+            Ok(()) | Err(Failure::Refused(_)) => None, // rights and slots are looked at elsewhere
+        })
     }
 
     /// Commands that need no key, with their arguments.
@@ -188,6 +211,10 @@ end
 return missing
 ",
 );
+
+/// What a server without SSUBSCRIBE is told.
+pub(crate) const NO_SHARD_CHANNELS: &str =
+    "FASTSOCK_REDIS_SUBSCRIBE=sharded needs SSUBSCRIBE: Redis 7 or Valkey";
 
 /// Functions that are refused together ask for one look.
 const PACE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -17,7 +17,7 @@ use super::{
     connect::{At, open_one},
     connection::ignore_pushes,
     error::{DENIED_DELAY, Failure, LinkError, Refusal},
-    rights::Rights,
+    rights::{NO_SHARD_CHANNELS, Rights},
 };
 use crate::pure::last_error::LastError;
 
@@ -28,12 +28,14 @@ pub(crate) enum Function {
     Downlinks,
     Takeovers,
     Probe,
+    Groups,
     /// Over the cmd link.
     Presence,
     Lease,
     Elsewhere,
     Notices,
     Cleanup,
+    Mailbox,
     /// Of the spool.
     #[cfg_attr(not(feature = "redis-spool"), allow(dead_code))]
     Take,
@@ -163,6 +165,14 @@ impl Troubles {
         } else if self.address.is_one_server() && CLUSTER_CODES.contains(&&*refusal.code) {
             error += "; this is a Redis Cluster: FASTSOCK_REDIS_URL takes redis+cluster://";
         }
+        if function == Function::Downlinks
+            && refusal
+                .text
+                .to_ascii_lowercase()
+                .contains("unknown command")
+        {
+            error += &format!("; {NO_SHARD_CHANNELS}");
+        }
         function.log(&error);
     }
 
@@ -199,11 +209,13 @@ impl Function {
             Self::Downlinks => "devices get no downlinks from Redis",
             Self::Takeovers => "takeovers by other gateways are not heard of",
             Self::Probe => "a link that is deaf would not be noticed",
+            Self::Groups => "devices get no messages to groups, and no broadcasts",
             Self::Presence => "presence is not written",
             Self::Lease => "the lease of this gateway is not renewed",
             Self::Elsewhere => "devices of other gateways cannot be sent to",
             Self::Notices => "other gateways are not told of takeovers",
             Self::Cleanup => "devices of gateways that are gone stay in the hash",
+            Self::Mailbox => "devices get nothing from their mailboxes",
             Self::Take => "the spool takes no uplinks",
             Self::Deliver => "uplinks in the spool are not delivered from here",
             Self::Remove => "delivered uplinks stay in the spool",
@@ -217,11 +229,13 @@ impl Function {
             Self::Downlinks => "devices get downlinks",
             Self::Takeovers => "takeovers by other gateways are heard of",
             Self::Probe => "a link that is deaf would be noticed",
+            Self::Groups => "devices get messages to groups, and broadcasts",
             Self::Presence => "presence is written",
             Self::Lease => "the lease of this gateway is renewed",
             Self::Elsewhere => "devices of other gateways can be sent to",
             Self::Notices => "other gateways are told of takeovers",
             Self::Cleanup => "devices of gateways that are gone are removed",
+            Self::Mailbox => "devices get what is in their mailboxes",
             Self::Take => "the spool takes uplinks",
             Self::Deliver => "uplinks in the spool are delivered",
             Self::Remove => "delivered uplinks are removed from the spool",
@@ -231,10 +245,15 @@ impl Function {
 
     fn log(self, error: &str) {
         match self {
-            Self::Downlinks | Self::Takeovers | Self::Probe => {
+            Self::Downlinks | Self::Takeovers | Self::Probe | Self::Groups => {
                 tracing::error!(name: "redis_error", error, "Redis error for subscriber");
             }
-            Self::Presence | Self::Lease | Self::Elsewhere | Self::Notices | Self::Cleanup => {
+            Self::Presence
+            | Self::Lease
+            | Self::Elsewhere
+            | Self::Notices
+            | Self::Cleanup
+            | Self::Mailbox => {
                 tracing::error!(name: "redis_error", error, "Redis error for publisher");
             }
             Self::Take | Self::Deliver | Self::Remove | Self::Read => {

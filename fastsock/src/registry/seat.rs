@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, SystemTime},
@@ -13,17 +13,40 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    auth::{Grant, Principal},
+    auth::Grant,
+    broker::TAKEOVER_SPAN,
+    calls::{Busy, Waiting, WaitingCalls},
     config::{Config, Full},
+    context::Context,
+    mailbox::Visit,
     pure::{
+        kept::{EntryId, Form, Kept, PingPayload, Turn},
         losses::{Loss, LossLines, Losses},
         outbox::{Cut, Outbox, OutboxLimits, Put},
         surplus::Surpluses,
     },
+    registry::signs::Signs,
     remote_addr::RemoteAddr,
     stats::{DownlinkBooks, DownlinkLost},
     types::{Client, ClientId, CloseReason, Payload, SessionId, unix_ms},
 };
+
+/// Who takes a seat.
+pub(crate) struct Occupant {
+    pub(crate) client_id: ClientId,
+    pub(crate) grant: Option<Box<Grant>>,
+    pub(crate) context: Option<Arc<Context>>,
+}
+
+impl From<ClientId> for Occupant {
+    fn from(client_id: ClientId) -> Self {
+        Self {
+            client_id,
+            grant: None,
+            context: None,
+        }
+    }
+}
 
 /// A client's place here: one session's identity, its outbox, and the word that ends it.
 pub(crate) struct Seat {
@@ -32,10 +55,19 @@ pub(crate) struct Seat {
     pub(crate) remote_addr: RemoteAddr,
     connected_at: SystemTime,
     seen_ms: AtomicU64,
+    /// 0 until its claim is answered.
+    epoch: AtomicU64,
+    /// Another gateway had its device until it came.
+    was_elsewhere: AtomicBool,
+    pub(crate) signs: Signs,
+    /// Which `fastsock.v?.ack` it speaks; 0: none.
+    ack_version: AtomicU8,
     told: Mutex<Told>,
     takeovers: Takeovers,
     /// What it was let in on; boxed, since most sessions need no more than their name.
     grant: Option<Box<Grant>>,
+    /// What else is known of it; most sessions have none.
+    context: Option<Arc<Context>>,
     bounds: Arc<Bounds>,
     inner: Mutex<Inner>,
 }
@@ -43,6 +75,10 @@ pub(crate) struct Seat {
 #[derive(Default)]
 struct Inner {
     outbox: Outbox,
+    /// What its mailbox gives out, if there is one.
+    kept: Option<Box<Kept>>,
+    /// Calls that wait for an answer of its device.
+    calls: Option<Box<WaitingCalls>>,
     /// What it has lost, once it has lost something.
     losses: Option<Box<Losses>>,
     close: Option<CloseReason>,
@@ -55,6 +91,8 @@ pub(crate) struct Heard {
     /// Why it is to close.
     pub(crate) close: Option<CloseReason>,
     pub(crate) has_downlinks: bool,
+    /// Kept ones.
+    pub(crate) has_kept: bool,
     /// Whether [`Seat::look_after`] has something to do, now or later.
     pub(crate) needs_care: bool,
 }
@@ -100,11 +138,11 @@ impl Bounds {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             outbox: OutboxLimits {
-                bytes: config.outbox_bytes,
-                messages: config.outbox_messages,
-                when_full: config.downlink_full,
+                bytes: config.downlinks.outbox_bytes,
+                messages: config.downlinks.outbox_messages,
+                when_full: config.downlinks.full,
             },
-            surpluses: Mutex::new(Surpluses::new(config.outbox_total_bytes)),
+            surpluses: Mutex::new(Surpluses::new(config.downlinks.outbox_total_bytes)),
         }
     }
 
@@ -127,15 +165,19 @@ pub(crate) struct Takeovers {
 }
 
 impl Seat {
-    /// A new session's seat; the world must hear first that the one before it has left. `outbox` is what that one held.
+    /// A new session's seat; the world must hear first that the one before it has left. `outbox` and `calls` are what that one held.
     pub(crate) fn new(
-        Principal { client_id, grant }: Principal,
+        Occupant {
+            client_id,
+            grant,
+            context,
+        }: Occupant,
         session_id: SessionId,
         remote_addr: RemoteAddr,
         before: Option<Arc<Self>>,
         takeovers: Takeovers,
         bounds: Arc<Bounds>,
-        outbox: Outbox,
+        (outbox, calls): (Outbox, Option<Box<WaitingCalls>>),
     ) -> Self {
         let now = SystemTime::now();
         Self {
@@ -144,12 +186,18 @@ impl Seat {
             remote_addr,
             connected_at: now,
             seen_ms: AtomicU64::new(unix_ms(now)),
+            epoch: AtomicU64::new(0),
+            was_elsewhere: AtomicBool::new(false),
+            signs: Signs::default(),
+            ack_version: AtomicU8::new(0),
             told: Mutex::new(Told::Nothing(before)),
             takeovers,
             grant,
+            context,
             bounds,
             inner: Mutex::new(Inner {
                 outbox,
+                calls,
                 ..Inner::default()
             }),
         }
@@ -160,8 +208,12 @@ impl Seat {
         self.takeovers.another(now)
     }
 
-    /// Tells the session that it is replaced. Returns what its outbox holds for its successor, and its books.
-    pub(crate) fn hand_over(&self, successor: SessionId) -> (Outbox, DownlinkBooks) {
+    /// Tells the session that it is replaced. Returns what its outbox holds for its successor, the calls that wait for an answer, and
+    /// its books.
+    pub(crate) fn hand_over(
+        &self,
+        successor: SessionId,
+    ) -> (Outbox, Option<Box<WaitingCalls>>, DownlinkBooks) {
         let mut inner = self.inner.lock();
         let (outbox, books) = inner.outbox.hand_over();
         inner.end(CloseReason::Replaced);
@@ -171,16 +223,54 @@ impl Seat {
             all.resize(&self.client_id, self.session_id, surplus, 0);
             all.resize(&self.client_id, successor, 0, surplus);
         }
-        (outbox, books)
+        (outbox, inner.calls.take(), books)
+    }
+
+    /// Tells the session that it is replaced by one of another gateway. Returns what that is to have; none if it was told to close before.
+    pub(crate) fn pass_on(&self) -> Vec<Payload> {
+        let mut inner = self.inner.lock();
+        if inner.close.is_some() {
+            return Vec::new();
+        }
+        let passed = self.among_all(&mut inner.outbox, |outbox, all| {
+            outbox.pass_on(PASSED_ON_BYTES, all)
+        });
+        inner.end(CloseReason::Replaced);
+        passed
+    }
+
+    /// Takes what another gateway passed on, ahead of all else. `false` when the session is told to close.
+    pub(crate) fn put_first(&self, payloads: Vec<Payload>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.close.is_some() {
+            return false;
+        }
+        inner.outbox.put_first(payloads);
+        inner.wake();
+        true
     }
 
     /// Closes its outbox for good: what that holds is lost. Returns its books.
     pub(crate) fn empty(&self, reason: &CloseReason) -> DownlinkBooks {
         let mut inner = self.inner.lock();
+        inner.calls = None; // nobody answers them any more
         let books = self.among_all(&mut inner.outbox, Outbox::close);
         inner.note_losses(&books.lost);
         inner.close.get_or_insert_with(|| reason.clone()); // nothing more is put into it
         books
+    }
+
+    /// Closes its outbox for good. Returns its books, what it held, and since when the first of that has waited.
+    pub(crate) fn leave_over(
+        &self,
+        reason: &CloseReason,
+    ) -> (DownlinkBooks, Vec<Payload>, Option<SystemTime>) {
+        let mut inner = self.inner.lock();
+        inner.calls = None; // nobody answers them any more
+        let since = inner.outbox.waiting_since();
+        let (books, left) = self.among_all(&mut inner.outbox, Outbox::leave_over);
+        inner.close.get_or_insert_with(|| reason.clone()); // nothing more is put into it
+        (books, left, since)
     }
 
     /// The books of its outbox.
@@ -193,14 +283,31 @@ impl Seat {
         self.seen_ms.load(Relaxed)
     }
 
+    /// Higher than that of every session of its id before, on whatever gateway.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    pub(crate) fn set_claim(&self, epoch: u64, was_elsewhere: bool) {
+        self.epoch.store(epoch, Relaxed);
+        self.was_elsewhere.store(was_elsewhere, Relaxed);
+    }
+
+    /// Whether its device was at another gateway until it came here.
+    pub(crate) fn was_elsewhere(&self) -> bool {
+        self.was_elsewhere.load(Relaxed)
+    }
+
     /// What the host is told of it.
     pub(crate) fn client(&self) -> Client {
         Client {
             client_id: self.client_id.clone(),
             session_id: self.session_id,
+            epoch: self.epoch(),
             remote_addr: self.remote_addr,
             connected_at: self.connected_at,
             last_seen: SystemTime::UNIX_EPOCH + Duration::from_millis(self.seen_ms()),
+            context: self.context.clone(),
         }
     }
 
@@ -211,9 +318,49 @@ impl Seat {
         ms
     }
 
+    /// A message of the device came; returns the unix milliseconds noted.
+    pub(crate) fn mark_uplink(&self, now: SystemTime) -> u64 {
+        self.signs.uplink(self.age(now));
+        self.mark_seen(now)
+    }
+
+    /// The socket took messages.
+    pub(crate) fn mark_downlink(&self) {
+        self.signs.downlink(self.age(SystemTime::now()));
+    }
+
+    /// A pong came so long after its ping.
+    pub(crate) fn mark_pong(&self, round_trip: Duration) {
+        self.signs.pong(self.age(SystemTime::now()), round_trip);
+    }
+
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.connected_at).unwrap_or_default()
+    }
+
+    /// The session speaks `fastsock.v1.ack` or `fastsock.v2.ack`.
+    pub(crate) fn note_ack(&self, version: u8) {
+        self.ack_version.store(version, Relaxed);
+    }
+
+    /// The subprotocol that the session speaks, where that is known; empty: none.
+    pub(crate) fn protocol(&self) -> &str {
+        let told = self.context.as_ref().and_then(|c| c.subprotocol.as_deref());
+        told.unwrap_or(match self.ack_version.load(Relaxed) {
+            1 => "fastsock.v1.ack",
+            2 => "fastsock.v2.ack",
+            _ => "",
+        })
+    }
+
     /// What it was let in on, if that can end.
     pub(crate) fn grant(&self) -> Option<&Grant> {
         self.grant.as_deref()
+    }
+
+    /// What else is known of it.
+    pub(crate) fn context(&self) -> Option<&Arc<Context>> {
+        self.context.as_ref()
     }
 
     /// What the world was told of it. Held while telling, so that nobody tells of its successor meanwhile; who holds it may
@@ -245,6 +392,7 @@ impl Seat {
         Heard {
             close: inner.close.clone(),
             has_downlinks: !inner.outbox.is_empty(),
+            has_kept: inner.kept.as_ref().is_some_and(|kept| kept.has_queued()),
             needs_care: inner.outbox.has_surplus()
                 || inner.losses.as_ref().is_some_and(|l| l.has_untold()),
         }
@@ -264,9 +412,92 @@ impl Seat {
         written
     }
 
+    /// The session begins to take what is kept for its device.
+    pub(crate) fn open_mailbox(&self, form: Form) {
+        self.inner.lock().kept = Some(Box::new(Kept::new(form)));
+    }
+
+    /// Begins a visit to the mailbox. `None` when it has none open, or is told to close.
+    pub(crate) fn begin_visit(&self) -> Option<Turn> {
+        let mut inner = self.inner.lock();
+        if inner.close.is_some() {
+            return None;
+        }
+        let kept = inner.kept.as_mut()?;
+        Some(kept.turn(self.bounds.outbox.bytes))
+    }
+
+    /// Takes what a visit has read.
+    pub(crate) fn end_visit(&self, visit: Visit) {
+        let mut inner = self.inner.lock();
+        if let Some(kept) = &mut inner.kept {
+            kept.read(visit.entries, visit.has_more, visit.is_empty);
+            if kept.has_queued() {
+                inner.wake();
+            }
+        }
+    }
+
+    /// A visit came to nothing.
+    pub(crate) fn fail_visit(&self, turn: Turn) {
+        if let Some(kept) = &mut self.inner.lock().kept {
+            kept.give_back(turn);
+        }
+    }
+
+    /// Writes from what its mailbox gave out, as [`Seat::write`].
+    pub(crate) fn write_kept<T>(&self, write: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+        self.inner.lock().kept.as_deref_mut().map(write)
+    }
+
+    /// What is to be done after kept messages were written, or confirmed: a ping to be sent, and whether to visit the mailbox.
+    pub(crate) fn follow_up_kept(&self) -> (Option<PingPayload>, bool) {
+        let mut inner = self.inner.lock();
+        let kept = inner.kept.as_mut();
+        kept.map_or((None, false), |kept| (kept.ask(), kept.wants_turn()))
+    }
+
+    /// A pong came. `true` when it confirms kept messages.
+    pub(crate) fn pong(&self, payload: &[u8]) -> bool {
+        let mut inner = self.inner.lock();
+        let kept = inner.kept.as_mut();
+        kept.is_some_and(|kept| kept.pong(payload))
+    }
+
+    /// The device acknowledges a kept message.
+    pub(crate) fn acknowledge(&self, name: &str) -> bool {
+        let mut inner = self.inner.lock();
+        let kept = inner.kept.as_mut();
+        kept.is_some_and(|kept| kept.acknowledge(name))
+    }
+
+    /// Whether kept messages are written that its device has not confirmed.
+    pub(crate) fn has_unconfirmed(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.kept.as_ref().is_some_and(|k| k.unconfirmed() > 0)
+    }
+
+    /// Its device has answered our close frame.
+    pub(crate) fn close_answered(&self) {
+        if let Some(kept) = &mut self.inner.lock().kept {
+            kept.closed();
+        }
+    }
+
+    /// The session has ended. Returns what is to be removed from the mailbox still.
+    pub(crate) fn close_mailbox(&self) -> Vec<EntryId> {
+        let kept = self.inner.lock().kept.take();
+        kept.map_or_else(Vec::new, |mut kept| kept.take_confirmed())
+    }
+
     /// Notes since when the socket has taken nothing of what waits; `None` when it takes all it is given.
     pub(crate) fn set_stalled(&self, since: Option<Instant>) {
         self.inner.lock().outbox.set_stalled(since);
+    }
+
+    /// Since when the socket has taken nothing of what waits.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        self.inner.lock().outbox.stalled_since()
     }
 
     /// For the session's task: acts on what time has changed. Returns what the log is to be told now, and when to come again.
@@ -309,6 +540,26 @@ impl Seat {
         }
     }
 
+    /// Takes a call that waits for an answer; gives it back when the session is told to close.
+    pub(crate) fn arm(&self, waiting: Waiting, most: usize) -> Result<Result<(), Busy>, Waiting> {
+        let mut inner = self.inner.lock();
+        match inner.close {
+            None => Ok(inner.calls.get_or_insert_default().arm(waiting, most)),
+            Some(_) => Err(waiting),
+        }
+    }
+
+    /// A message of its device, which may be the answer to a call.
+    pub(crate) fn offer_answer(&self, payload: &Payload) {
+        let mut inner = self.inner.lock();
+        if let Some(calls) = &mut inner.calls {
+            calls.offer(payload);
+            if calls.is_empty() {
+                inner.calls = None;
+            }
+        }
+    }
+
     /// Gives the payload back when the session is told to close. Tells also whether all surpluses are too large for it.
     pub(crate) fn put(&self, payload: Payload) -> Result<(Put, bool), Payload> {
         let mut inner = self.inner.lock();
@@ -318,8 +569,9 @@ impl Seat {
         let was_empty = inner.outbox.is_empty();
         match inner.outbox.put(payload, &self.bounds.outbox) {
             Ok(Put::Queued) => {
-                if was_empty && let Some(waker) = &inner.waker {
-                    waker.wake_by_ref();
+                if was_empty {
+                    inner.outbox.set_waiting_since(SystemTime::now());
+                    inner.wake();
                 }
                 Ok((Put::Queued, false))
             }
@@ -412,6 +664,9 @@ impl Inner {
     }
 }
 
+/// What goes over to another gateway at a takeover, at most: it is one message to all of them.
+const PASSED_ON_BYTES: usize = 4 << 20;
+
 impl Takeovers {
     /// Nobody has taken anything over yet.
     pub(crate) fn new(now: Instant) -> Self {
@@ -434,6 +689,3 @@ impl Takeovers {
         }
     }
 }
-
-/// Takeovers that begin later are counted anew.
-pub(crate) const TAKEOVER_SPAN: Duration = Duration::from_secs(10);

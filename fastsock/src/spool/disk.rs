@@ -9,7 +9,10 @@ mod store;
 mod tests;
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant as StdInstant},
 };
@@ -23,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::store::{Fault, Op, Outcome, Store};
-use super::{Backlog, Place, Record, Settle, Spool};
+use super::{Backlog, Place, Record, Settle, Spool, SpoolFigures};
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
+    histogram::Histogram,
     pure::backoff::Backoff,
     tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
@@ -52,6 +56,9 @@ struct WorkQueue {
     /// Something was queued.
     changed: Condvar,
     lanes: OnceLock<Weak<dyn Settle>>,
+    /// What transactions take.
+    commits: Histogram,
+    file_bytes: AtomicU64,
     /// The thread has ended.
     ended: CancellationToken,
 }
@@ -99,7 +106,7 @@ pub(crate) fn check(config: &Config) -> Result<()> {
 }
 
 impl DiskSpool {
-    /// Opens the spool in `config.data_dir`, which is made if it is not there.
+    /// Opens the spool in `config.spool.data_dir`, which is made if it is not there.
     ///
     /// # Errors
     /// `Io`, naming the setting: the directory cannot be made, the file cannot be read, or another process has it.
@@ -209,6 +216,13 @@ impl Spool for DiskSpool {
 
     fn drop_letter(&self, id: Uuid) -> BoxFuture<'_, Result<bool>> {
         Box::pin(self.ask(move |batch, answer| batch.ops.push(Op::DropLetter(id, answer))))
+    }
+
+    fn figures(&self) -> SpoolFigures {
+        SpoolFigures {
+            commits: self.queue.commits.snapshot(),
+            file_bytes: Some(self.queue.file_bytes.load(Relaxed)),
+        }
     }
 
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, ()> {
@@ -395,6 +409,9 @@ impl Writer {
     }
 
     fn run(mut self) {
+        self.queue
+            .file_bytes
+            .store(self.store.file_bytes(), Relaxed);
         while let Some(mut batch) = self.queue.next(self.wake_at(), self.gathering.take()) {
             if self.store.has_letters() && self.expired_at.elapsed() >= EXPIRY_TIME {
                 self.expired_at = StdInstant::now();
@@ -448,7 +465,14 @@ impl Writer {
     fn try_batch(&mut self, batch: &mut Batch) -> Result<(), Fault> {
         let lanes = self.queue.lanes();
         let reserve = || lanes.as_ref().map_or(0, |lanes| lanes.reserve(1));
+        let began = StdInstant::now();
         let outcome = self.store.write(&batch.ops, &reserve)?;
+        if !batch.ops.is_empty() {
+            self.queue.commits.observe(began.elapsed());
+            self.queue
+                .file_bytes
+                .store(self.store.file_bytes(), Relaxed);
+        }
         report(std::mem::take(&mut batch.ops), outcome, lanes.as_deref());
         self.store.keep_synced()?;
         while let Some(load) = batch.loads.last() {

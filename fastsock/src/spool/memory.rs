@@ -27,8 +27,8 @@ impl Letters {
         Self {
             kept: BTreeMap::new(),
             bytes: 0,
-            most: config.dead_letters_max.min(MOST),
-            max_age: config.dead_letters_max_age,
+            most: config.spool.dead_letters_max.min(MOST),
+            max_age: config.spool.dead_letters_max_age,
             dropped: 0,
         }
     }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Result,
+    histogram::Durations,
     tasks::BoxFuture,
     types::{ClientId, DeadLetter, Uplink},
 };
@@ -105,11 +106,23 @@ pub(crate) trait Spool<I = Uplink>: Send + Sync {
     /// As [`Spool::dead_letters`].
     fn drop_letter(&self, id: Uuid) -> BoxFuture<'_, Result<bool>>;
 
+    /// What it tells of itself.
+    fn figures(&self) -> SpoolFigures;
+
     /// Writes what was handed over and ends all tasks and threads, not later than `deadline`. Nothing is appended any more.
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, ()>;
 
     /// The same without waiting: the bridge was dropped.
     fn abort(&self);
+}
+
+/// What a spool tells of itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SpoolFigures {
+    /// What its commits take.
+    pub(crate) commits: Durations,
+    /// The size of its file, if it has one.
+    pub(crate) file_bytes: Option<u64>,
 }
 
 /// What a spool tells the lanes. Takes their lock, so never called from within a call of [`Spool`] made under it;
@@ -139,6 +152,12 @@ pub(crate) trait Settle<I = Uplink>: Send + Sync {
     /// [`Spool::returned`], and it counts as passed on; or, while a POST of it is in flight, when that has ended, with
     /// [`Spool::remove`] or [`Spool::bury`] if it settled the matter, and with `returned` if not. Unknown ones are passed over.
     fn withdraw(&self, places: &[Place]);
+
+    /// Copies of those that the lanes still hold, in the same order: the spool has lost its own.
+    fn copies(&self, places: &[Place]) -> Vec<Record<I>>;
+
+    /// The spool has lost so many that nobody holds. They count as recovered, and as lost with the reason `spool`.
+    fn vanished(&self, count: u64);
 
     /// [`Spool::may_deliver`] may have changed its mind.
     fn resume(&self);

@@ -1,20 +1,30 @@
 //! How an uplink and a dead letter become bytes, and bytes become them again; no I/O.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::types::{ClientId, DeadLetter, LostReason, Payload, SessionId, Uplink};
+use crate::{
+    context::Context,
+    types::{ClientId, DeadLetter, LostReason, Payload, SessionId, Uplink},
+};
 
 /// Bytes of an uplink before its payload: version, kind, session, seq, id, microseconds since 1970.
 pub(crate) const HEAD_BYTES: usize = 1 + 1 + 8 + 8 + 16 + 8;
 
-/// What an uplink takes as bytes: one that was replayed has the time of that, in microseconds, before its payload.
+/// What an uplink takes as bytes. Before its payload come, where it has them, its epoch, the time of its replay, in microseconds, and
+/// what is known of its session: the length of that, and JSON.
 pub(crate) fn len(uplink: &Uplink) -> usize {
+    let epoch = if uplink.epoch == 0 { 0 } else { EPOCH_BYTES };
     let replayed = uplink.replayed_at.map_or(0, |_| TIME_BYTES);
-    HEAD_BYTES + replayed + uplink.payload.len()
+    let context = uplink.context.as_ref();
+    let context = context.map_or(0, |context| LENGTH_BYTES + context.record().len());
+    HEAD_BYTES + epoch + replayed + context + uplink.payload.len()
 }
 
 /// Writes all but the client id, which is its key, into [`len`] bytes.
@@ -25,10 +35,26 @@ pub(crate) fn write(uplink: &Uplink, out: &mut [u8]) {
     let (head, mut payload) = out.split_at_mut(HEAD_BYTES);
     head[0] = VERSION;
     head[1] = u8::from(uplink.payload.is_text());
+    if uplink.epoch != 0 {
+        head[1] |= WITH_EPOCH;
+        let (epoch, rest) = payload.split_at_mut(EPOCH_BYTES);
+        epoch.copy_from_slice(&uplink.epoch.to_be_bytes());
+        payload = rest;
+    }
     if let Some(at) = uplink.replayed_at {
         head[1] |= REPLAYED;
         let (time, rest) = payload.split_at_mut(TIME_BYTES);
         time.copy_from_slice(&micros(at).to_be_bytes());
+        payload = rest;
+    }
+    if let Some(context) = &uplink.context {
+        head[1] |= CONTEXT;
+        let record = context.record();
+        let length = u32::try_from(record.len()).expect("a request head is short");
+        let (start, rest) = payload.split_at_mut(LENGTH_BYTES);
+        start.copy_from_slice(&length.to_be_bytes());
+        let (context, rest) = rest.split_at_mut(record.len());
+        context.copy_from_slice(record);
         payload = rest;
     }
     head[2..10].copy_from_slice(&uplink.session_id.0.to_be_bytes());
@@ -44,14 +70,29 @@ pub(crate) fn read(client_id: ClientId, bytes: &[u8]) -> Option<Uplink> {
     if head[0] != VERSION {
         return None;
     }
+    let mut epoch = 0;
+    if head[1] & WITH_EPOCH != 0 {
+        let (of_session, rest) = payload.split_at_checked(EPOCH_BYTES)?;
+        epoch = u64::from_be_bytes(of_session.try_into().ok()?);
+        (epoch != 0).then_some(())?;
+        payload = rest;
+    }
     let mut replayed_at = None;
     if head[1] & REPLAYED != 0 {
         let (at, rest) = payload.split_at_checked(TIME_BYTES)?;
         replayed_at = Some(time(u64::from_be_bytes(at.try_into().ok()?)));
         payload = rest;
     }
+    let mut context = None;
+    if head[1] & CONTEXT != 0 {
+        let (length, rest) = payload.split_first_chunk::<LENGTH_BYTES>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (record, rest) = rest.split_at_checked(length)?;
+        context = Some(Arc::new(Context::from_record(record)?));
+        payload = rest;
+    }
     let content = Bytes::copy_from_slice(payload);
-    let payload = match head[1] & !REPLAYED {
+    let payload = match head[1] & !(REPLAYED | CONTEXT | WITH_EPOCH) {
         0 => Payload::binary(content),
         1 if std::str::from_utf8(&content).is_ok() => Payload::checked_text(content),
         _ => return None,
@@ -60,10 +101,12 @@ pub(crate) fn read(client_id: ClientId, bytes: &[u8]) -> Option<Uplink> {
     Some(Uplink {
         client_id,
         session_id: SessionId(number(2)?),
+        epoch,
         seq: number(10)?,
         payload,
         id: Uuid::from_bytes(head[18..34].try_into().ok()?),
         received_at: time(number(34)?),
+        context,
         replayed_at,
     })
 }
@@ -141,6 +184,12 @@ fn time(micros: u64) -> SystemTime {
 
 /// Set in the kind of an uplink that was replayed.
 const REPLAYED: u8 = 2;
+/// Set in the kind of one with something known of its session.
+const CONTEXT: u8 = 4;
+const LENGTH_BYTES: usize = 4;
+/// Set in the kind of an uplink with an epoch, which is never 0: all but those that an older version wrote.
+const WITH_EPOCH: u8 = 8;
+const EPOCH_BYTES: usize = 8;
 const TIME_BYTES: usize = 8;
 /// Of the layout; another one is not read.
 const VERSION: u8 = 1;
@@ -169,11 +218,25 @@ mod tests {
             Payload::binary(vec![0xff, 0]),
         ] {
             let mut uplink = uplink(payload);
-            for replayed_at in [None, Some(time(5_000_000))] {
+            let mut context =
+                Context::new("/ocpp/CP1", std::net::IpAddr::from([127, 0, 0, 1]).into());
+            context.connected_at = time(5_000_000);
+            context.subprotocol = Some("ocpp1.6".into());
+            let context = Some(Arc::new(context));
+            for (epoch, replayed_at, context) in [
+                (0, None, None),
+                (9, Some(time(5_000_000)), None),
+                (9, None, context.clone()),
+                (9, Some(time(5_000_000)), context),
+            ] {
+                uplink.epoch = epoch;
                 uplink.replayed_at = replayed_at;
+                uplink.context = context;
                 let mut bytes = vec![0; len(&uplink)];
                 write(&uplink, &mut bytes);
-                assert_same(&read(uplink.client_id.clone(), &bytes).unwrap(), &uplink);
+                let read = read(uplink.client_id.clone(), &bytes).unwrap();
+                assert_same(&read, &uplink);
+                assert_eq!(read.context, uplink.context);
             }
         }
     }

@@ -24,7 +24,7 @@ impl Lanes {
             None => Decision::Fail,
             Some(UplinkAction::Forward) => Decision::Deliver,
             Some(UplinkAction::Replace(payload)) => {
-                if self.forward.is_some() {
+                if self.takes(uplink) {
                     uplink.payload = payload;
                 }
                 Decision::Deliver
@@ -61,12 +61,17 @@ impl<I: Item> Lanes<I> {
                     ),
                 )
             })?;
+            let mut way = 0;
+            let decide = |item: &mut I| {
+                way = self.signpost.way_of(item);
+                decide(item)
+            };
             let (taken_at, decision) = state
                 .queue
                 .decide(&key, number, decide)
                 .expect("an undecided item stays in its lane");
             let lost = match decision {
-                Decision::Deliver if self.forward.is_some() => {
+                Decision::Deliver if self.ways[way].forward.is_some() => {
                     let record = state.queue.settle(&key, number);
                     if let (Some(spool), Some(record)) = (&self.spool, record) {
                         spool.append(record);
@@ -78,12 +83,13 @@ impl<I: Item> Lanes<I> {
                 Decision::Drop => {
                     keep(self.remove(state, &key, number));
                     state.books.dropped_by_hook += 1;
+                    state.ways[way].books.dropped_by_hook += 1;
                     None
                 }
                 Decision::Fail => Some(LostReason::HookFailed),
             };
             let due = taken_at + self.decision_timeout;
-            state.retries.forget_decision(due, number);
+            state.ways[0].retries.forget_decision(due, number);
             let loss = lost.and_then(|reason| self.lose(state, &key, number, reason, None));
             self.promote(state, &key);
             self.wake(state, &key);
@@ -91,9 +97,9 @@ impl<I: Item> Lanes<I> {
             if let Some(waker) = state.waiters.remove(&key) {
                 waker.wake(); // no room yet, but for another reason
             }
-            (loss, self.may_hire(state))
+            (loss, self.may_hire_any(state))
         };
-        self.hire(hire.into());
+        self.hire(hire);
         self.tell(loss);
         Ok(())
     }

@@ -17,10 +17,20 @@ pub(crate) trait Item: Clone + Send + Sync + 'static {
 
     /// When it came to be, or was replayed: its age counts from then.
     fn made_at(&self) -> SystemTime;
+
+    /// The name of the route that it goes; `None`: the default one.
+    fn route(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Whom lanes tell what becomes of their items. Called outside of their lock, but for `dead_letter`.
 pub(crate) trait Observer<I>: Send + Sync {
+    /// An attempt to deliver it took so long and came to this.
+    fn attempted(&self, item: &I, outcome: &Outcome, took: Duration) {
+        let _ = (item, outcome, took);
+    }
+
     /// The destination has it.
     fn delivered(&self, item: &I);
 
@@ -36,11 +46,14 @@ pub(crate) trait Observer<I>: Send + Sync {
     /// The destination says that the device no longer exists.
     fn gone(&self, item: &I);
 
-    /// The destination takes nothing.
-    fn outage(&self);
+    /// The destination takes nothing; that of the route with this name, which is empty for the default one.
+    fn outage(&self, route: &str);
+
+    /// It takes messages again.
+    fn recovered(&self, route: &str);
 
     /// The destination refuses everything.
-    fn misconfigured(&self, attempt: &Outcome);
+    fn misconfigured(&self, route: &str, attempt: &Outcome);
 
     /// What is kept of an item that was given up. `None`: nothing.
     fn dead_letter(&self, item: &I, given_up: GivenUp) -> Option<DeadLetter>;

@@ -138,7 +138,8 @@ impl<I: Item> Lanes<I> {
     ) -> Option<DeadLetter> {
         let failure = slot.last_failure.as_deref();
         let last = outcome.or(failure.map(|failure| &failure.outcome));
-        let headers = match &self.forward {
+        let way = &self.ways[self.signpost.way_of(&slot.item)];
+        let headers = match &way.forward {
             Some(forward) if slot.attempts > 0 => forward.headers(&slot.item, slot.attempts),
             _ => Vec::new(),
         };

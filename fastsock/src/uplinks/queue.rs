@@ -5,7 +5,10 @@
 
 mod spooled;
 
-use std::collections::{VecDeque, hash_map::Entry};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    time::Duration,
+};
 
 use ahash::HashMap;
 use smallvec::SmallVec;
@@ -14,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     item::Item,
     lane::{Amount, Lane, Slot, Stage},
+    routes::Signpost,
     window::Window,
 };
 use crate::{
@@ -34,8 +38,11 @@ pub(super) struct Queue<I> {
     window: Window,
     /// What the lanes themselves take beside their items; 0 with a durable spool, where most of them are a few words.
     lanes_bytes: usize,
-    /// Whose turn it is next: each lane that has something ready, once.
-    turns: VecDeque<ClientId>,
+    signpost: Signpost,
+    /// Whose turn it is next, by the way that it goes: each lane that has something ready, once.
+    turns: Vec<VecDeque<ClientId>>,
+    /// Of each way: items in one attempt at most, and how old they may be.
+    bounds: Vec<(usize, Duration)>,
     /// All that is held, in memory or in the spool alone.
     held: Amount,
     next_number: u64,
@@ -52,6 +59,8 @@ pub(crate) enum Room {
     Undecided,
     /// Nobody takes uplinks: it is lost.
     NoRemote,
+    /// The bridge has stopped: it is lost, and told.
+    Closed,
 }
 
 /// What keeps the items.
@@ -65,6 +74,23 @@ pub(super) enum Keeping {
     SharedSpool,
 }
 
+/// What the first turn of a way comes to.
+pub(super) enum Turn<I, E> {
+    /// Nobody has one.
+    Nobody,
+    /// What its lane had for this way was displaced meanwhile.
+    Idle(ClientId),
+    /// What comes next is not to be delivered: it is too old, or its route is no more.
+    GivenUp {
+        key: ClientId,
+        number: u64,
+        is_overdue: bool,
+    },
+    /// It has to wait, and why.
+    Refused(E),
+    Begun(Run<I>),
+}
+
 /// Items of one lane that one attempt is to deliver, in their order.
 #[derive(Debug)]
 pub(super) struct Run<I> {
@@ -75,20 +101,30 @@ pub(super) struct Run<I> {
 }
 
 impl<I: Item> Queue<I> {
-    pub(super) fn new(limits: LaneLimits, keeping: Keeping) -> Self {
+    /// Lanes for the ways of this signpost; `routes` are the bounds of all but the default one.
+    pub(super) fn new(
+        limits: LaneLimits,
+        keeping: Keeping,
+        signpost: Signpost,
+        routes: impl IntoIterator<Item = (usize, Duration)>,
+    ) -> Self {
+        let default = (limits.batch, limits.max_age);
         Self {
+            bounds: std::iter::once(default).chain(routes).collect(),
+            turns: vec![VecDeque::new(); signpost.len()],
+            signpost,
             lanes: HashMap::default(),
             limits,
             keeping,
             window: Window::default(),
             lanes_bytes: 0,
-            turns: VecDeque::new(),
             held: Amount::default(),
             next_number: 0,
         }
     }
 
-    /// Takes an item behind all others of its lane. Returns its number and, when it is decided, what the spool is to write.
+    /// Takes an item behind all others of its lane. Returns its number and, when it is decided, what the spool is to write. Without
+    /// a spool its lane has its turn at once, as by [`Queue::promote`].
     pub(super) fn push(
         &mut self,
         item: I,
@@ -98,7 +134,7 @@ impl<I: Item> Queue<I> {
     ) -> (u64, Option<Record<I>>) {
         let number = self.reserve(1);
         self.held.add(&item);
-        let (cost, key) = (self.cost_of_lane(item.key()), item.key().clone());
+        let (cost, key) = (cost_of_lane(self.keeping, item.key()), item.key().clone());
         let lane = match self.lanes.entry(key) {
             Entry::Occupied(lane) => lane.into_mut(),
             Entry::Vacant(lane) => {
@@ -123,7 +159,23 @@ impl<I: Item> Queue<I> {
             ),
         };
         lane.slots.push_back(slot);
+        if self.keeping == Keeping::Memory {
+            give_turn(lane, self.keeping, &self.signpost, &mut self.turns);
+        }
         (number, record)
+    }
+
+    /// What a lane holds: messages, and the bytes they count for.
+    pub(super) fn waiting(&self, key: &ClientId) -> (usize, usize) {
+        self.lanes.get(key).map_or((0, 0), |lane| {
+            (lane.slots.len() + lane.stored.messages, lane.total_bytes())
+        })
+    }
+
+    /// When the oldest of all that is in memory was taken.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let firsts = self.lanes.values().filter_map(|lane| lane.slots.front());
+        firsts.map(|slot| slot.taken_at).min()
     }
 
     /// `count` numbers in a row; the first of them.
@@ -177,48 +229,49 @@ impl<I: Item> Queue<I> {
     /// Gives a lane its turn, behind all others, if it has something to deliver. One at a time: then a device with much to
     /// say delays nobody, and there are never more turns than lanes.
     pub(super) fn promote(&mut self, key: &ClientId) {
-        let keeping = self.keeping;
-        if let Some(lane) = self.lanes.get_mut(key)
-            && !lane.has_turn
-            && !lane.is_held_up
-            && next_of(lane, keeping).is_some()
-        {
-            lane.has_turn = true;
-            self.turns.push_back(key.clone());
+        if let Some(lane) = self.lanes.get_mut(key) {
+            give_turn(lane, self.keeping, &self.signpost, &mut self.turns);
         }
     }
 
-    /// Whose turn it is.
-    pub(super) fn first_turn(&self) -> Option<ClientId> {
-        self.turns.front().cloned()
+    /// Whose turn it is to go this way.
+    pub(super) fn first_turn(&self, way: usize) -> Option<ClientId> {
+        self.turns[way].front().cloned()
     }
 
-    /// How many have a turn.
-    pub(super) fn turns(&self) -> usize {
-        self.turns.len()
+    /// How many have a turn to go this way.
+    pub(super) fn turns(&self, way: usize) -> usize {
+        self.turns[way].len()
     }
 
-    /// Takes the turns away for someone to put them into another order.
-    pub(super) fn take_turns(&mut self) -> VecDeque<ClientId> {
-        std::mem::take(&mut self.turns)
+    /// Takes the turns of a way away for someone to put them into another order.
+    pub(super) fn take_turns(&mut self, way: usize) -> VecDeque<ClientId> {
+        std::mem::take(&mut self.turns[way])
     }
 
     /// Puts turns that were [taken away](Self::take_turns) behind those there are.
-    pub(super) fn append_turns(&mut self, mut turns: VecDeque<ClientId>) {
-        self.turns.append(&mut turns);
+    pub(super) fn append_turns(&mut self, way: usize, mut turns: VecDeque<ClientId>) {
+        self.turns[way].append(&mut turns);
     }
 
-    /// The number of what a lane would deliver next, and when it was taken.
-    pub(super) fn next_of(&self, key: &ClientId) -> Option<(u64, Instant)> {
-        let lane = self.lanes.get(key)?;
-        let index = next_of(lane, self.keeping)?;
-        let slot = &lane.slots[index];
-        Some((slot.number, slot.taken_at))
+    /// The way of the oldest that a lane has in memory, whatever it waits for; the default one without any.
+    pub(super) fn way_of(&self, key: &ClientId) -> usize {
+        let first = self.lanes.get(key).and_then(|lane| lane.slots.front());
+        first.map_or(0, |slot| self.signpost.way_of(&slot.item))
     }
 
-    /// Ends the first turn without an attempt; a lane that stayed only for it goes.
-    pub(super) fn end_turn(&mut self) {
-        let Some(key) = self.turns.pop_front() else {
+    /// How many there are in memory of each way.
+    pub(super) fn held_by_way(&self) -> Vec<u64> {
+        let mut held = vec![0; self.signpost.len()];
+        for slot in self.lanes.values().flat_map(|lane| &lane.slots) {
+            held[self.signpost.way_of(&slot.item)] += 1;
+        }
+        held
+    }
+
+    /// Ends the first turn of a way without an attempt; a lane that stayed only for it goes.
+    pub(super) fn end_turn(&mut self, way: usize) {
+        let Some(key) = self.turns[way].pop_front() else {
             return;
         };
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -229,13 +282,41 @@ impl<I: Item> Queue<I> {
         }
     }
 
-    /// The first turn is used: takes what one attempt is to deliver.
-    pub(super) fn begin(&mut self, now: Instant) -> Option<Run<I>> {
-        let key = self.turns.pop_front()?;
-        let (keeping, limits) = (self.keeping, &self.limits);
-        let lane = self.lanes.get_mut(&key)?;
+    /// The first turn of a way: used, if `may_begin` lets what it is for be delivered now. One look for its lane is all that it takes
+    /// when it does.
+    pub(super) fn begin<E>(
+        &mut self,
+        way: usize,
+        now: Instant,
+        may_begin: impl FnOnce(&ClientId) -> Result<(), E>,
+    ) -> Turn<I, E> {
+        let (keeping, (batch, max_age)) = (self.keeping, self.bounds[way]);
+        let Some(key) = self.turns[way].front() else {
+            return Turn::Nobody;
+        };
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return Turn::Idle(key.clone());
+        };
+        let Some(first) = next_of(lane, keeping) else {
+            return Turn::Idle(key.clone());
+        };
+        let slot = &lane.slots[first];
+        if self.signpost.way_of(&slot.item) != way {
+            return Turn::Idle(key.clone());
+        }
+        let is_too_old = |slot: &Slot<I>| now.duration_since(slot.taken_at) > max_age;
+        let (is_overdue, is_astray) = (is_too_old(slot), self.signpost.is_astray(&slot.item));
+        if is_overdue || is_astray {
+            return Turn::GivenUp {
+                key: key.clone(),
+                number: slot.number,
+                is_overdue,
+            };
+        }
+        if let Err(refusal) = may_begin(key) {
+            return Turn::Refused(refusal);
+        }
         lane.has_turn = false;
-        let first = next_of(lane, keeping)?;
         let mut run = Run {
             numbers: SmallVec::new(),
             items: SmallVec::new(),
@@ -246,9 +327,14 @@ impl<I: Item> Queue<I> {
             if slot.stage != Stage::Ready {
                 break;
             }
-            let is_overdue = now.duration_since(slot.taken_at) > limits.max_age;
-            most = most.min(batch_size(limits.batch, slot.attempts + 1));
-            if !run.items.is_empty() && (is_overdue || run.items.len() >= most) {
+            if !run.items.is_empty() {
+                let is_others = self.signpost.way_of(&slot.item) != way;
+                if is_others || self.signpost.is_astray(&slot.item) || is_too_old(slot) {
+                    break;
+                }
+            }
+            most = most.min(batch_size(batch, slot.attempts + 1));
+            if !run.items.is_empty() && run.items.len() >= most {
                 break;
             }
             slot.stage = Stage::InFlight;
@@ -261,7 +347,8 @@ impl<I: Item> Queue<I> {
                 break;
             }
         }
-        Some(run)
+        self.turns[way].pop_front();
+        Turn::Begun(run)
     }
 
     /// An attempt ended before it came to this item: as if there had been none.
@@ -274,7 +361,10 @@ impl<I: Item> Queue<I> {
 
     /// Takes an item out of its lane; the lane goes with its last.
     pub(super) fn remove(&mut self, key: &ClientId, number: u64) -> Option<Slot<I>> {
-        let lane = self.lanes.get_mut(key)?;
+        let Entry::Occupied(mut found) = self.lanes.entry(key.clone()) else {
+            return None;
+        };
+        let lane = found.get_mut();
         let index = lane.index(number)?;
         let slot = lane.slots.remove(index)?;
         lane.bytes -= slot.item.bytes();
@@ -283,7 +373,8 @@ impl<I: Item> Queue<I> {
         }
         self.held.take(&slot.item);
         if lane.is_empty() && !lane.has_turn {
-            self.drop_lane(key);
+            found.remove();
+            self.lanes_bytes -= cost_of_lane(self.keeping, key);
             trim(&mut self.lanes, ROOM);
         }
         Some(slot)
@@ -291,7 +382,7 @@ impl<I: Item> Queue<I> {
 
     /// Empties it for good. What the spool has counts as held from now on; returns all else.
     pub(super) fn close(&mut self) -> Vec<I> {
-        self.turns.clear();
+        self.turns.iter_mut().for_each(VecDeque::clear);
         self.window.clear();
         self.lanes_bytes = 0;
         self.held = self.window.stored;
@@ -310,11 +401,6 @@ impl<I: Item> Queue<I> {
     /// An item in memory.
     pub(super) fn slot(&mut self, key: &ClientId, number: u64) -> Option<&mut Slot<I>> {
         self.lanes.get_mut(key)?.slot(number)
-    }
-
-    /// Whether an item that was taken then is too old by now.
-    pub(super) fn is_overdue(&self, taken_at: Instant, now: Instant) -> bool {
-        now.duration_since(taken_at) > self.limits.max_age
     }
 
     /// With `drop_oldest`: the item to lose so that a lane, or the spool, has room. It cannot make room in memory, which others
@@ -433,19 +519,36 @@ impl<I: Item> Queue<I> {
             || self.held.messages >= self.limits.spool_messages
     }
 
-    /// What a lane takes beside its items. Their common limit has to know of it: names are up to 8 KiB, and whoever may
-    /// choose one can leave a message under each of a million.
-    fn cost_of_lane(&self, key: &ClientId) -> usize {
-        match self.keeping {
-            Keeping::Memory => LANE_BYTES + key.as_str().len(),
-            Keeping::Spool | Keeping::SharedSpool => 0,
-        }
-    }
-
     fn drop_lane(&mut self, key: &ClientId) {
         if self.lanes.remove(key).is_some() {
-            self.lanes_bytes -= self.cost_of_lane(key);
+            self.lanes_bytes -= cost_of_lane(self.keeping, key);
         }
+    }
+}
+
+/// What a lane takes beside its items. Their common limit has to know of it: names are up to 8 KiB, and whoever may
+/// choose one can leave a message under each of a million.
+fn cost_of_lane(keeping: Keeping, key: &ClientId) -> usize {
+    match keeping {
+        Keeping::Memory => LANE_BYTES + key.as_str().len(),
+        Keeping::Spool | Keeping::SharedSpool => 0,
+    }
+}
+
+/// Gives a lane its turn if it has something to deliver and has none.
+fn give_turn<I: Item>(
+    lane: &mut Lane<I>,
+    keeping: Keeping,
+    signpost: &Signpost,
+    turns: &mut [VecDeque<ClientId>],
+) {
+    if !lane.has_turn
+        && !lane.is_held_up
+        && let Some(index) = next_of(lane, keeping)
+    {
+        lane.has_turn = true;
+        let item = &lane.slots[index].item;
+        turns[signpost.way_of(item)].push_back(item.key().clone());
     }
 }
 

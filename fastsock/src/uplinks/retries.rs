@@ -12,7 +12,7 @@ use super::{item::Item, queue::Queue};
 use crate::{
     forwarder::{
         Outcome,
-        breaker::{Breaker, PROBES, Pass, Permit},
+        breaker::{Breaker, BreakerState, PROBES, Pass, Permit},
         history::History,
         verdict::{Failures, NotBefore, Signal, Verdict, judge},
     },
@@ -21,6 +21,8 @@ use crate::{
 };
 
 pub(super) struct Retries {
+    /// The number of the way that they are of.
+    way: usize,
     due: BTreeMap<(Instant, u64), Due>,
     /// When the clock is looked at next. What was due first may be gone by then: it is not looked at for that.
     alarm: Option<Instant>,
@@ -62,8 +64,10 @@ pub(super) enum Change {
 pub(super) struct IsEarlier(pub(super) bool);
 
 impl Retries {
-    pub(super) fn new(concurrency: usize) -> Self {
+    /// Those of a way that may make so many attempts at once.
+    pub(super) fn new(way: usize, concurrency: usize) -> Self {
         Self {
+            way,
             due: BTreeMap::new(),
             alarm: None,
             breaker: Breaker::new(concurrency),
@@ -158,6 +162,10 @@ impl Retries {
         self.alarm
     }
 
+    pub(super) fn breaker_state(&self) -> BreakerState {
+        self.breaker.state()
+    }
+
     /// Whether nobody may begin an attempt before the alarm.
     pub(super) fn is_breaker_awaited(&self) -> bool {
         self.is_breaker_awaited
@@ -205,19 +213,19 @@ impl Retries {
             return;
         }
         let (mut first, mut others) = (VecDeque::new(), VecDeque::new());
-        for key in queue.take_turns() {
+        for key in queue.take_turns(self.way) {
             if first.len() < PROBES && self.knows(&key) {
                 first.push_back(key);
             } else {
                 others.push_back(key);
             }
         }
-        queue.append_turns(first);
-        let missing = PROBES.saturating_sub(queue.turns());
+        queue.append_turns(self.way, first);
+        let missing = PROBES.saturating_sub(queue.turns(self.way));
         let known = self.backing_off(missing, |key| self.knows(key));
         self.retry(queue, known);
-        queue.append_turns(others);
-        let missing = PROBES.saturating_sub(queue.turns());
+        queue.append_turns(self.way, others);
+        let missing = PROBES.saturating_sub(queue.turns(self.way));
         let any = self.backing_off(missing, |_| true);
         self.retry(queue, any);
     }

@@ -65,6 +65,22 @@ impl<I: Item> Settle<I> for Lanes<I> {
         });
     }
 
+    fn copies(&self, places: &[Place]) -> Vec<Record<I>> {
+        let mut state = self.state.lock();
+        let copy = |place: &Place| {
+            let number = place.number;
+            let uplink = state.queue.copy(&place.client_id, number)?;
+            Some(Record { number, uplink })
+        };
+        places.iter().filter_map(copy).collect()
+    }
+
+    fn vanished(&self, count: u64) {
+        let mut state = self.state.lock();
+        state.books.recovered += count;
+        state.books.lost.spool += count;
+    }
+
     fn resume(&self) {
         self.change(|state| {
             for key in state.queue.let_deliver() {
@@ -179,7 +195,7 @@ impl<I: Item> Lanes<I> {
 
     /// Whoever waits in [`Lanes::drained`] looks again.
     pub(super) fn note_quiet(&self, state: &State<I>) {
-        let is_quiet = state.in_flight == 0 || state.queue.uncommitted() == 0;
+        let is_quiet = state.in_flight() == 0 || state.queue.uncommitted() == 0;
         if state.mode == Mode::Ending && is_quiet {
             self.emptied.notify_waiters();
         }

@@ -58,6 +58,7 @@ fn start(script: &Script) -> Arc<Lanes> {
     let registry = Arc::new(Registry::new(&config, status.clone()));
     let outlet = Outlet {
         forward: Some(Box::new(script.clone())),
+        routes: Vec::new(),
         spool: None,
         observer: Box::new(UplinkObserver::new(registry, status, Gone::Ignore)),
         letters: Some(Letters::new(&config)),
@@ -185,7 +186,7 @@ async fn what_lanes_hold_together_counts_their_names_too() {
         let name = |n: usize| ClientId::new(format!("{n:07}{}", "x".repeat(length))).unwrap();
         let take = |n| lanes.take(Uplink::new(name(n), SessionId(1), 1, "x".into()), None);
         let full = (0..).find(|n| take(*n) != Room::More).unwrap();
-        let most = Config::default().uplink_total_bytes / (LANE_BYTES + length);
+        let most = Config::default().uplinks.total_bytes / (LANE_BYTES + length);
         assert!(
             full <= most && full > most / 2,
             "{full} names of {length} bytes"

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::halves;
 #[cfg(feature = "admin")]
-use crate::admin::{api, guard};
+use crate::admin::{guard, messages};
 use crate::{
     config::Config,
     forwarder,
@@ -76,7 +76,7 @@ thread_local! {
 #[cfg(feature = "admin")]
 pub fn admin_message(bytes: &[u8]) {
     let (host, body) = halves(bytes);
-    let _ = api::parse(body);
+    let _ = messages::parse(body);
     let host = String::from_utf8_lossy(host);
     if !guard::is_loopback_host(&host) {
         return;

@@ -14,7 +14,7 @@ pub fn ack_envelope(bytes: &[u8]) {
         let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         assert_eq!(answer[field], opened.id.as_str());
     }
-    let wrapped = envelope::wrap(&opened.payload);
+    let wrapped = envelope::wrap(&opened.payload, None);
     let down: serde_json::Value = serde_json::from_slice(wrapped.as_bytes()).expect("JSON");
     assert!(down["data"].is_string() && wrapped.is_text());
     if opened.payload.is_text() {

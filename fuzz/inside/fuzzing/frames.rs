@@ -6,21 +6,28 @@ use std::{
     io::{self, Read, Write},
     net::{self, Shutdown},
     ops::ControlFlow,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio_tungstenite::tungstenite::Message;
 
 use super::choice;
-use crate::{gateway::socket::Socket, types::CloseReason};
+use crate::{gateway::socket::Socket, pure::extensions::Deflated, types::CloseReason};
 
 /// The bytes of a device give the messages and the end that a plain reading of RFC 6455 gives, in whatever pieces they
 /// come, and what goes back are pongs to its pings and one close frame.
 pub fn frames(bytes: &[u8]) {
     let (choice, bytes) = choice(bytes);
-    let expected = read_plainly(bytes);
-    let (seen, written) = SETTING.with_borrow_mut(|setting| setting.run(choice, bytes));
+    let (expected, has_reserved_bits) = read_plainly(bytes);
+    let (seen, written) = SETTING.with_borrow_mut(|setting| setting.run(choice, bytes, false));
     assert_eq!(seen, expected);
+    answers_fit(&seen, &written);
+    // With permessage-deflate nothing is otherwise, but for what has reserved bits.
+    let (seen, written) = SETTING.with_borrow_mut(|setting| setting.run(choice, bytes, true));
+    if !has_reserved_bits {
+        assert_eq!(seen, expected);
+    }
     answers_fit(&seen, &written);
 }
 
@@ -49,13 +56,16 @@ thread_local! {
 
 impl Setting {
     /// Sends the bytes through a connection, in pieces that `choice` tells, and gives what came out at either end.
-    fn run(&mut self, choice: u8, bytes: &[u8]) -> (Vec<Seen>, Vec<u8>) {
+    fn run(&mut self, choice: u8, bytes: &[u8], is_deflated: bool) -> (Vec<Seen>, Vec<u8>) {
         let (mut device, ours) = self.pair().expect("a connection");
         let first = usize::from(choice & 15).min(bytes.len()); // came along with the head
         let piece = [1, 2, 3, 7, 14, 126, 1000, usize::MAX][usize::from(choice >> 4 & 7)];
         self.runtime.block_on(async {
             let tcp = tokio::net::TcpStream::from_std(ours).expect("a stream of this runtime");
-            let mut socket = Socket::new(tcp.into(), bytes[..first].to_vec(), MESSAGE_BYTES);
+            let agreed = Deflated::choose(["permessage-deflate"].into_iter());
+            let deflated = agreed.filter(|_| is_deflated).zip(Some(Arc::default()));
+            let rest = bytes[..first].to_vec();
+            let mut socket = Socket::new(tcp.into(), rest, MESSAGE_BYTES, deflated);
             let mut seen = Vec::new();
             let mut flow = drain(&mut socket, &mut seen).await;
             for piece in bytes[first..].chunks(piece) {
@@ -158,11 +168,13 @@ fn answers_fit(seen: &[Seen], written: &[u8]) {
     }
 }
 
-/// RFC 6455 §5, read frame by frame.
-fn read_plainly(mut bytes: &[u8]) -> Vec<Seen> {
+/// RFC 6455 §5, read frame by frame. Tells, too, whether the last one has reserved bits.
+fn read_plainly(mut bytes: &[u8]) -> (Vec<Seen>, bool) {
     let mut seen = Vec::new();
+    let mut has_reserved_bits = false;
     let mut message: Option<(bool, Vec<u8>)> = None;
     let end = loop {
+        has_reserved_bits |= bytes.first().is_some_and(|first| first & 0x70 != 0);
         match next(&mut bytes).and_then(|frame| take(frame, &mut message)) {
             Ok(None) => {}
             Ok(Some(whole)) => seen.push(whole),
@@ -170,7 +182,7 @@ fn read_plainly(mut bytes: &[u8]) -> Vec<Seen> {
         }
     };
     seen.push(Seen::End(end));
-    seen
+    (seen, has_reserved_bits)
 }
 
 struct Frame {

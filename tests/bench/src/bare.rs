@@ -350,7 +350,8 @@ fn client_id(head: &[u8]) -> Option<Vec<u8>> {
     Some(head[at..at + length].to_vec())
 }
 
-fn switching() -> String {
+/// The answer that makes a connection a WebSocket.
+pub(crate) fn switching() -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"

@@ -14,6 +14,7 @@ use crate::{
     clock::{Clock, nanos},
     jwt,
     poller::{Conn, Poller, accept_all, listen},
+    tls,
     wire::{
         ACCEPT, CLOSE, Head, KEY, PING, PONG, Stamp, TEXT, head_end, push_command, push_decimal,
         push_frame,
@@ -165,13 +166,19 @@ impl Fleet {
         device.is_some_and(|d| d.stage == Stage::Seated)
     }
 
+    /// How many devices went on from an earlier TLS handshake.
+    pub(crate) fn resumed(&self) -> usize {
+        let devices = self.devices.iter().flatten();
+        devices.filter(|device| device.conn.is_resumed()).count()
+    }
+
     /// Adds a device that begins to connect. Its client id is `dev` and its index.
     pub(crate) fn dial(&mut self, to: SocketAddr) -> io::Result<()> {
+        let index = self.devices.len();
         let conn = match &self.tls {
             None => Conn::dial(to)?,
-            Some(tls) => Conn::dial_tls(to, tls)?,
+            Some(tls) => Conn::dial_tls(to, tls, tls::name(index))?,
         };
-        let index = self.devices.len();
         self.poller.add(&conn, token(DEVICE, index), true)?;
         let stage = Stage::Dialing;
         self.devices.push(Some(Device { conn, stage }));
@@ -227,6 +234,18 @@ impl Fleet {
         let words = [b"PUBLISH", &publisher.channel[..], &self.payload];
         push_command(&mut publisher.commands, &words);
         publisher.channel.truncate(prefix_bytes);
+    }
+
+    /// Publishes one message for everyone, with the next [`turn`](Self::turn).
+    pub(crate) fn broadcast(&mut self, prefix: &str, stamp: Stamp) {
+        let Some(publisher) = &mut self.publisher else {
+            return;
+        };
+        self.payload.clear();
+        stamp.write(&mut self.payload, self.payload_bytes);
+        let channel = format!("{prefix}:broadcast");
+        let words = [b"PUBLISH", channel.as_bytes(), &self.payload];
+        push_command(&mut publisher.commands, &words);
     }
 
     /// Sends what waits, then waits for something to happen, at most until a time, and tells what did.
@@ -380,8 +399,8 @@ impl Fleet {
         let at = clock.now();
         let (mut used, mut count) = (0, 0);
         while let Some((body, end)) = request(&buffer[used..length])? {
-            let stamp = Stamp::read_json(&buffer[used + body..used + end]);
-            events.extend(stamp.map(|stamp| Event::Uplink(stamp, at)));
+            let stamps = Stamp::read_json(&buffer[used + body..used + end]);
+            events.extend(stamps.map(|stamp| Event::Uplink(stamp, at)));
             used += end;
             count += 1;
         }

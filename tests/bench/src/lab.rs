@@ -58,6 +58,7 @@ impl Lab {
             remote_url: self.fleet.remote_url(),
             ping_interval_ms: 30_000,
             is_tls: false,
+            resumes: false,
             vars: Vec::new(),
         }
     }
@@ -77,8 +78,11 @@ impl Lab {
             settings.vars.extend(self.tls.vars());
         }
         let settings = &settings;
-        self.fleet
-            .set_tls(settings.is_tls.then(|| self.tls.devices.clone()));
+        let devices = match settings.resumes {
+            true => &self.tls.returning,
+            false => &self.tls.devices,
+        };
+        self.fleet.set_tls(settings.is_tls.then(|| devices.clone()));
         let is_jwt = |(name, value): &(&str, String)| (*name, value.as_str()) == jwt::VARS[0];
         self.fleet.set_jwt(settings.vars.iter().any(is_jwt));
         let first = target.start(settings)?;
@@ -167,6 +171,39 @@ impl Lab {
             }
         }
         Ok(())
+    }
+
+    /// Publishes one message for everyone, some times, each when all have the one before. Returns how long each device waited for each,
+    /// in nanoseconds, and how long the last one.
+    pub(crate) fn fan_out(&mut self, times: usize) -> io::Result<(Vec<u64>, Vec<u64>)> {
+        let run = self.next_run();
+        let clock = self.fleet.clock();
+        let count = self.fleet.size();
+        let (mut each, mut last) = (Vec::new(), Vec::new());
+        for time in 0..times {
+            let give_up = clock.now() + nanos(PATIENCE);
+            let stamp = stamp(run, time, clock.now());
+            self.fleet.broadcast(PREFIX, stamp);
+            let mut heard = 0;
+            while heard < count {
+                if clock.now() > give_up {
+                    let missing = count - heard;
+                    return Err(Error::other(format!("{missing} devices hear nothing")));
+                }
+                for event in self.fleet.turn(give_up)? {
+                    if let Event::Downlink(got, at) = event
+                        && (got.run, got.device) == (run, stamp.device)
+                    {
+                        heard += 1;
+                        each.push(at.saturating_sub(stamp.due_ns));
+                    }
+                }
+            }
+            last.extend(each[each.len() - count..].iter().max());
+        }
+        each.sort_unstable();
+        last.sort_unstable();
+        Ok((each, last))
     }
 
     /// Publishes to the first device until it hears something. Returns when it did.

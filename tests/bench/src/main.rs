@@ -22,10 +22,12 @@ mod options;
 mod plot;
 mod poller;
 mod procfs;
+mod ratio;
 mod report;
 mod scenario;
 mod target;
 mod tls;
+mod tls_echo;
 mod wire;
 
 use std::{
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
             }
             Role::Bare => bare::serve(false),
             Role::Echo => bare::serve(true),
+            Role::TlsEcho => tls_echo::serve(),
             Role::Measure => measure(&options),
         }
     });
@@ -76,9 +79,32 @@ fn measure(options: &Options) -> io::Result<()> {
     let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     let mut journal = Journal::create(&options.out.join("figures.jsonl"))?;
     let mut lab = Lab::new()?;
+    let mut ratios = String::new();
+    if options.parts.has_ratios() {
+        let mut pairs = Scenario::pairs(options.lasts);
+        pairs.retain(|pair| options.wants(ratio::TITLE, pair.name));
+        ratios = ratio::measure(
+            &pairs,
+            &ratio::Targets::new(options.this()?)?,
+            options.ratio_rounds(),
+            &mut lab,
+            &mut journal,
+            &options.out,
+            |scenario, lab, target| {
+                lab.wait_for_quiet(options.wait)
+                    .map_err(|error| error.to_string())?;
+                run(scenario, lab, target)
+            },
+        )?;
+        println!("\n{ratios}");
+    }
     let mut rows = Vec::new();
     let start = Instant::now();
-    for scenario in Scenario::all(options.is_full) {
+    let scenarios = match options.parts.has_tables() {
+        true => Scenario::all(options.is_full),
+        false => Vec::new(),
+    };
+    for scenario in scenarios {
         let scenario = scenario.lasting(options.lasts);
         if !options.wants(scenario.table, &scenario.name) {
             continue;
@@ -89,7 +115,7 @@ fn measure(options: &Options) -> io::Result<()> {
             point: scenario.point(),
             results: vec![Vec::new(); targets.len()],
         };
-        for _ in 0..options.rounds {
+        for _ in 0..options.table_rounds() {
             for (n, target) in targets.iter().enumerate() {
                 if scenario.is_of_generator() && n > 0 {
                     continue;
@@ -112,11 +138,11 @@ fn measure(options: &Options) -> io::Result<()> {
         fs::write(options.out.join("tables.md"), report::tables(&rows, &names))?;
         fs::write(options.out.join("plot.svg"), plot::svg(&rows, &names))?;
     }
-    if rows.is_empty() {
+    if rows.is_empty() && ratios.is_empty() {
         return Err(Error::other("--only chooses nothing"));
     }
     println!(
-        "\n{}{} s; tables.md, plot.svg and figures.jsonl are in {}",
+        "\n{}{} s; ratios.md, ratios.svg, tables.md, plot.svg and figures.jsonl are in {}",
         report::tables(&rows, &names),
         start.elapsed().as_secs(),
         options.out.display()

@@ -17,8 +17,10 @@ pub(crate) struct Options {
     pub(crate) role: Role,
     /// All there is instead of a few minutes' worth.
     pub(crate) is_full: bool,
-    /// How often each scenario runs with each target, in turn.
-    pub(crate) rounds: usize,
+    /// Which parts are measured.
+    pub(crate) parts: Parts,
+    /// How often each scenario runs with each target, in turn; 0 as often as is usual.
+    rounds: usize,
     /// How long loads last, if not as long as they do by default.
     pub(crate) lasts: Option<Duration>,
     /// How long to wait for a quiet machine before each run.
@@ -31,6 +33,25 @@ pub(crate) struct Options {
     only: Vec<String>,
 }
 
+/// What there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// The ratios, then the tables.
+    All,
+    Ratios,
+    Tables,
+}
+
+impl Parts {
+    pub(crate) fn has_ratios(self) -> bool {
+        self != Self::Tables
+    }
+
+    pub(crate) fn has_tables(self) -> bool {
+        self != Self::Ratios
+    }
+}
+
 /// What this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -39,6 +60,8 @@ pub(crate) enum Role {
     Bare,
     /// A server that only echoes.
     Echo,
+    /// The same under TLS.
+    TlsEcho,
     Help,
 }
 
@@ -48,6 +71,7 @@ impl Options {
         let mut options = Self {
             role: Role::Measure,
             is_full: false,
+            parts: Parts::All,
             rounds: 0,
             lasts: None,
             wait: Duration::ZERO,
@@ -60,10 +84,21 @@ impl Options {
         options
             .read(Parser::from_iter(args))
             .map_err(|error| Error::other(format!("{error}; see bench --help")))?;
-        if options.rounds == 0 {
-            options.rounds = if options.versus.is_empty() { 1 } else { 2 };
-        }
         Ok(options)
+    }
+
+    /// How often each pair of the ratios runs.
+    pub(crate) fn ratio_rounds(&self) -> usize {
+        if self.rounds == 0 { 5 } else { self.rounds }
+    }
+
+    /// How often each scenario of the tables runs.
+    pub(crate) fn table_rounds(&self) -> usize {
+        match self.rounds {
+            0 if self.versus.is_empty() => 1,
+            0 => 2,
+            rounds => rounds,
+        }
     }
 
     fn read(&mut self, mut parser: Parser) -> Result<(), lexopt::Error> {
@@ -71,6 +106,9 @@ impl Options {
             match arg {
                 Arg::Value(word) if word == "bare" => self.role = Role::Bare,
                 Arg::Value(word) if word == "echo" => self.role = Role::Echo,
+                Arg::Value(word) if word == "tls-echo" => self.role = Role::TlsEcho,
+                Arg::Long("ratios") => self.parts = Parts::Ratios,
+                Arg::Long("tables") => self.parts = Parts::Tables,
                 Arg::Long("target") => self.target = parser.value()?.string()?,
                 Arg::Long("vs") => self.versus.push(parser.value()?.string()?),
                 Arg::Long("env") => {
@@ -102,7 +140,7 @@ impl Options {
 
     /// What is measured, the one the ratios are of first.
     pub(crate) fn targets(&self) -> io::Result<Vec<Target>> {
-        let mut targets = vec![self.one("this", &self.target)?];
+        let mut targets = vec![self.this()?];
         for (n, command) in self.versus.iter().enumerate() {
             let name = match n {
                 _ if command == "bare" => "bare".to_owned(),
@@ -114,9 +152,14 @@ impl Options {
         Ok(targets)
     }
 
+    /// The one that the ratios are of.
+    pub(crate) fn this(&self) -> io::Result<Target> {
+        self.one("this", &self.target)
+    }
+
     fn one(&self, name: &str, command: &str) -> io::Result<Target> {
         match command {
-            "bare" => Target::bare(false),
+            "bare" => Target::bare("bare"),
             command => Target::new(name, command, &self.vars),
         }
     }
@@ -126,18 +169,20 @@ impl Options {
 pub(crate) const USAGE: &str = "\
 Measures a gateway: memory, rates, latency, order, loss and processor time per message.
 
-Usage: bench [--full] [--target COMMAND] [--vs COMMAND]... [--only TEXT]... [--env NAME=VALUE]...
+Usage: bench [--ratios | --tables] [--full] [--target COMMAND] [--vs COMMAND]... [--only TEXT]... [--env NAME=VALUE]...
 
+  --ratios            only the first table: ratios to the least that could do the job
+  --tables            only the tables behind it
   --target COMMAND    what to measure; target/release/fastsock
   --vs COMMAND        what to compare it with, in turn: any program with the nine environment variables; `bare` is the
                       least that could do the job, which is part of this program
   --env NAME=VALUE    one more variable for the targets
   --only TEXT         only scenarios whose table or name has this text
-  --rounds N          how often each scenario runs; 1, and 2 with --vs
+  --rounds N          how often each scenario runs; 5 for ratios, 1 for tables, 2 with --vs
   --seconds N         how long each load lasts
   --wait N            wait up to N seconds before each run until nothing else keeps the machine busy
   --full              more rates, more gateways, more devices, features one by one
-  --out DIR           where tables.md, plot.svg and figures.jsonl go; bench-out
+  --out DIR           where ratios.md, ratios.svg, tables.md, plot.svg and figures.jsonl go; bench-out
 
 It needs redis-server, and starts its own. Everything stays on loopback.
 ";
@@ -152,9 +197,13 @@ mod tests {
 
     #[test]
     fn two_targets_run_twice() {
-        assert_eq!(parse(&[]).unwrap().rounds, 1);
-        assert_eq!(parse(&["--vs", "bare"]).unwrap().rounds, 2);
-        assert_eq!(parse(&["--vs=bare", "--rounds=5"]).unwrap().rounds, 5);
+        let rounds = |args: &[&str]| {
+            let options = parse(args).unwrap();
+            (options.ratio_rounds(), options.table_rounds())
+        };
+        assert_eq!(rounds(&[]), (5, 1));
+        assert_eq!(rounds(&["--vs", "bare"]), (5, 2));
+        assert_eq!(rounds(&["--vs=bare", "--rounds=3"]), (3, 3));
         assert!(parse(&["--env", "x"]).is_err());
     }
 

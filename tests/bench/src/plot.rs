@@ -1,8 +1,8 @@
-//! A plot of latency and cost against load, as SVG.
+//! Plots as SVG: latency and cost against load, and ratios as bars.
 
 use std::fmt::Write as _;
 
-use crate::report::Row;
+use crate::report::{Row, Spread};
 
 /// One line of a panel.
 struct Line {
@@ -108,6 +108,48 @@ fn panel(title: &str, lines: &[Line], left: f64, top: f64, is_log: bool) -> Stri
     text + "</g>\n"
 }
 
+/// Bars: how many times as much as the least. The first figure of each pair, with the spread of its rounds.
+pub(crate) fn bars(title: &str, rows: &[(String, Spread)]) -> String {
+    let height = BARS_TOP + BAR_STEP * rows.len() as f64 + BOTTOM;
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {BARS_WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"20\" font-size=\"14\">{}</text>\n",
+        escaped(title)
+    );
+    let most = rows.iter().map(|(_, spread)| spread.greatest);
+    let most = most.fold(2.0, f64::max).min(MOST_TIMES);
+    let place =
+        |value: f64| BARS_LEFT + value.min(most) / most * (BARS_WIDTH - BARS_LEFT - BARS_RIGHT);
+    let (end, below) = (height - BOTTOM, height - BOTTOM + 16.0);
+    for times in 0..=most as u32 {
+        let at = place(times.into());
+        let (color, width) = if times == 1 { ("#c33", 2) } else { ("#ddd", 1) };
+        let _ = writeln!(
+            text,
+            "<path d=\"M{at:.1} {BARS_TOP}V{end}\" stroke=\"{color}\" stroke-width=\"{width}\"/>\
+             <text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{times}×</text>"
+        );
+    }
+    for (n, (name, spread)) in rows.iter().enumerate() {
+        let top = BARS_TOP + BAR_STEP * n as f64 + 4.0;
+        let (middle, base) = (top + 7.0, top + 11.0);
+        let (least, greatest) = (place(spread.least), place(spread.greatest));
+        let width = place(spread.median) - BARS_LEFT;
+        let _ = writeln!(
+            text,
+            "<text x=\"{}\" y=\"{base}\" text-anchor=\"end\">{}</text>\
+             <rect x=\"{BARS_LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"14\" fill=\"#0b6\"/>\
+             <path d=\"M{least:.1} {middle}H{greatest:.1}\" stroke=\"#333\" stroke-width=\"2\"/>\
+             <text x=\"{:.1}\" y=\"{base}\">{:.2}×</text>",
+            BARS_LEFT - 8.0,
+            escaped(name),
+            greatest.max(place(spread.median)) + 6.0,
+            spread.median
+        );
+    }
+    text + "</svg>\n"
+}
+
 /// From figures to places.
 struct Scale {
     from: f64,
@@ -180,6 +222,13 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
+const BARS_WIDTH: f64 = 900.0;
+const BARS_LEFT: f64 = 330.0;
+const BARS_RIGHT: f64 = 70.0;
+const BARS_TOP: f64 = 34.0;
+const BAR_STEP: f64 = 24.0;
+/// A bar that is longer is cut; its number tells.
+const MOST_TIMES: f64 = 6.0;
 const PANEL_WIDTH: f64 = 560.0;
 const PANEL_HEIGHT: f64 = 300.0;
 const LEFT: f64 = 60.0;
@@ -192,6 +241,15 @@ const COLORS: [&str; 4] = ["#0b6", "#c33", "#36c", "#a6a"];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_median_and_says_it() {
+        let spread = Spread::of(&[1.0, 2.0, 4.0]).unwrap();
+        let text = bars("a & b", &[("row".into(), spread)]);
+        assert!(text.contains("a &amp; b") && text.contains(">2.00×<"));
+        let half = (BARS_WIDTH - BARS_LEFT - BARS_RIGHT) / 2.0;
+        assert!(text.contains(&format!("width=\"{half:.1}\"")), "{text}");
+    }
 
     #[test]
     fn scales_enclose_their_values() {

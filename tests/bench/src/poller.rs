@@ -15,10 +15,8 @@ use rustix::{
         epoll::{self, CreateFlags, Event, EventData, EventFlags},
     },
 };
-use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::tls::NAME;
 
 /// Tells which sockets have something to read or room to write.
 pub(crate) struct Poller {
@@ -111,14 +109,24 @@ impl Conn {
     }
 
     /// The same under TLS, whose handshake goes with what is sent and read.
-    pub(crate) fn dial_tls(to: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
-        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+    pub(crate) fn dial_tls(
+        to: SocketAddr,
+        config: &Arc<ClientConfig>,
+        name: String,
+    ) -> io::Result<Self> {
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
         let tls = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
         let tls = Some(Box::new(tls));
         Ok(Self {
             tls,
             ..Self::dial(to)?
         })
+    }
+
+    /// Whether its handshake went on from an earlier one.
+    pub(crate) fn is_resumed(&self) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     /// Writes at once what the socket takes and keeps the rest. Returns whether nothing is kept.

@@ -30,6 +30,28 @@ pub(crate) struct Row {
     pub(crate) results: Vec<Vec<Result<Vec<Metric>, String>>>,
 }
 
+/// What the rounds came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
+}
+
+impl Spread {
+    /// Of those that are numbers; none if there are none.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let mut values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        Some(Self {
+            median: f64::midpoint(values[last / 2], values[last.div_ceil(2)]),
+            least: values[0],
+            greatest: values[last],
+        })
+    }
+}
+
 /// What is written while the bench runs.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -109,6 +131,23 @@ impl Row {
             .collect())
     }
 
+    /// One figure of a target, of every run that came to something.
+    pub(crate) fn values(&self, target: usize, head: &str) -> Vec<f64> {
+        let runs = self.results.get(target).map_or(&[][..], |runs| runs);
+        runs.iter().filter_map(|run| value(run, head)).collect()
+    }
+
+    /// One figure of the first target by that of the second, of every round in which both came to something.
+    pub(crate) fn quotients(&self, head: &str) -> Vec<f64> {
+        let [ours, theirs] = &self.results[..] else {
+            return Vec::new();
+        };
+        let rounds = ours.iter().zip(theirs);
+        rounds
+            .filter_map(|(ours, theirs)| Some(value(ours, head)? / value(theirs, head)?))
+            .collect()
+    }
+
     /// By figure, the ratio of the first target to the second: median, least and greatest of the pairs that ran in turn.
     fn ratios(&self) -> Option<Vec<(f64, f64, f64)>> {
         let [ours, theirs] = &self.results[..] else {
@@ -138,6 +177,12 @@ impl Row {
                 .collect(),
         )
     }
+}
+
+fn value(run: &Result<Vec<Metric>, String>, head: &str) -> Option<f64> {
+    let metrics = run.as_ref().ok()?;
+    let metric = metrics.iter().find(|metric| metric.head() == head)?;
+    Some(metric.value)
 }
 
 /// All tables in Markdown, each with its figures for every target and, for two, their ratio.
@@ -228,7 +273,7 @@ fn show_ratio((median, least, greatest): (f64, f64, f64)) -> String {
 }
 
 /// A Markdown table whose columns also line up for the eye.
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..lines[0].len())
         .map(|n| {
             let cells = lines.iter().filter_map(|line| line.get(n));
@@ -263,7 +308,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-fn with_thousands(number: &str) -> String {
+pub(crate) fn with_thousands(number: &str) -> String {
     let (whole, rest) = number.split_at(number.find('.').unwrap_or(number.len()));
     let (sign, digits) = whole.split_at(usize::from(whole.starts_with('-')));
     let mut text = String::from(sign);

@@ -1,5 +1,7 @@
 //! The measurements there are.
 
+mod pairs;
+
 use std::{io, time::Duration};
 
 use crate::{
@@ -21,6 +23,8 @@ pub(crate) struct Scenario {
     /// Variables of the gateway beyond those of the target.
     vars: Vec<(&'static str, String)>,
     is_tls: bool,
+    /// Under TLS, devices resume sessions.
+    resumes: bool,
 }
 
 /// What to measure.
@@ -40,6 +44,14 @@ enum Kind {
     },
     /// Many devices connect, lose their connections, and connect again, all at once.
     Storm {
+        devices: usize,
+    },
+    /// Processor time for handshakes alone.
+    Handshakes {
+        devices: usize,
+    },
+    /// One message for everyone.
+    Fanout {
         devices: usize,
     },
     /// From the start of the process to the first downlink, and from SIGTERM to its end.
@@ -76,12 +88,14 @@ impl Scenario {
         match &self.kind {
             Kind::Echo => {
                 let course = Course::new(Way::Echo, Pace::Closed(1));
-                self.measure(lab, &Target::bare(true)?, course)
+                self.measure(lab, &Target::bare("echo")?, course)
             }
             Kind::Load(course) => self.measure(lab, target, *course),
             Kind::Memory { devices } => self.memory(lab, target, *devices),
             Kind::Pings { devices, lasts } => self.pings(lab, target, *devices, *lasts),
             Kind::Storm { devices } => self.storm(lab, target, *devices),
+            Kind::Handshakes { devices } => self.handshakes(lab, target, *devices),
+            Kind::Fanout { devices } => self.fanout(lab, target, *devices),
             Kind::Life => self.life(lab, target),
         }
     }
@@ -149,8 +163,10 @@ impl Scenario {
         let base = lab.settled(&site)?;
         lab.seat(&site, devices)?;
         let idle = lab.settled(&site)?;
-        lab.hear_all()?;
-        let is_reached = lab.reach_all().is_ok();
+        if target.carries() {
+            lab.hear_all()?;
+        }
+        let is_reached = target.carries() && lab.reach_all().is_ok();
         let used = lab.settled(&site)?;
         lab.close(site)?;
         let kib_each = |now: u64, base: u64| (now as f64 - base as f64) / 1024.0 / devices as f64;
@@ -238,6 +254,67 @@ impl Scenario {
         ])
     }
 
+    fn handshakes(
+        &self,
+        lab: &mut Lab,
+        target: &Target,
+        devices: usize,
+    ) -> io::Result<Vec<Metric>> {
+        let mut settings = lab.settings();
+        settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
+        settings.resumes = self.resumes;
+        let site = lab.open(target, &settings, 1, false)?;
+        let files = site.open_files();
+        // The first time memory is new, and there is nothing to resume.
+        lab.connect(&site, devices, STORM)?;
+        lab.fleet.hang_up();
+        for _ in 0..500 {
+            lab.idle(Duration::from_millis(20))?;
+            if site.open_files() <= files + 8 {
+                break;
+            }
+        }
+        lab.idle(Duration::from_millis(100))?;
+        let wave = lab.connect(&site, devices, STORM)?;
+        let resumed = lab.fleet.resumed();
+        lab.close(site)?;
+        let seated = wave.seated.max(1) as f64;
+        Ok(vec![
+            Metric::new("connected", "/s", 0, wave.seated as f64 / wave.seconds),
+            Metric::new("server", "µs each", 1, wave.cpu_ns as f64 / 1000.0 / seated),
+            Metric::new("failed", "", 0, wave.failed as f64),
+            Metric::new("resumed", "%", 0, 100.0 * resumed as f64 / seated),
+        ])
+    }
+
+    fn fanout(&self, lab: &mut Lab, target: &Target, devices: usize) -> io::Result<Vec<Metric>> {
+        let mut settings = lab.settings();
+        settings.vars = self.vars.clone();
+        settings.is_tls = self.is_tls;
+        let site = lab.open(target, &settings, 1, false)?;
+        lab.seat(&site, devices)?;
+        lab.reach_first()?;
+        lab.fan_out(2)?; // what buffers grow to
+        let cpu = site.cpu_ns();
+        let (each, last) = lab.fan_out(BROADCASTS)?;
+        let spent = (site.cpu_ns() - cpu) as f64;
+        lab.close(site)?;
+        let ms =
+            |all: &[u64], part: f64| all[((all.len() - 1) as f64 * part) as usize] as f64 / 1e6;
+        Ok(vec![
+            Metric::new("p50", "ms", 1, ms(&each, 0.5)),
+            Metric::new("p99", "ms", 1, ms(&each, 0.99)),
+            Metric::new("last", "ms, p50", 1, ms(&last, 0.5)),
+            Metric::new(
+                "server",
+                "µs a device",
+                2,
+                spent / 1000.0 / each.len() as f64,
+            ),
+        ])
+    }
+
     fn life(&self, lab: &mut Lab, target: &Target) -> io::Result<Vec<Metric>> {
         let mut settings = lab.settings();
         settings.vars = self.vars.clone();
@@ -297,6 +374,7 @@ impl Scenario {
                 },
             ),
             Self::new(STORMS, "15,000 devices", Kind::Storm { devices: 15_000 }),
+            Self::new(FANOUT, "10,000 devices", Kind::Fanout { devices: 10_000 }),
             Self::new(LIFE, "median of 5", Kind::Life),
             Self::load(
                 LOAD,
@@ -456,6 +534,7 @@ impl Scenario {
             kind,
             vars: Vec::new(),
             is_tls: false,
+            resumes: false,
         }
     }
 
@@ -539,6 +618,7 @@ const GENERATOR: &str = "The generator alone";
 const MEMORY: &str = "Memory";
 const PINGS: &str = "Idle";
 const STORMS: &str = "Connect storm";
+const FANOUT: &str = "One message for everyone";
 const LIFE: &str = "Start and stop";
 const LOAD: &str = "Messages, 1000 devices, 128 B";
 const NODES: &str = "Several gateways";
@@ -549,6 +629,8 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const AFTER_STORM: Duration = Duration::from_secs(15);
 /// Devices that connect at once in a storm.
 const STORM: usize = 512;
+/// Messages for everyone of which the times are told.
+const BROADCASTS: usize = 50;
 /// Starts and stops of which the median is told.
 const LIVES: usize = 5;
 const MIB: f64 = 1024.0 * 1024.0;

@@ -32,8 +32,9 @@ pub(crate) struct Settings {
     pub(crate) redis_port: u16,
     pub(crate) remote_url: String,
     pub(crate) ping_interval_ms: u32,
-    /// Whether devices come under TLS.
+    /// Whether devices come under TLS, and whether they resume sessions then.
     pub(crate) is_tls: bool,
+    pub(crate) resumes: bool,
     /// Further variables of one scenario.
     pub(crate) vars: Vec<(&'static str, String)>,
 }
@@ -81,15 +82,19 @@ impl Target {
         })
     }
 
-    /// The server of this program that does the least: the whole job, or only an echo.
-    pub(crate) fn bare(echoes: bool) -> io::Result<Self> {
+    /// A server of this program that does the least: `bare` the whole job, `echo` and `tls-echo` only an echo.
+    pub(crate) fn bare(role: &str) -> io::Result<Self> {
         let program = env::current_exe()?.to_string_lossy().into_owned();
-        let role = if echoes { "echo" } else { "bare" };
         Ok(Self {
             name: role.to_owned(),
             words: vec![program, role.to_owned()],
             vars: Vec::new(),
         })
+    }
+
+    /// Whether it carries messages to the backend and back, and does not only echo.
+    pub(crate) fn carries(&self) -> bool {
+        !self.name.ends_with("echo")
     }
 
     /// Starts it on a free port and waits until it listens.

@@ -16,12 +16,14 @@ pub(crate) struct Tls {
     dir: TempDir,
     /// What devices connect with. They resume nothing, as if each came for the first time.
     pub(crate) devices: Arc<ClientConfig>,
+    /// What those connect with that go on from an earlier handshake where they can.
+    pub(crate) returning: Arc<ClientConfig>,
 }
 
 impl Tls {
     pub(crate) fn new() -> io::Result<Self> {
         let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed([NAME.to_owned()]).map_err(Error::other)?;
+            generate_simple_self_signed([format!("*.{DOMAIN}")]).map_err(Error::other)?;
         let dir = TempDir::new()?;
         fs::write(dir.path().join("cert.pem"), cert.pem())?;
         fs::write(dir.path().join("key.pem"), signing_key.serialize_pem())?;
@@ -33,8 +35,13 @@ impl Tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         devices.resumption = rustls::client::Resumption::disabled();
-        let devices = Arc::new(devices);
-        Ok(Self { dir, devices })
+        let mut returning = devices.clone();
+        returning.resumption = rustls::client::Resumption::in_memory_sessions(MOST_SESSIONS);
+        Ok(Self {
+            dir,
+            devices: Arc::new(devices),
+            returning: Arc::new(returning),
+        })
     }
 
     /// The variables that have a gateway show it.
@@ -48,5 +55,12 @@ impl Tls {
     }
 }
 
-/// The name in the certificate.
-pub(crate) const NAME: &str = "localhost";
+/// The name under which a device connects: each has one of its own, since sessions to resume are kept by name.
+pub(crate) fn name(device: usize) -> String {
+    format!("d{device}.{DOMAIN}")
+}
+
+/// What the names in the certificate end with.
+const DOMAIN: &str = "bench.test";
+/// How many sessions are kept to be resumed.
+const MOST_SESSIONS: usize = 32_768;

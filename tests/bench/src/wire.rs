@@ -35,13 +35,19 @@ impl Stamp {
         })
     }
 
-    /// Reads it out of the body of a POST, `{"client_id":"…","data":"…"}`.
-    pub(crate) fn read_json(body: &[u8]) -> Option<Self> {
+    /// Reads those in the body of a POST, `{"client_id":"…","data":"…"}` or an array of such objects.
+    pub(crate) fn read_json(body: &[u8]) -> impl Iterator<Item = Self> {
         let key = br#""data":"#;
-        let at = body.windows(key.len()).position(|w| w == key)? + key.len();
-        let value = body.get(at..)?;
-        let quote = value.iter().position(|b| *b == b'"')?;
-        Self::read(value.get(quote + 1..)?)
+        let mut rest = body;
+        std::iter::from_fn(move || {
+            let at = rest.windows(key.len()).position(|w| w == key)? + key.len();
+            rest = rest.get(at..)?;
+            let quote = rest.iter().position(|b| *b == b'"')?;
+            rest = rest.get(quote + 1..)?;
+            let stamp = Self::read(rest)?;
+            rest = &rest[STAMP_BYTES..];
+            Some(stamp)
+        })
     }
 }
 
@@ -205,9 +211,11 @@ mod tests {
             r#"{{"client_id":"dev17999","data":"{}"}}"#,
             String::from_utf8(payload).unwrap()
         );
-        assert_eq!(Stamp::read_json(body.as_bytes()), Some(stamp));
+        let all = |body: &str| Stamp::read_json(body.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(all(&body), [stamp]);
+        assert_eq!(all(&format!("[{body},{body}]")), [stamp, stamp]);
         assert_eq!(Stamp::read(b"hello"), None);
-        assert_eq!(Stamp::read_json(br#"{"data":"hello"}"#), None);
+        assert_eq!(all(r#"{"data":"hello"}"#), []);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     os::fd::{AsFd, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -10,12 +10,17 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::sinks::{RETRY_TIME, count_lines, dropped_lines};
+use super::{
+    sinks::{RETRY_TIME, count_lines, dropped_lines},
+    text::{Format, render},
+};
 
 /// Stdout. It may be a pipe that nobody reads, and must not be made non-blocking since others share it; so it is
 /// asked before each write, and given no more than a pipe that says yes takes without blocking.
 pub(super) struct Console {
     out: File,
+    /// Whether lines become text, and with colours.
+    text: Option<bool>,
     /// The most to write at once.
     most_bytes: usize,
     pending: Vec<u8>,
@@ -28,8 +33,15 @@ pub(super) struct Console {
 }
 
 impl Console {
-    pub(super) fn stdout() -> io::Result<Self> {
-        Self::new(io::stdout().as_fd().try_clone_to_owned()?)
+    pub(super) fn stdout(format: Format) -> io::Result<Self> {
+        let mut console = Self::new(io::stdout().as_fd().try_clone_to_owned()?)?;
+        let is_terminal = console.out.is_terminal();
+        console.text = match format {
+            Format::Json => None,
+            Format::Text => Some(is_terminal),
+            Format::Auto => is_terminal.then_some(true),
+        };
+        Ok(console)
     }
 
     pub(super) fn new(out: OwnedFd) -> io::Result<Self> {
@@ -37,6 +49,7 @@ impl Console {
         let is_file = out.metadata()?.is_file();
         Ok(Self {
             out,
+            text: None,
             most_bytes: if is_file { usize::MAX } else { PIPE_BYTES },
             pending: Vec::new(),
             written: 0,
@@ -56,7 +69,15 @@ impl Console {
         if self.pending.len() - self.written >= PENDING_BYTES {
             self.dropped += count_lines(lines);
         } else {
-            self.pending.extend_from_slice(lines);
+            self.keep(lines);
+        }
+    }
+
+    /// Keeps lines in the form that they are shown in.
+    fn keep(&mut self, lines: &[u8]) {
+        match self.text {
+            None => self.pending.extend_from_slice(lines),
+            Some(has_colours) => self.pending.extend(render(lines, has_colours)),
         }
     }
 
@@ -89,7 +110,7 @@ impl Console {
             let dropped = std::mem::take(&mut self.dropped);
             let reason = std::mem::replace(&mut self.reason, STALLED);
             if tells {
-                self.pending.extend(dropped_lines(dropped, reason));
+                self.keep(&dropped_lines(dropped, reason));
             }
         }
     }

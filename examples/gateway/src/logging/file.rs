@@ -5,15 +5,22 @@ use std::{
     io::{self, ErrorKind, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
-use super::sinks::{RETRY_TIME, count_lines, dropped_lines, trouble_line};
+use super::{
+    rotation::{Rotation, day_of},
+    sinks::{RETRY_TIME, count_lines, dropped_lines, trouble_line},
+};
 
 /// The file that lines are appended to.
 pub(super) struct LogFile {
     path: PathBuf,
     mode: Option<u32>,
+    rotation: Rotation,
+    /// Bytes in it, and the day of the newest of them.
+    held: u64,
+    day: u64,
     /// `None` until it can be opened.
     file: Option<File>,
     /// When it is tried to be opened again.
@@ -29,10 +36,18 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the file at a path, or gives the line that tells why not; then it is tried again. With a mode, a file that is there
     /// already gets it too.
-    pub(super) fn open(path: &Path, mode: Option<u32>, now: Instant) -> (Self, Option<Vec<u8>>) {
+    pub(super) fn open(
+        path: &Path,
+        mode: Option<u32>,
+        rotation: Rotation,
+        now: Instant,
+    ) -> (Self, Option<Vec<u8>>) {
         let mut file = Self {
             path: path.to_owned(),
             mode,
+            rotation,
+            held: 0,
+            day: 0,
             file: None,
             retry_at: None,
             is_torn: false,
@@ -51,6 +66,9 @@ impl LogFile {
     /// to tell.
     pub(super) fn reopen(&mut self) -> Result<(), Vec<u8>> {
         let opened = open(&self.path, self.mode).and_then(|file| {
+            let of = file.metadata()?;
+            self.held = of.len();
+            self.day = day_of(of.modified()?);
             let is_same = match &self.file {
                 Some(before) => identity(before)? == identity(&file)?,
                 None => false,
@@ -102,6 +120,7 @@ impl LogFile {
                 return Err(Some(trouble));
             }
         }
+        let rotated = self.rotate(lines.len() as u64);
         if let Err((error, _)) = self.append(&self.head(tells)) {
             self.dropped += count_lines(lines);
             return Err(Some(self.trouble(&error)));
@@ -111,6 +130,26 @@ impl LogFile {
             self.dropped = count_lines(rest);
             return Err(Some(self.trouble(&error)));
         }
+        self.day = day_of(SystemTime::now());
+        rotated.map_err(|error| Some(self.trouble_with("Log file cannot be rotated", &error)))
+    }
+
+    /// Begins a new file if that is due. If it cannot, the lines go on into the old one.
+    fn rotate(&mut self, more: u64) -> io::Result<()> {
+        let now = SystemTime::now();
+        if !self.rotation.is_due(self.held, more, self.day, now) {
+            return Ok(());
+        }
+        let is_ours = match (&self.file, self.path.metadata()) {
+            (Some(file), Ok(there)) => identity(file)? == (there.dev(), there.ino()),
+            _ => false, // another process, or a person, has put it aside
+        };
+        if is_ours {
+            self.rotation.put_aside(&self.path)?;
+        }
+        self.file = Some(open(&self.path, self.mode)?);
+        self.held = 0;
+        self.is_torn = false;
         Ok(())
     }
 
@@ -135,6 +174,7 @@ impl LogFile {
             match file.write(lines) {
                 Ok(0) => return Err((ErrorKind::WriteZero.into(), lines)),
                 Ok(written) => {
+                    self.held += written as u64;
                     self.is_torn = lines[written - 1] != b'\n';
                     lines = &lines[written..];
                 }
@@ -146,8 +186,12 @@ impl LogFile {
     }
 
     fn trouble(&self, error: &io::Error) -> Vec<u8> {
+        self.trouble_with("Log file cannot be written", error)
+    }
+
+    fn trouble_with(&self, message: &str, error: &io::Error) -> Vec<u8> {
         let path = self.path.display().to_string();
-        trouble_line("Log file cannot be written", Some(&path), error)
+        trouble_line(message, Some(&path), error)
     }
 }
 
@@ -201,7 +245,14 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{super::rotation::Rotate, *};
+
+    const OFF: Rotation = Rotation {
+        when: Rotate::Off,
+        keep: 7,
+    };
 
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap()
@@ -235,7 +286,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let now = Instant::now();
-        let (mut file, _) = LogFile::open(&path, None, now);
+        let (mut file, _) = LogFile::open(&path, None, OFF, now);
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let good = file.file.replace(full);
         let told = file.write(b"1\n2\n", now, true).unwrap();
@@ -261,7 +312,7 @@ mod tests {
         File::create(&folder).unwrap(); // in the way
         let path = folder.join("log");
         let mut now = Instant::now();
-        let (mut file, told) = LogFile::open(&path, None, now);
+        let (mut file, told) = LogFile::open(&path, None, OFF, now);
         assert!(
             String::from_utf8(told.unwrap())
                 .unwrap()
@@ -285,7 +336,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
         let now = Instant::now();
-        let (mut file, _) = LogFile::open(&path, None, now);
+        let (mut file, _) = LogFile::open(&path, None, OFF, now);
         file.write(b"1\n", now, true);
         std::fs::rename(&path, &old).unwrap();
         file.write(b"2\n", now, true);
@@ -307,5 +358,57 @@ mod tests {
             file.write(b"5\n", now, true).is_none(),
             "what is open stays"
         );
+    }
+
+    #[test]
+    fn a_new_file_begins_before_a_size_and_with_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let now = Instant::now();
+        let rotation = |when| Rotation { when, keep: 2 };
+        let (mut file, _) = LogFile::open(&path, None, rotation(Rotate::Bytes(10)), now);
+        for line in ["12345678901\n", "a\n", "bcdefgh\n", "i\n"] {
+            assert!(file.write(line.as_bytes(), now, true).is_none());
+        }
+        let old = |n: usize| read(&directory.path().join(format!("log.{n}")));
+        assert_eq!(
+            (read(&path), old(1), old(2)),
+            ("i\n".into(), "a\nbcdefgh\n".into(), "12345678901\n".into())
+        );
+        drop(file);
+
+        // Another day, also after a restart.
+        let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+        File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(yesterday)
+            .unwrap();
+        let (mut file, _) = LogFile::open(&path, None, rotation(Rotate::Daily), now);
+        file.write(b"j\n", now, true);
+        file.write(b"k\n", now, true);
+        assert_eq!((read(&path), old(1)), ("j\nk\n".into(), "i\n".into()));
+
+        // Somebody else has put it aside.
+        file.day -= 1;
+        std::fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        file.write(b"l\n", now, true);
+        assert_eq!((read(&path), old(1)), ("l\n".into(), "i\n".into()));
+
+        // It cannot be put aside: told once, and nothing is lost.
+        file.day -= 1;
+        for n in [1, 2] {
+            let old = directory.path().join(format!("log.{n}"));
+            let _ = std::fs::remove_file(&old);
+            std::fs::create_dir_all(old.join("in the way")).unwrap();
+        }
+        let told = file.write(b"m\n", now, true).unwrap();
+        assert!(
+            String::from_utf8(told)
+                .unwrap()
+                .contains("cannot be rotated")
+        );
+        assert_eq!(read(&path), "l\nm\n");
     }
 }

@@ -70,7 +70,7 @@ impl Line {
 
 /// A text as JSON that no terminal obeys.
 #[cold]
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     let escape = |c: char| match is_control_beyond_ascii(c) {
         true => format!("\\u{:04x}", u32::from(c)),

@@ -2,8 +2,11 @@
 
 mod console;
 pub(crate) mod file;
+mod filter;
 mod line;
+pub(crate) mod rotation;
 mod sinks;
+pub(crate) mod text;
 mod writer;
 
 use std::{
@@ -21,6 +24,7 @@ use tracing::{
 use crate::settings::Program;
 
 use self::{
+    filter::Filter,
     line::{Fields, Line},
     sinks::Sinks,
     writer::{Queue, Writer},
@@ -46,7 +50,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Error,
         Self::Warn,
         Self::Info,
@@ -82,6 +86,7 @@ impl Level {
             | "client_timeouted"
             | "message_sent"
             | "message_forwarded" => Self::Info,
+            "redis_disconnecting" => Self::Warn,
             "pong" => Self::Debug,
             _ => match *metadata.level() {
                 tracing::Level::ERROR => Self::Error,
@@ -106,9 +111,11 @@ pub(crate) enum Payloads {
 }
 
 impl Payloads {
+    const ALL: [Self; 3] = [Self::Capped, Self::Full, Self::None];
+
     /// What a word means.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        [Self::Capped, Self::Full, Self::None]
+        Self::ALL
             .into_iter()
             .find(|payloads| payloads.as_str() == text)
     }
@@ -135,6 +142,7 @@ impl Payloads {
 /// The running log. Dropping it writes what is queued, for at most half a second, and puts the panic hook back.
 pub(crate) struct Logging {
     dispatch: Dispatch,
+    filter: Arc<Filter>,
     is_global: bool,
     writer: Writer,
     panic_hook: Option<PanicHook>,
@@ -143,20 +151,21 @@ pub(crate) struct Logging {
 impl Logging {
     /// Starts the log: opens the file, starts the writer, takes the place of tracing's global subscriber if it is free.
     pub(crate) fn start(program: &Program) -> std::io::Result<Self> {
-        let (sinks, trouble) = Sinks::open(program);
-        let writer = Writer::start(sinks, program.log_level)?;
+        let filter = Filter::new(program.log_level, program.log_payloads);
+        let (sinks, trouble) = Sinks::open(program, &filter);
+        let writer = Writer::start(sinks, &filter)?;
         if let Some(line) = trouble {
             writer.queue().push(&line);
         }
         let dispatch = Dispatch::new(Log {
-            level: program.log_level,
-            payloads: program.log_payloads,
+            filter: filter.clone(),
             queue: writer.queue().clone(),
         });
         let is_global = tracing::dispatcher::set_global_default(dispatch.clone()).is_ok();
         Ok(Self {
             panic_hook: Some(PanicHook::install(writer.queue().clone())),
             dispatch,
+            filter,
             is_global,
             writer,
         })
@@ -166,6 +175,16 @@ impl Logging {
     pub(crate) fn reopener(&self) -> impl Fn() + use<> {
         let queue = self.writer.queue().clone();
         move || queue.reopen()
+    }
+
+    /// What changes the level and what becomes of payloads.
+    pub(crate) fn adjuster(&self) -> impl Fn(&Program) + Send + Clone + use<> {
+        let filter = self.filter.clone();
+        move |program| {
+            if filter.set(program.log_level, program.log_payloads) {
+                tracing::callsite::rebuild_interest_cache();
+            }
+        }
     }
 
     /// What makes a thread log here: nothing when all do, or a guard when the global subscriber is someone else's, such
@@ -187,8 +206,7 @@ impl Drop for Logging {
 
 /// Turns events into lines. It knows no spans: the library has none.
 struct Log {
-    level: Level,
-    payloads: Payloads,
+    filter: Arc<Filter>,
     queue: Arc<Queue>,
 }
 
@@ -198,7 +216,7 @@ impl Log {
         let matters = is_ours || *metadata.level() <= tracing::Level::WARN;
         metadata.is_event()
             && matters
-            && Level::of(metadata) <= self.level
+            && Level::of(metadata) <= self.filter.level()
             && !self.queue.is_closed()
     }
 }
@@ -217,7 +235,7 @@ impl Subscriber for Log {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match self.level {
+        Some(match self.filter.level() {
             _ if self.queue.is_closed() => LevelFilter::OFF,
             Level::Error => LevelFilter::ERROR,
             Level::Warn => LevelFilter::WARN,
@@ -229,7 +247,10 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let level = Level::of(event.metadata());
         let mut line = Line::new(SystemTime::now(), level);
-        event.record(&mut Fields::new(&mut line, self.payloads.most_bytes()));
+        event.record(&mut Fields::new(
+            &mut line,
+            self.filter.payloads().most_bytes(),
+        ));
         self.queue.push(&line.finish());
     }
 
@@ -299,6 +320,9 @@ mod tests {
             log_payloads: payloads,
             log_file: Some(directory.join("a/b/fastsock.log")),
             log_file_mode: None,
+            log_format: text::Format::Json,
+            log_rotate: rotation::Rotate::Off,
+            log_keep: 0,
             runtime_workers: 1,
         }
     }
@@ -307,15 +331,12 @@ mod tests {
     fn logged(level: Level, payloads: Payloads, log: impl FnOnce()) -> Vec<serde_json::Value> {
         let directory = tempfile::tempdir().unwrap();
         let program = program(directory.path(), level, payloads);
-        let (sinks, trouble) = Sinks::file_only(&program);
+        let filter = Filter::new(level, payloads);
+        let (sinks, trouble) = Sinks::file_only(&program, &filter);
         assert!(trouble.is_none());
-        let mut writer = Writer::start(sinks, level).unwrap();
+        let mut writer = Writer::start(sinks, &filter).unwrap();
         let queue = writer.queue().clone();
-        let log_to = Log {
-            level,
-            payloads,
-            queue,
-        };
+        let log_to = Log { filter, queue };
         tracing::subscriber::with_default(log_to, log);
         writer.close(Duration::from_secs(20));
         let text = std::fs::read_to_string(program.log_file.unwrap()).unwrap();

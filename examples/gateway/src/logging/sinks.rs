@@ -2,42 +2,49 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Level, console::Console, file::LogFile, line::Line};
+use super::{
+    Level, console::Console, file::LogFile, filter::Filter, line::Line, rotation::Rotation,
+};
 use crate::settings::Program;
 
 /// Both of them.
 pub(super) struct Sinks {
     console: Option<Console>,
     file: Option<LogFile>,
-    level: Level,
+    filter: Arc<Filter>,
 }
 
 impl Sinks {
     /// Stdout and the file of the settings; with the line that tells that the file cannot be opened.
-    pub(super) fn open(program: &Program) -> (Self, Option<Vec<u8>>) {
-        let (mut sinks, trouble) = Self::file_only(program);
-        sinks.console = Console::stdout().ok(); // it may be closed
+    pub(super) fn open(program: &Program, filter: &Arc<Filter>) -> (Self, Option<Vec<u8>>) {
+        let (mut sinks, trouble) = Self::file_only(program, filter);
+        sinks.console = Console::stdout(program.log_format).ok(); // it may be closed
         (sinks, trouble)
     }
 
     /// No stdout.
-    pub(super) fn file_only(program: &Program) -> (Self, Option<Vec<u8>>) {
-        let open = |path| LogFile::open(path, program.log_file_mode, Instant::now());
+    pub(super) fn file_only(program: &Program, filter: &Arc<Filter>) -> (Self, Option<Vec<u8>>) {
+        let rotation = Rotation {
+            when: program.log_rotate,
+            keep: program.log_keep,
+        };
+        let open = |path| LogFile::open(path, program.log_file_mode, rotation, Instant::now());
         let (file, trouble) = program.log_file.as_deref().map(open).unzip();
         let sinks = Self {
             console: None,
             file,
-            level: program.log_level,
+            filter: filter.clone(),
         };
         (sinks, trouble.flatten())
     }
 
     /// Writes whole lines; those that the console does not take now are kept for it, up to a bound.
     pub(super) fn write(&mut self, lines: &[u8]) {
-        let (now, tells) = (Instant::now(), self.level >= Level::Warn);
+        let (now, tells) = (Instant::now(), self.filter.tells());
         let file = self.file.as_mut();
         let trouble = file.and_then(|file| file.write(lines, now, tells));
         let Some(console) = &mut self.console else {
@@ -118,7 +125,7 @@ mod tests {
         Sinks {
             console: Some(console),
             file: None,
-            level: Level::Info,
+            filter: Filter::new(Level::Info, super::super::Payloads::None),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Level,
+    filter::Filter,
     sinks::{Sinks, dropped_lines},
 };
 
@@ -113,17 +113,17 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts to write what is queued.
-    pub(super) fn start(sinks: Sinks, level: Level) -> io::Result<Self> {
+    pub(super) fn start(sinks: Sinks, filter: &Arc<Filter>) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             has_news: Condvar::new(),
             has_ended: Condvar::new(),
         });
-        let of_thread = queue.clone();
+        let (of_thread, filter) = (queue.clone(), filter.clone());
         let thread = thread::Builder::new()
             .name("fastsock-log".into())
             .spawn(move || {
-                write_all(&of_thread, sinks, level);
+                write_all(&of_thread, sinks, &filter);
                 of_thread.state.lock().has_ended = true;
                 of_thread.has_ended.notify_all();
             })?;
@@ -164,7 +164,7 @@ impl Writer {
 }
 
 /// The life of the writer.
-fn write_all(queue: &Queue, mut sinks: Sinks, level: Level) {
+fn write_all(queue: &Queue, mut sinks: Sinks, filter: &Filter) {
     let mut lines = Vec::new();
     loop {
         if sinks.is_behind() {
@@ -179,7 +179,7 @@ fn write_all(queue: &Queue, mut sinks: Sinks, level: Level) {
         } = queue.take(&mut lines);
         let is_last = lines.is_empty();
         let trouble = if reopens { sinks.reopen() } else { None };
-        if level >= Level::Warn {
+        if filter.tells() {
             lines.extend(trouble.unwrap_or_default());
             if dropped > 0 {
                 lines.extend(dropped_lines(dropped, "queue_full"));

@@ -102,8 +102,8 @@ impl Jwks {
             look: 0,
         };
         let jwks = Arc::new(Self {
-            refresh: config.auth_jwt_refresh,
-            timeout: config.auth_timeout,
+            refresh: config.auth.jwt_refresh,
+            timeout: config.auth.timeout,
             known: watch::Sender::new(known),
             wanted: Notify::new(),
             asked: Mutex::new(asked),

@@ -448,9 +448,11 @@ fn an_ed25519_token_of_our_own_is_verified_under_both_names() {
 fn rules() -> Rules {
     Rules {
         claim: "sub".into(),
+        form: ClientIdForm::id(),
         audience: vec!["here".into(), "there".into()],
         issuer: vec!["us".into()],
         leeway: Duration::from_secs(10),
+        has_groups: true,
     }
 }
 
@@ -489,7 +491,7 @@ fn claims_decide_who_and_until_when() {
         let principal = rules().validate(claims.as_bytes(), now);
         let expected = expected.map_err(Denied::Invalid).map(|seconds| {
             let until = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
-            (ClientId::new("dev1").unwrap(), until)
+            (ClientId::new("dev1").unwrap(), until, Vec::new())
         });
         assert_eq!(principal, expected, "{claims}");
     }
@@ -524,7 +526,7 @@ fn a_token_is_from_whom_and_for_whom_it_says() {
         let claims = format!(r#"{{"exp":99,{claims}}}"#);
         rules
             .validate(claims.as_bytes(), now)
-            .map(|(id, _)| id.to_string())
+            .map(|(id, _, _)| id.to_string())
     };
     let audience = Err(Denied::Invalid("the token is for another audience"));
     let issuer = Err(Denied::Invalid("the token is of another issuer"));
@@ -554,4 +556,28 @@ fn a_token_is_from_whom_and_for_whom_it_says() {
     assert_eq!(admit(&open, r#""sub":"x","device":"dev1""#), dev1);
     open.claim = "iss".into();
     assert_eq!(admit(&open, r#""sub":"x","iss":"dev1""#), dev1);
+}
+
+#[test]
+fn a_token_may_say_which_groups_its_device_is_in() {
+    let groups = |claim: &str| {
+        let claims = format!(r#"{{"sub":"dev1","iss":"us","aud":"here","exp":99{claim}}}"#);
+        let valid = rules().validate(claims.as_bytes(), SystemTime::UNIX_EPOCH);
+        valid.map(|(_, _, groups)| groups)
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(groups(""), Ok(none.clone()));
+    assert_eq!(groups(r#","groups":null"#), Ok(none.clone()));
+    let two = vec!["a".to_owned(), "b".to_owned()];
+    assert_eq!(groups(r#","groups":["a","b"]"#), Ok(two));
+    for bad in [r#","groups":"a""#, r#","groups":[1]"#, r#","groups":{}"#] {
+        assert_eq!(groups(bad), Err(Denied::Forbidden(BAD_GROUPS)), "{bad}");
+    }
+    let off = Rules {
+        has_groups: false,
+        ..rules()
+    };
+    let claims = br#"{"sub":"dev1","iss":"us","aud":"here","exp":99,"groups":7}"#;
+    let valid = off.validate(claims, SystemTime::UNIX_EPOCH);
+    assert_eq!(valid.map(|(_, _, groups)| groups), Ok(none));
 }

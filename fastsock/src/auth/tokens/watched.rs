@@ -1,8 +1,6 @@
 //! When a file that others write counts: at once when it was put in place as a whole, after a rest when it is written in place.
 
 use std::{
-    fs,
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     io,
     path::Path,
     time::{Duration, SystemTime},
@@ -11,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{LONGEST_BYTES, files};
-use crate::pure::last_error::LastError;
+use crate::{files::stamp::Stamp, pure::last_error::LastError};
 
 /// What is known of the file.
 pub(super) struct Watched {
@@ -23,21 +21,9 @@ pub(super) struct Watched {
     seen: Option<(Stamp, Instant)>,
     /// Whether the version that is being judged was put in place as a whole.
     is_whole: bool,
+    /// Whether the next look does not wait until the file is at rest.
+    is_hurried: bool,
     pub(super) last_error: LastError,
-}
-
-/// What changes when the file does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// A hash of its path without symbolic links.
-    target: u64,
-    inode: u64,
-    bytes: u64,
-    modified: SystemTime,
-    /// When its name, its permissions or its content changed last; nobody can set it back.
-    changed: (i64, i64),
-    /// Whether that was after its content did.
-    is_moved: bool,
 }
 
 impl Watched {
@@ -51,8 +37,14 @@ impl Watched {
             target: stamp.target,
             seen: None,
             is_whole: false,
+            is_hurried: false,
             last_error: LastError::default(),
         }
+    }
+
+    /// Somebody says that the file is complete.
+    pub(super) fn hurry(&mut self) {
+        self.is_hurried = true;
     }
 
     /// Looks at the file, and reads it if it has changed and counts.
@@ -82,6 +74,7 @@ impl Watched {
 
     /// Whether a version is to be judged now.
     fn counts(&mut self, stamp: Stamp, now: Instant) -> bool {
+        let is_hurried = std::mem::take(&mut self.is_hurried);
         if self.judged == Some(stamp) {
             return false;
         }
@@ -93,7 +86,7 @@ impl Watched {
             _ => now,
         };
         self.seen = Some((stamp, since));
-        self.is_whole || now.duration_since(since) >= REST
+        self.is_whole || is_hurried || now.duration_since(since) >= REST
     }
 
     /// Whether the version that was read last was put in place as a whole.
@@ -102,35 +95,13 @@ impl Watched {
     }
 }
 
-impl Stamp {
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let target = fs::canonicalize(path)?;
-        let metadata = fs::metadata(&target)?;
-        #[cfg(unix)]
-        let (inode, changed, is_moved) = {
-            use std::os::unix::fs::MetadataExt;
-            let changed = (metadata.ctime(), metadata.ctime_nsec());
-            let is_moved = changed > (metadata.mtime(), metadata.mtime_nsec());
-            (metadata.ino(), changed, is_moved)
-        };
-        #[cfg(not(unix))]
-        let (inode, changed, is_moved) = (0, (0, 0), false);
-        Ok(Self {
-            target: BuildHasherDefault::<DefaultHasher>::default().hash_one(target),
-            inode,
-            bytes: metadata.len(),
-            modified: metadata.modified()?,
-            changed,
-            is_moved,
-        })
-    }
-}
-
 /// How long a file that is written in place must not have changed.
 const REST: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn stamp(inode: u64, bytes: u64, is_moved: bool) -> Stamp {

@@ -11,7 +11,10 @@ use crate::{
 
 impl Shared {
     /// As [`Broker::are_elsewhere`](crate::broker::Broker::are_elsewhere).
-    pub(super) async fn are_elsewhere(&self, client_ids: &[ClientId]) -> Vec<bool> {
+    pub(super) async fn are_elsewhere(&self, client_ids: &[ClientId]) -> Option<Vec<bool>> {
+        if self.is_plain() || self.is_alone() {
+            return Some(vec![false; client_ids.len()]); // it never says whose a device is
+        }
         let connection = self.cmd.lock().clone();
         let owners = match connection {
             None => None,
@@ -36,12 +39,8 @@ impl Shared {
         };
         let is_elsewhere =
             |owner: Option<String>| owner.is_some_and(|o| !control::is_of(&o, &self.node));
-        match owners {
-            Some(owners) if owners.len() == client_ids.len() => {
-                owners.into_iter().map(is_elsewhere).collect()
-            }
-            _ => vec![false; client_ids.len()],
-        }
+        let owners = owners.filter(|owners| owners.len() == client_ids.len())?;
+        Some(owners.into_iter().map(is_elsewhere).collect())
     }
 
     /// As [`Broker::publish`](crate::broker::Broker::publish).
@@ -50,30 +49,33 @@ impl Shared {
             return Ok(Sent::Offline);
         }
         let Some(connection) = self.cmd.lock().clone() else {
-            let cause = self.trouble.lock()[Kind::Cmd as usize].clone();
-            let error = Error::new(ErrorKind::Broker, "the link to Redis is down");
-            return Err(if cause.is_empty() {
-                error
-            } else {
-                error.with_source(cause)
-            });
+            return Err(self.is_down());
         };
         let mut redis = connection.redis.clone();
-        let answer: redis::RedisResult<(Option<String>, Option<Vec<u8>>)> = redis::pipe()
+        if self.is_plain() {
+            return self.publish_plainly(&connection, client_id, payload).await;
+        }
+        let answer: redis::RedisResult<(Option<String>, Option<Vec<u8>>, u64)> = redis::pipe()
             .cmd("HGET")
             .arg(&self.names.owner)
             .arg(client_id.as_str())
             .cmd("HGET")
             .arg(&self.names.clients)
             .arg(client_id.as_str())
-            .cmd("PUBLISH")
+            .cmd(self.publishes_by()[0])
             .arg(self.names.channel(client_id.as_str()))
             .arg(&*payload)
-            .ignore()
             .query_async(&mut redis)
             .await;
+        let answer = match answer {
+            Ok((owner, in_hash, 0)) => {
+                let again = self.publish_again(&mut redis, &client_id, &payload);
+                again.await.map(|heard| (owner, in_hash, heard))
+            }
+            answer => answer,
+        };
         match answer {
-            Ok((owner, in_hash)) => {
+            Ok((owner, in_hash, _)) => {
                 self.works(Function::Elsewhere);
                 // A device that just left here is in the hash until the next batch is written.
                 let is_ours = owner.is_some_and(|owner| control::is_of(&owner, &self.node));
@@ -83,20 +85,96 @@ impl Shared {
                     Sent::Offline
                 })
             }
-            Err(error) => {
-                let failure = Failure::from(error.clone());
-                let failure = failure.of_channel(&self.names.pattern());
-                let text = match self.is_refused(&connection, failure).await {
-                    true => "Redis refuses the message",
-                    false => "Redis did not take the message",
-                };
-                Err(Error::new(ErrorKind::Broker, text).with_source(error))
-            }
+            Err(error) => Err(self
+                .not_published(&connection, error, &self.names.pattern())
+                .await),
+        }
+    }
+
+    /// The same where the user of Redis may not look whose the device is: another gateway listens to its channel, or nobody but this
+    /// one.
+    async fn publish_plainly(
+        &self,
+        connection: &Connection<Redis>,
+        client_id: ClientId,
+        payload: Bytes,
+    ) -> Result<Sent> {
+        let mut publish = redis::cmd(self.publishes_by()[0]);
+        publish.arg(self.names.channel(client_id.as_str()));
+        publish.arg(&*payload);
+        let own = u64::from(!self.subscribe.is_each() && self.links.lock().is_up(Kind::Sub));
+        let mut redis = connection.redis.clone();
+        let heard = match publish.query_async::<u64>(&mut redis).await {
+            Ok(0) => self.publish_again(&mut redis, &client_id, &payload).await,
+            heard => heard,
+        };
+        match heard {
+            Ok(heard) if heard > own => Ok(Sent::Elsewhere),
+            Ok(_) => Ok(Sent::Offline),
+            Err(error) => Err(self
+                .not_published(connection, error, &self.names.pattern())
+                .await),
+        }
+    }
+
+    /// The commands by which a device of another gateway is reached: the second where nobody hears the first. While a fleet
+    /// moves, a gateway may listen to either, or to both. Redis counts who hears an SPUBLISH, in a cluster too.
+    fn publishes_by(&self) -> &'static [&'static str] {
+        match (self.subscribe.is_sharded(), self.subscribe.is_exact()) {
+            (true, true) => &["SPUBLISH", "PUBLISH"],
+            (true, false) => &["SPUBLISH"],
+            (false, _) => &["PUBLISH"],
+        }
+    }
+
+    /// Publishes once more what nobody heard, if there is another way. Returns how many heard it.
+    async fn publish_again(
+        &self,
+        redis: &mut Redis,
+        client_id: &ClientId,
+        payload: &Bytes,
+    ) -> redis::RedisResult<u64> {
+        let Some(command) = self.publishes_by().get(1) else {
+            return Ok(0);
+        };
+        let mut publish = redis::cmd(command);
+        publish.arg(self.names.channel(client_id.as_str()));
+        publish.arg(&**payload);
+        publish.query_async(redis).await
+    }
+
+    /// What to tell whoever sends: Redis did not take it. `channel`: the right to publish it.
+    pub(super) async fn not_published(
+        &self,
+        connection: &Connection<Redis>,
+        error: redis::RedisError,
+        channel: &str,
+    ) -> Error {
+        let failure = Failure::from(error.clone());
+        let failure = failure.of_channel(channel);
+        let text = match self.is_refused(connection, failure).await {
+            true => "Redis refuses the message",
+            false => "Redis did not take the message",
+        };
+        Error::new(ErrorKind::Broker, text).with_source(error)
+    }
+
+    /// There is no cmd link, and why.
+    pub(super) fn is_down(&self) -> Error {
+        let cause = self.trouble.lock()[Kind::Cmd as usize].clone();
+        let error = Error::new(ErrorKind::Broker, "the link to Redis is down");
+        match cause.is_empty() {
+            true => error,
+            false => error.with_source(cause),
         }
     }
 
     /// What is about devices of other gateways failed: whether it was refused, or else the link is no good any more.
-    async fn is_refused(&self, connection: &Connection<Redis>, failure: Failure) -> bool {
+    pub(super) async fn is_refused(
+        &self,
+        connection: &Connection<Redis>,
+        failure: Failure,
+    ) -> bool {
         let weighed = self.failed(Function::Elsewhere, failure).await;
         if weighed.is_err() {
             connection.lost.notify_one();

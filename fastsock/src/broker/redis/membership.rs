@@ -1,22 +1,24 @@
 //! This gateway among the others: its lease, and what gateways that are gone have left.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{convert::Infallible, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Shared, cleanup::Gone, script};
 use crate::redis::{
     connect::Redis,
     error::{Failure, LinkError},
-    lease::Lease,
+    lease::{LEASE, Lease, ROUNDING},
     trouble::Function,
 };
 
 /// The membership of this node, for as long as one connection lasts.
 pub(super) struct Membership {
     lease: Lease,
-    /// Nodes that are gone and whose ids are being removed.
-    gone: VecDeque<Gone>,
+    /// Nodes that are gone and that this one clears up after.
+    gone: Vec<Gone>,
+    has_told_of_order: bool,
+    has_told_of_mailboxes: bool,
     /// Redis refuses to remove them; until when that is not tried again.
     rest_until: Option<Instant>,
 }
@@ -25,7 +27,9 @@ impl Membership {
     pub(super) fn new(shared: &Shared) -> Self {
         Self {
             lease: Lease::new(&shared.names.nodes, &shared.node),
-            gone: VecDeque::new(),
+            gone: Vec::new(),
+            has_told_of_order: false,
+            has_told_of_mailboxes: false,
             rest_until: None,
         }
     }
@@ -47,6 +51,9 @@ impl Membership {
                 }
                 Err(failure) => failure,
             };
+            if failure.forbids_scripts() {
+                shared.set_plain(true);
+            }
             let is_loading = failure.code() == "LOADING";
             let wait = shared.failed(Function::Lease, failure).await?;
             if !is_loading {
@@ -55,6 +62,11 @@ impl Membership {
             sleep(wait).await;
         }
         self.lease.renewed();
+        if !shared.is_plain()
+            && let Err(failure) = shared.show_card(redis).await
+        {
+            shared.failed(Function::Lease, failure).await?;
+        }
         Ok(())
     }
 
@@ -67,41 +79,95 @@ impl Membership {
             .clock
             .lock()
             .said(renewal.clock_us, asked_us, answered_us);
+        if renewal.has_company && shared.forwards_apart {
+            self.tell_of_order();
+        }
+        if renewal.has_company && shared.keeps_apart {
+            self.tell_of_mailboxes();
+        }
+        let is_resting = self.is_resting();
+        let mut held = Vec::new();
+        for mut gone in std::mem::take(&mut self.gone) {
+            // While this node may not clear up, another may.
+            if !is_resting && gone.hold(shared, redis).await? {
+                held.push(gone);
+            }
+        }
+        self.gone = held;
         for (node, ends) in renewal.gone {
-            let mut expire = script::EXPIRE.on(&[&shared.names.nodes]);
-            let expired: i64 = expire.arg(&node).arg(ends).query_async(redis).await?;
-            if expired == 1 && self.gone.iter().all(|gone| gone.node != node) {
-                self.gone.push_back(Gone::new(node));
+            let mut condemn = script::CONDEMN.on(&[&shared.names.nodes]);
+            let mark: u64 = condemn.arg(&node).arg(ends).query_async(redis).await?;
+            if mark != 0 && self.gone.iter().all(|gone| gone.node != node) {
+                self.gone.push(Gone::new(node, mark));
+            }
+        }
+        let before = shared.leased_at.lock().replace(Instant::now());
+        if let Some(teller) = shared.teller() {
+            let away = before.map_or(Duration::ZERO, |before| before.elapsed());
+            // Whoever removed its devices from Redis may have told of one that it saw leave that no gateway has it.
+            let is_long = away + ROUNDING * 2 >= LEASE;
+            if renewal.was_given_up && renewal.nodes.len() > 1 && is_long {
+                teller.came_back();
             }
         }
         Ok(renewal.stood)
     }
 
-    /// Renews each second, and between removes what nodes that are gone have left. Returns when the link fails.
+    fn is_resting(&self) -> bool {
+        self.rest_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Says that another gateway is there, and that each delivers its own uplinks.
+    fn tell_of_order(&mut self) {
+        if !std::mem::replace(&mut self.has_told_of_order, true) {
+            tracing::warn!(
+                name: "order",
+                "Several gateways share this Redis, and each delivers what its own devices said. When a device moves while the backend \
+                 is away, its uplinks may arrive out of order. FASTSOCK_SPOOL=redis keeps their order"
+            );
+        }
+    }
+
+    /// Says that another gateway is there, and that each has mailboxes of its own.
+    fn tell_of_mailboxes(&mut self) {
+        if !std::mem::replace(&mut self.has_told_of_mailboxes, true) {
+            tracing::warn!(
+                name: "mailboxes_apart",
+                "Several gateways share this Redis, and FASTSOCK_MAILBOX=disk is for one alone: a message that one of them keeps reaches \
+                 its device only there. FASTSOCK_MAILBOX=redis is for all"
+            );
+        }
+    }
+
+    /// Renews each second, and between clears up after nodes that are gone. Returns when the link fails.
     pub(super) async fn keep(mut self, shared: &Shared, mut redis: Redis) -> LinkError {
         let mut removing = redis.clone();
         let error = async {
             loop {
-                let is_resting = self.rest_until.is_some_and(|until| Instant::now() < until);
-                let gone = self.gone.front_mut().filter(|_| !is_resting);
-                let removed = match gone {
+                let is_resting = self.is_resting();
+                let gone = self.gone.iter_mut().filter(|_| !is_resting);
+                let next = gone.enumerate().min_by_key(|(_, gone)| gone.due());
+                let removed = match next {
                     None => {
                         self.lease.due().await;
                         None
                     }
-                    Some(gone) => tokio::select! {
+                    Some((at, gone)) => tokio::select! {
                         biased;
                         () = self.lease.due() => None,
-                        removed = gone.remove_some(shared, &mut removing) => Some(removed),
+                        removed = async {
+                            sleep_until(gone.due()).await;
+                            gone.go_on(shared, &mut removing).await
+                        } => Some((at, removed)),
                     },
                 };
                 match removed {
                     None => self.renew_or_rest(shared, &mut redis).await?,
-                    Some(Ok(is_done)) => {
+                    Some((at, Ok(is_done))) => {
                         shared.works(Function::Cleanup);
-                        is_done.then(|| self.gone.pop_front());
+                        is_done.then(|| self.gone.remove(at));
                     }
-                    Some(Err(failure)) => {
+                    Some((_, Err(failure))) => {
                         let wait = shared.failed(Function::Cleanup, failure).await?;
                         self.rest_until = Some(Instant::now() + wait);
                     }
@@ -118,11 +184,18 @@ impl Membership {
         match self.renew(shared, redis).await {
             Ok(stood) => {
                 shared.works(Function::Lease);
+                shared.set_plain(false);
                 if !stood {
                     shared.restore.notify_one();
                 }
+                if let Err(failure) = shared.show_card(redis).await {
+                    shared.failed(Function::Lease, failure).await?;
+                }
             }
             Err(failure) => {
+                if failure.forbids_scripts() {
+                    shared.set_plain(true);
+                }
                 let wait = shared.failed(Function::Lease, failure).await?;
                 self.lease.refused(wait).await;
             }

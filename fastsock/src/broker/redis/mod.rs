@@ -5,16 +5,25 @@
 //! between. Presence is one map written by one task (`presence`).
 
 mod announce;
+mod calls;
+mod claims;
 mod cleanup;
 mod clock;
 mod control;
 mod elsewhere;
+mod groups;
+pub(crate) mod janitor;
 mod links;
+mod losses;
+pub(crate) mod mailbox;
 mod membership;
 pub(crate) mod names;
+mod nodes;
+mod passing;
 mod presence;
 mod rights;
 mod script;
+mod seat_time;
 mod subscribe;
 mod supervisor;
 mod writer;
@@ -27,8 +36,8 @@ mod tests;
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -43,18 +52,27 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     announce::Announcements,
+    calls::Calls,
+    claims::Claims,
     clock::Clock,
     links::{Kind, Links},
+    losses::Losses,
+    mailbox::Mailboxes,
     names::Names,
+    passing::Passing,
     presence::Presence,
     subscribe::Subscriptions,
     supervisor::supervise,
 };
-use super::{Broker, Deliver, Link, LinkChange};
+use super::{
+    Audience, Broker, Claimed, Deliver, Found, HUSH_WITHIN, Link, LinkChange, LinkHealth, Roster,
+    lost::TellLost,
+};
 use crate::{
-    config::{Config, Subscribe},
+    calls::{Call, CallEnd},
+    config::{Config, DuplicatePolicy, MailboxKind, SpoolKind, Subscribe},
     error::Result,
-    node::NodeId,
+    node::{Node, NodeId},
     redis::{
         address::Address,
         connect::Redis,
@@ -64,7 +82,7 @@ use crate::{
     },
     stats::Running,
     tasks::{BoxFuture, Tasks},
-    types::{ClientId, Sent, SessionId, unix_ms},
+    types::{ClientId, CloseReason, Payload, Sent, SessionId, unix_ms},
 };
 
 /// Carries downlinks and presence through Redis.
@@ -80,11 +98,16 @@ struct Shared {
     names: Names,
     /// This bridge among the gateways.
     node: NodeId,
-    /// One SUBSCRIBE per device rather than one PSUBSCRIBE for all.
-    is_exact: bool,
+    subscribe: Subscribe,
+    duplicates: DuplicatePolicy,
+    /// This gateway delivers uplinks, and keeps them where others do not see them.
+    forwards_apart: bool,
+    /// Whether the gateways keep messages each for its own devices.
+    keeps_apart: bool,
     /// Whether Redis may be missing without a fault, until it has answered once.
     is_optional: bool,
     has_answered: AtomicBool,
+    mailbox: Mailboxes,
     deliver: Weak<dyn Deliver>,
     running: Arc<Running>,
 
@@ -104,6 +127,13 @@ struct Shared {
     /// When the sub link was last known to hear.
     last_good: Mutex<SystemTime>,
     subscriptions: Subscriptions,
+    /// Redis runs no scripts for us: presence is written plainly, and nothing else is known of other gateways.
+    is_plain: AtomicBool,
+    claims: Claims,
+    passing: Passing,
+    calls: Calls,
+    /// The highest epoch this gateway knows of its own.
+    last_epoch: AtomicU64,
 
     /// The cmd link while it is usable.
     cmd: Mutex<Option<Connection<Redis>>>,
@@ -115,7 +145,16 @@ struct Shared {
     clock: Mutex<Clock>,
     /// Asks for all of presence to be written again.
     restore: Notify,
+    /// When the lease was renewed last, over whatever link.
+    leased_at: Mutex<Option<Instant>>,
+    /// Who tells of devices whose gateway died, and what became of that.
+    teller: OnceLock<Weak<dyn TellLost>>,
+    losses: Losses,
 
+    /// Ends the subscriptions.
+    hush: CancellationToken,
+    /// They have ended, and all that came before was delivered.
+    hushed: CancellationToken,
     /// Ends the tasks once everything is written.
     stop: CancellationToken,
     /// Ends them wherever they are.
@@ -137,17 +176,20 @@ impl RedisBroker {
         is_optional: bool,
     ) -> Result<Arc<Self>> {
         let address = Address::from_config(config)?;
-        let names = Names::new(&config.redis_prefix, node);
-        let is_exact = config.redis_subscribe == Subscribe::Exact;
+        let names = Names::new(&config.redis.prefix, node);
         let rights = rights(config, &address);
         let shared = Arc::new(Shared {
             troubles: Troubles::new(address.clone(), rights),
             address,
             names,
             node: node.clone(),
-            is_exact,
+            subscribe: config.redis.subscribe,
+            duplicates: config.limits.duplicate_policy,
+            forwards_apart: config.has_remote() && config.spool.kind != SpoolKind::Redis,
+            keeps_apart: config.mailbox.kind == MailboxKind::Disk,
             is_optional,
             has_answered: AtomicBool::new(false),
+            mailbox: Mailboxes::new(config),
             deliver,
             running,
             links: Mutex::new(Links::new()),
@@ -158,6 +200,11 @@ impl RedisBroker {
             check: Notify::new(),
             last_good: Mutex::new(SystemTime::now()),
             subscriptions: Subscriptions::default(),
+            is_plain: AtomicBool::new(false),
+            claims: Claims::default(),
+            passing: Passing::default(),
+            calls: Calls::new(tasks.clone()),
+            last_epoch: AtomicU64::new(0),
             cmd: Mutex::default(),
             presence: Mutex::default(),
             presence_changed: Notify::new(),
@@ -165,6 +212,11 @@ impl RedisBroker {
             started: Instant::now(),
             clock: Mutex::default(),
             restore: Notify::new(),
+            hush: CancellationToken::new(),
+            hushed: CancellationToken::new(),
+            leased_at: Mutex::default(),
+            teller: OnceLock::new(),
+            losses: Losses::default(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         });
@@ -205,18 +257,39 @@ impl Broker for RedisBroker {
         }
     }
 
-    fn seated<'a>(&'a self, client_id: &'a ClientId, session_id: SessionId) -> BoxFuture<'a, ()> {
+    fn health(&self) -> Option<LinkHealth> {
+        let shared = &self.shared;
+        if shared.is_alone() {
+            return None;
+        }
+        let heard = *shared.last_good.lock();
+        let links = shared.links.lock();
+        Some(LinkHealth {
+            is_cmd_up: links.is_up(Kind::Cmd),
+            is_sub_up: links.is_up(Kind::Sub),
+            is_refusing: !shared.troubles.is_whole(),
+            heard_ago: heard.elapsed().unwrap_or_default(),
+        })
+    }
+
+    fn seated<'a>(
+        &'a self,
+        client_id: &'a ClientId,
+        session_id: SessionId,
+        is_takeover: bool,
+    ) -> BoxFuture<'a, Claimed> {
         let shared = &self.shared;
         if !shared.is_alone() {
             let now_ms = shared.now_ms();
             let mut presence = shared.presence.lock();
             presence.seated(client_id, session_id, now_ms);
         }
-        if shared.is_exact {
-            Box::pin(shared.subscriptions.seated(client_id))
-        } else {
-            Box::pin(std::future::ready(()))
+        let claimed = shared.claim(client_id, session_id, is_takeover);
+        if !shared.subscribe.is_each() {
+            return Box::pin(claimed);
         }
+        let subscribed = shared.subscriptions.seated(client_id);
+        Box::pin(async move { tokio::join!(claimed, subscribed).0 })
     }
 
     fn seen(&self, client_id: &ClientId, seen_ms: u64) {
@@ -231,7 +304,7 @@ impl Broker for RedisBroker {
             shared.presence_changed.notify_one();
         }
         shared.announcements.release(std::iter::once(client_id));
-        if shared.is_exact {
+        if shared.subscribe.is_each() {
             shared.subscriptions.unseated(client_id);
         }
     }
@@ -244,6 +317,23 @@ impl Broker for RedisBroker {
         Box::pin(self.shared.publish(client_id, payload))
     }
 
+    fn publish_to(&self, audience: Audience, payload: Bytes) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(self.shared.publish_to(audience, payload))
+    }
+
+    fn change_group_elsewhere<'a>(
+        &'a self,
+        client_id: &'a ClientId,
+        name: &'a str,
+        joins: bool,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.shared.change_group_elsewhere(client_id, name, joins))
+    }
+
+    fn call(&self, client_id: ClientId, call: Call) -> BoxFuture<'_, Result<Payload, CallEnd>> {
+        Box::pin(self.shared.call(client_id, call))
+    }
+
     fn node(&self) -> &NodeId {
         &self.shared.node
     }
@@ -252,14 +342,61 @@ impl Broker for RedisBroker {
         self.shared.epoch_of(self.shared.now_ms())
     }
 
-    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Vec<bool>> {
+    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Option<Vec<bool>>> {
         Box::pin(self.shared.are_elsewhere(client_ids))
+    }
+
+    fn hush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            shared.hush.cancel();
+            if shared.links.lock().is_up(Kind::Sub) {
+                let _ = timeout(HUSH_WITHIN, shared.hushed.cancelled()).await;
+            }
+        })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<Node>>> {
+        Box::pin(self.shared.nodes())
+    }
+
+    fn find<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Result<Vec<Option<Found>>>> {
+        Box::pin(self.shared.find(client_ids))
+    }
+
+    fn names<'a>(&'a self, nodes: &'a [String]) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(self.shared.names_of(nodes))
+    }
+
+    fn tell_lost(&self, teller: Weak<dyn TellLost>) {
+        let _ = self.shared.teller.set(teller);
+    }
+
+    fn kick<'a>(
+        &'a self,
+        client_id: &'a ClientId,
+        found: &'a Found,
+        reason: &'a CloseReason,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.shared.kick(client_id, found, reason))
+    }
+
+    fn roster<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Option<Roster>>> {
+        Box::pin(self.shared.roster(prefix, after, limit))
     }
 
     fn stop(&self, deadline: Instant) -> BoxFuture<'_, u64> {
         Box::pin(async move {
             let shared = &self.shared;
             let has_cmd = shared.cmd.lock().is_some();
+            if !shared.is_alone() {
+                tracing::info!(name: "redis_disconnecting", "Disconnecting Redis clients...");
+            }
             shared.stop.cancel();
             let until = match shared.presence.lock().waiting() {
                 _ if has_cmd => deadline,
@@ -294,8 +431,36 @@ impl Shared {
         self.is_optional && !self.has_answered.load(Relaxed)
     }
 
+    /// Whether Redis runs no scripts for us.
+    fn is_plain(&self) -> bool {
+        self.is_plain.load(Relaxed)
+    }
+
+    /// Redis runs scripts for us, or does not. Says it, once.
+    fn set_plain(&self, is_plain: bool) {
+        if self.is_plain.swap(is_plain, Relaxed) == is_plain {
+            return;
+        }
+        if is_plain {
+            tracing::warn!(
+                name: "redis_plain",
+                missing = "+eval",
+                "Redis runs no scripts for this user: presence is written by plain HSET and HDEL. Gateways do not learn that a device \
+                 moved, and do not clear up after one that died. docs/security.md has the rights for that"
+            );
+        } else {
+            tracing::info!(name: "redis_plain", "Redis runs scripts for this user again");
+            self.restore.notify_one();
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.stop.is_cancelled() || self.cut.is_cancelled()
+    }
+
+    /// Who tells of devices whose gateway died.
+    fn teller(&self) -> Option<Arc<dyn TellLost>> {
+        self.teller.get()?.upgrade()
     }
 
     /// Milliseconds since the start.
@@ -338,19 +503,26 @@ impl Shared {
             self.wake(Kind::Cmd).notify_one();
         }
         for change in tell {
-            if let LinkChange::Gap { from, to } = change {
-                self.running.broker_gaps.add(1);
-                let lasted = to.duration_since(from).unwrap_or_default();
-                tracing::warn!(
-                    name: "gap",
-                    from_ms = unix_ms(from),
-                    to_ms = unix_ms(to),
-                    lasted_ms = lasted.as_millis() as u64,
-                    "gap: downlinks published in this span may not have arrived"
-                );
+            match change {
+                LinkChange::Gap { from, to } => self.tell_gap(from, to),
+                LinkChange::Up | LinkChange::Down => self.tell(change),
             }
-            self.tell(change);
         }
+    }
+
+    /// Counts and tells that downlinks of this span may not have arrived. `telling` is held.
+    fn tell_gap(&self, from: SystemTime, to: SystemTime) {
+        self.running.broker_gaps.add(1);
+        let lasted = to.duration_since(from).unwrap_or_default();
+        self.running.broker_gap_ms.add(lasted.as_millis() as u64);
+        tracing::warn!(
+            name: "gap",
+            from_ms = unix_ms(from),
+            to_ms = unix_ms(to),
+            lasted_ms = lasted.as_millis() as u64,
+            "gap: downlinks published in this span may not have arrived"
+        );
+        self.tell(LinkChange::Gap { from, to });
     }
 
     /// A link is lost, or could not be had. Returns whether it was up.
@@ -360,7 +532,10 @@ impl Shared {
                 *self.cmd.lock() = None;
                 self.check.notify_one();
             }
-            Kind::Sub => self.subscriptions.close(),
+            Kind::Sub => {
+                self.subscriptions.close();
+                self.close_groups();
+            }
         }
         if self.is_alone() {
             return false;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ahash::{HashMap, HashSet};
 
+use super::seat_time::SeatTime;
 use crate::{
     broker::Seated,
     maps::trim,
@@ -32,8 +33,7 @@ struct Entry {
     seen_ms: u64,
     /// The last value Redis confirmed, or the first one sent to it; 0 when Redis has nothing of ours.
     written_ms: u64,
-    /// When the seat was taken, in milliseconds since the broker started.
-    seated_ms: u64,
+    seated: SeatTime,
     /// Who has the seat; after a removal, who had it.
     session_id: SessionId,
     wanted: Wanted,
@@ -41,6 +41,10 @@ struct Entry {
     change: u64,
     /// Whether Redis must be told (again) that the seat is here.
     is_unclaimed: bool,
+    /// Whether Redis may have been told.
+    is_recorded: bool,
+    /// Whether it must be added (again) to the set of this node's ids.
+    is_unlisted: bool,
     /// Whether the seat was taken over from another gateway, which may have written the hash after us.
     is_contested: bool,
     /// Whether the hash has it, as far as is known.
@@ -71,20 +75,23 @@ pub(crate) struct Set {
     pub(crate) seen_ms: u64,
     /// What to record about the seat, when that is not recorded yet or must be restored.
     pub(crate) claim: Option<Claim>,
+    /// Whether it is to be added to the set of this node's ids.
+    pub(crate) is_unlisted: bool,
 }
 
 /// A seat to record in Redis. Where two gateways have seated a device, the later seat wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) session_id: SessionId,
-    /// As [`Entry::seated_ms`].
-    pub(crate) seated_ms: u64,
+    pub(crate) seated: SeatTime,
 }
 
 /// A device that left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Del {
     pub(crate) client_id: ClientId,
+    /// The last session that may have claimed it; a later one keeps its seat.
+    pub(crate) session_id: SessionId,
     /// The field is ours when its value is within these two, inclusive. They differ only while it is unknown which
     /// of our writes got through.
     pub(crate) least_ms: u64,
@@ -102,11 +109,27 @@ impl Presence {
             return; // told late: a newer one has the seat
         }
         entry.session_id = session_id;
-        entry.seated_ms = now_ms;
+        entry.seated = SeatTime::since_start(now_ms);
         entry.is_unclaimed = true;
+        entry.is_unlisted = true;
         if entry.wanted == Wanted::Del {
             entry.wanted = Wanted::Nothing;
         }
+    }
+
+    /// Whether a claim of this session is still to be made. It is about to be.
+    pub(crate) fn is_about_to_claim(
+        &mut self,
+        client_id: &ClientId,
+        session_id: SessionId,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(client_id) else {
+            return false; // it left
+        };
+        let is_wanted = entry.wanted != Wanted::Del && entry.is_unclaimed;
+        let is_to_be = is_wanted && entry.session_id == session_id;
+        entry.is_recorded |= is_to_be;
+        is_to_be
     }
 
     /// The device was seen. Returns whether there is something new to write.
@@ -121,7 +144,7 @@ impl Presence {
         }
         entry.seen_ms = seen_ms;
         entry.wanted = Wanted::Set;
-        self.mark(client_id)
+        note_change(entry, client_id, &mut self.changes, &mut self.changed)
     }
 
     /// The seat is empty. Returns whether there is something new to write.
@@ -132,7 +155,7 @@ impl Presence {
         if session_id < entry.session_id {
             return false;
         }
-        if entry.written_ms == 0 {
+        if !entry.is_in_redis() {
             self.forget(client_id);
             return false;
         }
@@ -145,21 +168,38 @@ impl Presence {
     pub(crate) fn restore(&mut self, everyone: Vec<Seated>, now_ms: u64, clock_ms: u64) {
         for seated in everyone {
             let seated_ms = now_ms.saturating_sub(clock_ms.saturating_sub(seated.seen_ms));
+            // One whose 101 is not written is written when it is seen; until then its claim is only asked for.
+            let is_early = self.entries.get(&seated.client_id);
+            let is_early = is_early.is_some_and(|entry| entry.wanted == Wanted::Nothing);
             let entry = self.entry(&seated.client_id, seated.session_id, seated_ms);
             if seated.session_id < entry.session_id {
                 continue;
             }
             if seated.session_id > entry.session_id {
                 entry.session_id = seated.session_id;
-                entry.seated_ms = seated_ms;
+                entry.seated = SeatTime::since_start(seated_ms);
             }
             entry.seen_ms = entry.seen_ms.max(seated.seen_ms);
             entry.is_unclaimed = true;
+            entry.is_unlisted = true;
             entry.is_there = false;
-            if entry.seen_ms != 0 {
+            if entry.seen_ms != 0 && !is_early {
                 entry.wanted = Wanted::Set;
                 self.mark(&seated.client_id);
             }
+        }
+    }
+
+    /// Redis does not say that this seat is here: it is to be claimed again.
+    pub(crate) fn doubt(&mut self, client_id: &ClientId, session_id: SessionId) {
+        let Some(entry) = self.entries.get_mut(client_id) else {
+            return;
+        };
+        if entry.session_id == session_id && entry.wanted == Wanted::Set && !entry.is_unclaimed {
+            entry.is_unclaimed = true;
+            entry.is_unlisted = true;
+            entry.is_there = false;
+            self.mark(client_id);
         }
     }
 
@@ -170,6 +210,7 @@ impl Presence {
             return;
         }
         let entry = self.entry(&client_id, SessionId(0), 0);
+        entry.is_recorded = true;
         entry.wanted = Wanted::Del;
         (entry.seen_ms, entry.written_ms) = (1, 1); // whatever it was
         entry.is_contested = true;
@@ -229,15 +270,17 @@ impl Presence {
                     }
                     let claim = entry.is_unclaimed.then_some(Claim {
                         session_id: entry.session_id,
-                        seated_ms: entry.seated_ms,
+                        seated: entry.seated,
                     });
+                    entry.is_recorded |= claim.is_some();
                     batch.sets.push(Set {
                         client_id,
                         seen_ms: entry.seen_ms,
                         claim,
+                        is_unlisted: entry.is_unlisted,
                     });
                 }
-                Wanted::Del if entry.written_ms == 0 => {
+                Wanted::Del if !entry.is_in_redis() => {
                     self.entries.remove(&client_id);
                     trim(&mut self.entries, ROOM);
                 }
@@ -245,6 +288,10 @@ impl Presence {
                     entry.is_there = false;
                     batch.dels.push(Del {
                         client_id,
+                        session_id: match entry.session_id {
+                            SessionId(0) => SessionId(u64::MAX), // of whatever session it is
+                            session_id => session_id,
+                        },
                         least_ms: entry.written_ms.min(entry.seen_ms),
                         most_ms: entry.written_ms.max(entry.seen_ms),
                         is_contested: entry.is_contested,
@@ -255,11 +302,12 @@ impl Presence {
         Some(batch)
     }
 
-    /// Redis recorded that the seat is here.
+    /// Redis recorded that the seat is here, under this epoch.
     pub(crate) fn claimed(
         &mut self,
         client_id: &ClientId,
         session_id: SessionId,
+        epoch: u64,
         was_elsewhere: bool,
     ) {
         let Some(entry) = self.entries.get_mut(client_id) else {
@@ -268,6 +316,7 @@ impl Presence {
         entry.is_contested |= was_elsewhere;
         if entry.session_id == session_id {
             entry.is_unclaimed = false;
+            entry.seated = SeatTime::recorded(epoch);
         }
     }
 
@@ -277,6 +326,7 @@ impl Presence {
             if let Some(entry) = self.entries.get_mut(&set.client_id) {
                 entry.written_ms = set.seen_ms;
                 entry.is_there = true;
+                entry.is_unlisted = false;
             }
         }
         for del in batch.dels {
@@ -288,6 +338,8 @@ impl Presence {
             } else {
                 entry.written_ms = 0; // seated again meanwhile
                 entry.is_contested = false;
+                entry.is_unclaimed = true;
+                entry.is_unlisted = true;
             }
         }
     }
@@ -322,11 +374,13 @@ impl Presence {
             .or_insert_with(|| Entry {
                 seen_ms: 0,
                 written_ms: 0,
-                seated_ms,
+                seated: SeatTime::since_start(seated_ms),
                 session_id,
                 wanted: Wanted::Nothing,
                 change: 0,
                 is_unclaimed: true,
+                is_recorded: false,
+                is_unlisted: true,
                 is_contested: false,
                 is_there: false,
             })
@@ -340,15 +394,33 @@ impl Presence {
     }
 
     fn mark(&mut self, client_id: &ClientId) -> bool {
-        match self.entries.get_mut(client_id) {
-            Some(entry) if entry.change == 0 => {
-                self.changes += 1;
-                entry.change = self.changes;
-                self.changed.insert(entry.change, client_id.clone());
-                true
-            }
-            _ => false,
-        }
+        let entry = self.entries.get_mut(client_id);
+        entry.is_some_and(|entry| {
+            note_change(entry, client_id, &mut self.changes, &mut self.changed)
+        })
+    }
+}
+
+/// Puts an entry among the changes, unless it is there.
+fn note_change(
+    entry: &mut Entry,
+    client_id: &ClientId,
+    changes: &mut u64,
+    changed: &mut BTreeMap<u64, ClientId>,
+) -> bool {
+    if entry.change != 0 {
+        return false;
+    }
+    *changes += 1;
+    entry.change = *changes;
+    changed.insert(entry.change, client_id.clone());
+    true
+}
+
+impl Entry {
+    /// Whether Redis may have anything of it.
+    fn is_in_redis(&self) -> bool {
+        self.is_recorded || self.written_ms != 0
     }
 }
 

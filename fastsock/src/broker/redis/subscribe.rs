@@ -1,11 +1,11 @@
 //! The sub link: subscriptions, what Redis pushes, and proof that it still hears.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -18,12 +18,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
-use super::{Shared, control, links::Kind};
+use super::{Shared, calls, control, groups::GroupChannels, links::Kind};
 use crate::{
     redis::{
-        connect::{self, At},
+        connect::{self, At, Redis, by_all_servers, learn_whole, masters_of},
+        connection::OnPush,
         error::{Failure, LinkError},
         glob::escaped,
+        sharded,
         trouble::{Function, LOADING_MAX},
     },
     types::ClientId,
@@ -35,30 +37,73 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         // The cmd link finds out whether there is a Redis; trying with both would not find it sooner.
         shared.wake(Kind::Sub).notified().await;
     }
-    let received = Arc::new(Received::default());
+    let received = Arc::new(Received {
+        is_cluster: shared.address.is_cluster(),
+        ..Received::default()
+    });
     let on_push = {
         let (shared, received) = (Arc::clone(shared), Arc::clone(&received));
-        Arc::new(move |push| receive(&shared, &received, push))
+        let on_push: OnPush = Arc::new(move |push| receive(&shared, &received, push));
+        on_push
     };
-    let connection = connect::open_one(
-        &shared.address,
-        At::Any,
-        Kind::Sub.response_timeout(),
-        on_push,
-    )
-    .await?;
+    let answer = Kind::Sub.response_timeout();
+    let connection =
+        connect::open_one(&shared.address, At::Any, answer, Arc::clone(&on_push)).await?;
     shared.answered();
     let redis = connection.redis.clone();
+    let shards = match shared.subscribe.is_sharded() {
+        true => Some(connect::open_shards(&shared.address, &connection, answer, on_push).await?),
+        false => None,
+    };
+    let shards_lost = shards.as_ref().map(|shards| Arc::clone(&shards.lost));
+    let shards_lost = async {
+        match shards_lost {
+            Some(lost) => lost.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    let shards = shards.as_ref().map(|shards| &shards.redis);
     tokio::select! {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
+        () = shards_lost => Err(LinkError::new("a connection for shard channels was lost")),
         (error, confirmed) = connection.moved(&shared.address) => {
             let mut last_good = shared.last_good.lock();
             *last_good = confirmed.min(*last_good);
             Err(error)
         }
-        error = subscribe(shared, &received, redis.clone()) => Err(error),
-        error = watch(shared, &received, redis) => Err(error),
+        error = subscribe(shared, &received, redis.clone(), shards) => Err(error),
+        error = watch(shared, &received, redis.clone(), shards) => Err(error),
+        error = hush(shared, redis, shards) => Err(error),
     }
+}
+
+/// Once told to, ends the subscriptions to devices, and says so when all that was published before has been delivered.
+async fn hush(
+    shared: &Shared,
+    mut redis: MultiplexedConnection,
+    shards: Option<&Redis>,
+) -> LinkError {
+    shared.hush.cancelled().await;
+    if shared.subscribe.is_each() {
+        // Everyone has left, so all are about to be ended.
+        while !shared.subscriptions.are_followed() {
+            sleep(LOOK_AGAIN).await;
+        }
+    } else if let Err(error) = redis.punsubscribe(shared.names.pattern()).await {
+        tracing::debug!(%error, "The subscription could not be ended before the stop");
+    }
+    // Their answers come behind all that was pushed before.
+    let answered = async {
+        if let Some(shards) = shards {
+            sharded::ping(shards).await?;
+        }
+        redis::cmd("PING").exec_async(&mut redis).await?;
+        Ok::<_, LinkError>(())
+    };
+    if answered.await.is_ok() {
+        shared.hushed.cancel();
+    }
+    std::future::pending().await
 }
 
 /// What the reader of the connection tells the task that watches it.
@@ -68,18 +113,29 @@ struct Received {
     has_heard: AtomicBool,
     /// Whether it is subscribed to the channel of the probe.
     hears_probe: AtomicBool,
-    /// The probe heard last.
+    /// In a cluster each server has to be heard, and what comes does not say by which it came: only a probe proves that.
+    is_cluster: bool,
+    /// The probe that is on its way, and by how many servers it has come.
     probe: AtomicU64,
+    probe_ways: AtomicUsize,
     probe_came: Notify,
+    /// Shard channels whose subscriptions this gateway is ending: any other end is the server's doing.
+    leaving: Mutex<HashSet<String>>,
     /// Whether a push that nobody understands was told.
     has_told_bad: AtomicBool,
 }
 
 /// Takes one push. It runs on the reader of the link, so it never waits.
-fn receive(shared: &Shared, received: &Received, push: PushInfo) {
+fn receive(shared: &Arc<Shared>, received: &Received, push: PushInfo) {
     let mut parts = push.data.into_iter();
     match push.kind {
-        PushKind::Message => {}
+        PushKind::Message | PushKind::SMessage => {}
+        PushKind::SUnsubscribe => {
+            if let Some(Value::BulkString(channel)) = parts.next() {
+                ended(shared, received, &channel);
+            }
+            return;
+        }
         PushKind::PMessage => drop(parts.next()), // the pattern
         _ => return,                              // confirmations
     }
@@ -92,14 +148,31 @@ fn receive(shared: &Shared, received: &Received, push: PushInfo) {
     };
     let names = &shared.names;
     let Some(id) = channel.strip_prefix(names.client.as_bytes()) else {
-        if channel == names.control.as_bytes() {
+        if let Some(id) = channel.strip_prefix(names.bell.as_bytes()) {
+            if let (Ok(id), Some(deliver)) = (std::str::from_utf8(id), shared.deliver.upgrade()) {
+                deliver.bell(id);
+            }
+        } else if let Some(name) = channel.strip_prefix(names.group.as_bytes()) {
+            if let (Ok(name), Some(deliver)) = (std::str::from_utf8(name), shared.deliver.upgrade())
+            {
+                deliver.deliver_to_group(name, Bytes::from(payload));
+            }
+        } else if channel == names.broadcast.as_bytes() {
+            if let Some(deliver) = shared.deliver.upgrade() {
+                deliver.deliver_to_all(Bytes::from(payload));
+            }
+        } else if channel == names.control.as_bytes() {
             control::on_control(shared, &payload);
         } else if channel == names.probe.as_bytes() {
             let probe = std::str::from_utf8(&payload).ok();
-            received
-                .probe
-                .store(probe.and_then(|p| p.parse().ok()).unwrap_or(0), Relaxed);
-            received.probe_came.notify_one();
+            match probe.and_then(|probe| probe.parse::<u64>().ok()) {
+                Some(probe) if probe == received.probe.load(Relaxed) => {
+                    received.probe_ways.fetch_add(1, Relaxed);
+                    received.probe_came.notify_one();
+                }
+                Some(_) => {} // one that is given up
+                None => calls::on_told(shared, &payload),
+            }
         } else {
             bad_push(shared, received, Some(&channel));
         }
@@ -113,6 +186,22 @@ fn receive(shared: &Shared, received: &Received, push: PushInfo) {
             }
         }
         _ => bad_push(shared, received, Some(&channel)),
+    }
+}
+
+/// The subscription to a shard channel has ended. If nobody here asked for that, its slot is at another server now.
+fn ended(shared: &Shared, received: &Received, channel: &[u8]) {
+    let Ok(channel) = std::str::from_utf8(channel) else {
+        return;
+    };
+    if received.leaving.lock().remove(channel) {
+        return;
+    }
+    let names = &shared.names;
+    let id = channel.strip_prefix(&*names.client);
+    let id = id.or_else(|| channel.strip_prefix(&*names.bell));
+    if let Some(client_id) = id.and_then(ClientId::new) {
+        shared.subscriptions.moved(&client_id);
     }
 }
 
@@ -141,16 +230,26 @@ async fn subscribe(
     shared: &Shared,
     received: &Received,
     mut redis: MultiplexedConnection,
+    shards: Option<&Redis>,
 ) -> LinkError {
     let never = async {
         let mut own = OwnChannels::default();
-        own.listen(shared, received, &mut redis).await?;
+        let mut groups = GroupChannels::new(shared);
         loop {
-            let failure = match devices(shared, &mut redis).await {
+            // Devices first: a user that may do no more than that has the downlinks.
+            let subscribed = devices(shared, &mut redis, shards).await;
+            own.listen(shared, received, &mut redis).await?;
+            groups.listen(shared, &mut redis).await?;
+            let failure = match subscribed {
                 Err(failure) => failure,
                 Ok(()) => {
                     shared.works(Function::Downlinks);
                     shared.link_up(Kind::Sub);
+                    if shared.mailbox.is_on
+                        && let Some(deliver) = shared.deliver.upgrade()
+                    {
+                        deliver.bells_missed();
+                    }
                     restore(shared); // a takeover told meanwhile was not heard
                     loop {
                         let touched = tokio::select! {
@@ -159,9 +258,20 @@ async fn subscribe(
                                 own.listen(shared, received, &mut redis).await?;
                                 continue;
                             }
+                            changed = groups.changed() => {
+                                groups.follow(shared, &mut redis, changed).await?;
+                                continue;
+                            }
                         };
-                        if let Err(failure) = follow(shared, &mut redis, touched).await {
+                        let moved = touched.moved;
+                        let followed =
+                            follow(shared, received, &mut redis, shards, touched.ids).await;
+                        if let Err(failure) = followed {
+                            shared.heard_until(moved);
                             break failure;
+                        }
+                        if let Some(moved) = moved {
+                            shared.tell_moved(moved);
                         }
                     }
                 }
@@ -232,17 +342,45 @@ impl OwnChannels {
 }
 
 /// Subscribes to the channels of all devices.
-async fn devices(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), Failure> {
-    if !shared.is_exact {
-        return Ok(redis.psubscribe(shared.names.pattern()).await?);
+async fn devices(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    shards: Option<&Redis>,
+) -> Result<(), Failure> {
+    if shared.hush.is_cancelled() {
+        return Ok(()); // nobody is here any more
+    }
+    if !shared.subscribe.is_each() {
+        redis.psubscribe(shared.names.pattern()).await?;
+        if shared.mailbox.is_on {
+            redis.psubscribe(shared.names.bells()).await?;
+        }
+        return Ok(());
     }
     // From here on whoever is seated is noted, so nobody is missed between the list and the notes.
     shared.subscriptions.open();
     let everyone = shared.deliver.upgrade().map(|d| d.everyone());
     let everyone = everyone.unwrap_or_default();
     for some in everyone.chunks(IDS_A_COMMAND) {
-        let ids = some.iter().map(|seated| &seated.client_id);
-        redis.subscribe(channels(shared, ids)).await?;
+        let ids: Vec<_> = some.iter().map(|seated| &seated.client_id).collect();
+        listen_to(shared, redis, shards, &ids).await?;
+    }
+    Ok(())
+}
+
+/// Subscribes to the channels of these devices.
+async fn listen_to(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    shards: Option<&Redis>,
+    ids: &[&ClientId],
+) -> Result<(), Failure> {
+    let channels = channels(shared, ids);
+    if !channels.is_empty() {
+        redis.subscribe(channels).await?;
+    }
+    if let Some(shards) = shards {
+        sharded::subscribe(shards, shard_channels(shared, ids)).await?;
     }
     Ok(())
 }
@@ -257,7 +395,9 @@ fn restore(shared: &Shared) {
 /// Brings the subscriptions of these ids to what their seats are now.
 async fn follow(
     shared: &Shared,
+    received: &Received,
     redis: &mut MultiplexedConnection,
+    shards: Option<&Redis>,
     touched: HashMap<ClientId, Vec<Waiter>>,
 ) -> Result<(), Failure> {
     let Some(deliver) = shared.deliver.upgrade() else {
@@ -273,9 +413,8 @@ async fn follow(
         if some.is_empty() {
             break;
         }
-        redis
-            .subscribe(channels(shared, some.iter().map(|(id, _)| id)))
-            .await?;
+        let ids: Vec<_> = some.iter().map(|(id, _)| id).collect();
+        listen_to(shared, redis, shards, &ids).await?;
         shared.subscriptions.is_late.store(false, Relaxed);
         for (client_id, waiters) in some {
             for waiter in waiters {
@@ -284,26 +423,62 @@ async fn follow(
         }
     }
     for some in left.chunks(IDS_A_COMMAND) {
-        redis
-            .unsubscribe(channels(shared, some.iter().map(|(id, _)| id)))
-            .await?;
+        let ids: Vec<_> = some.iter().map(|(id, _)| id).collect();
+        let channels = channels(shared, &ids);
+        if !channels.is_empty() {
+            redis.unsubscribe(channels).await?;
+        }
+        if let Some(shards) = shards {
+            let channels = shard_channels(shared, &ids);
+            received.leaving.lock().extend(channels.iter().cloned());
+            let ended = sharded::unsubscribe(shards, &channels).await;
+            // Those whose slot has gone elsewhere are not confirmed.
+            received.leaving.lock().clear();
+            ended?;
+        }
     }
     Ok(())
 }
 
-fn channels<'a>(shared: &Shared, ids: impl Iterator<Item = &'a ClientId>) -> Vec<String> {
-    ids.map(|id| shared.names.channel(id.as_str())).collect()
+/// The channels of these devices, and their bells, which are rung by PUBLISH in every mode: one script keeps a message and rings.
+fn channels(shared: &Shared, ids: &[&ClientId]) -> Vec<String> {
+    let is_exact = shared.subscribe.is_exact();
+    let names = &shared.names;
+    let channels = ids.iter().flat_map(|id| {
+        let bell = shared.mailbox.is_on.then(|| names.bell_of(id.as_str()));
+        [is_exact.then(|| names.channel(id.as_str())), bell]
+    });
+    channels.flatten().collect()
 }
 
-/// Those whose subscription must be looked at, in `exact` mode. What is to be done is not noted: when the command is
+/// Their shard channels, and the bells that a publisher rings by SPUBLISH.
+fn shard_channels(shared: &Shared, ids: &[&ClientId]) -> Vec<String> {
+    let names = &shared.names;
+    let channels = ids.iter().flat_map(|id| {
+        let bell = shared.mailbox.is_on.then(|| names.bell_of(id.as_str()));
+        [Some(names.channel(id.as_str())), bell]
+    });
+    channels.flatten().collect()
+}
+
+/// Those whose subscription must be looked at, in all modes but `pattern`. What is to be done is not noted: when the command is
 /// built, the seat says it.
 #[derive(Default)]
 pub(super) struct Subscriptions {
     /// `None` while the link is down: a list of everyone is taken when it comes back.
-    touched: Mutex<Option<HashMap<ClientId, Vec<Waiter>>>>,
+    touched: Mutex<Option<Touched>>,
     has_touched: Notify,
+    /// Whether some that were taken are being looked at.
+    is_following: AtomicBool,
     /// Whether someone waited in vain, so that the next ones need not try.
     is_late: AtomicBool,
+}
+
+#[derive(Default)]
+struct Touched {
+    ids: HashMap<ClientId, Vec<Waiter>>,
+    /// Since when some of them were not subscribed, because their slot moved.
+    moved: Option<SystemTime>,
 }
 
 /// A device whose 101 waits for its subscription.
@@ -318,7 +493,7 @@ impl Subscriptions {
         let confirmation = self.touched.lock().as_mut().map(|touched| {
             let (confirmed, confirmation) = oneshot::channel();
             let since = Instant::now();
-            let waiters = touched.entry(client_id.clone()).or_default();
+            let waiters = touched.ids.entry(client_id.clone()).or_default();
             waiters.push(Waiter { since, confirmed });
             confirmation
         });
@@ -338,13 +513,22 @@ impl Subscriptions {
 
     pub(super) fn unseated(&self, client_id: &ClientId) {
         if let Some(touched) = self.touched.lock().as_mut() {
-            touched.entry(client_id.clone()).or_default();
+            touched.ids.entry(client_id.clone()).or_default();
+            self.has_touched.notify_one();
+        }
+    }
+
+    /// The server has ended a subscription of this device.
+    fn moved(&self, client_id: &ClientId) {
+        if let Some(touched) = self.touched.lock().as_mut() {
+            touched.ids.entry(client_id.clone()).or_default();
+            touched.moved.get_or_insert_with(SystemTime::now);
             self.has_touched.notify_one();
         }
     }
 
     fn open(&self) {
-        *self.touched.lock() = Some(HashMap::new());
+        *self.touched.lock() = Some(Touched::default());
     }
 
     /// The link is down; whoever waits need not.
@@ -353,14 +537,50 @@ impl Subscriptions {
         self.is_late.store(false, Relaxed);
     }
 
-    async fn touched(&self) -> HashMap<ClientId, Vec<Waiter>> {
+    /// Whether every subscription is as its seat is.
+    fn are_followed(&self) -> bool {
+        let touched = self.touched.lock();
+        touched
+            .as_ref()
+            .is_none_or(|touched| touched.ids.is_empty())
+            && !self.is_following.load(Relaxed)
+    }
+
+    async fn touched(&self) -> Touched {
         loop {
-            if let Some(touched) = self.touched.lock().as_mut()
-                && !touched.is_empty()
             {
-                return std::mem::take(touched);
+                let mut touched = self.touched.lock();
+                let some = touched.as_mut().filter(|touched| !touched.ids.is_empty());
+                self.is_following.store(some.is_some(), Relaxed);
+                if let Some(touched) = some {
+                    return std::mem::take(touched);
+                }
             }
             self.has_touched.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    /// What was published for devices whose slots moved may not have arrived: until they were subscribed again, and since before the
+    /// old server knew of it.
+    fn tell_moved(&self, moved: SystemTime) {
+        self.heard_until(Some(moved));
+        let from = *self.last_good.lock();
+        let _in_order = self.telling.lock();
+        self.tell_gap(from, SystemTime::now());
+        if self.mailbox.is_on
+            && let Some(deliver) = self.deliver.upgrade()
+        {
+            deliver.bells_missed();
+        }
+    }
+
+    /// What came before a slot moved is known to have arrived, and no more than that.
+    fn heard_until(&self, moved: Option<SystemTime>) {
+        if let Some(moved) = moved {
+            let mut last_good = self.last_good.lock();
+            *last_good = (moved - MOVE_IS_NEWS).min(*last_good);
         }
     }
 }
@@ -380,6 +600,7 @@ async fn watch(
     shared: &Shared,
     received: &Received,
     mut redis: MultiplexedConnection,
+    shards: Option<&Redis>,
 ) -> LinkError {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -393,7 +614,9 @@ async fn watch(
         if !shared.links.lock().is_up(Kind::Sub) {
             continue; // still subscribing, which has its own deadline
         }
-        if received.has_heard.swap(false, Relaxed) {
+        let has_heard = received.has_heard.swap(false, Relaxed);
+        let is_proof = !received.is_cluster || !can_probe(shared, received);
+        if has_heard && is_proof {
             *shared.last_good.lock() = looked_at;
             idle_s = 0;
         } else if !is_asked {
@@ -424,51 +647,82 @@ async fn watch(
                 Ok(()) | Err(Failure::Refused(_)) => loading_since = None,
             }
         }
-        if is_due(PROBE_IDLE_S)
-            && let Err(error) = probe(shared, received).await
+        let probe_s = match received.is_cluster {
+            true => PROBE_CLUSTER_S,
+            false => PROBE_IDLE_S,
+        };
+        if is_due(probe_s)
+            && let Err(error) = probe(shared, received, shards).await
         {
             return error;
         }
     }
 }
 
-/// Publishes to itself by the cmd link; an error when that is not heard.
-async fn probe(shared: &Shared, received: &Received) -> Result<(), LinkError> {
-    let Some(cmd) = shared.cmd.lock().clone() else {
-        return Ok(());
-    };
+/// Whether a probe would prove anything.
+fn can_probe(shared: &Shared, received: &Received) -> bool {
+    received.hears_probe.load(Relaxed) && shared.cmd.lock().is_some()
+}
+
+/// Publishes to itself by the cmd link, in a cluster by each server of it; an error when that is not heard.
+async fn probe(
+    shared: &Shared,
+    received: &Received,
+    shards: Option<&Redis>,
+) -> Result<(), LinkError> {
     if !received.hears_probe.load(Relaxed) {
         return Ok(()); // it would prove nothing
     }
-    let number = fastrand::u64(1..);
-    let mut publish = redis::cmd("PUBLISH");
-    publish.arg(&shared.names.probe).arg(number);
-    match publish
-        .exec_async(&mut cmd.redis.clone())
-        .await
-        .map_err(Failure::from)
-    {
-        Ok(()) => {}
-        Err(Failure::Lost(_)) => return Ok(()), // that link has its own watch
-        Err(failure) => {
-            let failure = failure.of_channel(&escaped(&shared.names.probe));
-            let _ = shared.failed(Function::Probe, failure).await;
+    loop {
+        let Some(cmd) = shared.cmd.lock().clone() else {
             return Ok(());
+        };
+        let published_at = SystemTime::now();
+        let number = fastrand::u64(1..);
+        received.probe_ways.store(0, Relaxed);
+        received.probe.store(number, Relaxed);
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&shared.names.probe).arg(number);
+        let ways = match by_all_servers(&cmd.redis, &publish).await {
+            Ok(ways) => ways,
+            Err(error) => {
+                if let failure @ Failure::Refused(_) = Failure::from(error) {
+                    let failure = failure.of_channel(&escaped(&shared.names.probe));
+                    let _ = shared.failed(Function::Probe, failure).await;
+                }
+                return Ok(()); // a lost link has its own watch
+            }
+        };
+        shared.works(Function::Probe);
+        let heard = async {
+            while received.probe_ways.load(Relaxed) < ways {
+                received.probe_came.notified().await;
+            }
+        };
+        match timeout(PROBE_TIMEOUT, heard).await {
+            Ok(()) => {
+                if let Some(shards) = shards.filter(|_| received.is_cluster) {
+                    sharded::ping(shards).await?;
+                    if masters_of(shards) != masters_of(&cmd.redis) {
+                        // Which ends this link if it listens to a server that has no slots any more.
+                        learn_whole(shards).await;
+                        learn_whole(&cmd.redis).await;
+                    }
+                }
+                let mut last_good = shared.last_good.lock();
+                *last_good = published_at.max(*last_good);
+                return Ok(());
+            }
+            Err(_) if !received.is_cluster && received.has_heard.load(Relaxed) => return Ok(()),
+            // It may be the cmd link that knows a server which is no longer in the cluster.
+            Err(_) if learn_whole(&cmd.redis).await && shards.is_none() => {}
+            Err(_) => return Err(LinkError::new("it does not deliver what is published")),
         }
-    }
-    shared.works(Function::Probe);
-    let heard = async {
-        while received.probe.load(Relaxed) != number {
-            received.probe_came.notified().await;
-        }
-    };
-    match timeout(PROBE_TIMEOUT, heard).await {
-        Err(_) if !received.has_heard.load(Relaxed) => {
-            Err(LinkError::new("it does not deliver what is published"))
-        }
-        _ => Ok(()),
     }
 }
+
+/// How soon it is looked again whether all subscriptions are as they should be.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Channels named in one command.
 const IDS_A_COMMAND: usize = 512;
@@ -481,5 +735,11 @@ const PING_IDLE_S: u32 = 5;
 
 /// Seconds without a push after which it must hear itself.
 const PROBE_IDLE_S: u32 = 10;
+
+/// The same in a cluster, where nothing else is proof.
+const PROBE_CLUSTER_S: u32 = 2;
+
+/// How long servers of a cluster may take to tell each other that a slot moved.
+const MOVE_IS_NEWS: Duration = Duration::from_secs(1);
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

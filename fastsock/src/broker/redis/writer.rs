@@ -9,10 +9,13 @@ use ahash::{HashMap, HashSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
-    Shared, cleanup,
-    control::Control,
+    Shared,
+    claims::{self, Answer},
+    cleanup,
+    control::{self, Control, Successor},
     links::Kind,
     membership::Membership,
+    passing,
     presence::{Batch, Del, Set},
     script,
 };
@@ -21,7 +24,6 @@ use crate::{
         connect::{self, Redis},
         error::Failure,
         error::LinkError,
-        glob::escaped,
         trouble::Function,
     },
     types::{ClientId, SessionId, unix_ms},
@@ -40,6 +42,8 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         () = connection.lost.notified() => Err(LinkError::new("the connection was lost")),
         (error, _) = connection.moved(&shared.address) => Err(error),
         error = membership.keep(shared, redis.clone()) => Err(error),
+        error = claims::serve(shared, redis.clone()) => Err(error),
+        error = passing::serve(shared, redis.clone()) => Err(error),
         watched = shared.troubles.rights().watch(redis.clone()) => match watched {
             Err(error) => Err(error),
         },
@@ -56,13 +60,15 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     if !shared.stop.is_cancelled() {
         shared.link_up(Kind::Cmd);
         shared.check.notify_one();
+        shared.warn_of_eviction().await;
     }
     let mut has_looked = false;
     let mut flushed_at = Instant::now();
     // Once more, for what another gateway still wrote or removed while it did not know of this one's return.
     let mut once_more = Some(flushed_at + ONCE_MORE_AFTER);
+    let mut look_at = flushed_at + LOOK_EVERY;
     while !shared.stop.is_cancelled() {
-        if !has_looked && again.is_none() {
+        if !has_looked && again.is_none() && !shared.is_plain() {
             match cleanup::look_through(shared, &mut redis).await {
                 Ok(()) => {
                     has_looked = true;
@@ -94,6 +100,12 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
                 restore(shared);
                 once_more = None;
             }
+            () = sleep_until(look_at), if again.is_none() => {
+                if let Err(failure) = look_for_strays(shared, &mut redis).await {
+                    again = Some(Instant::now() + shared.failed(Function::Presence, failure).await?);
+                }
+                look_at = Instant::now() + LOOK_EVERY;
+            }
         }
         if again.is_some_and(|again| Instant::now() < again) {
             continue;
@@ -103,6 +115,7 @@ async fn write(shared: &Shared, mut redis: Redis) -> Result<(), LinkError> {
     }
     flush(shared, &mut redis).await?;
     if shared.presence.lock().len() == 0
+        && !shared.is_plain()
         && let Err(failure) = cleanup::leave(shared, &mut redis).await
     {
         shared.failed(Function::Lease, failure).await?;
@@ -125,6 +138,31 @@ async fn wait_for_sub(shared: &Shared) {
         () = shared.stop.cancelled() => {}
         _ = timeout(SUB_FIRST, is_up) => {}
     }
+}
+
+/// Has those claimed again whom Redis gives to another gateway, or to nobody; the claim decides. A gateway that takes a device over and
+/// loses its link before it can say so tells nobody: without this the device would keep two sockets.
+async fn look_for_strays(shared: &Shared, redis: &mut Redis) -> Result<(), Failure> {
+    let everyone = match shared.deliver.upgrade() {
+        Some(deliver) if !shared.is_plain() => deliver.everyone(),
+        _ => return Ok(()),
+    };
+    for some in everyone.chunks(BATCH) {
+        let ids: Vec<_> = some
+            .iter()
+            .map(|seated| seated.client_id.as_str())
+            .collect();
+        let mut ask = redis::cmd("HMGET");
+        ask.arg(&shared.names.owner).arg(ids);
+        let owners: Vec<Option<String>> = ask.query_async(redis).await?;
+        let mut presence = shared.presence.lock();
+        for (seated, owner) in some.iter().zip(owners) {
+            if !owner.is_some_and(|owner| control::is_of(&owner, &shared.node)) {
+                presence.doubt(&seated.client_id, seated.session_id);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn restore(shared: &Shared) {
@@ -218,7 +256,10 @@ impl Drop for InFlight<'_> {
 /// Writes who is here: first whose seats they are, then the hash, so that a gateway that reads both can tell whose value it
 /// sees.
 async fn write_sets(shared: &Shared, mut redis: Redis, sets: &[Set]) -> Result<(), Failure> {
-    let claims = claim(shared, &mut redis, sets).await?;
+    let claims = match shared.is_plain() {
+        true => Claims::default(),
+        false => list_and_claim(shared, &mut redis, sets).await?,
+    };
     let mut hset = redis::cmd("HSET");
     hset.arg(&shared.names.clients);
     let mut is_anyone_here = false;
@@ -231,27 +272,8 @@ async fn write_sets(shared: &Shared, mut redis: Redis, sets: &[Set]) -> Result<(
     if is_anyone_here {
         hset.exec_async(&mut redis).await?;
     }
-    tell(shared, &mut redis, &claims.tell).await
-}
-
-/// Tells other gateways whose devices are here now. If that is refused, they learn it when they write next.
-async fn tell(shared: &Shared, redis: &mut Redis, messages: &[Control]) -> Result<(), Failure> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let mut steps = redis::pipe();
-    for message in messages {
-        let text = serde_json::to_vec(message).expect("texts and a number are always JSON");
-        steps.cmd("PUBLISH").arg(&shared.names.control).arg(text);
-    }
-    match steps.exec_async(redis).await.map_err(Failure::from) {
-        Ok(()) => shared.works(Function::Notices),
-        Err(failure) => {
-            let failure = failure.of_channel(&escaped(&shared.names.control));
-            shared.failed(Function::Notices, failure).await?;
-        }
-    }
-    Ok(())
+    let told = control::tell(shared, redis, &claims.tell).await;
+    told.map_err(Failure::Lost)
 }
 
 /// Removes who left: first from their seats, then from the hash.
@@ -260,6 +282,14 @@ async fn write_dels(shared: &Shared, mut redis: Redis, dels: &[Del]) -> Result<(
         return Ok(());
     }
     let names = &shared.names;
+    if shared.is_plain() {
+        let mut hdel = redis::cmd("HDEL");
+        hdel.arg(&names.clients);
+        for del in dels {
+            hdel.arg(del.client_id.as_str());
+        }
+        return Ok(hdel.exec_async(&mut redis).await?);
+    }
     let released = release(shared, &mut redis, dels).await?;
     let mut steps = redis::pipe();
     if !released.is_empty() {
@@ -285,55 +315,65 @@ struct Claims {
     tell: Vec<Control>,
 }
 
-/// Records the seats that are not recorded yet.
-async fn claim(shared: &Shared, redis: &mut Redis, sets: &[Set]) -> Result<Claims, Failure> {
+/// Records the seats that are not recorded yet, and who is to be cleared up should this node be gone.
+async fn list_and_claim(
+    shared: &Shared,
+    redis: &mut Redis,
+    sets: &[Set],
+) -> Result<Claims, Failure> {
     let claiming: Vec<_> = sets
         .iter()
         .filter_map(|set| Some((&set.client_id, set.claim?)))
         .collect();
     let mut claims = Claims::default();
-    if claiming.is_empty() {
-        return Ok(claims);
-    }
+    let mut steps = redis::pipe();
     // The set first: it is what the others go by when they clear up after this node.
     let mut sadd = redis::cmd("SADD");
     sadd.arg(shared.names.ids_of(&shared.node));
-    let mut eval = script::CLAIM.on(&[&shared.names.owner]);
-    eval.arg(&*shared.node);
-    for (client_id, claim) in &claiming {
-        sadd.arg(client_id.as_str());
-        eval.arg(client_id.as_str());
-        eval.arg(claim.session_id.0);
-        eval.arg(shared.epoch_of(claim.seated_ms));
+    let mut is_anyone_unlisted = false;
+    for set in sets {
+        if set.is_unlisted {
+            is_anyone_unlisted = true;
+            sadd.arg(set.client_id.as_str());
+        }
     }
-    let (answers,): (Vec<String>,) = redis::pipe()
-        .add_command(sadd)
-        .ignore()
-        .add_command(eval)
-        .query_async(redis)
-        .await?;
+    if is_anyone_unlisted {
+        steps.add_command(sadd).ignore();
+    }
+    if claiming.is_empty() {
+        if !steps.is_empty() {
+            steps.exec_async(redis).await?;
+        }
+        return Ok(claims);
+    }
+    let mut eval = script::CLAIM.on(&[&shared.names.owner]);
+    eval.arg(&*shared.node).arg("replace");
+    for (client_id, claim) in &claiming {
+        eval.arg(client_id.as_str());
+        eval.arg(claim.session_id.0).arg("again");
+        eval.arg(claim.seated.epoch(|ms| shared.epoch_of(ms)));
+    }
+    steps.add_command(eval);
+    let (answers,): (Vec<String>,) = steps.query_async(redis).await?;
 
     for ((client_id, claim), answer) in claiming.into_iter().zip(answers) {
-        let mut words = answer.split(' ');
-        if words.next() == Some("-") {
+        let Answer::Won { epoch, from } = Answer::parse(&answer) else {
             claims.lost.insert(client_id.clone());
             replaced_elsewhere(shared, client_id, claim.session_id);
             continue;
-        }
-        let from = words.next().zip(words.next());
-        shared
-            .presence
-            .lock()
-            .claimed(client_id, claim.session_id, from.is_some());
-        if let Some((node, session)) = from
-            && let Ok(session) = session.parse()
-        {
-            claims.tell.push(Control::Replaced {
-                node: node.to_owned(),
+        };
+        shared.claimed(client_id, claim.session_id, epoch, from.is_some());
+        claims
+            .tell
+            .extend(from.map(|(node, session)| Control::Replaced {
+                node,
                 client_id: client_id.to_string(),
                 session,
-            });
-        }
+                by: Some(Successor {
+                    node: shared.node.to_string(),
+                    session: claim.session_id.0,
+                }),
+            }));
     }
     Ok(claims)
 }
@@ -369,7 +409,7 @@ async fn release<'a>(
     let mut eval = script::RELEASE.on(&[&shared.names.owner]);
     eval.arg(&*shared.node);
     for del in dels {
-        eval.arg(del.client_id.as_str());
+        eval.arg(del.client_id.as_str()).arg(del.session_id.0);
     }
     let is_free: Vec<i64> = eval.query_async(redis).await?;
     let free = dels.iter().zip(is_free).filter(|(_, free)| *free == 1);
@@ -390,6 +430,8 @@ const GATHER: Duration = Duration::from_millis(10);
 /// The least time between two flushes; a change is at most this late, and the time a flush takes.
 const PACE: Duration = Duration::from_millis(50);
 
+/// How often all seats are compared with what Redis has: one field of an HMGET for each.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 const ONCE_MORE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a new cmd link waits for the subscriptions before it writes presence.

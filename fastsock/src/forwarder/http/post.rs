@@ -11,17 +11,28 @@ use tokio::time::Instant;
 
 use super::{headers::PostHeaders, stamp::Stamp};
 use crate::{
+    config::url_template::UrlTemplate,
     error::Result,
     forwarder::{Outcome, destination::Destination},
-    net::http::{Answer, Secrets, endpoint::Endpoint},
+    net::http::{Answer, Secrets, Target, endpoint::Endpoint, request::Fields},
     tasks::Tasks,
 };
 
 /// POSTs to one destination.
 pub(crate) struct Post {
     endpoint: Endpoint,
+    /// Where it differs from device to device.
+    template: Option<UrlTemplate>,
     headers: PostHeaders,
     timeout: Duration,
+}
+
+/// Why there was no answer.
+pub(crate) enum NoAnswer {
+    /// One line for the log.
+    Failed(String),
+    /// The names of its device cannot stand in the URL.
+    Unaddressable,
 }
 
 impl Post {
@@ -32,6 +43,7 @@ impl Post {
         Ok(Self {
             headers: PostHeaders::new(destination, &endpoint)?,
             endpoint,
+            template: destination.template.clone(),
             timeout: destination.timeout,
         })
     }
@@ -41,7 +53,7 @@ impl Post {
         // Pinned first: awaiting a future by value moves it, and this one is large.
         match pin!(self.send(stamp, number, body, 0)).await {
             Ok(answer) => outcome(&answer),
-            Err(error) => Outcome::Failed { error },
+            Err(no_answer) => no_answer.into(),
         }
     }
 
@@ -52,17 +64,25 @@ impl Post {
         number: u32,
         body: Bytes,
         wanted: usize,
-    ) -> Result<Answer, String> {
-        let signed = self.headers.sign(stamp.id, &body, SystemTime::now());
-        let headers = |secrets| self.headers.of(stamp, number, secrets, signed.as_ref());
+    ) -> Result<Answer, NoAnswer> {
+        let headers = self.headers.of(stamp, number).signed(&body);
         let deadline = Instant::now() + self.timeout;
         let Endpoint { client, target, .. } = &self.endpoint;
-        pin!(client.post(target, headers, body, wanted, deadline)).await
+        let of_device;
+        let target = match &self.template {
+            None => target,
+            Some(template) => {
+                of_device = target_of(template, target, stamp).ok_or(NoAnswer::Unaddressable)?;
+                &of_device
+            }
+        };
+        let posting = pin!(client.post(target, headers, body, wanted, deadline));
+        posting.await.map_err(NoAnswer::Failed)
     }
 
     /// The headers of such a POST for someone to read; values that may be secret are `***`.
     pub(crate) fn shown_headers(&self, stamp: Stamp<'_>, number: u32) -> Vec<(String, String)> {
-        let headers = self.headers.of(stamp, number, Secrets::Send, None);
+        let headers = self.headers.of(stamp, number).map(Secrets::Send);
         let shown = |value: &HeaderValue| match value.is_sensitive() {
             true => "***".into(),
             false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
@@ -73,12 +93,30 @@ impl Post {
     }
 }
 
+/// Where a message goes when its device is a part of the URL.
+fn target_of(template: &UrlTemplate, target: &Target, stamp: Stamp<'_>) -> Option<Target> {
+    let parts = stamp.context.map(|context| &context.parts);
+    target.at(&template.path(stamp.client_id.as_str(), parts)?)
+}
+
+impl From<NoAnswer> for Outcome {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Failed(error) => Self::Failed { error },
+            NoAnswer::Unaddressable => Self::Unaddressable,
+        }
+    }
+}
+
 pub(super) fn outcome(answer: &Answer) -> Outcome {
     match answer.status.as_u16() {
         status @ (301 | 302 | 303 | 307 | 308) => Outcome::Redirected { status },
         status => Outcome::Answered {
             status,
-            retry_after: retry_after(&answer.headers, SystemTime::now()),
+            retry_after: match answer.headers.is_empty() {
+                true => None,
+                false => retry_after(&answer.headers, SystemTime::now()),
+            },
         },
     }
 }

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use crate::types::{ClientId, SessionId, Uplink};
+use crate::{
+    context::Context,
+    types::{ClientId, SessionId, Uplink},
+};
 
 /// What the headers of a POST tell of what is in it.
 #[derive(Clone, Copy)]
@@ -12,8 +15,12 @@ pub(crate) struct Stamp<'a> {
     pub(crate) id: Uuid,
     pub(crate) client_id: &'a ClientId,
     pub(crate) session_id: SessionId,
+    pub(crate) epoch: u64,
     pub(crate) seq: u64,
     pub(crate) made_at: SystemTime,
+    pub(crate) is_text: bool,
+    /// What is known of the session, for headers.
+    pub(crate) context: Option<&'a Context>,
 }
 
 impl<'a> From<&'a Uplink> for Stamp<'a> {
@@ -22,8 +29,11 @@ impl<'a> From<&'a Uplink> for Stamp<'a> {
             id: uplink.id,
             client_id: &uplink.client_id,
             session_id: uplink.session_id,
+            epoch: uplink.epoch,
             seq: uplink.seq,
             made_at: uplink.received_at,
+            is_text: uplink.payload.is_text(),
+            context: uplink.context.as_deref(),
         }
     }
 }

@@ -24,11 +24,7 @@ use crate::{
 
 fn start(config: &Config) -> Result<HttpForwarder> {
     let destination = Destination::of_uplinks(config).unwrap();
-    HttpForwarder::new(
-        &destination,
-        config.uplink_binary,
-        Tasks::new(Handle::current()),
-    )
+    HttpForwarder::new(&destination, Tasks::new(Handle::current()))
 }
 
 impl HttpForwarder {
@@ -54,7 +50,7 @@ fn uplink(payload: impl Into<Payload>) -> Uplink {
 fn remote_headers(json: &str) -> Headers {
     let mut config = Config::default();
     config.set("remote_headers", json).unwrap();
-    config.remote_headers
+    config.remote.headers
 }
 
 const OK: Outcome = Outcome::Answered {
@@ -168,6 +164,7 @@ async fn the_request_is_the_originals_with_four_headers_more() {
          Host: {}\r\n\
          Idempotency-Key: {}\r\n\
          X-Fastsock-Session: 7\r\n\
+         X-Fastsock-Epoch: 0\r\n\
          X-Fastsock-Seq: 3\r\n\
          X-Fastsock-Attempt: 2\r\n\
          Content-Length: 32",

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{FAR_FUTURE, Reading, Session, Writing};
@@ -29,14 +30,17 @@ impl Session {
             }
             let now = Instant::now();
             if let Writing::Stalled { since, .. } = self.writing
-                && now >= since + self.shared.config.write_timeout
+                && now >= since + self.shared.config.limits.write_timeout
             {
                 return Poll::Ready(CloseReason::SlowConsumer);
             }
             if let Reading::Paused { since } = self.reading
                 && now >= since + PAUSED_MAX
             {
-                if self.shared.lanes.was_destination_up(since)
+                if self
+                    .shared
+                    .lanes
+                    .was_destination_up(&self.seat.client_id, since)
                     && self.shared.lanes.is_lane_full(&self.seat.client_id)
                 {
                     return Poll::Ready(CloseReason::TryAgainLater);
@@ -62,7 +66,7 @@ impl Session {
                     if matches!(self.reading, Reading::Paused { .. }) {
                         self.socket.set_user_timeout(Some(PAUSED_USER_TIMEOUT));
                     }
-                    if let Err(reason) = self.socket.ping(cx) {
+                    if let Err(reason) = self.socket.ping(cx, Bytes::new()) {
                         return Poll::Ready(reason);
                     }
                     if let Err(reason) = self.write(cx, false) {
@@ -84,7 +88,7 @@ impl Session {
     /// When the clock is to be looked at next.
     fn deadline(&self, care_at: Option<Instant>) -> Instant {
         let stall = match self.writing {
-            Writing::Stalled { since, .. } => Some(since + self.shared.config.write_timeout),
+            Writing::Stalled { since, .. } => Some(since + self.shared.config.limits.write_timeout),
             Writing::Flowing => None,
         };
         let pause = match self.reading {

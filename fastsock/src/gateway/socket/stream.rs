@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,18 +15,42 @@ use tokio_tungstenite::tungstenite::protocol::frame::{
     coding::{Data, OpCode},
 };
 
+use super::{
+    deflate::{self, Codecs},
+    incoming::Incoming,
+    inflating::Inflating,
+};
 use crate::{
     net::wire::Wire,
-    pure::{envelope, outbox::Outbox},
-    types::Payload,
+    pure::{envelope, extensions::Deflated, outbox::Source},
+    types::{CloseReason, Payload},
 };
 
 /// The connection and the frame that is partly in it; tungstenite's own frames queue behind that.
 pub(super) struct Stream {
     pub(super) wire: Wire,
-    begun: Option<Begun>,
-    /// Bytes read since the last frame that was given out.
+    pub(super) incoming: Incoming,
+    /// Boxed, since few have one.
+    begun: Option<Box<Begun>>,
+    /// Bytes of a frame that is not whole yet.
     pub(super) unfinished: usize,
+    /// It speaks permessage-deflate.
+    deflate: Option<Box<Deflate>>,
+}
+
+/// What a connection with permessage-deflate needs beside.
+struct Deflate {
+    codecs: Arc<Codecs>,
+    window_bits: u8,
+    inflating: Inflating,
+}
+
+/// What one write of messages from the head of an outbox came to.
+pub(super) enum Step {
+    /// So many of them are written whole; whether more waits.
+    Wrote(usize, bool),
+    /// The first is to be compressed, outside of the lock; it can no longer be dropped. [`Stream::begin_compressed`] has it go out.
+    Claimed(Payload),
 }
 
 /// A downlink that the socket has taken only a part of.
@@ -35,6 +60,8 @@ struct Begun {
     payload: Bytes,
     /// All of it, for the log.
     whole: Bytes,
+    /// It comes from the mailbox, not from the outbox.
+    is_kept: bool,
 }
 
 /// The few bytes before a payload; advances as they are written.
@@ -48,33 +75,87 @@ pub(super) struct FrameHead {
 pub(super) type Batch = SmallVec<[(FrameHead, Bytes); BATCH_MESSAGES]>;
 
 impl Stream {
-    pub(super) fn new(wire: Wire) -> Self {
+    /// `rest` is what has come already.
+    pub(super) fn new(wire: Wire, rest: Vec<u8>) -> Self {
         Self {
             wire,
+            incoming: Incoming::new(rest),
             begun: None,
             unfinished: 0,
+            deflate: None,
         }
     }
 
-    /// The downlink that was begun, for the log.
-    pub(super) fn begun(&self) -> Option<Bytes> {
-        self.begun.as_ref().map(|begun| begun.whole.clone())
+    /// From now on messages may be compressed, those in `rest` as well.
+    pub(super) fn use_deflate(
+        &mut self,
+        codecs: Arc<Codecs>,
+        agreed: Deflated,
+        limit: usize,
+        rest: Vec<u8>,
+    ) {
+        self.incoming.pass_all();
+        self.deflate = Some(Box::new(Deflate {
+            inflating: Inflating::new(codecs.clone(), limit, rest),
+            codecs,
+            window_bits: agreed.window_bits(),
+        }));
     }
 
-    /// Writes messages from the head of an outbox, in one system call, and shows them in `batch`. Tells how many of them are
-    /// written whole, and whether more waits.
+    /// Why what the device sends cannot be inflated.
+    pub(super) fn fault(&self) -> Option<&CloseReason> {
+        self.deflate.as_ref()?.inflating.fault()
+    }
+
+    /// Compresses the frame of a message that is claimed, if that makes it smaller, and begins it.
+    pub(super) fn begin_compressed(&mut self, (header, whole): (FrameHead, Bytes), is_kept: bool) {
+        let compressed = self
+            .deflate
+            .as_ref()
+            .and_then(|deflate| deflate.codecs.compress(&whole, deflate.window_bits));
+        let (header, payload) = match compressed {
+            Some(payload) => (header.compressed(payload.len()), payload),
+            None => (header, whole.clone()),
+        };
+        self.begun = Some(Box::new(Begun {
+            header,
+            payload,
+            whole,
+            is_kept,
+        }));
+    }
+
+    /// The downlink that was begun, for the log, and whether it comes from the mailbox.
+    pub(super) fn begun(&self) -> Option<(Bytes, bool)> {
+        let begun = self.begun.as_ref()?;
+        Some((begun.whole.clone(), begun.is_kept))
+    }
+
+    /// Writes messages from the head of an outbox, in one system call, and shows them in `batch`. One that is to be compressed
+    /// stands alone.
     pub(super) fn poll_batch(
         &mut self,
         cx: &mut Context<'_>,
-        outbox: &mut Outbox,
+        outbox: &mut impl Source,
+        is_kept: bool,
         frame: fn(&Payload) -> (FrameHead, Bytes),
         batch: &mut Batch,
-    ) -> Poll<io::Result<(usize, bool)>> {
+    ) -> Poll<io::Result<Step>> {
+        let compresses = self.deflate.is_some();
+        let mut claimed = None;
         outbox.begin(BATCH_MESSAGES, BATCH_BYTES, |payload| {
-            batch.push(frame(payload))
+            if compresses && (claimed.is_some() || deflate::is_worth_it(payload.len())) {
+                claimed.get_or_insert_with(|| payload.clone());
+            } else {
+                batch.push(frame(payload));
+            }
         });
         if batch.is_empty() {
-            return Poll::Ready(Ok((0, false)));
+            let Some(payload) = claimed else {
+                return Poll::Ready(Ok(Step::Wrote(0, false)));
+            };
+            outbox.wrote(0, true);
+            return Poll::Ready(Ok(Step::Claimed(payload)));
         }
         let slices: SmallVec<[IoSlice<'_>; 2 * BATCH_MESSAGES]> = batch
             .iter()
@@ -89,16 +170,16 @@ impl Stream {
                 return Poll::Pending;
             }
         };
-        let whole = self.note(batch, written);
+        let whole = self.note(batch, written, is_kept);
         outbox.wrote(whole, self.begun.is_some());
-        Poll::Ready(Ok((whole, !outbox.is_empty())))
+        Poll::Ready(Ok(Step::Wrote(whole, !outbox.is_empty())))
     }
 
     /// Writes the rest of the message that was begun, and takes it out of its outbox.
     pub(super) fn poll_finish_of(
         &mut self,
         cx: &mut Context<'_>,
-        outbox: &mut Outbox,
+        outbox: &mut impl Source,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_finish(cx))?;
         outbox.wrote(1, false);
@@ -124,7 +205,7 @@ impl Stream {
     }
 
     /// Notes how much of a batch is in the socket: the number of whole frames; the next may be begun.
-    fn note(&mut self, batch: &Batch, mut written: usize) -> usize {
+    fn note(&mut self, batch: &Batch, mut written: usize, is_kept: bool) -> usize {
         let mut whole = 0;
         for (header, payload) in batch {
             let length = header.left().len() + payload.len();
@@ -140,9 +221,10 @@ impl Stream {
                 header,
                 payload: payload.clone(),
                 whole: payload,
+                is_kept,
             };
             begun.advance(written);
-            self.begun = Some(begun);
+            self.begun = Some(Box::new(begun));
         }
         whole
     }
@@ -161,18 +243,25 @@ impl Begun {
 impl FrameHead {
     /// A whole unmasked data frame. RFC 6455 §5.2.
     fn of(payload: &Payload) -> Self {
-        let opcode = OpCode::Data(if payload.is_text() {
-            Data::Text
-        } else {
-            Data::Binary
-        });
+        Self::new(payload.is_text(), payload.len(), false)
+    }
+
+    /// The same for its payload in compressed form.
+    fn compressed(self, length: usize) -> Self {
+        let is_text = self.bytes[0] & 0xf == u8::from(OpCode::Data(Data::Text));
+        Self::new(is_text, length, true)
+    }
+
+    fn new(is_text: bool, length: usize, rsv1: bool) -> Self {
+        let opcode = OpCode::Data(if is_text { Data::Text } else { Data::Binary });
         let mut bytes = [0; 10];
         let mut room = &mut bytes[..];
         FrameHeader {
             opcode,
+            rsv1,
             ..FrameHeader::default()
         }
-        .format(payload.len() as u64, &mut room)
+        .format(length as u64, &mut room)
         .expect("a frame head without mask has at most 10 bytes");
         let end = (10 - room.len()) as u8;
         Self { bytes, at: 0, end }
@@ -198,22 +287,88 @@ impl<'a, 'b, 'c> Blocking<'a, 'b, 'c> {
     }
 }
 
+impl Blocking<'_, '_, '_> {
+    pub(super) fn io(&mut self) -> &mut Stream {
+        self.io
+    }
+
+    /// Reads from the connection: as much as there is room for, and as may be read.
+    pub(super) fn poll_read(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        if self.most == 0 {
+            return Poll::Pending;
+        }
+        let wire = Pin::new(&mut self.io.wire);
+        let read = if self.most >= buffer.remaining() {
+            let before = buffer.filled().len();
+            ready!(wire.poll_read(self.cx, buffer))?;
+            buffer.filled().len() - before
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(self.most));
+            ready!(wire.poll_read(self.cx, &mut part))?;
+            let read = part.filled().len();
+            buffer.advance(read);
+            read
+        };
+        self.most -= read;
+        Poll::Ready(Ok(read))
+    }
+}
+
 impl Read for Blocking<'_, '_, '_> {
+    /// No more than the frame that is tungstenite's.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let most = into.len().min(self.most);
+        if self.io.deflate.is_some() {
+            let most = into.len().min(self.most);
+            return match most {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.read_inflated(&mut into[..most]),
+            };
+        }
+        let given = self.io.incoming.give(into);
+        if given > 0 {
+            self.io.unfinished += given;
+            return Ok(given);
+        }
+        let passing = usize::try_from(self.io.incoming.passing()).unwrap_or(usize::MAX);
+        let most = into.len().min(passing);
         if most == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut buffer = ReadBuf::new(&mut into[..most]);
-        match Pin::new(&mut self.io.wire).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(result) => {
-                result?;
-                let read = buffer.filled().len();
+        match self.poll_read(&mut ReadBuf::new(&mut into[..most])) {
+            Poll::Ready(read) => {
+                let read = read?;
                 self.io.unfinished += read;
-                self.most -= read;
+                self.io.incoming.pass(read);
                 Ok(read)
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Blocking<'_, '_, '_> {
+    /// The same where messages may be compressed. What `most` counts are the bytes that come of them.
+    fn read_inflated(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Stream { deflate, wire, .. } = &mut *self.io;
+        let inflating = &mut deflate.as_mut().expect("it is there").inflating;
+        loop {
+            let read = inflating.read(into);
+            if read > 0 {
+                self.io.unfinished += read;
+                self.most -= read;
+                return Ok(read);
+            }
+            if inflating.fault().is_some() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut bytes = [0; DEFLATED_READ_BYTES];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *wire).poll_read(self.cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Ok(0),
+                Poll::Ready(Ok(())) => inflating.feed(buffer.filled()),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
+            }
         }
     }
 }
@@ -240,12 +395,14 @@ pub(super) fn bare_frame(payload: &Payload) -> (FrameHead, Bytes) {
 }
 
 pub(super) fn frame_in_envelope(payload: &Payload) -> (FrameHead, Bytes) {
-    let wrapped = envelope::wrap(payload);
+    let wrapped = envelope::wrap(payload, None);
     (FrameHead::of(&wrapped), wrapped.into_bytes())
 }
 
 /// Frames in one system call.
 const BATCH_MESSAGES: usize = 32;
+/// Compressed bytes read in one system call.
+const DEFLATED_READ_BYTES: usize = 2 << 10;
 /// Payload bytes in one system call, past the first frame.
 const BATCH_BYTES: usize = 64 << 10;
 

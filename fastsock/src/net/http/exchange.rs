@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use tokio::time::timeout;
+use http::StatusCode;
 
-use super::{Answer, connect::BoxError};
+use super::connect::BoxError;
 
 /// How many bytes of the body of an answer are wanted: that many, or the whole is not.
 #[derive(Clone, Copy)]
@@ -29,8 +25,20 @@ pub(super) enum Failure {
     /// The backend says that it has not begun to process the request, and the connection stays.
     #[cfg(feature = "tls")]
     Refused(BoxError),
+    /// There was none by the deadline.
+    Late,
     /// Anything else.
     Broken(BoxError),
+}
+
+impl Wanted {
+    /// How many bytes of the body are wanted of an answer with this status.
+    pub(super) fn most(self, status: StatusCode) -> usize {
+        match self {
+            Self::OfOk(_) if status != StatusCode::OK => 0,
+            Self::OfOk(most) | Self::OfAny(most) => most,
+        }
+    }
 }
 
 impl From<Failure> for BoxError {
@@ -38,53 +46,12 @@ impl From<Failure> for BoxError {
         match failure {
             #[cfg(feature = "tls")]
             Failure::Refused(error) => error,
+            Failure::Late => "no answer in time".into(),
             Failure::Unbegun(error) | Failure::Unheard(error) | Failure::Broken(error) => error,
         }
     }
 }
 
-/// Reads what of the body is wanted; else reads it to its end if that comes soon, so that the connection can be used again.
-pub(super) async fn read(answer: Response<Incoming>, wanted: Wanted) -> Answer {
-    let (head, body) = answer.into_parts();
-    let most = match wanted {
-        Wanted::OfOk(_) if head.status != StatusCode::OK => 0,
-        Wanted::OfOk(most) | Wanted::OfAny(most) => most,
-    };
-    let body = if body.is_end_stream() {
-        Some(Bytes::new())
-    } else if most > 0 {
-        read_to_end(body, most, true).await
-    } else {
-        let reading = read_to_end(body, LONGEST_BODY_BYTES, false);
-        timeout(DRAIN_GRACE, reading).await.unwrap_or(None)
-    };
-    Answer {
-        status: head.status,
-        headers: head.headers,
-        body,
-    }
-}
-
-/// The body, or nothing of it when only its end is asked for; `None` when it is longer than that, or breaks off.
-async fn read_to_end(mut body: Incoming, most: usize, is_wanted: bool) -> Option<Bytes> {
-    if body.size_hint().lower() > most as u64 {
-        return None;
-    }
-    let mut whole = BytesMut::new();
-    let mut left = most;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.ok()?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        left = left.checked_sub(data.len())?;
-        if is_wanted {
-            whole.extend_from_slice(data);
-        }
-    }
-    Some(whole.freeze())
-}
-
 /// A body that is longer, or takes longer once the head is here, costs its connection and nothing else.
-const LONGEST_BODY_BYTES: usize = 64 << 10;
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_BODY_BYTES: usize = 64 << 10;
+pub(super) const DRAIN_GRACE: Duration = Duration::from_millis(100);

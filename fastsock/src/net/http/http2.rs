@@ -2,16 +2,20 @@
 
 use std::{error::Error as _, future::Future, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
-use hyper::client::conn::{TrySendError, http2};
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::{TrySendError, http2},
+};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Answer, IDLE_TIMEOUT,
     connect::{BoxError, Opened},
-    exchange::{Failure, Wanted, read},
+    exchange::{DRAIN_GRACE, Failure, LONGEST_BODY_BYTES, Wanted},
+    request::Request,
 };
 use crate::tasks::Tasks;
 
@@ -53,12 +57,17 @@ impl Http2 {
 
     pub(super) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: &Request<'_>,
         wanted: Wanted,
+        deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let answer = self.sender.try_send_request(request).await;
-        let answer = answer.map_err(failure_of_stream)?;
-        Ok(read(answer, wanted).await)
+        let exchange = async {
+            let answer = self.sender.try_send_request(request.to_http2()).await;
+            let answer = answer.map_err(failure_of_stream)?;
+            Ok(read(answer, wanted).await)
+        };
+        let answer = timeout_at(deadline, exchange).await;
+        answer.unwrap_or(Err(Failure::Late))
     }
 
     /// Whether both are shares of one connection.
@@ -83,7 +92,7 @@ impl Http2 {
 
 /// What a stream that ended without an answer means. REFUSED_STREAM and a GOAWAY without error say that it was not processed
 /// (RFC 9113 §8.7); a connection that breaks or does not answer to pings says nothing; any other reset is about the request.
-fn failure_of_stream(error: TrySendError<Request<Full<Bytes>>>) -> Failure {
+fn failure_of_stream(error: TrySendError<http::Request<Full<Bytes>>>) -> Failure {
     let is_unsent = error.message().is_some();
     let error = error.into_error();
     let cause = error.source();
@@ -99,6 +108,45 @@ fn failure_of_stream(error: TrySendError<Request<Full<Bytes>>>) -> Failure {
         _ if is_dead => Failure::Unheard(error.into()),
         _ => Failure::Broken(error.into()),
     }
+}
+
+/// Reads what of the body is wanted; else reads it to its end if that comes soon, so that the connection can be used again.
+async fn read(answer: Response<Incoming>, wanted: Wanted) -> Answer {
+    let (head, body) = answer.into_parts();
+    let most = wanted.most(head.status);
+    let body = if body.is_end_stream() {
+        Some(Bytes::new())
+    } else if most > 0 {
+        read_to_end(body, most, true).await
+    } else {
+        let reading = read_to_end(body, LONGEST_BODY_BYTES, false);
+        timeout(DRAIN_GRACE, reading).await.unwrap_or(None)
+    };
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
+}
+
+/// The body, or nothing of it when only its end is asked for; `None` when it is longer than that, or breaks off.
+async fn read_to_end(mut body: Incoming, most: usize, is_wanted: bool) -> Option<Bytes> {
+    if body.size_hint().lower() > most as u64 {
+        return None;
+    }
+    let mut whole = BytesMut::new();
+    let mut left = most;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.ok()?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        left = left.checked_sub(data.len())?;
+        if is_wanted {
+            whole.extend_from_slice(data);
+        }
+    }
+    Some(whole.freeze())
 }
 
 /// Runs what a connection of HTTP/2 starts in a group of tasks.

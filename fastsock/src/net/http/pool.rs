@@ -1,7 +1,6 @@
 //! Kept connections: of HTTP/1.1 each carries one request at a time, of HTTP/2 one is shared by all.
 //!
-//! A connection of HTTP/1.1 has no task of its own. Whoever waits for an answer runs it meanwhile, so a request costs no
-//! switch between tasks; nobody looks at an idle one until it is used again, or has been idle for too long.
+//! Nobody looks at an idle connection of HTTP/1.1 until it is used again, or has been idle for too long.
 
 use std::{
     collections::VecDeque,
@@ -13,11 +12,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::{StatusCode, Uri};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 #[cfg(feature = "tls")]
 use super::http2::Http2;
@@ -26,6 +23,7 @@ use super::{
     connect::{BoxError, Connector},
     exchange::{Failure, Wanted},
     http1::Http1,
+    request::Request,
 };
 use crate::tasks::Tasks;
 
@@ -99,14 +97,14 @@ impl Pool {
     pub(super) async fn connection(
         self: &Arc<Self>,
         origin: &Origin,
+        deadline: Instant,
     ) -> Result<(Connection, bool), BoxError> {
         if self.tasks.is_stopping() {
             return Err("the connections are closed".into());
         }
         match origin.take() {
             Some(kept) => Ok((kept, true)),
-            // Boxed, so that a request on a kept connection does not carry the room that connecting takes.
-            None => Box::pin(self.connect(origin)).await,
+            None => self.connect(origin, deadline).await,
         }
     }
 
@@ -115,14 +113,25 @@ impl Pool {
         self: &Arc<Self>,
         origin: &Origin,
         dead: Connection,
+        deadline: Instant,
     ) -> Result<(Connection, bool), BoxError> {
         origin.drop_ended(&dead);
         drop(dead);
-        Box::pin(self.connect(origin)).await
+        self.connect(origin, deadline).await
+    }
+
+    async fn connect(
+        &self,
+        origin: &Origin,
+        deadline: Instant,
+    ) -> Result<(Connection, bool), BoxError> {
+        // Boxed, so that a request on a kept connection does not carry the room that connecting takes.
+        let connecting = Box::pin(timeout_at(deadline, self.open_or_share(origin)));
+        connecting.await.unwrap_or(Err(Failure::Late.into()))
     }
 
     /// Opens a connection, or waits for the one that another opens for all.
-    async fn connect(&self, origin: &Origin) -> Result<(Connection, bool), BoxError> {
+    async fn open_or_share(&self, origin: &Origin) -> Result<(Connection, bool), BoxError> {
         #[cfg(feature = "tls")]
         if self.connector.may_be_http2(&origin.uri) && !origin.kept.lock().is_http1 {
             let opening = origin.opening.lock().await;
@@ -142,7 +151,7 @@ impl Pool {
     /// Takes a connection back that has carried a request to its end.
     pub(super) fn keep(self: &Arc<Self>, origin: &Origin, connection: Connection) {
         match connection {
-            Connection::Http1(http1) if !http1.is_ready() || self.tasks.is_stopping() => {
+            Connection::Http1(mut http1) if !http1.is_ready() || self.tasks.is_stopping() => {
                 return http1.close();
             }
             Connection::Http1(http1) => origin.keep(http1),
@@ -168,9 +177,7 @@ impl Pool {
                 return Ok(Connection::Http2(http2));
             }
         }
-        Ok(Connection::Http1(Box::new(
-            Http1::new(opened?, expires).await?,
-        )))
+        Ok(Connection::Http1(Box::new(Http1::new(opened?, expires))))
     }
 
     /// Closes what was idle for too long or is too old. Returns when to look again; `None`: nothing is left.
@@ -182,7 +189,7 @@ impl Pool {
     fn close_all(&self) {
         for origin in self.origins.lock().iter() {
             let kept = std::mem::take(&mut *origin.kept.lock());
-            kept.idle.into_iter().for_each(|http1| http1.close());
+            kept.idle.into_iter().for_each(|mut http1| http1.close());
         }
     }
 }
@@ -220,7 +227,7 @@ impl Origin {
             if let Some(shared) = kept.share(now) {
                 return Some(Connection::Http2(shared));
             }
-            let http1 = kept.idle.pop_back()?;
+            let mut http1 = kept.idle.pop_back()?;
             drop(kept);
             if http1.is_usable(now) {
                 return Some(Connection::Http1(http1));
@@ -282,7 +289,7 @@ impl Origin {
             };
             next
         };
-        unused.into_iter().for_each(|http1| http1.close());
+        unused.into_iter().for_each(|mut http1| http1.close());
         next.map(|since| since + IDLE_TIMEOUT)
     }
 
@@ -315,13 +322,15 @@ impl Connection {
     /// Sends a request and reads the answer, with as much of the body as is wanted.
     pub(super) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: &Request<'_>,
         wanted: Wanted,
+        deadline: Instant,
     ) -> Result<Answer, Failure> {
         match self {
-            Self::Http1(http1) => pin!(http1.exchange(request, wanted)).await,
+            Self::Http1(http1) => pin!(http1.exchange(request, wanted, deadline)).await,
+            // Boxed, so that a request of HTTP/1.1 does not carry the room that this takes.
             #[cfg(feature = "tls")]
-            Self::Http2(http2) => pin!(http2.exchange(request, wanted)).await,
+            Self::Http2(http2) => Box::pin(http2.exchange(request, wanted, deadline)).await,
         }
     }
 

@@ -27,19 +27,22 @@ impl<'a> From<&'a Config> for ClientSettings<'a> {
     fn from(config: &'a Config) -> Self {
         Self {
             authorities: [
-                ("FASTSOCK_REMOTE_CA", config.remote_ca.as_deref()),
-                ("NODE_EXTRA_CA_CERTS", config.extra_ca_certs.as_deref()),
+                ("FASTSOCK_REMOTE_CA", config.remote.ca.as_deref()),
+                (
+                    "NODE_EXTRA_CA_CERTS",
+                    config.remote.extra_ca_certs.as_deref(),
+                ),
             ],
             identity: [
-                ("FASTSOCK_REMOTE_CERT", config.remote_cert.as_deref()),
-                ("FASTSOCK_REMOTE_KEY", config.remote_key.as_deref()),
+                ("FASTSOCK_REMOTE_CERT", config.remote.cert.as_deref()),
+                ("FASTSOCK_REMOTE_KEY", config.remote.key.as_deref()),
             ],
-            offers_http2: config.remote_http2 == Http2::Auto,
-            connect_timeout: config.remote_connect_timeout,
-            connection_age: config.remote_connection_age,
-            http_proxy: config.http_proxy.as_ref(),
-            https_proxy: config.https_proxy.as_ref(),
-            no_proxy: &config.no_proxy,
+            offers_http2: config.remote.http2 == Http2::Auto,
+            connect_timeout: config.remote.connect_timeout,
+            connection_age: config.remote.connection_age,
+            http_proxy: config.remote.http_proxy.as_ref(),
+            https_proxy: config.remote.https_proxy.as_ref(),
+            no_proxy: &config.remote.no_proxy,
         }
     }
 }

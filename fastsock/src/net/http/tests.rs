@@ -197,6 +197,12 @@ fn client(config: &Config) -> Client {
     Client::new(config.into(), None, Tasks::new(Handle::current())).unwrap()
 }
 
+/// A URL as a client of the defaults reaches it.
+pub(super) fn target(url: &str) -> Target {
+    let client = client(&Config::default());
+    client.target(&Url::parse(url).unwrap()).unwrap()
+}
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }

@@ -1,10 +1,14 @@
 //! The name in a client certificate, or why nobody can be sure of it. No I/O.
 
+use std::net::IpAddr;
+
 use x509_parser::{
     asn1_rs::{Any, Tag},
     certificate::X509Certificate,
     extensions::GeneralName,
 };
+
+use crate::context::CertificateNames;
 
 /// The common name of the subject; if there is none, the first DNS name, URI or e-mail address of the alternative names;
 /// `None` when there is none of those either.
@@ -35,6 +39,36 @@ pub(super) fn name_of(certificate: &X509Certificate<'_>) -> Result<Option<String
         _ => None, // an address, say
     });
     name.map(|name| checked(name?)).transpose()
+}
+
+/// All names in a certificate, as far as they can be read: whoever decides by them has the whole to look at.
+pub(super) fn names_of(certificate: &X509Certificate<'_>) -> CertificateNames {
+    let subject = certificate.subject();
+    let mut organizations = subject.iter_organization();
+    let organization = organizations.next().and_then(|o| decode(o.attr_value()));
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let sans = alternative.iter().flat_map(|a| &a.value.general_names);
+    let sans = sans
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                Some((*name).to_owned())
+            }
+            GeneralName::IPAddress(bytes) => address(bytes).map(|ip| ip.to_string()),
+            _ => None,
+        })
+        .collect();
+    CertificateNames {
+        subject: subject.to_string(),
+        organization: organization.filter(|_| organizations.next().is_none()),
+        sans,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
 }
 
 /// The text of a string, by its type (X.680 §41). A type whose characters are in doubt is read as far as they are not.
@@ -216,6 +250,28 @@ mod tests {
         ] {
             assert_eq!(name(&[], &names).as_deref(), expected, "{names:?}");
         }
+    }
+
+    #[test]
+    fn all_names_are_there_for_who_decides_by_them() {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "CP001");
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Exämple");
+        let uri = SanType::URI("urn:dev:1".try_into().unwrap());
+        params.subject_alt_names = vec![
+            dns("cp1.example"),
+            uri,
+            SanType::IpAddress([127, 0, 0, 1].into()),
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let names = names_of(&X509Certificate::from_der(certificate.der()).unwrap().1);
+        assert_eq!(names.organization.as_deref(), Some("Exämple"));
+        assert_eq!(names.sans, ["cp1.example", "urn:dev:1", "127.0.0.1"]);
+        assert!(names.subject.contains("CN=CP001"), "{}", names.subject);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
     client::verify_server_name,
     crypto::{CryptoProvider, ring},
     server::{
@@ -17,13 +17,17 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-use super::{name::name_of, pem, validity::device_port_warnings};
+use super::{
+    name::{name_of, names_of},
+    pem,
+    validity::device_port_warnings,
+};
 use crate::{
     config::{ClientAuth, Config, Warning},
     error::{Error, ErrorKind, Result},
     files::{self, Turn, Turns},
     net::{
-        CertifiedName,
+        Certified,
         wire::{Tcp, Wire},
     },
 };
@@ -40,7 +44,7 @@ impl ServerTls {
     /// # Errors
     /// `Config`, naming the variable and the path, when a file cannot be read or does not fit the others.
     pub(crate) fn new(config: &Config) -> Result<Option<Self>> {
-        if config.tls_cert.is_empty() {
+        if config.tls.cert.is_empty() {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -73,14 +77,14 @@ impl ServerTls {
     }
 
     /// The handshake of one device. Returns its connection, and what the certificate names that it showed, if any.
-    pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, CertifiedName)> {
+    pub(crate) async fn accept(&self, tcp: Tcp) -> io::Result<(Wire, Certified)> {
         let acceptor = TlsAcceptor::from(self.current.lock().clone());
         let tls = acceptor
             .accept_with(tcp, |tls| tls.set_buffer_limit(Some(UNSENT_MAX_BYTES)))
             .await?;
         let name = match tls.get_ref().1.peer_certificates() {
             Some([certificate, ..]) => read_certificate(certificate)?,
-            _ => Ok(None),
+            _ => Certified::NONE,
         };
         Ok((Wire::Tls(Box::new(tls)), name))
     }
@@ -88,16 +92,27 @@ impl ServerTls {
 
 /// Reads the files of the settings.
 fn read(config: &Config) -> Result<ServerConfig> {
-    let provider = Arc::new(ring::default_provider()); // never the process default: it belongs to the host
+    let provider = Arc::new(provider(&config.tls.ciphers));
     let certificates = config
-        .tls_cert
+        .tls
+        .cert
         .iter()
-        .zip(&config.tls_key)
+        .zip(&config.tls.key)
         .map(|(cert, key)| read_pair(cert, key, &provider).map(Arc::new))
         .collect::<Result<_>>()?;
+    // A version without a cipher suite must not be chosen.
+    let has_suite = |version: &&&SupportedProtocolVersion| {
+        let mut suites = provider.cipher_suites.iter();
+        suites.any(|suite| suite.version() == **version)
+    };
+    let versions: Vec<_> = rustls::ALL_VERSIONS
+        .iter()
+        .filter(has_suite)
+        .copied()
+        .collect();
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("ring has the ciphers of TLS 1.2 and 1.3");
+        .with_protocol_versions(&versions)
+        .expect("`Config::check` allows only cipher suites that ring has");
     let builder = match client_verifier(config, provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -111,6 +126,22 @@ fn read(config: &Config) -> Result<ServerConfig> {
         .map_err(|e| Error::new(ErrorKind::Io, "no key for TLS tickets").with_source(e))?;
     server.send_tls13_tickets = 1;
     Ok(server)
+}
+
+/// What ring can do, with these cipher suites of it; all, if none is named. Never the process default: it belongs to the host.
+fn provider(ciphers: &[String]) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let is_named = |suite: &SupportedCipherSuite| ciphers.contains(&suite_name(suite));
+    if !ciphers.is_empty() {
+        provider.cipher_suites.retain(is_named);
+    }
+    provider
+}
+
+/// The name that IANA gave a cipher suite; rustls has its own for those of TLS 1.3.
+fn suite_name(suite: &SupportedCipherSuite) -> String {
+    let name = suite.suite().as_str().unwrap_or_default();
+    name.replacen("TLS13_", "TLS_", 1)
 }
 
 /// A certificate with its chain, and its key.
@@ -128,7 +159,7 @@ fn client_verifier(
     config: &Config,
     provider: Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
-    let Some(path) = &config.tls_client_ca else {
+    let Some(path) = &config.tls.client_ca else {
         return Ok(None); // `Config::check` has seen to it that nobody expects one
     };
     let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
@@ -141,7 +172,7 @@ fn client_verifier(
         roots.add(certificate).map_err(|e| bad(e.into()))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    if config.tls_client_auth == ClientAuth::Optional {
+    if config.tls.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
     builder.build().map(Some).map_err(|e| bad(e.into()))
@@ -186,15 +217,30 @@ fn has_name(certified: &CertifiedKey, name: &str) -> bool {
 ///
 /// # Errors
 /// When it is not valid now. TLS checks that too, but not again for a session that is resumed.
-fn read_certificate(certificate: &CertificateDer<'_>) -> io::Result<CertifiedName> {
+fn read_certificate(certificate: &CertificateDer<'_>) -> io::Result<Certified> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let (_, certificate) =
         X509Certificate::from_der(certificate).map_err(|_| invalid("a bad client certificate"))?;
     if !certificate.validity().is_valid() {
         return Err(invalid("the client certificate has expired"));
     }
-    Ok(name_of(&certificate))
+    Ok(Certified {
+        name: name_of(&certificate),
+        names: Some(Box::new(names_of(&certificate))),
+    })
 }
 
 /// Bytes of a device's downlinks that TLS holds beside the outbox while the kernel takes no more: one record.
 const UNSENT_MAX_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suites_of_the_settings_are_those_of_ring() {
+        let provider = provider(&[]);
+        let names: Vec<_> = provider.cipher_suites.iter().map(suite_name).collect();
+        assert_eq!(names, crate::config::cipher::SUITES);
+    }
+}

@@ -26,8 +26,8 @@ pub(super) fn with_certificates(info: ConnectionInfo, config: &Config) -> Result
     }
     let mut pem = Vec::new();
     for (setting, path) in [
-        ("FASTSOCK_REDIS_CA", &config.redis_ca),
-        ("NODE_EXTRA_CA_CERTS", &config.extra_ca_certs),
+        ("FASTSOCK_REDIS_CA", &config.redis.ca),
+        ("NODE_EXTRA_CA_CERTS", &config.remote.extra_ca_certs),
     ] {
         if let Some(path) = path {
             pem.extend(certificates(setting, path)?);
@@ -49,7 +49,7 @@ pub(super) fn with_certificates(info: ConnectionInfo, config: &Config) -> Result
 
 /// What a server gets that asks who we are.
 fn identity(config: &Config) -> Result<Option<redis::ClientTlsConfig>> {
-    let (cert, key) = (&config.redis_cert, &config.redis_key);
+    let (cert, key) = (&config.redis.cert, &config.redis.key);
     let identity = crate::net::tls::Identity::new(
         ("FASTSOCK_REDIS_CERT", cert.as_deref()),
         ("FASTSOCK_REDIS_KEY", key.as_deref()),

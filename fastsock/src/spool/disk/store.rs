@@ -1,17 +1,13 @@
 //! The file of the disk spool: its tables, its transactions, and when they are synced.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io,
     ops::Bound,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-    backends::FileBackend,
 };
 use uuid::Uuid;
 
@@ -21,12 +17,12 @@ use super::{
 };
 use crate::{
     config::{Config, Fsync},
-    error::{Error, ErrorKind, Result},
+    data_file::DataFile,
+    error::{Error, Result},
     types::{ClientId, DeadLetter, Uplink},
 };
 
-/// What a transaction can fail with.
-pub(super) type Fault = redb::Error;
+pub(super) use crate::data_file::Fault;
 
 /// By device and number: what [`record::write`] writes.
 const UPLINKS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("uplinks");
@@ -37,8 +33,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file, open or to be opened again.
 pub(super) struct Store {
-    path: PathBuf,
-    opener: Opener,
+    file: DataFile,
     database: Option<Database>,
     bounds: Bounds,
     fsync: Fsync,
@@ -49,8 +44,6 @@ pub(super) struct Store {
     letters: u64,
     letter_bytes: u64,
 }
-
-type Opener = Box<dyn Fn() -> Result<Database, Fault> + Send>;
 
 /// Of dead letters.
 struct Bounds {
@@ -82,24 +75,13 @@ pub(super) struct Outcome {
 }
 
 impl Store {
-    /// For the file in `config.data_dir`, not opened yet. Makes directory and file if they are not there.
+    /// For the file in `config.spool.data_dir`, not opened yet. Makes directory and file if they are not there.
     ///
     /// # Errors
     /// `Io`, naming the setting and the path.
     pub(super) fn in_directory(config: &Config) -> Result<Self> {
-        let directory = config.data_dir.as_deref().unwrap_or(Path::new("."));
-        let path = directory.join(FILE_NAME);
-        let cannot_make = |path: &Path, e| {
-            let text = format!("FASTSOCK_DATA_DIR: cannot make {}", path.display());
-            Error::new(ErrorKind::Io, text).with_source(e)
-        };
-        make_directory(directory).map_err(|e: io::Error| cannot_make(directory, e))?;
-        create_file(&path).map_err(|e| cannot_make(&path, e))?;
-        let opener = {
-            let path = path.clone();
-            Box::new(move || open_file(&path))
-        };
-        Ok(Self::new(config, path, opener))
+        let file = DataFile::in_directory(config, FILE_NAME, "spool")?;
+        Ok(Self::new(config, file))
     }
 
     /// Opens it and lets go of it. Where there is none yet, only finds out whether one could be made.
@@ -107,34 +89,23 @@ impl Store {
     /// # Errors
     /// As [`Store::in_directory`] and [`Store::open_first`].
     pub(super) fn check(config: &Config) -> Result<()> {
-        let directory = config.data_dir.as_deref().unwrap_or(Path::new("."));
-        let path = directory.join(FILE_NAME);
-        let is_there = path.try_exists().and_then(|is_there| match is_there {
-            true => Ok(true),
-            false => try_to_make(directory).map(|()| false),
-        });
-        match is_there {
-            Ok(true) => Self::in_directory(config)?.open_first(),
-            Ok(false) => Ok(()),
-            Err(e) => {
-                let text = format!("FASTSOCK_DATA_DIR: cannot make {}", path.display());
-                Err(Error::new(ErrorKind::Io, text).with_source(e))
-            }
+        match DataFile::found(config, FILE_NAME)? {
+            true => Self::in_directory(config)?.open_first(),
+            false => Ok(()),
         }
     }
 
-    pub(super) fn new(config: &Config, path: PathBuf, opener: Opener) -> Self {
+    pub(super) fn new(config: &Config, file: DataFile) -> Self {
         Self {
-            path,
-            opener,
+            file,
             database: None,
             bounds: Bounds {
-                letters: config.dead_letters_max as u64,
-                letter_bytes: config.spool_max_bytes as u64,
-                age: config.dead_letters_max_age,
+                letters: config.spool.dead_letters_max as u64,
+                letter_bytes: config.spool.max_bytes as u64,
+                age: config.spool.dead_letters_max_age,
             },
-            fsync: config.spool_fsync,
-            sync_interval: config.spool_fsync_interval,
+            fsync: config.spool.fsync,
+            sync_interval: config.spool.fsync_interval,
             unsynced: Vec::new(),
             synced_at: Instant::now(),
             letters: 0,
@@ -143,45 +114,25 @@ impl Store {
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
-    /// Opens it at start. A bridge of this process that was dropped may still be writing its last; another process does not
-    /// go away.
+    /// Opens it at start.
     ///
     /// # Errors
-    /// `Io`, saying what to do.
+    /// As [`DataFile::open_first`].
     pub(super) fn open_first(&mut self) -> Result<()> {
-        let patient_until = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match self.open() {
-                Ok(()) => return Ok(()),
-                Err(Fault::DatabaseAlreadyOpen) if Instant::now() < patient_until => {
-                    std::thread::sleep(LOCK_PATIENCE / 20);
-                }
-                Err(Fault::DatabaseAlreadyOpen) => {
-                    let text = format!(
-                        "FASTSOCK_DATA_DIR: {} is in use; each process needs a directory of its own",
-                        self.path.display()
-                    );
-                    return Err(Error::new(ErrorKind::Io, text));
-                }
-                Err(fault) => return Err(self.unreadable(fault)),
-            }
-        }
+        let file = self.file.clone();
+        file.open_first(|| self.open())
     }
 
     /// What to tell of a file that is no spool, or a broken one.
     pub(super) fn unreadable(&self, fault: Fault) -> Error {
-        let text = format!(
-            "FASTSOCK_DATA_DIR: {} cannot be read as a spool; it is left as it is, move it away to start with an empty one",
-            self.path.display()
-        );
-        Error::new(ErrorKind::Io, text).with_source(fault)
+        self.file.unreadable(fault)
     }
 
     fn open(&mut self) -> Result<(), Fault> {
-        let database = (self.opener)()?;
+        let database = self.file.open()?;
         let transaction = database.begin_write()?;
         transaction.open_table(UPLINKS)?;
         transaction.open_table(META)?;
@@ -295,8 +246,13 @@ impl Store {
             && !self.unsynced.is_empty()
             && let Err(fault) = self.sync()
         {
-            tracing::error!(error = %fault, path = %self.path.display(), "the spool could not be synced at the end");
+            tracing::error!(error = %fault, path = %self.path().display(), "the spool could not be synced at the end");
         }
+    }
+
+    /// The size of its file; 0 when that cannot be said.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.bytes()
     }
 
     pub(super) fn has_letters(&self) -> bool {
@@ -519,74 +475,4 @@ fn read_letter(bytes: &[u8]) -> Result<DeadLetter, Fault> {
         .ok_or_else(|| Fault::Corrupted("a dead letter in it cannot be read".into()))
 }
 
-fn make_directory(directory: &Path) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-}
-
-/// Makes and removes a file in this directory, or in the one that this would be made in.
-fn try_to_make(directory: &Path) -> io::Result<()> {
-    let here = Path::new(".");
-    let mut ancestors = directory.ancestors();
-    let nearest = ancestors.find(|a| a.as_os_str().is_empty() || a.exists());
-    let nearest = nearest.filter(|a| !a.as_os_str().is_empty());
-    let draft = format!(".{FILE_NAME}.{}.check", std::process::id());
-    let draft = nearest.unwrap_or(here).join(draft);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&draft)?;
-    fs::remove_file(&draft)
-}
-
-/// Makes the file if it is not there, under another name first: a process that is killed meanwhile leaves no half of one.
-fn create_file(path: &Path) -> io::Result<()> {
-    if path.try_exists()? {
-        return Ok(());
-    }
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
-    let result = draft_file(&draft).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()), // another process was faster
-        linked => linked,
-    });
-    let _ = fs::remove_file(&draft);
-    result?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
-}
-
-fn draft_file(draft: &Path) -> io::Result<()> {
-    let _ = fs::remove_file(draft);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(draft)?;
-    let database = FileBackend::new(file)
-        .and_then(|file| builder().create_with_backend(file))
-        .map_err(io::Error::other)?;
-    drop(database);
-    File::open(draft)?.sync_all()
-}
-
-fn open_file(path: &Path) -> Result<Database, Fault> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Err(Fault::Corrupted("it is empty".into())); // redb would begin a new one in it
-    }
-    Ok(builder().create_with_backend(FileBackend::new(file)?)?)
-}
-
-pub(super) fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
 const FILE_NAME: &str = "spool.redb";
-/// For pages read and for those of a transaction; redb's own default is a gigabyte.
-const CACHE_BYTES: usize = 16 << 20;
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);

@@ -2,136 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
-
-use fastrand::Rng;
-use redb::StorageBackend;
 
 use super::*;
 use crate::{
     config::Fsync,
+    data_file::disk_in_memory::Disk,
     types::{LostReason, Payload, SessionId, Uplink},
 };
-
-/// A disk in memory: what was written and not synced is lost at a power cut, in parts.
-#[derive(Clone, Debug, Default)]
-struct Disk(Arc<DiskState>);
-
-#[derive(Debug, Default)]
-struct DiskState {
-    bytes: Mutex<Bytes>,
-    is_failing: AtomicBool,
-    /// Writes until the power is cut; 0 for never.
-    writes_left: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Bytes {
-    /// What the system shows.
-    seen: Vec<u8>,
-    /// What is on the platter.
-    synced: Vec<u8>,
-    /// Since the last sync: where and what. `None`: the length was changed to that.
-    pending: Vec<(u64, Option<Vec<u8>>)>,
-}
-
-impl Disk {
-    fn check(&self) -> io::Result<()> {
-        if self.0.is_failing.load(Relaxed) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        Ok(())
-    }
-
-    fn count_write(&self) -> io::Result<()> {
-        self.check()?;
-        if self.0.writes_left.load(Relaxed) > 0 && self.0.writes_left.fetch_sub(1, Relaxed) == 1 {
-            self.0.is_failing.store(true, Relaxed);
-            return Err(io::Error::other("the power is cut"));
-        }
-        Ok(())
-    }
-
-    fn cut_power_after(&self, writes: u64) {
-        self.0.writes_left.store(writes, Relaxed);
-    }
-
-    /// Some of what was not synced is there, some is not, one piece is torn.
-    fn come_back(&self, rng: &mut Rng) {
-        let mut bytes = self.0.bytes.lock();
-        let mut disk = std::mem::take(&mut bytes.synced);
-        for (offset, data) in std::mem::take(&mut bytes.pending) {
-            let offset = offset as usize;
-            match data {
-                None => disk.resize(offset, 0),
-                Some(_) if rng.bool() => {}
-                Some(mut data) => {
-                    if rng.u8(..4) == 0 {
-                        data.truncate(rng.usize(..=data.len()));
-                    }
-                    if disk.len() < offset + data.len() {
-                        disk.resize(offset + data.len(), 0);
-                    }
-                    disk[offset..offset + data.len()].copy_from_slice(&data);
-                }
-            }
-        }
-        bytes.seen = disk.clone();
-        bytes.synced = disk;
-        self.0.writes_left.store(0, Relaxed);
-        self.0.is_failing.store(false, Relaxed);
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.bytes.lock().seen.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.check()?;
-        let bytes = self.0.bytes.lock();
-        let offset = offset as usize;
-        let from = bytes.seen.get(offset..offset + out.len());
-        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.count_write()?;
-        let mut bytes = self.0.bytes.lock();
-        bytes.seen.resize(len as usize, 0);
-        bytes.pending.push((len, None));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.count_write()?;
-        let mut bytes = self.0.bytes.lock();
-        bytes.synced = bytes.seen.clone();
-        bytes.pending.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.count_write()?;
-        let mut bytes = self.0.bytes.lock();
-        let start = offset as usize;
-        bytes.seen[start..start + data.len()].copy_from_slice(data);
-        bytes.pending.push((offset, Some(data.to_vec())));
-        Ok(())
-    }
-}
+use fastrand::Rng;
 
 fn store(disk: &Disk, config: &Config) -> Store {
-    let disk = disk.clone();
-    let opener = Box::new(move || Ok(store::builder().create_with_backend(disk.clone())?));
-    Store::new(config, "a disk in memory".into(), opener)
+    Store::new(config, disk.file("spool"))
 }
 
 fn uplink(client_id: &str, seq: u64) -> Uplink {
@@ -313,7 +199,7 @@ fn with_syncs_now_and_then_a_power_cut_takes_only_what_came_since() {
             .write(&[append("a", 3), remove("a", 1)], &|| 0)
             .unwrap();
         assert!(store.sync_at().is_some());
-        disk.0.is_failing.store(true, Relaxed);
+        disk.fail(true);
         drop(store);
         disk.come_back(&mut rng);
         let mut store = self::store(&disk, &config);
@@ -337,7 +223,7 @@ fn what_was_not_synced_is_written_again_after_a_fault() {
     store
         .write(&[append("a", 1), append("a", 2)], &|| 0)
         .unwrap();
-    disk.0.is_failing.store(true, Relaxed);
+    disk.fail(true);
     assert!(store.sync().is_err());
     store.let_go();
     disk.come_back(&mut Rng::new());
@@ -401,6 +287,12 @@ struct Told {
 }
 
 impl Settle for Told {
+    fn copies(&self, _: &[Place]) -> Vec<Record> {
+        Vec::new()
+    }
+
+    fn vanished(&self, _: u64) {}
+
     fn reserve(&self, _: u64) -> u64 {
         0
     }
@@ -450,13 +342,13 @@ async fn a_full_disk_is_told_and_waited_out_and_costs_nothing() {
     };
     put(1);
     until(|| *told.committed.lock() == [1]).await;
-    disk.0.is_failing.store(true, Relaxed);
+    disk.fail(true);
     put(2);
     until(|| told.is_failing.load(Relaxed)).await;
     put(3);
     assert!(spool.dead_letters(None, 1).await.is_err(), "it says so");
     assert_eq!(*told.committed.lock(), [1]);
-    disk.0.is_failing.store(false, Relaxed);
+    disk.fail(false);
     until(|| *told.committed.lock() == [1, 2, 3]).await;
     until(|| !told.is_failing.load(Relaxed)).await;
     spool.stop(Instant::now() + Duration::from_secs(10)).await;
@@ -473,7 +365,7 @@ async fn with_a_full_disk_it_still_stops_in_time() {
     let spool = spool(&disk, &tasks).await;
     let told: Arc<dyn Settle> = Arc::new(Told::default());
     spool.start(Arc::downgrade(&told));
-    disk.0.is_failing.store(true, Relaxed);
+    disk.fail(true);
     spool.append(Record {
         number: 1,
         uplink: uplink("a", 1),

@@ -118,6 +118,7 @@ impl<'a> InFlight<'a> {
             let mut redis = redis.clone();
             async move { add.query_async::<usize>(&mut redis).await }
         });
+        let began = Instant::now();
         let written = join_all(writing).await;
         if written.iter().any(Result::is_ok) {
             // What too few replicas have is given back, and written again once there are enough, under the same key.
@@ -125,11 +126,13 @@ impl<'a> InFlight<'a> {
             let streams = streams.map(|(n, _)| &self.shared.names.streams[*n]);
             replicate(self.shared, redis, streams).await?;
         }
+        self.shared.commits.observe(began.elapsed());
         let (mut places, mut error, mut full) = (Vec::new(), None::<Failure>, Vec::new());
         for ((n, records), added) in self.by_shard.iter_mut().zip(written) {
             match added {
                 Ok(added) => {
                     let added = added.min(records.len());
+                    self.shared.shards.lock().added(*n, added as u64);
                     places.extend(records.drain(..added).map(|record| record.place()));
                     full.extend((!records.is_empty()).then_some(*n));
                 }

@@ -8,6 +8,7 @@
 //! - `link`: the cmd link; writes what sessions say (`append`), removes what is delivered (`removal`), keeps the lease and shares out
 //!   the shards (`ownership`).
 //! - `reader`: a connection of its own for blocking reads.
+//! - `restoring`: what is held here is written again when Redis has lost it.
 //! - `shards`: who owns what, and what is held of it. No I/O.
 
 mod append;
@@ -17,6 +18,7 @@ mod link;
 mod ownership;
 mod reader;
 mod removal;
+mod restoring;
 mod script;
 mod shards;
 
@@ -38,11 +40,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use self::shards::{SHARDS, Shards, shard_of};
-use super::{Place, Record, Settle, Spool, record};
+use self::{
+    restoring::Restoring,
+    shards::{SHARDS, Shards, shard_of},
+};
+use super::{Place, Record, Settle, Spool, SpoolFigures, record};
 use crate::{
     config::Config,
     error::Result,
+    histogram::Histogram,
     node::NodeId,
     redis::{address::Address, connect::Redis, glob::escaped, rights::Rights, trouble::Troubles},
     tasks::{BoxFuture, Tasks},
@@ -74,6 +80,8 @@ struct Shared {
     /// Entries of each stream to be read at once.
     count: usize,
     lanes: OnceLock<Weak<dyn Settle>>,
+    /// What writing takes, replicas included.
+    commits: Histogram,
 
     /// The cmd link while it is usable.
     cmd: Mutex<Option<Redis>>,
@@ -85,6 +93,8 @@ struct Shared {
     /// What was handed over and is not in Redis yet, in order, by shard.
     appends: Mutex<[VecDeque<Record>; SHARDS]>,
     has_appends: Notify,
+    /// What Redis lost and is held here, to be written again before anything of its shard is read.
+    restoring: Mutex<Vec<Restoring>>,
     /// Something may be removed from Redis.
     has_acks: Notify,
     /// A shard may be given up.
@@ -138,32 +148,34 @@ impl RedisSpool {
     pub(crate) fn new(config: &Config, node: &NodeId, tasks: &Tasks) -> Result<Self> {
         let (address, names) = (
             Address::from_config(config)?,
-            Names::new(&config.redis_prefix),
+            Names::new(&config.redis.prefix),
         );
         let rights = rights(config, &address);
-        let a_reading = config.limit_message_bytes.saturating_mul(SHARDS);
+        let a_reading = config.limits.message_bytes.saturating_mul(SHARDS);
         let shared = Shared {
             troubles: Troubles::new(address.clone(), rights),
             address,
             names,
             node: node.clone(),
             most: (
-                a_share(config.spool_max_messages),
-                a_share(config.spool_max_bytes),
+                a_share(config.spool.max_messages),
+                a_share(config.spool.max_bytes),
             ),
-            replicas: config.spool_replicas,
+            replicas: config.spool.replicas,
             most_letters: (
-                a_share(config.dead_letters_max),
-                config.dead_letters_max_age.as_millis() as u64,
+                a_share(config.spool.dead_letters_max),
+                config.spool.dead_letters_max_age.as_millis() as u64,
             ),
-            count: (config.uplink_total_bytes / a_reading).clamp(1, COUNT_MAX),
+            count: (config.uplinks.total_bytes / a_reading).clamp(1, COUNT_MAX),
             lanes: OnceLock::new(),
+            commits: Histogram::default(),
             cmd: Mutex::default(),
             shards: Mutex::default(),
             letters: Mutex::default(),
             lease_ends: Mutex::default(),
             appends: Mutex::default(),
             has_appends: Notify::new(),
+            restoring: Mutex::default(),
             has_acks: Notify::new(),
             has_left: Notify::new(),
             read_on: Notify::new(),
@@ -181,6 +193,13 @@ impl RedisSpool {
 }
 
 impl Spool for RedisSpool {
+    fn figures(&self) -> SpoolFigures {
+        SpoolFigures {
+            commits: self.shared.commits.snapshot(),
+            file_bytes: None,
+        }
+    }
+
     fn is_shared(&self) -> bool {
         true
     }
@@ -336,10 +355,10 @@ pub(crate) fn rights(config: &Config, address: &Address) -> Rights {
     let mut rights = Rights::new("the spool");
     rights.commands(address.commands());
     rights.commands(&["eval x 0", "time"]);
-    if config.spool_replicas > 0 {
+    if config.spool.replicas > 0 {
         rights.commands(&["wait 0 0"]);
     }
-    let prefix = &config.redis_prefix;
+    let prefix = &config.redis.prefix;
     for (kind, commands) in [("uplink", OF_UPLINKS), ("dead", OF_LETTERS)] {
         let key = format!("{prefix}:{kind}:");
         let pattern = format!("{}*", escaped(&key));

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Shared, script,
+    Shared, restoring, script,
     shards::{Plan, SHARDS},
 };
 use crate::redis::{
@@ -104,17 +104,26 @@ impl Ownership {
     /// Renews the lease, sees who else is alive and who owns what, and acts on it.
     async fn look(&mut self, shared: &Shared, redis: &Redis) -> Result<(), Failure> {
         let asked = Instant::now();
+        restoring::write(shared, redis).await?;
         let live = self.renew(shared, redis).await?;
         let looks = (0..SHARDS).map(|n| look_at(shared, redis, n));
         let looks = try_join_all(looks).await?;
         let letters: Vec<_> = looks.iter().map(|look| look.1).enumerate().collect();
         shared.letters_changed(&letters, looks.iter().map(|look| look.2).sum());
+        let lengths: Vec<_> = looks.iter().map(|look| look.3).collect();
         let owners: Vec<_> = looks.into_iter().map(|look| look.0).collect();
         let is_stopping = shared.stop.is_cancelled();
-        let plan = shared
-            .shards
-            .lock()
-            .look(&shared.node, &owners, &live, is_stopping);
+        let mut plan = {
+            let mut shards = shared.shards.lock();
+            let plan = shards.look(&shared.node, &owners, &live, is_stopping);
+            for (n, length) in lengths.into_iter().enumerate() {
+                shards.counted(n, length);
+            }
+            plan
+        };
+        restoring::note(shared, std::mem::take(&mut plan.emptied));
+        // Before somebody reads those shards again, so that each is read once.
+        restoring::write(shared, redis).await?;
         // Only now: what this node lost is known, and what it has nobody takes over before the lease has ended.
         *shared.lease_ends.lock() = Some(asked + LEASE - ROUNDING * 3);
         self.act(shared, redis, plan).await?;
@@ -166,10 +175,19 @@ impl Ownership {
     }
 }
 
-/// The owner of a shard, its dead letters, and how many of them were too old.
-async fn look_at(shared: &Shared, redis: &Redis, n: usize) -> Result<(String, u64, u64), Failure> {
+/// The owner of a shard, its dead letters, how many of them were too old, and its messages.
+async fn look_at(
+    shared: &Shared,
+    redis: &Redis,
+    n: usize,
+) -> Result<(String, u64, u64, u64), Failure> {
     let names = &shared.names;
-    let keys = [&names.owners[n], &names.dead[n], &names.dead_times[n]];
+    let keys = [
+        &names.owners[n],
+        &names.dead[n],
+        &names.dead_times[n],
+        &names.streams[n],
+    ];
     let mut look = script::LOOK.on(&keys);
     let owner = shared.shards.lock().owner(n);
     look.arg(owner.unwrap_or_default());

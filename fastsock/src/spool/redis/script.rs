@@ -27,8 +27,8 @@ return added
 ",
 );
 
-/// Looks at a shard. `KEYS`: its owner, its dead letters, their times; `ARGV`: the owner who clears up, and the most
-/// milliseconds a letter is kept. Answers the owner, how many letters there are, and how many were too old.
+/// Looks at a shard. `KEYS`: its owner, its dead letters, their times, its stream; `ARGV`: the owner who clears up, and the most
+/// milliseconds a letter is kept. Answers the owner, how many letters there are, how many were too old, and how many messages there are.
 pub(super) const LOOK: Script = Script::new(
     r"
 local owner, dropped = redis.call('GET', KEYS[1]) or '', 0
@@ -39,7 +39,7 @@ if owner ~= '' and owner == ARGV[1] then
     dropped = dropped + redis.call('HDEL', KEYS[2], id)
   end
 end
-return { owner, redis.call('HLEN', KEYS[2]), dropped }
+return { owner, redis.call('HLEN', KEYS[2]), dropped, redis.call('XLEN', KEYS[4]) }
 ",
 );
 
@@ -77,12 +77,14 @@ return 1
 /// Removes messages that are delivered or given up, and keeps letters of the latter. `KEYS`: the stream, its owner, its
 /// bytes, the dead letters, their times; `ARGV`: the owner it must have, how many letters there may be, how many entries
 /// go, entry and cost of each, then id and content of each letter.
-/// Answers how many letters there are and how many had to go for them; or -1, with nothing done, when the shard is no
-/// longer this owner's.
+/// Answers how many letters there are and how many had to go for them; or, with nothing done, -1 when the shard is another
+/// owner's, and -2 when Redis has lost whose it is: there is no owner, or one of an epoch that is no later.
 pub(super) const SETTLE: Script = Script::new(
     r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then
-  return { -1, 0 }
+local owner = redis.call('GET', KEYS[2])
+if owner ~= ARGV[1] then
+  local epoch = owner and tonumber(string.match(owner, ' (%d+)$')) or 0
+  return { epoch > tonumber(string.match(ARGV[1], ' (%d+)$')) and -1 or -2, 0 }
 end
 local freed, last = 0, 3 + 2 * ARGV[3]
 for i = 4, last, 2 do

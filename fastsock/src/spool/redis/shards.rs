@@ -36,6 +36,8 @@ struct Shard {
     is_leaving: bool,
     /// The last entry read.
     last: Option<EntryId>,
+    /// How many messages its stream had at the last look, and what this node has added and removed since.
+    length: u64,
     /// What was read and is still in Redis, by its number here.
     held: HashMap<u64, Held>,
     /// The numbers of the same messages by their keys.
@@ -59,6 +61,16 @@ struct Held {
     letter: Option<Vec<u8>>,
 }
 
+/// A shard that was owned here, and of which Redis has nothing any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Emptied {
+    pub(super) n: usize,
+    /// What was held of it.
+    pub(super) places: Vec<Place>,
+    /// How many it had that were not held here, as far as this node knows.
+    pub(super) vanished: u64,
+}
+
 /// What to do about the shards, after a look at who owns them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -70,6 +82,8 @@ pub(super) struct Plan {
     pub(super) leave: Vec<usize>,
     /// To take over, with the owner each was seen with.
     pub(super) take: Vec<(usize, String)>,
+    /// Owned here until Redis lost its data.
+    pub(super) emptied: Vec<Emptied>,
 }
 
 /// Removals of one shard, on their way.
@@ -102,9 +116,14 @@ impl Shards {
             if self.0[n].owner.as_ref() == Some(owner) {
                 continue;
             }
-            if self.0[n].owner.is_some() {
-                plan.withdrawn.extend(self.lose(n));
-                plan.lost.push(n);
+            if let Some(ours) = &self.0[n].owner {
+                // Each takeover has a higher epoch, and giving up keeps it.
+                if epoch_of(owner) <= epoch_of(ours) {
+                    plan.emptied.push(self.emptied(n));
+                } else {
+                    plan.withdrawn.extend(self.lose(n));
+                    plan.lost.push(n);
+                }
             }
             // This node itself: the answer to its takeover was lost.
             let its_node = owner.split(' ').next().unwrap_or_default();
@@ -141,6 +160,25 @@ impl Shards {
             true => self.lose(n),
             false => Vec::new(),
         }
+    }
+
+    fn emptied(&mut self, n: usize) -> Emptied {
+        let (length, held) = (self.0[n].length, self.0[n].held.len() as u64);
+        Emptied {
+            n,
+            places: self.lose(n),
+            vanished: length.saturating_sub(held),
+        }
+    }
+
+    /// So many messages were found in the stream of a shard.
+    pub(super) fn counted(&mut self, n: usize, length: u64) {
+        self.0[n].length = length;
+    }
+
+    /// This node added so many.
+    pub(super) fn added(&mut self, n: usize, count: u64) {
+        self.0[n].length += count;
     }
 
     fn lose(&mut self, n: usize) -> Vec<Place> {
@@ -291,6 +329,7 @@ impl Shards {
         }
         let gone: HashSet<_> = acks.ids.iter().map(|(id, _)| id).collect();
         let shard = &mut self.0[acks.n];
+        shard.length = shard.length.saturating_sub(gone.len() as u64);
         for number in &acks.numbers {
             if let Some(held) = shard.held.get_mut(number) {
                 held.ids.retain(|id| !gone.contains(id));
@@ -309,6 +348,12 @@ impl Shards {
         }
     }
 
+    /// How many messages the stream of a device has, as far as is known.
+    #[cfg(test)]
+    pub(super) fn length_of(&self, client_id: &str) -> u64 {
+        self.0[shard_of(client_id)].length
+    }
+
     /// How many are held of all shards.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
@@ -321,13 +366,16 @@ impl Shard {
         self.owner.is_some() && !self.is_leaving
     }
 
+    /// In the order in which they were read.
     fn places(&self) -> Vec<Place> {
         let pending = self.held.iter().filter(|(_, held)| !held.is_done);
         let place = |(number, held): (&u64, &Held)| Place {
             client_id: held.client_id.clone(),
             number: *number,
         };
-        pending.map(place).collect()
+        let mut places: Vec<_> = pending.map(place).collect();
+        places.sort_unstable_by_key(|place| place.number);
+        places
     }
 
     fn forget(&mut self, number: u64) {
@@ -335,6 +383,12 @@ impl Shard {
             self.numbers.remove(&held.key);
         }
     }
+}
+
+/// The epoch of an owner, `node epoch`; 0 where there is none.
+fn epoch_of(owner: &str) -> u64 {
+    let epoch = owner.rsplit(' ').next();
+    epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ struct State {
     appending: HashSet<u64>,
     recovered: u64,
     passed_on: u64,
+    vanished: u64,
     buried: (u64, u64),
 }
 
@@ -75,6 +76,20 @@ impl Lanes {
 }
 
 impl Settle for Lanes {
+    fn copies(&self, places: &[Place]) -> Vec<Record> {
+        let state = self.state.lock();
+        let copy = |place: &Place| {
+            let uplink = state.held.get(&place.number)?.clone();
+            let number = place.number;
+            Some(Record { number, uplink })
+        };
+        places.iter().filter_map(copy).collect()
+    }
+
+    fn vanished(&self, count: u64) {
+        self.state.lock().vanished += count;
+    }
+
     fn reserve(&self, count: u64) -> u64 {
         let mut state = self.state.lock();
         state.next += count;
@@ -287,6 +302,76 @@ async fn what_one_takes_the_owner_delivers_and_removes() {
     assert_eq!(redis.strings(&["KEYS", "fastsock:uplink:nodes"]), [""; 0]);
     one.tasks.wait().await;
     eventually("the connections end", || redis.connections() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_outlives_a_redis_that_was_emptied() {
+    let (redis, backend) = (TempRedis::start(), Backend::default());
+    let nodes = [Node::start(&redis, &backend), Node::start(&redis, &backend)];
+    for node in &nodes {
+        node.owns(8).await;
+        node.open(false);
+    }
+    for n in 0..10 {
+        for id in 0..20 {
+            nodes[n % 2].say(&format!("d{id}"), n);
+        }
+        nodes[n % 2].all_taken().await;
+    }
+    let held = || {
+        nodes
+            .iter()
+            .map(|n| n.state(|s| s.held.len()))
+            .sum::<usize>()
+    };
+    eventually("all are held", || held() == 200).await;
+    redis.run(&["FLUSHALL"]);
+    eventually("they are in Redis again", || {
+        entries(&redis) == 200 && held() == 200
+    })
+    .await;
+    nodes.iter().for_each(|node| node.open(true));
+    eventually("all arrive", || is_complete(&backend, 20, 10)).await;
+    eventually("all are removed", || entries(&redis) == 0).await;
+    assert!(nodes.iter().all(|node| node.state(|s| s.vanished) == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_held_when_redis_was_emptied_is_counted() {
+    let (redis, backend) = (TempRedis::start(), Backend::default());
+    let one = Node::start_with(&redis, &backend, |shared| shared.count = 50);
+    one.owns(SHARDS).await;
+    one.open(false);
+    for n in 0..1500 {
+        one.say("d", n);
+    }
+    one.all_taken().await;
+    eventually("it holds what it has room for", || {
+        one.state(|s| s.held.len()) >= 1000
+    })
+    .await;
+    eventually("it has counted them", || {
+        one.spool.shared.shards.lock().length_of("d") == 1500
+    })
+    .await;
+    let held = one.state(|s| s.held.len()); // a read may go past the bound
+    redis.run(&["FLUSHALL"]);
+    eventually("the rest is counted", || {
+        one.state(|s| s.vanished) == 1500 - held as u64
+    })
+    .await;
+    one.open(true);
+    eventually("the others arrive", || {
+        heard(&backend).get("d").is_some_and(|d| d.len() == held)
+    })
+    .await;
+    one.say("d", "after");
+    eventually("and what comes after", || {
+        heard(&backend)["d"]
+            .last()
+            .is_some_and(|last| last == "after")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

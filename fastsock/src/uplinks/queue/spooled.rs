@@ -106,12 +106,17 @@ impl<I: Item> Queue<I> {
         self.remove(key, number)
     }
 
-    /// The first turn is of a lane that may not deliver for now. It has no turn until [`Queue::let_deliver`].
-    pub(crate) fn hold_up(&mut self) {
-        let Some(key) = self.first_turn() else {
+    /// An item that is in memory.
+    pub(crate) fn copy(&mut self, key: &ClientId, number: u64) -> Option<I> {
+        Some(self.lanes.get_mut(key)?.slot(number)?.item.clone())
+    }
+
+    /// The first turn of a way is of a lane that may not deliver for now. It has no turn until [`Queue::let_deliver`].
+    pub(crate) fn hold_up(&mut self, way: usize) {
+        let Some(key) = self.first_turn(way) else {
             return;
         };
-        self.end_turn();
+        self.end_turn(way);
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.is_held_up = true;
             self.window.held_up.push(key);

@@ -3,6 +3,9 @@ use super::*;
 const S1: SessionId = SessionId(1);
 const S2: SessionId = SessionId(2);
 
+/// What Redis recorded a seat under.
+const EPOCH: u64 = 1_795_000_000_000;
+
 fn id(text: &str) -> ClientId {
     ClientId::new(text).unwrap()
 }
@@ -27,7 +30,7 @@ fn written(presence: &mut Presence) -> (Vec<(String, u64)>, Vec<String>) {
     let dels = batch.dels.iter().map(|d| d.client_id.to_string()).collect();
     for set in &batch.sets {
         if let Some(claim) = set.claim {
-            presence.claimed(&set.client_id, claim.session_id, false);
+            presence.claimed(&set.client_id, claim.session_id, EPOCH, false);
         }
     }
     presence.confirm(batch);
@@ -141,9 +144,9 @@ fn a_seat_is_claimed_once_and_a_takeover_claims_anew() {
     presence.seated(&id("a"), S1, 1000);
     presence.seen(&id("a"), 1);
     let first = batch(&mut presence).unwrap();
-    let claim = |batch: &Batch| batch.sets[0].claim.map(|c| (c.session_id, c.seated_ms));
-    assert_eq!(claim(&first), Some((S1, 1000)));
-    presence.claimed(&id("a"), S1, false);
+    let claim = |batch: &Batch| batch.sets[0].claim.map(|c| (c.session_id, c.seated));
+    assert_eq!(claim(&first), Some((S1, SeatTime::since_start(1000))));
+    presence.claimed(&id("a"), S1, EPOCH, false);
     presence.confirm(first);
     presence.seen(&id("a"), 2);
     let second = batch(&mut presence).unwrap();
@@ -151,7 +154,41 @@ fn a_seat_is_claimed_once_and_a_takeover_claims_anew() {
     presence.seated(&id("a"), S2, 2000);
     presence.confirm(second);
     presence.seen(&id("a"), 2);
-    assert_eq!(claim(&batch(&mut presence).unwrap()), Some((S2, 2000)));
+    assert_eq!(
+        claim(&batch(&mut presence).unwrap()),
+        Some((S2, SeatTime::since_start(2000)))
+    );
+}
+
+#[test]
+fn a_claim_that_was_asked_for_before_the_101_is_taken_back_if_there_never_was_one() {
+    let mut presence = Presence::default();
+    presence.seated(&id("a"), S1, 1000);
+    assert!(!presence.unseated(&id("a"), S1), "nobody was asked");
+    assert!(!presence.is_about_to_claim(&id("a"), S1), "it left");
+    presence.seated(&id("a"), S2, 1000);
+    assert!(
+        !presence.is_about_to_claim(&id("a"), S1),
+        "an older session"
+    );
+    assert!(presence.is_about_to_claim(&id("a"), S2));
+    assert!(presence.unseated(&id("a"), S2));
+    let del = batch(&mut presence).unwrap();
+    assert_eq!(del.dels[0].session_id, S2);
+    presence.confirm(del);
+    assert_eq!(presence.len(), 0);
+}
+
+#[test]
+fn who_waits_for_its_101_is_not_restored_beside_its_own_claim() {
+    let mut presence = Presence::default();
+    presence.seated(&id("a"), S1, 1000);
+    presence.restore(vec![seated("a", S1, 20)], 2000, 540);
+    assert_eq!(batch(&mut presence), None);
+    presence.claimed(&id("a"), S1, EPOCH, false);
+    presence.seen(&id("a"), 30);
+    let set = batch(&mut presence).unwrap().sets.remove(0);
+    assert!(set.claim.is_none() && set.is_unlisted);
 }
 
 #[test]
@@ -209,8 +246,10 @@ fn a_restore_writes_everyone_with_the_last_sign_and_the_time_of_the_seat() {
     presence.restore(vec![seated("a", S1, 20), seated("b", S2, 40)], 2000, 540);
     let batch = batch(&mut presence).unwrap();
     let sets = batch.sets.iter();
-    let sets = sets.map(|s| (s.client_id.as_str(), s.seen_ms, s.claim.unwrap().seated_ms));
-    assert_eq!(sets.collect::<Vec<_>>(), [("a", 30, 1000), ("b", 40, 1500)]);
+    let sets = sets.map(|s| (s.client_id.as_str(), s.seen_ms, s.claim.unwrap().seated));
+    let a = ("a", 30, SeatTime::recorded(EPOCH));
+    let b = ("b", 40, SeatTime::since_start(1500));
+    assert_eq!(sets.collect::<Vec<_>>(), [a, b]);
 }
 
 #[test]

@@ -20,10 +20,7 @@ async fn two_gateways_never_delete_each_others_entries() {
     one.see("a", unix_ms(SystemTime::now()) + 5); // still said something
     one.leave("a", first);
     let owner = || redis.hget("fastsock:owner", "a");
-    eventually("the first has let go", || {
-        redis.strings(&["KEYS", "fastsock:node:*"]).len() == 1
-    })
-    .await;
+    eventually("the first has let go", || sets(&redis).len() == 1).await;
     assert!(redis.hget("fastsock:clients", "a").is_some());
     assert!(owner().is_some_and(|o| o.starts_with(&*two.broker.shared.node)));
     two.leave("a", second);
@@ -161,6 +158,53 @@ async fn whatever_happens_the_hash_ends_as_the_seats_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_is_abandoned_gives_its_claim_back() {
+    let redis = TempRedis::start();
+    let one = Gateway::start_up(&config(&redis)).await;
+    let id = ClientId::new("a").unwrap();
+    for wait in [true, false] {
+        let seated = one.broker.seated(&id, SessionId(1), false);
+        if wait {
+            let claimed = seated.await; // its 101 could not be written
+            assert!(matches!(claimed, Claimed::Won { epoch, .. } if epoch > 1 << 40));
+        } else {
+            drop(seated);
+        }
+        one.broker.unseated(&id, SessionId(1));
+        eventually("nothing is left", || {
+            let mut keys = redis.strings(&["KEYS", "*"]);
+            keys.sort();
+            keys == ["fastsock:node:cards", "fastsock:nodes"]
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_handshakes_is_few_commands() {
+    let redis = TempRedis::start();
+    let one = Gateway::start_up(&exact(&redis)).await;
+    let evals = || {
+        let stats = redis.strings(&["INFO", "commandstats"]).concat();
+        let (_, calls) = stats.split_once("cmdstat_eval:calls=").unwrap();
+        calls.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = evals();
+    let ids: Vec<_> = (0..2000)
+        .map(|n| ClientId::new(n.to_string()).unwrap())
+        .collect();
+    let seated = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| one.broker.seated(id, SessionId(n as u64 + 1), false));
+    for claimed in futures_util::future::join_all(seated).await {
+        assert!(matches!(claimed, Claimed::Won { epoch, .. } if epoch > 1 << 40));
+    }
+    let claims = evals() - before;
+    assert!(claims < 15, "{claims} scripts for 2000 handshakes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_returning_gateway_stands_back_behind_a_newer_seat() {
     let redis = TempRedis::start();
     let old = Gateway::start_up(&config(&redis)).await;
@@ -205,7 +249,7 @@ async fn the_devices_of_a_dead_gateway_are_removed_by_a_restarted_one() {
     );
     assert!(redis.hget("fastsock:clients", "d0").is_some());
     eventually("its keys go", || {
-        redis.strings(&["KEYS", "fastsock:node:*"]).len() == 1
+        sets(&redis).len() == 1
             && redis
                 .strings(&["ZRANGE", "fastsock:nodes", "0", "-1"])
                 .len()

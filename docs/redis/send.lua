@@ -1,0 +1,1 @@
+../../fastsock/src/mailbox/send.lua

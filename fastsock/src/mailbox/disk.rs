@@ -1,0 +1,303 @@
+//! Mailboxes in a file, for one gateway alone. One thread has the file: what gathers while it commits is its next transaction. So many
+//! publishers share one sync, and nobody else waits for the disk.
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    future::pending,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::{sync::oneshot, time::timeout};
+
+use self::store::{Fault, Store, Work};
+use super::{Kept, Losses, Mailbox, Message, Owner, TellLost, Visit};
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind, Result},
+    pure::kept::Turn,
+    tasks::{BoxFuture, Tasks},
+    types::{ClientId, MailboxState},
+};
+
+/// The side of those who ask: hands over to the thread that has the file.
+pub(crate) struct DiskMailbox {
+    queue: Arc<Queue>,
+}
+
+/// Where work is handed over.
+#[derive(Default)]
+struct Queue {
+    queued: Mutex<Queued>,
+    changed: Condvar,
+    /// What mailboxes have lost, and nobody was told yet.
+    untold: Mutex<Losses>,
+}
+
+#[derive(Default)]
+struct Queued {
+    batch: Batch,
+    /// Do what is here, and end.
+    is_stopping: bool,
+    /// The thread has ended.
+    has_ended: bool,
+}
+
+/// What is done in one transaction.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    /// Whether something in it counts for nothing before it is on the disk.
+    is_to_last: bool,
+}
+
+/// A piece of work. What it returns is done after the commit, and dropped when there is none.
+type Job = Box<dyn FnOnce(&mut Work<'_>) -> Result<Done, Fault> + Send>;
+type Done = Box<dyn FnOnce() + Send>;
+
+/// Opens the file as a start would and lets go of it; one that is not there yet is not made, but a file beside it is.
+///
+/// # Errors
+/// `Io`, naming the setting.
+pub(crate) fn check(config: &Config) -> Result<()> {
+    Store::check(config)
+}
+
+impl DiskMailbox {
+    /// Opens the mailboxes in the data directory, which is made if it is not there. They are closed when the tasks stop, after all
+    /// that was asked for until then.
+    ///
+    /// # Errors
+    /// `Io`, naming the setting: the directory cannot be made, the file cannot be read, or another process has it.
+    pub(crate) async fn open(config: &Config, tasks: &Tasks) -> Result<Self> {
+        let config = config.clone();
+        Self::with_store(move || Store::in_directory(&config), tasks).await
+    }
+
+    async fn with_store(
+        make: impl FnOnce() -> Result<Store> + Send + 'static,
+        tasks: &Tasks,
+    ) -> Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let (opened, is_open) = oneshot::channel();
+        let work = {
+            let queue = queue.clone();
+            move || {
+                let ends = Ends(queue);
+                let open = || {
+                    let mut store = make()?;
+                    store.open_first()?;
+                    Ok(store)
+                };
+                match open() {
+                    Ok(store) => {
+                        if opened.send(Ok(())).is_ok() {
+                            run(&ends.0, store);
+                        }
+                    }
+                    Err(error) => drop(opened.send(Err(error))),
+                }
+            }
+        };
+        let no_thread = |e| {
+            Error::new(ErrorKind::Io, "cannot start the thread of the mailboxes").with_source(e)
+        };
+        tasks
+            .spawn_thread("fastsock-mail", work)
+            .map_err(no_thread)?;
+        let stops = Stops(queue.clone());
+        tasks.spawn_until_stopped(async move {
+            let _stops = stops; // dropped when the tasks stop
+            pending().await
+        });
+        is_open
+            .await
+            .map_err(|_| Error::new(ErrorKind::Io, "the thread of the mailboxes ended"))??;
+        Ok(Self { queue })
+    }
+
+    /// Has the thread do something, and waits for what came of it. `is_to_last`: it counts for nothing before it is on the disk.
+    async fn ask<T: Send + 'static>(
+        &self,
+        is_to_last: bool,
+        work: impl FnOnce(&mut Work<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |on| {
+            let done = work(on)?;
+            Ok(Box::new(move || drop(answer.send(done))))
+        });
+        self.queue.put(job, is_to_last);
+        let failed = |text| Error::new(ErrorKind::Broker, text);
+        match timeout(ANSWER_TIME, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(failed("the disk does not take what the mailbox needs")),
+            Err(_) => Err(failed("the disk of the mailbox does not answer")),
+        }
+    }
+
+    fn take_untold(&self) -> Losses {
+        std::mem::take(&mut *self.queue.untold.lock())
+    }
+}
+
+impl Mailbox for DiskMailbox {
+    fn is_up(&self) -> bool {
+        true // what fails is tried again each second
+    }
+
+    fn rings(&self) -> bool {
+        false
+    }
+
+    fn visit<'a>(&'a self, owner: &'a Owner, turn: &'a Turn) -> BoxFuture<'a, Result<Visit>> {
+        let (owner, turn) = (owner.clone(), turn.clone());
+        Box::pin(self.ask(false, move |work| work.visit(&owner, &turn)))
+    }
+
+    fn keep<'a>(
+        &'a self,
+        client_id: &'a ClientId,
+        message: Message,
+    ) -> BoxFuture<'a, Result<(Kept, Losses)>> {
+        let client_id = client_id.clone();
+        Box::pin(async move {
+            let keep = move |work: &mut Work<'_>| work.keep(&client_id, &message);
+            let kept = self.ask(true, keep).await?;
+            Ok((kept, self.take_untold()))
+        })
+    }
+
+    fn sweep<'a>(&'a self, tell: TellLost<'a>) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let mut has_more = true;
+            while has_more {
+                has_more = self.ask(false, |work| work.sweep()).await?;
+                for (client_id, lost) in self.take_untold() {
+                    tell(&client_id, lost);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn state<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<MailboxState>> {
+        let client_id = client_id.clone();
+        Box::pin(self.ask(false, move |work| work.state(&client_id)))
+    }
+
+    fn clear<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<u64>> {
+        let client_id = client_id.clone();
+        Box::pin(self.ask(true, move |work| work.clear(&client_id)))
+    }
+}
+
+impl Queue {
+    /// Without a thread the job is dropped.
+    fn put(&self, job: Job, is_to_last: bool) {
+        let mut queued = self.queued.lock();
+        if queued.has_ended {
+            return;
+        }
+        queued.batch.is_to_last |= is_to_last;
+        queued.batch.jobs.push(job);
+        if queued.batch.jobs.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for work, or until `wake_at`. `None`: all is done, and nothing more comes.
+    fn next(&self, wake_at: Option<Instant>) -> Option<Batch> {
+        let mut queued = self.queued.lock();
+        loop {
+            if !queued.batch.jobs.is_empty() {
+                return Some(std::mem::take(&mut queued.batch));
+            }
+            if queued.is_stopping {
+                queued.has_ended = true;
+                return None;
+            }
+            match wake_at {
+                Some(at) if at <= Instant::now() => return Some(Batch::default()),
+                Some(at) => drop(self.changed.wait_until(&mut queued, at)),
+                None => self.changed.wait(&mut queued),
+            }
+        }
+    }
+}
+
+/// Does what is asked, until it is time to stop.
+fn run(queue: &Queue, mut store: Store) {
+    let mut failing_until = None::<Instant>;
+    while let Some(batch) = queue.next(store.sync_at()) {
+        if failing_until.is_some_and(|until| Instant::now() < until) {
+            continue; // all of it is dropped, and who asked is told
+        }
+        match try_batch(queue, &mut store, batch) {
+            Ok(()) => {
+                if failing_until.take().is_some() {
+                    tracing::info!("the mailboxes can be written again");
+                }
+            }
+            Err(fault) => {
+                store.let_go();
+                if failing_until.is_none() {
+                    tracing::error!(
+                        error = %fault, path = %store.path().display(),
+                        "the mailboxes cannot be written; nothing is kept until they can"
+                    );
+                }
+                failing_until = Some(Instant::now() + RETRY_AFTER);
+            }
+        }
+    }
+    store.close();
+}
+
+fn try_batch(queue: &Queue, store: &mut Store, batch: Batch) -> Result<(), Fault> {
+    let Batch { jobs, is_to_last } = batch;
+    let mut done = Vec::with_capacity(jobs.len());
+    let lost = store.transact(is_to_last, |work| {
+        for job in jobs {
+            done.push(job(work)?);
+        }
+        Ok(())
+    })?;
+    queue.untold.lock().extend(lost); // before the answers: who has one takes it along
+    done.into_iter().for_each(|done| done());
+    store.keep_synced()
+}
+
+/// The tasks stop.
+struct Stops(Arc<Queue>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.queued.lock().is_stopping = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// The thread is on its way out.
+struct Ends(Arc<Queue>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("the thread of the mailboxes panicked; nothing is kept any more");
+        }
+        let mut queued = self.0.queued.lock();
+        queued.has_ended = true;
+        queued.batch = Batch::default();
+    }
+}
+
+/// A disk that takes longer is as good as none.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// A file that failed is opened again at the earliest after so long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);

@@ -1,0 +1,9 @@
+//! Says to the sources of the core that they are compiled as this package.
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(inside)");
+    println!("cargo::rustc-cfg=inside");
+    println!("cargo::rustc-check-cfg=cfg(models)");
+    println!("cargo::rustc-cfg=models");
+    println!("cargo::rerun-if-changed=build.rs");
+}
