@@ -4,48 +4,44 @@
 //! `disconnect` when its last has ended and none has followed within the grace. Events travel in lanes of their own, so
 //! they have the order, the retries and the breaker of uplinks, and neither waits for the other.
 
+mod body;
 mod debounce;
+mod event;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use smallvec::smallvec;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use uuid::Uuid;
 
-use self::debounce::{Away, DUE_AT_ONCE, Debounce, Stay};
+use self::{
+    body::Body,
+    debounce::{Away, DUE_AT_ONCE, Debounce, Stay},
+    event::{Event, EventForwarder, EventObserver},
+};
 use super::roll::{Record, Roll};
 use crate::{
     broker::{
         ANNOUNCED_WITHIN, Broker,
-        lost::{Lost, Receipt, TellLost},
+        lost::{Lost, TellLost},
     },
     config::{BrokerKind, Config},
-    context::{Context, Metadata},
     error::{Error, ErrorKind, Result},
     forwarder::{
-        Forward, Outcome, Outcomes,
         destination::{Destination, LaneLimits},
-        http::{post::Post, stamp::Stamp},
+        http::post::Post,
     },
-    remote_addr::RemoteAddr,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
     tasks::{BoxFuture, Tasks},
-    types::{
-        Client, ClientId, CloseReason, DeadLetter, HELD_OVERHEAD_BYTES, LostReason, SessionId,
-        unix_ms,
-    },
-    uplinks::{Decision, Deliveries, GivenUp, Item, Lanes, Observer, Outlet},
+    types::{Client, ClientId, CloseReason, SessionId, unix_ms},
+    uplinks::{Decision, Deliveries, Lanes, Outlet},
 };
 
 /// Who is there as far as the backend knows, and the lanes that tell it.
@@ -489,218 +485,6 @@ impl std::fmt::Debug for Lifecycle {
     }
 }
 
-/// One event on its way.
-#[derive(Clone)]
-struct Event {
-    id: Uuid,
-    /// Its device; that of a gap is the gateway.
-    lane: ClientId,
-    session_id: SessionId,
-    epoch: u64,
-    seq: u64,
-    made_at: SystemTime,
-    body: Bytes,
-    /// For whoever has to know that it was told.
-    receipt: Option<Arc<Receipt>>,
-}
-
-impl Item for Event {
-    fn key(&self) -> &ClientId {
-        &self.lane
-    }
-
-    fn bytes(&self) -> usize {
-        self.body.len() + HELD_OVERHEAD_BYTES
-    }
-
-    fn made_at(&self) -> SystemTime {
-        self.made_at
-    }
-}
-
-impl<'a> From<&'a Event> for Stamp<'a> {
-    fn from(event: &'a Event) -> Self {
-        Self {
-            id: event.id,
-            client_id: &event.lane,
-            session_id: event.session_id,
-            epoch: event.epoch,
-            seq: event.seq,
-            made_at: event.made_at,
-            is_text: true,
-            context: None,
-        }
-    }
-}
-
-/// POSTs each event.
-struct EventForwarder(Post);
-
-impl Forward<Event> for EventForwarder {
-    fn attempt<'a>(&'a self, events: &'a [Event], number: u32) -> BoxFuture<'a, Outcomes> {
-        let event = &events[0]; // the limits of events allow no more
-        let body = event.body.clone();
-        Box::pin(async move { smallvec![self.0.attempt(event.into(), number, body).await] })
-    }
-
-    fn headers(&self, event: &Event, number: u32) -> Vec<(String, String)> {
-        self.0.shown_headers(event.into(), number)
-    }
-}
-
-/// Logs what becomes of events. No hook hears of them, and no dead letter is made of them.
-struct EventObserver;
-
-impl Observer<Event> for EventObserver {
-    fn delivered(&self, event: &Event) {
-        if let Some(receipt) = &event.receipt {
-            receipt.told();
-        }
-    }
-
-    fn put_off(&self, event: &Event, number: u32, attempt: &Outcome, wait: Duration) {
-        tracing::debug!(name: "event_retry", client_id = %event.lane, session_id = event.session_id.0, attempt = number, retry_in_ms = wait.as_millis() as u64, error = %attempt, "Failed to deliver an event");
-    }
-
-    fn lost(&self, event: &Event, reason: LostReason, attempt: Option<&Outcome>) {
-        // What is given up is not told again; what only had no time is, by whoever is there next.
-        if let Some(receipt) = &event.receipt
-            && reason != LostReason::Shutdown
-        {
-            receipt.told();
-        }
-        let (client_id, session_id) = (&event.lane, event.session_id.0);
-        let data = String::from_utf8_lossy(&event.body);
-        let (error, reason_word) = (
-            attempt.map_or_else(|| reason.to_string(), ToString::to_string),
-            reason.as_str(),
-        );
-        if reason == LostReason::Shutdown {
-            tracing::debug!(name: "event_lost", %client_id, session_id, reason = reason_word, %data, "Lost an event");
-        } else {
-            tracing::error!(name: "event_lost", %client_id, session_id, reason = reason_word, %error, %data, "Lost an event");
-        }
-    }
-
-    fn undeliverable(&self, _: &Event) {}
-
-    fn gone(&self, _: &Event) {}
-
-    fn outage(&self, _: &str) {
-        tracing::warn!("FASTSOCK_EVENTS_URL takes no events; the gateway holds them until it does");
-    }
-
-    fn recovered(&self, _: &str) {
-        tracing::info!("FASTSOCK_EVENTS_URL takes events again");
-    }
-
-    fn misconfigured(&self, _: &str, attempt: &Outcome) {
-        tracing::error!(error = %attempt, "the events backend refuses every event; check FASTSOCK_EVENTS_URL and FASTSOCK_EVENTS_HEADERS");
-    }
-
-    fn dead_letter(&self, _: &Event, _: GivenUp) -> Option<DeadLetter> {
-        None
-    }
-}
-
-/// The body of an event's POST.
-#[derive(Clone, Copy, Default, Serialize)]
-struct Body<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_addr: Option<RemoteAddr>,
-    node: &'a str,
-    epoch: u64,
-    seq: u64,
-    time: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sessions: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost_node: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(flatten)]
-    context: Option<ContextFields<'a>>,
-}
-
-/// What is known of a session, as fields of its events.
-#[derive(Clone, Copy, Serialize)]
-struct ContextFields<'a> {
-    path: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<&'a str>,
-    connected_at: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a Metadata>,
-    #[serde(skip_serializing_if = "Headers::is_empty")]
-    headers: Headers<'a>,
-}
-
-/// Headers of the device's request, as an object of lists.
-#[derive(Clone, Copy)]
-struct Headers<'a>(&'a [(String, String)]);
-
-impl Headers<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Serialize for Headers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut lists = BTreeMap::<&str, Vec<&str>>::new();
-        for (name, value) in self.0 {
-            lists.entry(name).or_default().push(value);
-        }
-        lists.serialize(serializer)
-    }
-}
-
-impl<'a> From<&'a Context> for ContextFields<'a> {
-    fn from(context: &'a Context) -> Self {
-        Self {
-            path: &context.path,
-            protocol: context.subprotocol.as_deref(),
-            connected_at: unix_ms(context.connected_at),
-            metadata: context.metadata.as_ref(),
-            headers: Headers(&context.headers),
-        }
-    }
-}
-
-impl<'a> Body<'a> {
-    fn of(kind: &'a str, client_id: &'a ClientId, stay: &'a Stay, time: SystemTime) -> Self {
-        Self {
-            kind,
-            client_id: Some(client_id.as_str()),
-            session_id: Some(stay.session_id.0),
-            remote_addr: Some(stay.remote_addr),
-            epoch: stay.epoch,
-            route: stay.route.as_deref(),
-            context: stay.context.as_deref().map(ContextFields::from),
-            time: unix_ms(time),
-            ..Self::default()
-        }
-    }
-}
-
 fn no_thread(error: std::io::Error) -> Error {
     let text = "the system makes no thread for the file of devices";
     Error::new(ErrorKind::Io, text).with_source(error)
@@ -716,40 +500,3 @@ const EMBEDDED: &str = "embedded";
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// How long a takeover may take: the broker has 1 s, and the 101 `write_timeout`, which is 10 s unless set.
 const SUCCESSOR: Duration = Duration::from_secs(15);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(text: &str) -> ClientId {
-        ClientId::new(text).unwrap()
-    }
-
-    fn stay(session: u64) -> Stay {
-        Stay {
-            session_id: SessionId(session),
-            remote_addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
-            epoch: session,
-            route: None,
-            context: None,
-        }
-    }
-
-    #[test]
-    fn an_event_has_its_documented_form() {
-        let dev = id("dev");
-        let stay = stay(7);
-        let event = Body {
-            node: "n1",
-            seq: 4,
-            cause: Some("connection_lost"),
-            duration_ms: Some(1500),
-            sessions: Some(2),
-            ..Body::of("disconnect", &dev, &stay, SystemTime::UNIX_EPOCH)
-        };
-        assert_eq!(
-            serde_json::to_string(&event).unwrap(),
-            r#"{"type":"disconnect","client_id":"dev","session_id":7,"remote_addr":"127.0.0.1:1","node":"n1","epoch":7,"seq":4,"time":0,"cause":"connection_lost","duration_ms":1500,"sessions":2}"#
-        );
-    }
-}
