@@ -38,14 +38,14 @@ impl Settings {
         let mut layers = Layers::new(&OWN);
         if let Some(config) = config {
             let added = layers.map(read(config)?, Source::File);
-            added.map_err(|e| raised(&e))?;
+            added.map_err(|wrong| raised(&wrong[0]))?;
         }
         if let Some(environ) = environ {
             layers.vars(variables(environ)?, Source::Environment);
         }
         if let Some(keywords) = keywords {
             let added = layers.map(map("", keywords)?, Source::Flag);
-            added.map_err(|e| raised(&e))?;
+            added.map_err(|wrong| raised(&wrong[0]))?;
         }
         let merged = layers.merge(Config::default(), Own::default());
         if let Some(wrong) = merged.wrong.first() {

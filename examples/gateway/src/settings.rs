@@ -32,19 +32,22 @@ impl Settings {
         directory: &Path,
     ) -> Result<Self, String> {
         let mut layers = Layers::new(OWN_SETTINGS);
-        if let Some(path) = &flags.config_file {
-            read_toml(&mut layers, path).map_err(|why| format!("{}: {why}", path.display()))?;
+        let mut wrong = Vec::new();
+        if let Some(path) = &flags.config_file
+            && let Err(why) = read_toml(&mut layers, path)
+        {
+            wrong.extend(why.iter().map(|why| format!("{}: {why}", path.display())));
         }
         let (dotenv, warnings) = read_dotenv(&directory.join(".env"));
         layers.vars(dotenv, Source::DotEnv);
         layers.vars(environment, Source::Environment);
         for (key, value) in &flags.given {
             let set = layers.set(key, value, Source::Flag);
-            set.map_err(|e| e.to_line())?;
+            wrong.extend(set.err().map(|error| error.to_line()));
         }
         let mut settings = Self::merge(layers);
         settings.merged.warnings.splice(0..0, warnings);
-        let mut wrong = to_lines(&settings.merged.wrong);
+        wrong.extend(to_lines(&settings.merged.wrong));
         if wrong.is_empty() {
             // Of values that were not understood these would say what is not so.
             wrong = to_lines(&settings.config().problems());
@@ -140,12 +143,12 @@ pub(crate) fn section_of(known: Known) -> &'static str {
     }
 }
 
-/// Adds what is in a TOML file.
-fn read_toml(layers: &mut Layers<Program>, path: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))?;
-    let map = toml::from_str(&text).map_err(|e| toml_mistake(&e, &text))?;
+/// Adds what is in a TOML file; else says what is wrong with it.
+fn read_toml(layers: &mut Layers<Program>, path: &Path) -> Result<(), Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| vec![format!("cannot be read: {e}")])?;
+    let map = toml::from_str(&text).map_err(|e| vec![toml_mistake(&e, &text)])?;
     let added = layers.map(map, Source::File);
-    added.map_err(|e| e.to_line())
+    added.map_err(|wrong| to_lines(&wrong))
 }
 
 fn toml_mistake(error: &toml::de::Error, text: &str) -> String {

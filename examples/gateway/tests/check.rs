@@ -181,6 +181,38 @@ fn all_problems_are_named() {
     assert!(lines[1].starts_with("fastsock: FASTSOCK_REMOTE_TIMEOUT: \"1.5\""));
     assert_eq!((lines.len(), output.code), (2, Some(2)));
 
+    let file = r#"
+        webscoket_port = 1
+        limit_call = 2
+        remote_timeout = "1.5"
+        [[route]]
+        name = "A"
+        path = "/a/{id}"
+        [[route]]
+        name = "b"
+        path = "/b/{id}"
+    "#;
+    let output = Command::new()
+        .file("bad.toml", file)
+        .env("FASTSOCK_AUTH_TOKNE", "x")
+        .args(["--config", "bad.toml", "--set", "redis_prot=1", "--check"])
+        .output();
+    let lines: Vec<_> = output.stderr.lines().collect();
+    for begin in [
+        "bad.toml: there is no setting \"webscoket_port\"; did you mean \"websocket_port\"?",
+        "bad.toml: there is no setting \"limit_call\"",
+        "there is no setting \"redis_prot\"",
+        "FASTSOCK_AUTH_TOKNE: there is no such setting",
+        "remote_timeout: \"1.5\"",
+        "routes: route \"A\": its name is not",
+    ] {
+        let begin = format!("fastsock: {begin}");
+        assert!(lines.iter().any(|l| l.starts_with(&begin)), "{lines:#?}");
+    }
+    let of_routes = "; route \"b\": it needs remote_url";
+    assert!(lines.iter().any(|l| l.contains(of_routes)), "{lines:#?}");
+    assert_eq!((lines.len(), output.code), (6, Some(2)));
+
     let output = Command::new()
         .env("FASTSOCK_AUTH_URL", "https://h/")
         .env("FASTSOCK_AUTH_CACHE", "1")

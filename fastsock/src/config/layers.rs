@@ -208,19 +208,25 @@ impl<H> Layers<H> {
         }
     }
 
-    /// Adds what a file, a dictionary or keywords hold. Sections nest: `{"redis": {"port": 6380}}` is `redis_port`.
+    /// Adds what a file, a dictionary or keywords hold. Sections nest: `{"redis": {"port": 6380}}` is `redis_port`. What is right is
+    /// added all the same when something is not.
     ///
     /// # Errors
-    /// `Config` for an unknown name (the nearest is told), one that was removed, and a setting that is given twice.
-    pub fn map(&mut self, map: Map<String, Value>, source: Source) -> Result<()> {
+    /// `Config` for each unknown name (the nearest is told) and each that was removed, or for a setting that is given twice.
+    pub fn map(&mut self, map: Map<String, Value>, source: Source) -> Result<(), Vec<Error>> {
         let name_of = |key: &str| match self.by_name(key)? {
             (_, Form::File) => None, // beside the value it is the lesser one, not the same
             (known, _) => Some(known.name()),
         };
-        for (key, value) in flatten(map, &name_of)? {
-            self.set(&key, &value, source)?;
+        let flat = flatten(map, &name_of).map_err(|error| vec![error])?;
+        let wrong = flat
+            .into_iter()
+            .filter_map(|(key, value)| self.set(&key, &value, source).err())
+            .collect::<Vec<_>>();
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(wrong),
         }
-        Ok(())
     }
 
     /// Adds variables: [`Source::DotEnv`] or [`Source::Environment`]. Those that are none of ours are passed over, those that look

@@ -143,6 +143,20 @@ impl Route {
         }
     }
 
+    /// Why it cannot stand behind those before it.
+    fn clashes_with(&self, before: &[Self]) -> Option<String> {
+        let name = &self.name;
+        if before.iter().any(|other| other.name == *name) {
+            return Some(format!("route {name:?}: it is there twice"));
+        }
+        let finds = |r: &Self| (r.path.clone(), r.subprotocol.clone());
+        let other = before.iter().find(|other| finds(other) == finds(self))?;
+        let other = &other.name;
+        Some(format!(
+            "route {name:?}: {other:?} has the same path and subprotocol, so no device would go this way"
+        ))
+    }
+
     fn check_settings(&self) -> Result<(), String> {
         if !self.sets("remote_url") {
             return Err("it needs remote_url".into());
@@ -215,23 +229,21 @@ impl Value for Routes {
         let Json::Array(all) = json else {
             return Err("the value is JSON, but not an array".into());
         };
-        let routes = all.into_iter().map(Route::read);
-        let routes: Vec<_> = routes.collect::<Result<_, _>>()?;
-        for (index, route) in routes.iter().enumerate() {
-            let (name, before) = (&route.name, &routes[..index]);
-            if before.iter().any(|other| other.name == *name) {
-                return Err(format!("route {name:?}: it is there twice").into());
-            }
-            let finds = |r: &Route| (r.path.clone(), r.subprotocol.clone());
-            if let Some(other) = before.iter().find(|other| finds(other) == finds(route)) {
-                let other = &other.name;
-                return Err(format!(
-                    "route {name:?}: {other:?} has the same path and subprotocol, so no device would go this way"
-                )
-                .into());
+        let mut routes: Vec<Route> = Vec::new();
+        let mut wrong = Vec::new();
+        for json in all {
+            match Route::read(json) {
+                Ok(route) => {
+                    wrong.extend(route.clashes_with(&routes));
+                    routes.push(route);
+                }
+                Err(why) => wrong.push(why),
             }
         }
-        Ok(Self(routes))
+        match wrong.is_empty() {
+            true => Ok(Self(routes)),
+            false => Err(wrong.join("; ").into()),
+        }
     }
 
     fn show(&self) -> String {

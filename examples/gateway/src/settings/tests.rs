@@ -350,7 +350,7 @@ fn every_example_of_the_documentation_is_read() {
         let given = toml::from_str(example).unwrap();
         let mut layers = Layers::new(OWN_SETTINGS);
         let added = layers.map(given, Source::File);
-        added.unwrap_or_else(|e| panic!("{example}: {}", e.to_line()));
+        added.unwrap_or_else(|wrong| panic!("{example}: {wrong:?}"));
         let merged = layers.merge(Config::default(), Program::default());
         assert!(merged.wrong.is_empty(), "{example}: {:?}", merged.wrong);
         let is_given = |known: &Known| merged.source(known.variable()) == Source::File;
