@@ -345,6 +345,37 @@ async fn acknowledgements_and_envelopes_go_together_with_it() {
     bridge.stop(support::DEADLINE).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_it_saves_is_counted_in_both_directions() {
+    let backend = Backend::start().await;
+    let bridge = bridge(&backend, |config| config).await;
+    let mut device = Compressing::connect(bridge.local_addr(), "dev1", OFFER, ANSWER).await;
+    let said = text(9000, 1);
+    let up = packed(said.as_bytes());
+    device.send_in(opcode::TEXT, &up, 1000).await;
+    device.device.send(&Frame::text("plain")).await;
+    backend.wait_delivered("dev1", 2).await;
+    let id = ClientId::new("dev1").unwrap();
+    let mut down = 0;
+    for message in [said.clone(), text(100, 1)] {
+        bridge.send(&id, message.into()).await.unwrap();
+        let (frame, _) = device.message().await;
+        down += usize::from(frame.reserved == RSV1) * frame.payload.len();
+    }
+    let metrics = bridge.metrics(fastsock::MetricsFormat::Text);
+    for (name, up, down) in [
+        ("compressed_messages", 1, 1),
+        ("compressed_bytes", up.len(), down),
+        ("inflated_bytes", said.len(), said.len()),
+    ] {
+        for (direction, value) in [("up", up), ("down", down)] {
+            let line = format!("fastsock_{name}_total{{direction=\"{direction}\"}} {value}\n");
+            assert!(metrics.contains(&line), "{line}{metrics}");
+        }
+    }
+    bridge.stop(support::DEADLINE).await;
+}
+
 /// `websockets` offers it unasked, with `client_max_window_bits`.
 #[tokio::test]
 async fn the_python_library_compresses_in_both_directions() {

@@ -381,6 +381,18 @@ counters! {
     hooks_failed,
     /// Sessions taken over by a newer one of their client id.
     takeovers,
+    /// Messages that devices sent compressed (`permessage-deflate`).
+    uplinks_compressed,
+    /// Bytes of these as they came, without heads of frames.
+    uplinks_compressed_bytes,
+    /// Bytes of these once inflated.
+    uplinks_inflated_bytes,
+    /// Messages that the gateway sent compressed.
+    downlinks_compressed,
+    /// Bytes of these as they went, without heads of frames.
+    downlinks_compressed_bytes,
+    /// Bytes of these before that.
+    downlinks_inflated_bytes,
     /// Uplinks that a device sent again under an id that the bridge knew; acknowledged, and not taken twice.
     uplinks_repeated,
     /// Times accepting paused because descriptors ran out.

@@ -595,7 +595,7 @@ impl Builder {
             tls: ServerTls::new(&config)?,
             routes: Routes::new(&config, &auths),
             origins: config.origins(),
-            codecs: config.devices.deflate.then(Arc::<Codecs>::default),
+            codecs: (config.devices.deflate).then(|| Arc::new(Codecs::new(running.clone()))),
             receipts: Receipts::new(&config),
             config,
             status,

@@ -121,7 +121,7 @@ pub(super) static METRICS: &[Metric] = &[
         "fastsock_sessions_closed_total",
         &["reason"],
         "Sessions that ended, by reason. A reason appears once it has happened.",
-        "no_life: devices lose power or network. slow_consumer: devices do not read. lost: connections break.",
+        "no_life: devices lose power or network. slow_consumer: devices do not read. connection_lost: connections break.",
         |f, out| {
             out.by(f
                 .stats
@@ -274,7 +274,7 @@ pub(super) static METRICS: &[Metric] = &[
         "fastsock_uplinks_oldest_seconds",
         NONE,
         "Age of the oldest held message, 0 without any. Of a lane that only the spool has, the age counts once it is read.",
-        "Above 60 s: messages are late. Above half of uplink_max_age: they will be given up.",
+        "Above 60 s: messages are late. Above half of remote_max_age: they will be given up.",
         |f, out| out.one(Value::Level(f.uplinks.oldest.as_secs_f64())),
     ),
     histogram(
@@ -531,6 +531,46 @@ pub(super) static METRICS: &[Metric] = &[
             out.by([
                 ("kept", counters.downlinks_late_kept),
                 ("lost", counters.downlinks_late),
+            ])
+        },
+    ),
+    // Compression.
+    counter(
+        "fastsock_compressed_messages_total",
+        &["direction"],
+        "Messages that came (up) or went (down) compressed by permessage-deflate. 0 without FASTSOCK_DEFLATE.",
+        "0 although FASTSOCK_DEFLATE is on: no device offers it, or all messages are shorter than 128 bytes.",
+        |f, out| {
+            let counters = &f.stats.counters;
+            out.by([
+                ("up", counters.uplinks_compressed),
+                ("down", counters.downlinks_compressed),
+            ])
+        },
+    ),
+    counter(
+        "fastsock_compressed_bytes_total",
+        &["direction"],
+        "Bytes of these messages on the wire, without heads of frames.",
+        "Divided by fastsock_inflated_bytes_total: what compression leaves. Near 1: it costs more than it saves.",
+        |f, out| {
+            let counters = &f.stats.counters;
+            out.by([
+                ("up", counters.uplinks_compressed_bytes),
+                ("down", counters.downlinks_compressed_bytes),
+            ])
+        },
+    ),
+    counter(
+        "fastsock_inflated_bytes_total",
+        &["direction"],
+        "Bytes of these messages without compression.",
+        "See fastsock_compressed_bytes_total.",
+        |f, out| {
+            let counters = &f.stats.counters;
+            out.by([
+                ("up", counters.uplinks_inflated_bytes),
+                ("down", counters.downlinks_inflated_bytes),
             ])
         },
     ),

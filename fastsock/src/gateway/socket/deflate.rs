@@ -1,13 +1,18 @@
 //! permessage-deflate (RFC 7692): compressors and inflaters that all sessions share, each for the time of one message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, Status};
 use parking_lot::Mutex;
+
+use crate::stats::Running;
 
 /// Compressors and inflaters for any session: context is never taken over, so that an idle device holds none.
 #[derive(Default)]
 pub(crate) struct Codecs {
     idle: Mutex<Idle>,
+    running: Arc<Running>,
 }
 
 /// Those that nobody uses now; at most [`KEPT`] of a kind.
@@ -19,6 +24,14 @@ struct Idle {
 }
 
 impl Codecs {
+    /// None yet; what they do is counted in `running`.
+    pub(crate) fn new(running: Arc<Running>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            running,
+        }
+    }
+
     /// The bytes compressed for an inflater with a window of 2^`window_bits` bytes; `None` when they do not get fewer.
     pub(super) fn compress(&self, bytes: &[u8], window_bits: u8) -> Option<Bytes> {
         let kind = usize::from(window_bits - 9);
@@ -40,13 +53,26 @@ impl Codecs {
         }
         packed.truncate(packed.len().saturating_sub(TAIL.len()));
         packed.shrink_to_fit();
-        is_whole.then(|| packed.into())
+        is_whole.then(|| {
+            let running = &self.running;
+            running.downlinks_compressed.add(1);
+            running.downlinks_compressed_bytes.add(packed.len() as u64);
+            running.downlinks_inflated_bytes.add(bytes.len() as u64);
+            packed.into()
+        })
     }
 
     /// One for the next message of a device.
     pub(super) fn inflater(&self) -> Decompress {
         let kept = self.idle.lock().inflaters.pop();
         kept.unwrap_or_else(|| Decompress::new(false))
+    }
+
+    /// A message came compressed to so many bytes.
+    pub(super) fn inflated(&self, compressed: u64, inflated: u64) {
+        self.running.uplinks_compressed.add(1);
+        self.running.uplinks_compressed_bytes.add(compressed);
+        self.running.uplinks_inflated_bytes.add(inflated);
     }
 
     /// Its message is over.

@@ -274,6 +274,7 @@ impl Inflating {
     /// The message is whole: its last fragment goes out.
     fn finish(&mut self) {
         if let Message::Packed(packed) = std::mem::replace(&mut self.message, Message::None) {
+            self.codecs.inflated(packed.announced, packed.inflated);
             self.codecs.give_back(packed.inflater);
             (self.plain, self.plain_at) = framed(packed.chunk, FINAL | packed.opcode);
         }
