@@ -115,11 +115,7 @@ impl Ownership {
         let is_stopping = shared.stop.is_cancelled();
         let mut plan = {
             let mut shards = shared.shards.lock();
-            let plan = shards.look(&shared.node, &owners, &live, is_stopping);
-            for (n, length) in lengths.into_iter().enumerate() {
-                shards.counted(n, length);
-            }
-            plan
+            shards.look(&shared.node, &owners, &lengths, &live, is_stopping)
         };
         restoring::note(shared, std::mem::take(&mut plan.emptied));
         // Before somebody reads those shards again, so that each is read once.
@@ -155,20 +151,20 @@ impl Ownership {
         shared.withdraw(&plan.withdrawn);
         let taking = plan.take.into_iter().map(|(n, before)| {
             let mut take = script::TAKE.on(&[&shared.names.owners[n]]);
-            take.arg(&*shared.node).arg(before);
+            take.arg(&*shared.node).arg(&before);
             let mut redis = redis.clone();
             async move {
                 let owner: Option<String> = take.query_async(&mut redis).await?;
-                Ok::<_, Failure>(owner.map(|owner| (n, owner)))
+                Ok::<_, Failure>(owner.map(|owner| (n, owner, before)))
             }
         });
         let taken: Vec<_> = try_join_all(taking).await?.into_iter().flatten().collect();
         if !taken.is_empty() {
-            let numbers: Vec<_> = taken.iter().map(|(n, _)| *n).collect();
+            let numbers: Vec<_> = taken.iter().map(|(n, ..)| *n).collect();
             tracing::debug!(shards = ?numbers, "Delivers these shards of the spool from now on");
             let mut shards = shared.shards.lock();
-            for (n, owner) in taken {
-                shards.taken(n, owner);
+            for (n, owner, before) in taken {
+                shards.taken(n, owner, before);
             }
         }
         leave(shared, redis).await

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Shared,
     entry::{self, Entry},
-    shards::SHARDS,
+    shards::{SHARDS, Tenure},
 };
 use crate::{
     redis::{
@@ -156,15 +156,15 @@ async fn read(
     }
     for (key, entries) in entry::streams(xread.query_async(redis).await?) {
         let of = |(n, ..): &&(usize, _, _)| shared.names.streams[*n].as_bytes() == key;
-        if let Some((n, owner, _)) = reading.iter().find(of) {
-            hand_over(shared, *n, owner, entries);
+        if let Some((n, tenure, _)) = reading.iter().find(of) {
+            hand_over(shared, *n, *tenure, entries);
         }
     }
     Ok(())
 }
 
 /// Hands entries of one shard to the lanes, but those they have already.
-fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
+fn hand_over(shared: &Shared, n: usize, tenure: Tenure, entries: Vec<Entry>) {
     let Some((last, _)) = entries.last() else {
         return;
     };
@@ -182,12 +182,12 @@ fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
                 );
                 continue;
             };
-            if shards.read(n, owner, &id, number, &uplink) {
+            if shards.read(n, tenure, &id, number, &uplink) {
                 records.push(Record { number, uplink });
                 number += 1;
             }
         }
-        shards.read_to(n, owner, last);
+        shards.read_to(n, tenure, last);
     }
     if records.is_empty() {
         return;
@@ -195,7 +195,7 @@ fn hand_over(shared: &Shared, n: usize, owner: &str, entries: Vec<Entry>) {
     let places: Vec<_> = records.iter().map(Record::place).collect();
     shared.tell(|lanes| lanes.recovered(records));
     // Lost or to be left meanwhile: then it was withdrawn before the lanes had it.
-    if !shared.shards.lock().is_here_as(n, owner) {
+    if !shared.shards.lock().is_here_since(n, tenure) {
         shared.withdraw(&places);
     }
 }

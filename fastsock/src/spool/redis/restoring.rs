@@ -21,10 +21,12 @@ pub(super) fn note(shared: &Shared, emptied: Vec<Emptied>) {
         return;
     }
     let (mut held, mut lost) = (0, 0);
+    let are_rolled_back = emptied.iter().all(|emptied| emptied.is_rolled_back);
     for Emptied {
         n,
         places,
         vanished,
+        ..
     } in emptied
     {
         let mut records = Vec::new();
@@ -35,6 +37,10 @@ pub(super) fn note(shared: &Shared, emptied: Vec<Emptied>) {
             .restoring
             .lock()
             .push(Restoring { n, records, places });
+    }
+    if lost == 0 && are_rolled_back {
+        tracing::info!(name: "spool_rolled_back", written_again = held, "A Redis that had not heard of the takeover of shards is the master now; they are taken over again");
+        return;
     }
     if lost > 0 {
         shared.tell(|lanes| lanes.vanished(lost));

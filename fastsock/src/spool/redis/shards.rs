@@ -32,6 +32,10 @@ pub(super) struct Shards([Shard; SHARDS]);
 struct Shard {
     /// `node epoch` while it is owned here.
     owner: Option<String>,
+    /// The owner it was taken over from.
+    before: String,
+    /// How often it was taken over here. Not the epoch: after a failover that lost a takeover, the next has the same epoch again.
+    tenure: Tenure,
     /// It is being given up: nothing of it is read or begun any more.
     is_leaving: bool,
     /// The last entry read.
@@ -45,6 +49,10 @@ struct Shard {
     /// Those of `held` that are to be removed and nobody is removing.
     done: Vec<u64>,
 }
+
+/// Tells the times apart for which a shard was owned here, so that what was asked for in one is not taken for an answer in the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tenure(u64);
 
 /// One message that was read and is still in Redis.
 #[derive(Debug)]
@@ -61,10 +69,12 @@ struct Held {
     letter: Option<Vec<u8>>,
 }
 
-/// A shard that was owned here, and of which Redis has nothing any more.
+/// A shard that was owned here, and of which Redis has nothing any more, or an earlier state.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Emptied {
     pub(super) n: usize,
+    /// Redis has the state from before the takeover: a replica that had not heard of it is the master now.
+    pub(super) is_rolled_back: bool,
     /// What was held of it.
     pub(super) places: Vec<Place>,
     /// How many it had that were not held here, as far as this node knows.
@@ -99,7 +109,8 @@ pub(super) struct Acks {
 }
 
 impl Shards {
-    /// Takes note of who owns what now (`owners`: one text a shard, empty for none), and says what is to be done about it.
+    /// Takes note of who owns what now (`owners`: one text a shard, empty for none) and how many messages each has, and says what is
+    /// to be done about it.
     ///
     /// Each live node gets an equal share, rounded up. Who has more gives up what is over; who has less takes what is free. So
     /// a node that comes or goes moves no more shards than it must.
@@ -107,6 +118,7 @@ impl Shards {
         &mut self,
         node: &str,
         owners: &[String],
+        lengths: &[u64],
         live: &HashSet<String>,
         is_stopping: bool,
     ) -> Plan {
@@ -119,7 +131,7 @@ impl Shards {
             if let Some(ours) = &self.0[n].owner {
                 // Each takeover has a higher epoch, and giving up keeps it.
                 if epoch_of(owner) <= epoch_of(ours) {
-                    plan.emptied.push(self.emptied(n));
+                    plan.emptied.push(self.emptied(n, owner, lengths[n]));
                 } else {
                     plan.withdrawn.extend(self.lose(n));
                     plan.lost.push(n);
@@ -130,6 +142,9 @@ impl Shards {
             if its_node == node || !live.contains(its_node) {
                 free.push((n, owner.clone()));
             }
+        }
+        for (shard, length) in self.0.iter_mut().zip(lengths) {
+            shard.length = *length;
         }
         let share = match is_stopping {
             true => 0,
@@ -146,10 +161,12 @@ impl Shards {
         plan
     }
 
-    /// A shard is owned here now.
-    pub(super) fn taken(&mut self, n: usize, owner: String) {
+    /// A shard is owned here now, and was `before`'s.
+    pub(super) fn taken(&mut self, n: usize, owner: String, before: String) {
         self.0[n] = Shard {
             owner: Some(owner),
+            before,
+            tenure: Tenure(self.0[n].tenure.0 + 1),
             ..Shard::default()
         };
     }
@@ -162,18 +179,18 @@ impl Shards {
         }
     }
 
-    fn emptied(&mut self, n: usize) -> Emptied {
-        let (length, held) = (self.0[n].length, self.0[n].held.len() as u64);
+    fn emptied(&mut self, n: usize, owner: &str, length: u64) -> Emptied {
+        let shard = &self.0[n];
+        let (before, held) = (shard.length, shard.held.len() as u64);
+        let is_rolled_back = !owner.is_empty() && owner == shard.before;
+        // What an emptied stream has is what others have added since.
+        let left = held.max(if is_rolled_back { length } else { 0 });
         Emptied {
             n,
+            is_rolled_back,
             places: self.lose(n),
-            vanished: length.saturating_sub(held),
+            vanished: before.saturating_sub(left),
         }
-    }
-
-    /// So many messages were found in the stream of a shard.
-    pub(super) fn counted(&mut self, n: usize, length: u64) {
-        self.0[n].length = length;
     }
 
     /// This node added so many.
@@ -182,7 +199,12 @@ impl Shards {
     }
 
     fn lose(&mut self, n: usize) -> Vec<Place> {
-        std::mem::take(&mut self.0[n]).places()
+        let tenure = self.0[n].tenure;
+        let lost = Shard {
+            tenure,
+            ..Shard::default()
+        };
+        std::mem::replace(&mut self.0[n], lost).places()
     }
 
     /// Whether what is in a shard may be delivered from here.
@@ -190,13 +212,9 @@ impl Shards {
         self.0[n].is_here()
     }
 
-    /// Whether the owner of a shard is still this one, and it is not being given up.
-    pub(super) fn is_here_as(&self, n: usize, owner: &str) -> bool {
-        self.0[n].is_here() && self.is_owned_as(n, owner)
-    }
-
-    fn is_owned_as(&self, n: usize, owner: &str) -> bool {
-        self.0[n].owner.as_deref() == Some(owner)
+    /// Whether a shard is still owned here since then, and is not being given up.
+    pub(super) fn is_here_since(&self, n: usize, tenure: Tenure) -> bool {
+        self.0[n].is_here() && self.0[n].tenure == tenure
     }
 
     /// Which are owned here.
@@ -219,28 +237,27 @@ impl Shards {
         self.0.iter().enumerate().filter_map(left).collect()
     }
 
-    /// Where to read on: each shard of a group that is to be read, with its owner and the last entry read.
-    pub(super) fn reading(&self, group: &[usize]) -> Vec<(usize, String, EntryId)> {
-        let reading = |n: &usize| {
-            let shard = &self.0[*n];
-            let owner = shard.owner.clone().filter(|_| shard.is_here())?;
-            let last = shard.last.clone().unwrap_or_else(|| START.into());
-            Some((*n, owner, last))
-        };
-        group.iter().filter_map(reading).collect()
+    /// Where to read on: each shard of a group that is to be read, since when it is owned here, and the last entry read.
+    pub(super) fn reading(&self, group: &[usize]) -> Vec<(usize, Tenure, EntryId)> {
+        let here = group.iter().filter(|n| self.0[**n].is_here());
+        let reading = here.map(|n| {
+            let last = self.0[*n].last.clone().unwrap_or_else(|| START.into());
+            (*n, self.0[*n].tenure, last)
+        });
+        reading.collect()
     }
 
     /// Takes note of a message that was read, and gives it a number. Returns whether it is news: not so when it is held
-    /// already, or its shard is no longer this owner's.
+    /// already, or its shard is not owned here since then.
     pub(super) fn read(
         &mut self,
         n: usize,
-        owner: &str,
+        tenure: Tenure,
         id: &EntryId,
         number: u64,
         uplink: &Uplink,
     ) -> bool {
-        if !self.is_here_as(n, owner) {
+        if !self.is_here_since(n, tenure) {
             return false;
         }
         let (shard, key) = (&mut self.0[n], uplink.id);
@@ -267,8 +284,8 @@ impl Shards {
     }
 
     /// A shard was read up to this entry.
-    pub(super) fn read_to(&mut self, n: usize, owner: &str, id: EntryId) {
-        if self.is_owned_as(n, owner) {
+    pub(super) fn read_to(&mut self, n: usize, tenure: Tenure, id: EntryId) {
+        if self.0[n].owner.is_some() && self.0[n].tenure == tenure {
             self.0[n].last = Some(id);
         }
     }
@@ -324,7 +341,7 @@ impl Shards {
 
     /// These are removed from Redis. One that was found a second time meanwhile has only lost its first place.
     pub(super) fn acked(&mut self, acks: &Acks) {
-        if !self.is_owned_as(acks.n, &acks.owner) {
+        if self.0[acks.n].owner.as_ref() != Some(&acks.owner) {
             return;
         }
         let gone: HashSet<_> = acks.ids.iter().map(|(id, _)| id).collect();
@@ -407,7 +424,7 @@ mod tests {
     /// Shards of which `n` is owned as `a 1`, and the keys of two uplinks.
     fn owning(n: usize) -> (Shards, [Uuid; 2]) {
         let mut shards = Shards::default();
-        shards.taken(n, "a 1".into());
+        shards.taken(n, "a 1".into(), "- 0".into());
         (shards, [Uuid::now_v7(), Uuid::now_v7()])
     }
 
@@ -415,7 +432,7 @@ mod tests {
         let client_id = ClientId::new("dev").unwrap();
         let mut uplink = Uplink::new(client_id, SessionId(1), 1, "x".into());
         uplink.id = key;
-        shards.read(n, "a 1", &id.into(), number, &uplink)
+        shards.read(n, Tenure(1), &id.into(), number, &uplink)
     }
 
     #[test]
@@ -430,19 +447,19 @@ mod tests {
     #[test]
     fn one_node_takes_all_and_gives_up_what_is_over_when_another_comes() {
         let mut shards = Shards::default();
-        let plan = shards.look("a", &owners(|_| ""), &live(&["a"]), false);
+        let plan = shards.look("a", &owners(|_| ""), &[0; SHARDS], &live(&["a"]), false);
         assert_eq!((plan.take.len(), plan.leave.len()), (SHARDS, 0));
         for (n, before) in plan.take {
             assert_eq!(before, "");
-            shards.taken(n, "a 1".into());
+            shards.taken(n, "a 1".into(), before);
         }
         let ours = owners(|_| "a 1");
-        let plan = shards.look("a", &ours, &live(&["a", "b"]), false);
+        let plan = shards.look("a", &ours, &[0; SHARDS], &live(&["a", "b"]), false);
         assert_eq!(plan.leave, (8..16).rev().collect::<Vec<_>>());
-        let plan = shards.look("a", &ours, &live(&["a", "b"]), false);
+        let plan = shards.look("a", &ours, &[0; SHARDS], &live(&["a", "b"]), false);
         assert_eq!(plan, Plan::default(), "once");
         assert_eq!(shards.left().len(), 8, "nothing of them is held");
-        let plan = shards.look("a", &ours, &live(&["a", "b"]), true);
+        let plan = shards.look("a", &ours, &[0; SHARDS], &live(&["a", "b"]), true);
         assert_eq!(plan.leave.len(), 8, "who stops leaves the rest");
     }
 
@@ -450,7 +467,7 @@ mod tests {
     fn what_a_dead_or_polite_node_had_is_free_and_what_a_live_one_has_is_not() {
         let mut shards = Shards::default();
         let mixed = owners(|n| ["b 7", "dead 3", "- 9"][n % 3]);
-        let plan = shards.look("a", &mixed, &live(&["a", "b"]), false);
+        let plan = shards.look("a", &mixed, &[0; SHARDS], &live(&["a", "b"]), false);
         assert_eq!(plan.take.len(), 8);
         assert!(
             plan.take
@@ -463,7 +480,13 @@ mod tests {
     fn a_shard_that_another_has_taken_is_lost_with_what_was_held() {
         let (mut shards, [key, _]) = owning(3);
         assert!(read(&mut shards, 3, "1-0", 5, key));
-        let plan = shards.look("a", &owners(|_| "b 2"), &live(&["a", "b"]), false);
+        let plan = shards.look(
+            "a",
+            &owners(|_| "b 2"),
+            &[0; SHARDS],
+            &live(&["a", "b"]),
+            false,
+        );
         assert_eq!((plan.lost, plan.withdrawn[0].number), (vec![3], 5));
         assert!(!shards.is_here(3) && !shards.done(3, 5, None));
         assert!(!read(&mut shards, 3, "2-0", 6, key), "late");
@@ -471,9 +494,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_late_is_not_taken_for_that_of_a_shard_taken_over_again_under_the_same_epoch() {
+        let (mut shards, [key, other]) = owning(3);
+        assert!(read(&mut shards, 3, "1-0", 5, key));
+        let reading = shards.reading(&[3]).remove(0).1; // and waits for what comes after 1-0
+        // A failover to a replica that had not heard of the takeover.
+        let plan = shards.look("a", &owners(|_| "- 0"), &[2; SHARDS], &live(&["a"]), false);
+        let emptied = &plan.emptied[0];
+        assert_eq!((emptied.is_rolled_back, emptied.vanished), (true, 0));
+        assert_eq!(emptied.places[0].number, 5);
+        shards.taken(3, "a 1".into(), "- 0".into());
+        assert!(!read(&mut shards, 3, "2-0", 6, other), "late");
+        shards.read_to(3, reading, "2-0".into());
+        assert_eq!(shards.reading(&[3])[0].2, START, "1-0 is to be read again");
+    }
+
+    #[test]
+    fn what_an_emptied_stream_had_and_nobody_holds_has_vanished() {
+        let (mut shards, [key, _]) = owning(3);
+        assert!(read(&mut shards, 3, "1-0", 5, key));
+        shards.added(3, 4);
+        let plan = shards.look("a", &owners(|_| ""), &[2; SHARDS], &live(&["a"]), false);
+        let emptied = &plan.emptied[0];
+        assert_eq!((emptied.is_rolled_back, emptied.vanished), (false, 3));
+    }
+
+    #[test]
     fn a_takeover_whose_answer_was_lost_is_made_again() {
         let mut shards = Shards::default();
-        let plan = shards.look("a", &owners(|_| "a 4"), &live(&["a"]), false);
+        let plan = shards.look("a", &owners(|_| "a 4"), &[0; SHARDS], &live(&["a"]), false);
         assert_eq!(plan.take[3], (3, "a 4".into()));
     }
 
@@ -481,8 +530,8 @@ mod tests {
     fn what_is_read_again_is_known_and_a_second_copy_is_removed_too() {
         let (mut shards, [key, other]) = owning(0);
         assert!(read(&mut shards, 0, "1-0", 1, key));
-        shards.read_to(0, "a 1", "1-0".into());
-        assert_eq!(shards.reading(&[0, 1]), [(0, "a 1".into(), "1-0".into())]);
+        shards.read_to(0, Tenure(1), "1-0".into());
+        assert_eq!(shards.reading(&[0, 1]), [(0, Tenure(1), "1-0".into())]);
         shards.read_again(&[0]);
         assert_eq!(shards.reading(&[0])[0].2, START);
         assert!(!read(&mut shards, 0, "1-0", 2, key));
@@ -516,7 +565,7 @@ mod tests {
         read(&mut shards, 0, "1-0", 1, key);
         read(&mut shards, 0, "2-0", 2, other);
         let theirs = owners(|n| if n == 0 { "a 1" } else { "b 1" });
-        let plan = shards.look("a", &theirs, &live(&["a", "b"]), true);
+        let plan = shards.look("a", &theirs, &[0; SHARDS], &live(&["a", "b"]), true);
         assert_eq!((plan.leave, plan.withdrawn.len()), (vec![0], 2));
         assert!(!shards.is_here(0) && shards.left().is_empty());
         shards.returned(0, 2);
