@@ -94,7 +94,7 @@ attack: ## A minute of hostile sockets against the release build: latency and me
 fleet: ## A minute of faults of each kind for three gateways and 3,000 devices, of whom every message is known; DEVICES, SECONDS, FASTSOCK_FLEET_SEED
 	@scripts/setup test
 	FASTSOCK_FLEET_DEVICES=$(or $(DEVICES),3000) FASTSOCK_FLEET_SECONDS=$(or $(SECONDS),60) \
-		$(CARGO) test --release --locked -p fastsock-tests --test fleet -- --include-ignored --nocapture --test-threads 1
+		$(CARGO) test --release --locked -p fastsock-tests --test fleet -- --nocapture --test-threads 1
 
 bench: bench-build ## Speed and memory: ratios to the least that could do it, then tables; VS=path/to/other/fastsock adds another
 	$(BENCH) $(ARGS)

@@ -42,7 +42,6 @@ async fn gateways_that_are_killed_frozen_and_cut_off_lose_nothing() {
     run("kill, freeze, cut", Backing::standalone().await, &faults).await;
 }
 
-#[ignore = "it fails in about one run of eight, see The proof in docs/scaling.md; `make fleet` runs it"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_behind_sentinel_loses_nothing_that_the_replica_had() {
     let faults = [Fault::Failover];

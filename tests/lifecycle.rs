@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastsock::{Bridge, ClientId, CloseReason, Config, Headers, Secret};
 use serde_json::Value;
 use support::{
-    Backend, DEADLINE, Device, RawDevice, Received, Reply, TempRedis, eventually, start,
+    Backend, DEADLINE, Device, Line, RawDevice, Received, Reply, TempRedis, eventually, start,
 };
 use tokio::time::Instant;
 
@@ -338,6 +338,53 @@ async fn who_was_at_another_gateway_within_the_grace_is_told_to_be_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_at_another_gateway_while_this_one_had_no_redis_is_told_to_be_back() {
+    let backend = Backend::start().await;
+    let redis = TempRedis::new().await;
+    let line = Line::start(([127, 0, 0, 1], redis.port()).into()).await;
+    let two = start(with_redis(config(&backend), &redis)).await;
+    let _other = ready(&redis, &two, "other").await; // so that the next one knows that it is not alone
+    let far = with_redis(config(&backend), &redis).redis_port(line.addr().port());
+    let one = start(far).await;
+    let _ready = ready(&redis, &one, "ready").await;
+    let _here = Device::connect(one.local_addr(), "dev").await;
+    redis.wait_field("fastsock:owner", "dev").await;
+    line.cut();
+    let there = Device::connect(two.local_addr(), "dev").await;
+    wait(&backend, "dev", 2).await;
+    there.close(1000).await;
+    wait(&backend, "dev", 3).await;
+    let _back = Device::connect(one.local_addr(), "dev").await;
+    let events = wait(&backend, "dev", 4).await;
+    assert_eq!(last_is_of(&events), ("connect", &events[0]["node"]));
+    line.mend();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_at_another_gateway_is_told_to_be_back_though_redis_forgot_it() {
+    let backend = Backend::start().await;
+    let redis = TempRedis::new().await;
+    let configured = || with_redis(config(&backend), &redis).events_grace(DEADLINE * 6);
+    let (one, two) = (start(configured()).await, start(configured()).await);
+    let _ready = linked(&redis, [&one, &two]).await;
+    Device::connect(one.local_addr(), "dev")
+        .await
+        .close(1000)
+        .await;
+    redis.wait_no_field("fastsock:owner", "dev").await;
+    let mut there = Device::connect(two.local_addr(), "dev").await;
+    wait(&backend, "dev", 2).await;
+    // As a failover to a replica that had not heard of it.
+    redis.cmd::<()>(&["HDEL", "fastsock:owner", "dev"]).await;
+    let _back = Device::connect(one.local_addr(), "dev").await;
+    redis.wait_field("fastsock:owner", "dev").await;
+    redis.kill_clients("normal").await;
+    assert_eq!(there.closed().await.code, Some(4509));
+    let events = wait(&backend, "dev", 4).await;
+    assert_eq!(last_is_of(&events), ("connect", &events[0]["node"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_went_to_another_gateway_within_the_grace_is_not_told_to_have_left() {
     let backend = Backend::start().await;
     let redis = TempRedis::new().await;
@@ -379,11 +426,23 @@ fn with_redis(config: Config, redis: &TempRedis) -> Config {
 async fn linked(redis: &TempRedis, gateways: [&Bridge; 2]) -> Vec<Device> {
     let mut devices = Vec::new();
     for (n, gateway) in gateways.into_iter().enumerate() {
-        let name = format!("ready{n}");
-        devices.push(Device::connect(gateway.local_addr(), &name).await);
-        redis.wait_field("fastsock:owner", &name).await;
+        devices.push(ready(redis, gateway, &format!("ready{n}")).await);
     }
     devices
+}
+
+/// Waits until a gateway writes to Redis. Returns the device that shows it.
+async fn ready(redis: &TempRedis, gateway: &Bridge, name: &str) -> Device {
+    let device = Device::connect(gateway.local_addr(), name).await;
+    redis.wait_field("fastsock:owner", name).await;
+    device
+}
+
+/// What the event with the highest epoch is, and of which gateway.
+fn last_is_of(events: &[Value]) -> (&str, &Value) {
+    let last = events.iter().max_by_key(|event| number(event, "epoch"));
+    let last = last.expect("there are some");
+    (text(last, "type"), &last["node"])
 }
 
 /// Connects devices until this gateway gives one a higher epoch: those of two gateways within a millisecond may be equal.

@@ -457,6 +457,14 @@ impl TellLost for Lifecycle {
         self.lanes.take(event, None);
     }
 
+    fn was_elsewhere(&self, client_id: &ClientId) {
+        let mut state = self.state.lock();
+        if let Some(stay) = state.debounce.untold(client_id) {
+            let event = Body::of("connect", client_id, &stay, SystemTime::now());
+            self.tell(&mut state, client_id, stay.session_id, event);
+        }
+    }
+
     fn came_back(&self) {
         let mut state = self.state.lock();
         let State { debounce, .. } = &*state;

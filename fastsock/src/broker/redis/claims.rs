@@ -122,7 +122,8 @@ impl Shared {
                 }
             }
             let epoch = next_epoch(&self.last_epoch, self.epoch_of(now_ms));
-            let was_elsewhere = false; // as far as is known
+            // Nobody knows. To tell of it once more is harmless; not to tell that it is here is not.
+            let was_elsewhere = self.has_company.load(Relaxed);
             Claimed::Won {
                 epoch,
                 was_elsewhere,
@@ -228,7 +229,7 @@ async fn claim(
                 }
             }
             Answer::TooMany => Claimed::TooMany,
-            Answer::Taken | Answer::Lost => Claimed::Taken,
+            Answer::Taken | Answer::Lost { .. } => Claimed::Taken,
         };
         let _ = question.answer.send((claimed, waits));
     }
@@ -258,8 +259,10 @@ pub(super) enum Answer {
         epoch: u64,
         from: Option<(String, u64)>,
     },
-    /// Another gateway has it, and seated it later.
-    Lost,
+    /// Another gateway has it, and seated it later: this one, if it is named.
+    Lost {
+        to: Option<String>,
+    },
     Taken,
     TooMany,
 }
@@ -277,7 +280,9 @@ impl Answer {
             },
             Some("taken") => Self::Taken,
             Some("many") => Self::TooMany,
-            _ => Self::Lost,
+            _ => Self::Lost {
+                to: words.next().map(str::to_owned),
+            },
         }
     }
 }

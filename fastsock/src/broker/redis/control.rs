@@ -12,7 +12,7 @@ use crate::{
         glob::escaped,
         trouble::Function,
     },
-    types::{CloseReason, Payload, SessionId},
+    types::{ClientId, CloseReason, Payload, SessionId},
 };
 
 /// What gateways tell each other.
@@ -28,6 +28,8 @@ pub(super) enum Control {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Successor>,
     },
+    /// The sender had a device that `node` has now, and `node` may not know that: Redis was away, or had forgotten it after a failover.
+    Had { node: String, client_id: String },
     /// What waited for a device that `node` has now: for its session `session`, from the session `from` of the sender.
     PassedOn {
         node: String,
@@ -114,6 +116,11 @@ pub(super) fn on_control(shared: &Shared, message: &[u8]) {
                         messages: payloads.iter().map(Passed::of).collect(),
                     });
                 }
+            }
+        }
+        Ok(Control::Had { node, client_id }) if node == *shared.node => {
+            if let (Some(teller), Some(id)) = (shared.teller(), ClientId::new(&client_id)) {
+                teller.was_elsewhere(&id);
             }
         }
         Ok(Control::PassedOn {

@@ -1,6 +1,6 @@
 //! This gateway among the others: its lease, and what gateways that are gone have left.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -79,6 +79,8 @@ impl Membership {
             .clock
             .lock()
             .said(renewal.clock_us, asked_us, answered_us);
+        let has_company = renewal.nodes.len() > 1;
+        shared.has_company.store(has_company, Relaxed);
         if renewal.has_company && shared.forwards_apart {
             self.tell_of_order();
         }
@@ -106,7 +108,7 @@ impl Membership {
             let away = before.map_or(Duration::ZERO, |before| before.elapsed());
             // Whoever removed its devices from Redis may have told of one that it saw leave that no gateway has it.
             let is_long = away + ROUNDING * 2 >= LEASE;
-            if renewal.was_given_up && renewal.nodes.len() > 1 && is_long {
+            if renewal.was_given_up && has_company && is_long {
                 teller.came_back();
             }
         }

@@ -147,6 +147,8 @@ struct Shared {
     restore: Notify,
     /// When the lease was renewed last, over whatever link.
     leased_at: Mutex<Option<Instant>>,
+    /// Whether another gateway had a lease then.
+    has_company: AtomicBool,
     /// Who tells of devices whose gateway died, and what became of that.
     teller: OnceLock<Weak<dyn TellLost>>,
     losses: Losses,
@@ -215,6 +217,7 @@ impl RedisBroker {
             hush: CancellationToken::new(),
             hushed: CancellationToken::new(),
             leased_at: Mutex::default(),
+            has_company: AtomicBool::new(false),
             teller: OnceLock::new(),
             losses: Losses::default(),
             stop: CancellationToken::new(),

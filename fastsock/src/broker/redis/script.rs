@@ -10,8 +10,8 @@ use crate::redis::script::Script;
 /// before the clock was set back (or of another server, before a failover), and counts for old.
 ///
 /// An owner is `node:session:epoch`, and after takeovers `:count:since` of those within a span.
-/// Answers for each id `+` and its epoch, followed by the node and session it was taken from if those are of another node; `-` when
-/// another node has it; `taken` when it has it and may keep it; `many` when it changes hands too often.
+/// Answers for each id `+` and its epoch, followed by the node and session it was taken from if those are of another node; `-` and its
+/// node when another has it; `taken` when it has it and may keep it; `many` when it changes hands too often.
 pub(super) const CLAIM: Script = Script::new(
     r"
 local node, is_reject, answer = ARGV[1], ARGV[2] == 'reject', {}
@@ -31,7 +31,7 @@ for i = 3, #ARGV, 4 do
   if how == 'again' then
     if is_elsewhere then
       if their_epoch > epoch and (their_epoch < now + 2000 or epoch >= now + 2000) then
-        verdict = '-'
+        verdict = '- ' .. their_node
       end
     elseif their_node and tonumber(their_session) > tonumber(session) then
       verdict = 'later'

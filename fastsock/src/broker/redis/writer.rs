@@ -357,10 +357,19 @@ async fn list_and_claim(
     let (answers,): (Vec<String>,) = steps.query_async(redis).await?;
 
     for ((client_id, claim), answer) in claiming.into_iter().zip(answers) {
-        let Answer::Won { epoch, from } = Answer::parse(&answer) else {
-            claims.lost.insert(client_id.clone());
-            replaced_elsewhere(shared, client_id, claim.session_id);
-            continue;
+        let (epoch, from) = match Answer::parse(&answer) {
+            Answer::Won { epoch, from } => (epoch, from),
+            lost => {
+                claims.lost.insert(client_id.clone());
+                replaced_elsewhere(shared, client_id, claim.session_id);
+                if let Answer::Lost { to: Some(node) } = lost {
+                    claims.tell.push(Control::Had {
+                        node,
+                        client_id: client_id.to_string(),
+                    });
+                }
+                continue;
+            }
         };
         shared.claimed(client_id, claim.session_id, epoch, from.is_some());
         claims

@@ -29,6 +29,8 @@ pub(super) struct Known {
     pub(super) since: SystemTime,
     /// How many it has had since then.
     pub(super) sessions: u64,
+    /// Whether the backend was told of the latest, and not only of an earlier one.
+    is_told: bool,
     pub(super) away: Option<Away>,
 }
 
@@ -61,12 +63,14 @@ impl Debounce {
             }
             known.stay = stay;
             known.sessions += 1;
+            known.is_told = false;
             return false;
         }
         let known = Known {
             stay,
             since: now,
             sessions: 1,
+            is_told: true,
             away: None,
         };
         self.known.insert(client_id.clone(), known);
@@ -79,6 +83,13 @@ impl Debounce {
         if let Some(away) = known.and_then(|known| known.away) {
             self.away.remove(&(away.until, client_id.clone()));
         }
+    }
+
+    /// The stay of a device that is here, if the backend knows of an earlier one only. From now on it counts as told.
+    pub(super) fn untold(&mut self, client_id: &ClientId) -> Option<Stay> {
+        let known = self.known.get_mut(client_id)?;
+        let is_untold = known.away.is_none() && !std::mem::replace(&mut known.is_told, true);
+        is_untold.then(|| known.stay.clone())
     }
 
     /// A session ended. `false` when it is not the latest, or was told to have ended before.
