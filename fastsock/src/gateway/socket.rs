@@ -1,5 +1,6 @@
-//! Frames in and out of one connection. Small messages are read here, all else by tungstenite, which answers control frames; downlinks
-//! are written here, many in one system call and without a copy, so that no buffer grows with the largest message a device ever got.
+//! Frames in and out of one connection. Small messages and pongs are read here, all else by tungstenite, which answers control frames;
+//! downlinks are written here, many in one system call and without a copy, so that no buffer grows with the largest message a device
+//! ever got, and pings, so that a silent device never needs tungstenite.
 
 mod deflate;
 mod incoming;
@@ -30,7 +31,7 @@ use tokio_tungstenite::tungstenite::{
 pub(crate) use self::deflate::Codecs;
 use self::{
     incoming::Front,
-    stream::{Batch, Blocking, Step, Stream, bare_frame, frame_in_envelope},
+    stream::{Batch, Blocking, Origin, Step, Stream, bare_frame, frame_in_envelope},
 };
 use crate::{
     net::wire::Wire, pure::extensions::Deflated, registry::seat::Seat, types::CloseReason,
@@ -149,6 +150,10 @@ impl Socket {
                     };
                     return Poll::Ready(message.map_err(|_| CloseReason::InvalidUtf8));
                 }
+                Front::Pong(payload) => {
+                    (self.io.unfinished, self.is_compact) = (0, true);
+                    return Poll::Ready(Ok(Message::Pong(payload)));
+                }
                 Front::Partial => match stream.poll_read(&mut fresh) {
                     Poll::Ready(Ok(1..)) => continue,
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(CloseReason::Lost)),
@@ -219,12 +224,14 @@ impl Socket {
             } else {
                 bare_frame
             };
-            let written =
-                seat.write(|outbox| self.io.poll_batch(cx, outbox, false, frame, &mut batch));
+            let written = seat.write(|outbox| {
+                self.io
+                    .poll_batch(cx, outbox, Origin::Outbox, frame, &mut batch)
+            });
             let (whole, has_more) = match ready!(written)? {
                 Step::Wrote(whole, has_more) => (whole, has_more),
                 Step::Claimed(payload) => {
-                    self.io.begin_compressed(frame(&payload), false);
+                    self.io.begin_compressed(frame(&payload), Origin::Outbox);
                     continue;
                 }
             };
@@ -247,13 +254,16 @@ impl Socket {
         for _ in 0..BATCHES_A_TURN {
             ready!(self.poll_begun(cx, seat))?;
             let mut batch: Batch = SmallVec::new();
-            let written =
-                seat.write_kept(|kept| self.io.poll_batch(cx, kept, true, bare_frame, &mut batch));
+            let written = seat.write_kept(|kept| {
+                self.io
+                    .poll_batch(cx, kept, Origin::Mailbox, bare_frame, &mut batch)
+            });
             let (whole, has_more) = match written {
                 Some(written) => match ready!(written)? {
                     Step::Wrote(whole, has_more) => (whole, has_more),
                     Step::Claimed(payload) => {
-                        self.io.begin_compressed(bare_frame(&payload), true);
+                        self.io
+                            .begin_compressed(bare_frame(&payload), Origin::Mailbox);
                         continue;
                     }
                 },
@@ -280,8 +290,16 @@ impl Socket {
         pending_is_fine(written)
     }
 
-    /// Queues a ping; [`Socket::poll_control`] sends it.
+    /// Sends a ping, without tungstenite where nothing is in its way; else [`Socket::poll_control`] sends it in its turn.
     pub(crate) fn ping(&mut self, cx: &mut Context<'_>, payload: Bytes) -> Result<(), CloseReason> {
+        let is_open = self.ws.as_ref().is_none_or(|ws| ws.can_write());
+        if is_open
+            && !self.has_control
+            && let Poll::Ready(written) = self.io.poll_ping(cx, &payload)
+        {
+            self.has_control = !written.map_err(|_| CloseReason::Lost)?;
+            return Ok(());
+        }
         self.has_control = true;
         let (io, ws) = (&mut self.io, made(&mut self.ws, self.max_message_bytes));
         pending_is_fine(ws.write(&mut Blocking::new(io, cx), Message::Ping(payload)))
@@ -328,18 +346,20 @@ impl Socket {
         pending_is_fine(ws.close(&mut Blocking::new(io, cx), frame))
     }
 
-    /// Writes the rest of the downlink that was begun, if any, and takes it out of its outbox.
+    /// Writes the rest of the frame that was begun, if any, and takes it out of its outbox if it is a downlink.
     fn poll_begun(&mut self, cx: &mut Context<'_>, seat: &Seat) -> Poll<io::Result<()>> {
-        if let Some((payload, is_kept)) = self.io.begun() {
-            match is_kept {
-                false => ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?,
-                true => match seat.write_kept(|kept| self.io.poll_finish_of(cx, kept)) {
-                    Some(finished) => ready!(finished)?,
-                    None => ready!(self.io.poll_finish(cx))?,
-                },
-            }
-            log_sent(seat, &payload);
+        let Some((payload, origin)) = self.io.begun() else {
+            return Poll::Ready(Ok(()));
+        };
+        match origin {
+            Origin::Outbox => ready!(seat.write(|outbox| self.io.poll_finish_of(cx, outbox)))?,
+            Origin::Mailbox => match seat.write_kept(|kept| self.io.poll_finish_of(cx, kept)) {
+                Some(finished) => ready!(finished)?,
+                None => ready!(self.io.poll_finish(cx))?,
+            },
+            Origin::Gateway => return self.io.poll_finish(cx),
         }
+        log_sent(seat, &payload);
         Poll::Ready(Ok(()))
     }
 

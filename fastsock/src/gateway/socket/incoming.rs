@@ -1,5 +1,5 @@
 //! Bytes of a device before tungstenite sees them. A whole small message that came in one frame is taken here, with one copy and no
-//! buffer of the session; every other frame goes to tungstenite as it is, and never more than that frame. No I/O.
+//! buffer of the session, and so is a pong; every other frame goes to tungstenite as it is, and never more than that frame. No I/O.
 
 use bytes::Bytes;
 
@@ -22,6 +22,8 @@ pub(super) enum Front {
     Partial,
     /// A whole message, unmasked.
     Message { is_text: bool, payload: Bytes },
+    /// A whole pong, unmasked; it may stand between the frames of a message. RFC 6455 §5.4
+    Pong(Bytes),
     /// Something for tungstenite.
     Other,
 }
@@ -128,22 +130,29 @@ impl Incoming {
         let Some(head) = FrameHead::of(bytes) else {
             return (Front::Partial, 0);
         };
-        let is_data = matches!(head.opcode, TEXT | BINARY) && !self.is_in_fragments;
-        if let Some(mask) = head.mask
-            && is_data
+        let most = match head.opcode {
+            TEXT | BINARY if !self.is_in_fragments => Some(most_payload.min(LONGEST_BYTES)),
+            PONG => Some(MOST_CONTROL_BYTES),
+            _ => None,
+        };
+        if let (Some(mask), Some(most)) = (head.mask, most)
             && head.is_final
             && !head.has_reserved
-            && head.payload <= most_payload.min(LONGEST_BYTES) as u64
+            && head.payload <= most as u64
         {
             let end = head.length + head.payload as usize;
             let Some(masked) = bytes.get(head.length..end) else {
                 return (Front::Partial, 0);
             };
-            let message = Front::Message {
-                is_text: head.opcode == TEXT,
-                payload: unmasked(masked, mask).into(),
+            let payload = unmasked(masked, mask).into();
+            let front = match head.opcode {
+                PONG => Front::Pong(payload),
+                opcode => Front::Message {
+                    is_text: opcode == TEXT,
+                    payload,
+                },
             };
-            return (message, end);
+            return (front, end);
         }
         match head.opcode {
             CONTINUATION => self.is_in_fragments &= !head.is_final,
@@ -200,6 +209,9 @@ fn unmasked(masked: &[u8], mask: [u8; 4]) -> Vec<u8> {
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
+const PONG: u8 = 10;
+/// RFC 6455 §5.5.
+const MOST_CONTROL_BYTES: usize = 125;
 /// A longer message goes to tungstenite, which has a buffer of its size.
 const LONGEST_BYTES: usize = 4 << 10;
 
@@ -275,7 +287,9 @@ mod tests {
             frame(0x80, b"a"), // the last of several
             frame(0x88, &[3, 232]),
             frame(0x89, b"a"),
-            frame(0x8a, b"a"),
+            frame(0x0a, b"a"),
+            frame(0x8a, &[0; 126]),
+            vec![0x8a, 0],
             frame(0xc1, b"a"),
             frame(0x83, b"a"),
             large,
@@ -319,6 +333,24 @@ mod tests {
             fresh.clear();
         }
         assert!(matches!(incoming.take(&[], 9), Front::Message { .. }));
+    }
+
+    #[test]
+    fn a_pong_is_taken_wherever_it_comes() {
+        let (first, pong, last) = (frame(0x01, b"a"), frame(0x8a, b"42"), frame(0x80, b"b"));
+        for piece in 1..=pong.len() {
+            let mut incoming = Incoming::new(Vec::new());
+            let fronts: Vec<_> = pong.chunks(piece).map(|p| incoming.take(p, 1)).collect();
+            assert!(matches!(fronts.last(), Some(Front::Pong(payload)) if &payload[..] == b"42"));
+            assert_eq!((incoming.len(), incoming.is_between()), (0, true));
+        }
+        let mut incoming = Incoming::new(Vec::new());
+        let fragments = [first.clone(), pong, last].concat();
+        assert!(matches!(incoming.take(&fragments, 9), Front::Other));
+        assert_eq!(incoming.give(&mut [0; 99]), first.len());
+        assert!(matches!(incoming.take(&[], 9), Front::Pong(_)));
+        assert!(!incoming.is_between());
+        assert!(matches!(incoming.take(&[], 9), Front::Other));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::protocol::frame::{
     FrameHeader,
-    coding::{Data, OpCode},
+    coding::{Control, Data, OpCode},
 };
 
 use super::{
@@ -53,15 +53,23 @@ pub(super) enum Step {
     Claimed(Payload),
 }
 
-/// A downlink that the socket has taken only a part of.
+/// A frame that the socket has taken only a part of.
 struct Begun {
     header: FrameHead,
     /// What is left of it.
     payload: Bytes,
     /// All of it, for the log.
     whole: Bytes,
-    /// It comes from the mailbox, not from the outbox.
-    is_kept: bool,
+    origin: Origin,
+}
+
+/// Who has a frame until it is written whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Outbox,
+    Mailbox,
+    /// Nobody: a control frame of the gateway.
+    Gateway,
 }
 
 /// The few bytes before a payload; advances as they are written.
@@ -107,8 +115,27 @@ impl Stream {
         self.deflate.as_ref()?.inflating.fault()
     }
 
+    /// Writes a ping, unless a frame is begun or the socket takes nothing. `true` once all of it is written; else it is begun.
+    pub(super) fn poll_ping(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: &Bytes,
+    ) -> Poll<io::Result<bool>> {
+        if self.begun.is_some() {
+            return Poll::Pending;
+        }
+        let header = FrameHead::new(OpCode::Control(Control::Ping), payload.len(), false);
+        let slices = [IoSlice::new(header.left()), IoSlice::new(payload)];
+        let written = ready!(Pin::new(&mut self.wire).poll_write_vectored(cx, &slices))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let batch = [(header, payload.clone())];
+        Poll::Ready(Ok(self.note(&batch, written, Origin::Gateway) == 1))
+    }
+
     /// Compresses the frame of a message that is claimed, if that makes it smaller, and begins it.
-    pub(super) fn begin_compressed(&mut self, (header, whole): (FrameHead, Bytes), is_kept: bool) {
+    pub(super) fn begin_compressed(&mut self, (header, whole): (FrameHead, Bytes), origin: Origin) {
         let compressed = self
             .deflate
             .as_ref()
@@ -121,14 +148,14 @@ impl Stream {
             header,
             payload,
             whole,
-            is_kept,
+            origin,
         }));
     }
 
-    /// The downlink that was begun, for the log, and whether it comes from the mailbox.
-    pub(super) fn begun(&self) -> Option<(Bytes, bool)> {
+    /// The frame that was begun: its payload for the log, and whose it is.
+    pub(super) fn begun(&self) -> Option<(Bytes, Origin)> {
         let begun = self.begun.as_ref()?;
-        Some((begun.whole.clone(), begun.is_kept))
+        Some((begun.whole.clone(), begun.origin))
     }
 
     /// Writes messages from the head of an outbox, in one system call, and shows them in `batch`. One that is to be compressed
@@ -137,7 +164,7 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         outbox: &mut impl Source,
-        is_kept: bool,
+        origin: Origin,
         frame: fn(&Payload) -> (FrameHead, Bytes),
         batch: &mut Batch,
     ) -> Poll<io::Result<Step>> {
@@ -170,7 +197,7 @@ impl Stream {
                 return Poll::Pending;
             }
         };
-        let whole = self.note(batch, written, is_kept);
+        let whole = self.note(batch, written, origin);
         outbox.wrote(whole, self.begun.is_some());
         Poll::Ready(Ok(Step::Wrote(whole, !outbox.is_empty())))
     }
@@ -205,7 +232,7 @@ impl Stream {
     }
 
     /// Notes how much of a batch is in the socket: the number of whole frames; the next may be begun.
-    fn note(&mut self, batch: &Batch, mut written: usize, is_kept: bool) -> usize {
+    fn note(&mut self, batch: &[(FrameHead, Bytes)], mut written: usize, origin: Origin) -> usize {
         let mut whole = 0;
         for (header, payload) in batch {
             let length = header.left().len() + payload.len();
@@ -221,7 +248,7 @@ impl Stream {
                 header,
                 payload: payload.clone(),
                 whole: payload,
-                is_kept,
+                origin,
             };
             begun.advance(written);
             self.begun = Some(Box::new(begun));
@@ -241,19 +268,22 @@ impl Begun {
 }
 
 impl FrameHead {
-    /// A whole unmasked data frame. RFC 6455 §5.2.
+    /// A whole unmasked frame. RFC 6455 §5.2.
     fn of(payload: &Payload) -> Self {
-        Self::new(payload.is_text(), payload.len(), false)
+        let kind = if payload.is_text() {
+            Data::Text
+        } else {
+            Data::Binary
+        };
+        Self::new(OpCode::Data(kind), payload.len(), false)
     }
 
     /// The same for its payload in compressed form.
     fn compressed(self, length: usize) -> Self {
-        let is_text = self.bytes[0] & 0xf == u8::from(OpCode::Data(Data::Text));
-        Self::new(is_text, length, true)
+        Self::new((self.bytes[0] & 0xf).into(), length, true)
     }
 
-    fn new(is_text: bool, length: usize, rsv1: bool) -> Self {
-        let opcode = OpCode::Data(if is_text { Data::Text } else { Data::Binary });
+    fn new(opcode: OpCode, length: usize, rsv1: bool) -> Self {
         let mut bytes = [0; 10];
         let mut room = &mut bytes[..];
         FrameHeader {
