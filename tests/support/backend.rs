@@ -30,10 +30,9 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    Authority, DEADLINE,
-    ports::{bound_again, free_port},
-};
+use fastsock_servers::bound_again;
+
+use crate::{Authority, DEADLINE, free_port};
 
 /// An HTTP server on a port of 127.0.0.1. Answers 200 at once until told otherwise.
 #[derive(Debug)]

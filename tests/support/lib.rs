@@ -1,4 +1,5 @@
-//! What the end-to-end tests are made of: devices, a backend, Redis and the gateway, all real, all on loopback.
+//! What the end-to-end tests are made of: devices, a backend, Redis and the gateway, all real, all on loopback. What needs nothing of
+//! fastsock is in the crate `fastsock_servers`, which unit tests use too.
 //!
 //! Everything here panics when it is not given what it waits for within [`DEADLINE`]: that is how a test fails. Nothing
 //! sleeps for a fixed time; what must be waited for is waited for with [`eventually`] or a method named `wait_…`.
@@ -37,15 +38,15 @@ mod http_call;
 mod lease;
 mod line;
 mod own_network;
-mod ports;
-mod process;
 mod proxy;
 mod raw_device;
-mod redis;
 mod relay;
 mod storm;
-mod tls;
-mod wait;
+
+pub use fastsock_servers::{
+    Authority, DEADLINE, Identity, Process, RedisBuilder, Settled, TempRedis, TempSentinel, eventually,
+    eventually_within, free_port, reachable, within,
+};
 
 pub use self::{
     alone::is_alone,
@@ -59,13 +60,8 @@ pub use self::{
     lease::Lease,
     line::Line,
     own_network::OwnNetwork,
-    ports::{free_port, reachable},
-    process::Process,
     proxy::Proxy,
     raw_device::{End, RawDevice},
-    redis::{RedisBuilder, TempRedis, TempSentinel},
     relay::Relay,
     storm::{Fate, Storm, Tally},
-    tls::{Authority, Identity},
-    wait::{DEADLINE, Settled, eventually, eventually_within, within},
 };

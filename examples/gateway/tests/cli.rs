@@ -410,7 +410,7 @@ fn check_reads_the_files_that_the_settings_name() {
 
 #[test]
 fn check_asks_a_real_redis() {
-    let redis = support::Redis::start("s3cret");
+    let redis = support::redis("s3cret");
     let check = |url: String| {
         let output = Command::on_free_ports()
             .env("FASTSOCK_REDIS_URL", url)
@@ -419,7 +419,7 @@ fn check_asks_a_real_redis() {
         let line = output.stdout.lines().find(|l| l.starts_with("redis: "));
         (output.code, line.unwrap_or_default().to_owned())
     };
-    let address = format!("127.0.0.1:{}", redis.port);
+    let address = format!("127.0.0.1:{}", redis.port());
     let (code, line) = check(format!("redis://{address}"));
     assert!(
         line.starts_with(&format!("redis: {address}: ")) && line.contains("NOAUTH"),

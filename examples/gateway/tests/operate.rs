@@ -11,21 +11,21 @@ use std::{
     process::Output,
 };
 
-use support::{Command, Device, Redis, free_port};
+use support::{Command, Device, free_port};
 
 #[test]
 fn every_command_of_the_page_does_what_it_says() {
-    let redis = Redis::start("secret");
+    let redis = support::redis("secret");
     let admin = free_port();
     let settings = format!(
         "FASTSOCK_REDIS_URL=redis://:secret@127.0.0.1:{}\nFASTSOCK_ADMIN_ADDR=127.0.0.1:{admin}\n\
          WEBSOCKET_PORT={}\nFASTSOCK_SPOOL=disk\nFASTSOCK_DATA_DIR=data\n",
-        redis.port,
+        redis.port(),
         free_port()
     );
     let redis_cli = format!(
         "#!/bin/sh\nexec /usr/bin/redis-cli -p {} -a secret --no-auth-warning \"$@\"\n",
-        redis.port
+        redis.port()
     );
     let gateway = Command::new().file(".env", &settings);
     let mut gateway = gateway.file("redis-cli", &redis_cli).spawn();

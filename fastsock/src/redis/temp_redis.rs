@@ -1,24 +1,15 @@
-//! A redis-server of one test's own, ended by its process id when the test ends.
+//! [`fastsock_servers::TempRedis`] for tests that ask it from closures, without awaiting.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
-
+#[cfg(feature = "tls")]
+use fastsock_servers::Authority;
+use fastsock_servers::{DEADLINE, RedisBuilder};
 use redis::{Client, Connection, FromRedisValue, ToRedisArgs, Value};
-use rustix::process::{Pid, Signal, kill_process};
-use socket2::{Domain, Socket, Type};
 
+/// A redis-server of one test's own.
 pub(crate) struct TempRedis {
     pub(crate) port: u16,
-    #[cfg(feature = "tls")]
-    pub(crate) tls_port: Option<u16>,
-    dir: tempfile::TempDir,
-    args: Vec<String>,
-    password: Option<String>,
-    child: Option<Child>,
+    server: fastsock_servers::TempRedis,
+    login: String,
 }
 
 impl TempRedis {
@@ -27,118 +18,65 @@ impl TempRedis {
     }
 
     pub(crate) fn start_with(args: &[&str]) -> Self {
-        let mut redis = Self::new(args);
-        redis.start_again();
-        redis
+        let builder = fastsock_servers::TempRedis::builder();
+        Self::of(builder.args(args.iter().copied()), String::new())
     }
 
-    /// A sentinel that watches a master, alone, and gives it up after a second.
-    pub(crate) fn sentinel(service: &str, master_port: u16) -> Self {
-        let mut redis = Self::new(&["--sentinel"]);
-        let conf = format!(
-            "sentinel monitor {service} 127.0.0.1 {master_port} 1\n\
-             sentinel down-after-milliseconds {service} 1000\n\
-             sentinel failover-timeout {service} 3000\n"
-        );
-        std::fs::write(redis.path("sentinel.conf"), conf).unwrap();
-        redis.start_again();
-        redis
+    pub(crate) fn start_with_password(password: &str) -> Self {
+        let builder = fastsock_servers::TempRedis::builder();
+        Self::of(builder.password(password), format!(":{password}@"))
     }
 
-    /// One that also speaks TLS, with a certificate for `localhost` of an authority made for it (`ca.crt`).
+    /// One that also speaks TLS, with a certificate of this authority.
     #[cfg(feature = "tls")]
-    pub(crate) fn start_with_tls() -> Self {
-        let mut redis = Self::new(&[]);
-        let dir = redis.dir.path().to_owned();
-        let openssl = |args: &str| {
-            let run = Command::new("openssl")
-                .args(args.split(' '))
-                .current_dir(&dir)
-                .output()
-                .expect("openssl is installed");
-            assert!(
-                run.status.success(),
-                "{}",
-                String::from_utf8_lossy(&run.stderr)
-            );
+    pub(crate) fn start_with_tls(authority: &Authority) -> Self {
+        let builder = fastsock_servers::TempRedis::builder();
+        Self::of(builder.tls(authority), String::new())
+    }
+
+    fn of(builder: RedisBuilder, login: String) -> Self {
+        let server = builder.stopped();
+        let mut redis = Self {
+            port: server.port(),
+            server,
+            login,
         };
-        std::fs::write(dir.join("san"), "subjectAltName=DNS:localhost\n").unwrap();
-        openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca",
-        );
-        openssl("req -newkey rsa:2048 -nodes -keyout tls.key -out tls.csr -subj /CN=localhost");
-        openssl(
-            "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out tls.crt -days 2 -extfile san",
-        );
-        let port = free_port();
-        let args = format!(
-            "--tls-port {port} --tls-cert-file tls.crt --tls-key-file tls.key --tls-ca-cert-file ca.crt --tls-auth-clients no"
-        );
-        redis.args.extend(args.split(' ').map(str::to_owned));
-        redis.tls_port = Some(port);
         redis.start_again();
         redis
     }
 
-    fn new(args: &[&str]) -> Self {
-        let password = args.iter().position(|a| *a == "--requirepass");
-        Self {
-            port: free_port(),
-            #[cfg(feature = "tls")]
-            tls_port: None,
-            dir: tempfile::tempdir().unwrap(),
-            args: args.iter().map(|&a| a.to_owned()).collect(),
-            password: password.map(|at| args[at + 1].to_owned()),
-            child: None,
-        }
+    /// The server itself.
+    pub(crate) fn server(&self) -> &fastsock_servers::TempRedis {
+        &self.server
     }
 
     /// Starts it on the same port, with nothing in it.
     pub(crate) fn start_again(&mut self) {
-        let mut command = Command::new("redis-server");
-        if self.args.iter().any(|a| a == "--sentinel") {
-            command.arg("sentinel.conf");
-        } else {
-            command.args(["--save", "", "--appendonly", "no"]);
-            command.args(["--repl-diskless-sync-delay", "0"]);
-        }
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
-        let child = command
-            .args(&self.args)
-            .current_dir(self.dir.path())
-            .stdout(Stdio::null())
-            .spawn();
-        self.child = Some(child.expect("redis-server is installed"));
-        let start = Instant::now();
-        while self.try_connect().is_none() {
-            assert!(start.elapsed() < Duration::from_secs(10), "it answers");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.kill();
+        // On a thread and in a runtime of its own: this one may be what a test is about.
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                runtime.unwrap().block_on(self.server.start());
+            });
+            starting.join().expect("it starts");
+        });
     }
 
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        if self.server.is_running() {
+            self.server.kill();
         }
     }
 
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
+        self.server.freeze();
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it runs");
-        kill_process(Pid::from_child(child), signal).unwrap();
-    }
-
-    /// The path of a file of this server.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.server.thaw();
     }
 
     pub(crate) fn run(&self, command: &[&str]) -> Value {
@@ -196,46 +134,9 @@ impl TempRedis {
     }
 
     fn connect(&self) -> Connection {
-        let start = Instant::now();
-        loop {
-            if let Some(connection) = self.try_connect() {
-                return connection;
-            }
-            assert!(start.elapsed() < Duration::from_secs(5), "it answers");
-        }
-    }
-
-    fn try_connect(&self) -> Option<Connection> {
-        let login = match &self.password {
-            Some(password) => format!(":{password}@"),
-            None => String::new(),
-        };
-        let client = Client::open(format!("redis://{login}127.0.0.1:{}", self.port)).unwrap();
-        let mut connection = client
-            .get_connection_with_timeout(Duration::from_secs(5))
-            .ok()?;
-        redis::cmd("PING").exec(&mut connection).ok()?;
-        Some(connection)
-    }
-}
-
-impl Drop for TempRedis {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// A free port, below those of outgoing connections: nobody takes it by chance before its server does, or while that
-/// is away. Not found by listening: a child that is started meanwhile would keep the listener until it executes its
-/// program.
-fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(10_000..32_000);
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        if socket.bind(&addr.into()).is_ok() {
-            return port;
-        }
+        let url = format!("redis://{}127.0.0.1:{}", self.login, self.port);
+        let client = Client::open(url).unwrap();
+        let connection = client.get_connection_with_timeout(DEADLINE);
+        connection.expect("it answers")
     }
 }

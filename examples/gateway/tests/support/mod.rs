@@ -4,13 +4,13 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::TcpStream,
     process::{Child, ChildStdout, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use socket2::{Domain, Socket, Type};
+pub(crate) use fastsock_servers::free_port;
+use fastsock_servers::TempRedis;
 use tempfile::TempDir;
 
 /// `fastsock`, about to be started.
@@ -203,64 +203,13 @@ impl Drop for Process {
     }
 }
 
-/// A redis-server of its own. Killed when dropped.
-pub(crate) struct Redis {
-    child: Child,
-    pub(crate) port: u16,
-}
-
-impl Redis {
-    /// One that wants this password, answering.
-    pub(crate) fn start(password: &str) -> Self {
-        let port = free_port();
-        let args = [
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--requirepass",
-            password,
-        ];
-        let mut command = std::process::Command::new("redis-server");
-        let child = command.args(args).stdout(Stdio::null()).spawn().unwrap();
-        let redis = Self { child, port };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !redis.answers() {
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        redis
-    }
-
-    fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else {
-            return false;
-        };
-        let mut answer = [0];
-        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A free port, below those of outgoing connections: nobody takes it by chance before its server does, or while that
-/// is away. Not found by listening: a child that is started meanwhile would keep the listener until it executes its
-/// program.
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(10_000..32_000);
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        if socket.bind(&addr.into()).is_ok() {
-            return port;
-        }
-    }
+/// A redis-server that wants this password.
+pub(crate) fn redis(password: &str) -> TempRedis {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let starting = TempRedis::builder().password(password).start();
+    runtime.unwrap().block_on(starting)
 }
 
 /// A device on a raw socket.

@@ -1,5 +1,9 @@
 //! Redis is restarted, frozen, demoted, forbids things, or is another.
 
+#[cfg(feature = "tls")]
+use fastsock_servers::Authority;
+use fastsock_servers::TempSentinel;
+
 use super::*;
 
 /// How long the fastest of some takes: what a device has to wait for holds up every one of them, what the machine is busy with does not.
@@ -168,7 +172,7 @@ async fn a_master_that_becomes_a_replica_is_left_until_it_is_master_again() {
 
 #[tokio::test]
 async fn a_redis_without_rights_is_tried_rarely_and_logged_once() {
-    let redis = TempRedis::start_with(&["--requirepass", "right"]);
+    let redis = TempRedis::start_with_password("right");
     let log = Log::capture();
     let url = |password: &str| {
         let url = format!("redis://:{password}@127.0.0.1:{}/0", redis.port);
@@ -333,27 +337,17 @@ async fn stop_ends_in_time_with_a_frozen_redis() {
 async fn sentinels_lead_to_the_new_master() {
     let one = TempRedis::start();
     let two = TempRedis::start_with(&["--replicaof", "127.0.0.1", &one.port.to_string()]);
-    let sentinel = TempRedis::sentinel("house", one.port);
+    let sentinel = TempSentinel::watch(one.server()).await;
     let url = format!(
-        "redis+sentinel://127.0.0.1:1,127.0.0.1:{}/house/0",
-        sentinel.port
+        "redis+sentinel://127.0.0.1:1,127.0.0.1:{}/{}/0",
+        sentinel.port(),
+        TempSentinel::SERVICE
     );
     let config = Config::default().redis_url(Some(Secret::new(url)));
     let gateway = Gateway::start_up(&config).await;
     gateway.connect("a").await;
     eventually("it is there", || one.hlen("fastsock:clients") == 1).await;
-    let replicas = || {
-        sentinel
-            .strings(&["INFO", "sentinel"])
-            .concat()
-            .contains("slaves=1")
-    };
-    within(
-        Duration::from_secs(30),
-        "the sentinel knows the replica",
-        replicas,
-    )
-    .await;
+    sentinel.wait_replicas(1).await;
     eventually("the replica follows", || two.hlen("fastsock:clients") == 1).await;
     drop(one);
     within(Duration::from_secs(40), "the other is master", || {
@@ -377,11 +371,12 @@ async fn sentinels_lead_to_the_new_master() {
 #[cfg(feature = "tls")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rediss_trusts_the_certificate_it_is_given_and_no_other() {
-    let redis = TempRedis::start_with_tls();
-    let url = format!("rediss://localhost:{}", redis.tls_port.unwrap());
+    let authority = Authority::new();
+    let redis = TempRedis::start_with_tls(&authority);
+    let url = redis.server().tls_url();
     let config = Config::default().redis_url(Some(Secret::new(url)));
     let stranger = Gateway::start(&config);
-    let trusted = config.redis_ca(Some(redis.path("ca.crt")));
+    let trusted = config.redis_ca(Some(authority.ca_path()));
     let gateway = Gateway::start_up(&trusted).await;
     gateway.connect("a").await;
     redis.publish("fastsock:client:a", "x");

@@ -4,11 +4,11 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
 use crate::DEADLINE;
@@ -19,7 +19,7 @@ use crate::DEADLINE;
 /// stopped and come back on its port without finding it taken, and nothing connects to itself meanwhile.
 pub fn free_port() -> u16 {
     static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let mut taken = TAKEN.lock();
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let taken = taken.get_or_insert_default();
     for _ in 0..1000 {
         let port = fastrand::u16(10_000..32_000);
@@ -36,7 +36,7 @@ pub fn free_port() -> u16 {
 ///
 /// Children that were started while it listened have copies of it until they execute their programs, so that the
 /// address may be in use for a moment.
-pub(crate) fn bound_again(addr: SocketAddr) -> io::Result<Socket> {
+pub fn bound_again(addr: SocketAddr) -> io::Result<Socket> {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match bound(addr) {

@@ -124,7 +124,7 @@ impl Process {
 
 impl Process {
     /// Its standard output and error, when the command piped them. Each can be taken once.
-    pub(crate) fn take_output(
+    pub fn take_output(
         &mut self,
     ) -> (
         Option<std::process::ChildStdout>,

@@ -12,7 +12,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// ```
 /// # tokio_test_block_on(async {
 /// let mut n = 0;
-/// let ten = support::eventually("n is ten", async || { n += 1; (n == 10).then_some(n) }).await;
+/// let ten = fastsock_servers::eventually("n is ten", async || { n += 1; (n == 10).then_some(n) }).await;
 /// assert_eq!(ten, 10);
 /// # });
 /// # fn tokio_test_block_on(f: impl Future<Output = ()>) {
@@ -83,4 +83,4 @@ impl<T, E> Settled for Result<T, E> {
 }
 
 /// How often a check is asked again.
-pub(crate) const POLL: Duration = Duration::from_millis(5);
+pub const POLL: Duration = Duration::from_millis(5);

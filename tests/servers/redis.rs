@@ -155,7 +155,7 @@ impl TempRedis {
     /// Runs a command. Panics when its reply is an error or of another type.
     ///
     /// ```no_run
-    /// # async fn f(redis: support::TempRedis) {
+    /// # async fn f(redis: fastsock_servers::TempRedis) {
     /// let receivers: u64 = redis.cmd(&["PUBLISH", "fastsock:client:dev1", "hello"]).await;
     /// # }
     /// ```
