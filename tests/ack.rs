@@ -325,7 +325,7 @@ async fn a_device_that_reads_no_answers_is_not_read_and_what_it_gets_is_whole() 
     device.write(frames).await; // the kernels take more than the gateway reads
     let mut read = 0;
     eventually("the gateway reads no further", async || {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await; // nobody says that nothing moves any more
         let before = std::mem::replace(&mut read, bridge.stats().uplink.received);
         before > 0 && read == before
     })

@@ -243,7 +243,7 @@ fn audit(bridge: Bridge, is_over: Arc<AtomicBool>, seed: u64) -> thread::JoinHan
             );
             last = stats;
             snapshots += 1;
-            thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(200)); // between two looks
         }
         snapshots
     })
@@ -337,7 +337,7 @@ async fn be_a_device(addr: SocketAddr, id: String, mut rng: Rng, end: Instant) {
                 break; // it is not read, or over
             }
             if rng.u8(..8) == 0 {
-                sleep(Duration::from_millis(rng.u64(..20))).await;
+                sleep(Duration::from_millis(rng.u64(..20))).await; // any tempo will do
             }
         }
         match rng.u8(..5) {
@@ -368,7 +368,7 @@ async fn send_down(bridge: Bridge, mut rng: Rng, end: Instant) {
         if rng.u8(..10) == 0 {
             bridge.disconnect(&ids[rng.usize(..ids.len())], CloseReason::Kicked);
         }
-        sleep(Duration::from_millis(rng.u64(..5))).await;
+        sleep(Duration::from_millis(rng.u64(..5))).await; // any tempo will do
     }
 }
 
@@ -467,7 +467,7 @@ fn resolve(host: &Arc<Host>, is_over: Arc<AtomicBool>) -> thread::JoinHandle<()>
     thread::spawn(move || {
         let bridge = host.bridge.lock().clone().expect("it has started");
         while !is_over.load(Relaxed) {
-            thread::sleep(Duration::from_millis(host.rng.lock().u64(..8)));
+            thread::sleep(Duration::from_millis(host.rng.lock().u64(..8))); // a host takes its time
             for (ticket, id, action) in std::mem::take(&mut *host.later.lock()) {
                 let is_taken = matches!(action, UplinkAction::Drop | UplinkAction::Reply(_));
                 if bridge.resolve(ticket, Answer::Uplink(action)).is_ok() && is_taken {

@@ -32,7 +32,7 @@ use fastsock::{
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use support::{
-    Backend, DEADLINE, Device, RawDevice, TempRedis, config, eventually, is_alone, within,
+    Backend, DEADLINE, Device, RawDevice, TempRedis, config, eventually, is_alone, wait_until, within,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -309,7 +309,7 @@ async fn a_message_sent_during_a_takeover_is_not_lost() {
                     Ok(false) => refused += 1,
                     Err(error) => panic!("{error}"),
                 }
-                thread::sleep(Duration::from_micros(20));
+                thread::sleep(Duration::from_micros(20)); // so that it does not take a core alone
             }
             (sent, refused)
         }

@@ -228,7 +228,7 @@ async fn a_redis_that_freezes_and_links_that_break_lose_nothing_and_change_no_or
             250 => {
                 ring(&redis, "dev").await;
                 redis.freeze();
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await; // how long it is frozen
                 redis.thaw();
             }
             _ if n % 10 == 0 => drop(ring(&redis, "dev").await),

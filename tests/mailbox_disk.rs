@@ -59,7 +59,7 @@ async fn killed_at_any_moment_it_delivers_what_it_has_kept_in_order() {
             }
         };
         let death = async {
-            tokio::time::sleep(Duration::from_millis(rng.u64(5..200))).await;
+            tokio::time::sleep(Duration::from_millis(rng.u64(5..200))).await; // any moment will do
             gateway.process().signal(rustix::process::Signal::KILL);
         };
         tokio::join!(publishers, death);
@@ -212,7 +212,7 @@ async fn a_name_counts_within_its_window_and_a_message_within_its_time() {
     };
     let dev = id("dev");
     bridge.send_kept(&dev, "late".into(), soon).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await; // its millisecond is over
     let plain = KeepOptions::default();
     bridge.send_kept(&dev, "now".into(), plain).await.unwrap();
     let mut device = Device::connect(bridge.local_addr(), "dev").await;

@@ -184,7 +184,7 @@ async fn neither_a_freeze_nor_a_restart_of_redis_reaps_anyone() {
 
     redis.cmd::<()>(&["SAVE"]).await; // the leases of before are in it
     redis.kill();
-    sleep(Duration::from_secs(4)).await;
+    sleep(Duration::from_secs(4)).await; // longer than a lease
     redis.start().await;
     stays(&redis, &before).await;
 }
@@ -296,7 +296,7 @@ async fn stays(redis: &TempRedis, expected: &BTreeMap<String, String>) {
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
         assert_eq!(redis.hgetall("fastsock:clients").await, *expected);
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // between two looks at what must not change
     }
     nodes(redis, 2).await;
 }

@@ -14,7 +14,7 @@ use fastsock::{Bridge, Config, Hooks, State};
 use parking_lot::Mutex;
 use support::{
     Attended, Authority, Backend, DEADLINE, Device, Gateway, GatewayBuilder, OwnNetwork, TempRedis,
-    TempSentinel, call, eventually, eventually_within, get,
+    TempSentinel, call, eventually, eventually_within, get, until,
 };
 use tokio::time::{sleep, timeout};
 
@@ -327,7 +327,7 @@ async fn appears() {
     let end = Instant::now() + Duration::from_secs(20);
     while Instant::now() < end {
         fleet.serves().await;
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // for so long nobody is there, and devices are served
     }
     let alone = "running with the embedded broker";
     let warnings = || {
@@ -532,7 +532,7 @@ impl Fleet {
     /// Waits until Redis knows exactly this fleet, each with its last sign.
     async fn has_whole_hash(&self, time: Duration, redis: &TempRedis) -> BTreeMap<String, String> {
         let wrong = Mutex::new(String::new());
-        let right = eventually_or(time, async || {
+        let right = until(time, async || {
             let hash: BTreeMap<_, _> = redis.hgetall("fastsock:clients").await;
             let fault = self.fault(&hash);
             let is_right = fault.is_empty();
@@ -637,19 +637,6 @@ fn at(redis: &TempRedis) -> [(&'static str, String); 1] {
 
 fn redis_url(url: &str) -> (&'static str, String) {
     ("FASTSOCK_REDIS_URL", url.to_owned())
-}
-
-/// Asks until there is an answer; `None` when there is none in time.
-async fn eventually_or<T>(time: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(time, asking).await.ok()
 }
 
 const MODES: [&str; 2] = ["pattern", "exact"];

@@ -54,7 +54,7 @@ async fn travel(fleet: Arc<Fleet>, name: String, mut at: usize) -> Travels {
         at += 1;
         let Ok(mut device) = RawDevice::try_seated(addr, &name).await else {
             fleet.refused.fetch_add(1, Relaxed);
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await; // as devices do
             continue;
         };
         travels.away.extend(left_at.take().map(|at| at.elapsed()));

@@ -50,7 +50,7 @@ async fn killed_at_any_moment_it_delivers_what_was_taken_in_order() {
         let gateway = gateway(&backend, data.path());
         if rng.u8(..8) == 0 {
             let mut gateway = gateway.launch();
-            sleep(Duration::from_millis(rng.u64(..100))).await;
+            sleep(Duration::from_millis(rng.u64(..100))).await; // any moment will do
             gateway.kill(); // while it starts
             continue;
         }
@@ -58,7 +58,7 @@ async fn killed_at_any_moment_it_delivers_what_was_taken_in_order() {
         recovered += recovered_by(&gateway);
         let devices = (0..DEVICES).map(|n| talk(&gateway, n, round));
         let death = async {
-            sleep(Duration::from_millis(rng.u64(..120))).await;
+            sleep(Duration::from_millis(rng.u64(..120))).await; // any moment will do
             gateway.process().signal(rustix::process::Signal::KILL);
         };
         tokio::join!(join_all(devices), death);
@@ -107,7 +107,7 @@ async fn talk(gateway: &Gateway, n: usize, round: u32) {
             return;
         }
         if index % 8 == 7 {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await; // the tempo of a device
         }
     }
 }

@@ -102,7 +102,7 @@ async fn a_device_that_reads_late_gets_everything_in_order() {
     }
     eventually("the kernel takes no more", async || {
         let held = bridge.stats().downlink.held;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await; // nobody says that nothing moves any more
         held > 0 && held == bridge.stats().downlink.held
     })
     .await;

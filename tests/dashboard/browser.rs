@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use support::{Process, eventually_within, free_port};
+use support::{Process, eventually_within, free_port, until};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -105,16 +105,11 @@ impl Browser {
     /// Waits until the text of the element has this in it.
     pub(crate) async fn wait_text(&self, css: &str, part: &str) {
         let mut last = String::new();
-        let found = tokio::time::timeout(PATIENCE, async {
-            loop {
-                last = self.text(css).await;
-                if last.contains(part) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+        let found = until(PATIENCE, async || {
+            last = self.text(css).await;
+            last.contains(part)
         });
-        if found.await.is_err() {
+        if found.await.is_none() {
             panic!("{css} does not come to have {part:?}: {last:?}");
         }
     }

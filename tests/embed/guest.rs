@@ -159,11 +159,9 @@ fn a_bridge_can_live_on_a_thread_of_its_own_and_be_used_from_many() {
     assert_eq!(heard.load(Relaxed), 1);
     // No hook keeps it alive, and the last handle ends it.
     drop(Arc::into_inner(bridge));
-    let end = std::time::Instant::now() + DEADLINE;
-    while Arc::strong_count(&heard) > 1 {
-        assert!(std::time::Instant::now() < end, "the hooks are still held");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(DEADLINE, "nobody holds the hooks", || {
+        Arc::strong_count(&heard) == 1
+    });
 }
 
 /// What a library must leave alone: signals, working directory, environment, limits.

@@ -48,7 +48,7 @@ async fn soak(time: Duration) {
                             break; // taken over
                         }
                     }
-                    sleep(Duration::from_millis(fastrand::u64(0..30))).await;
+                    sleep(Duration::from_millis(fastrand::u64(0..30))).await; // any tempo will do
                     if round % 3 == 0 {
                         device.reset();
                     }
@@ -70,15 +70,11 @@ async fn soak(time: Duration) {
                         .ignore();
                 }
                 pipe.query_async::<()>(&mut link).await.unwrap();
-                sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await; // the tempo of a backend
             }
         }
     });
-    // The first third fills pools and caches.
-    let warm = Instant::now() + time / 3;
-    while Instant::now() < warm {
-        sleep(Duration::from_millis(100)).await;
-    }
+    sleep(time / 3).await; // the first third fills pools and caches
     let (mut early, mut late) = (Vec::new(), Vec::new());
     let half = Instant::now() + (end - Instant::now()) / 2;
     while Instant::now() < end {
@@ -88,7 +84,7 @@ async fn soak(time: Duration) {
             &mut late
         };
         figures.push(gateway.process().resident_bytes());
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await; // between two looks
     }
     stop.store(true, Relaxed);
     join_all(churn).await;

@@ -1,6 +1,7 @@
 """Event loops of every kind, and what tests in them share."""
 
 import asyncio
+import inspect
 from typing import Any, Callable, Dict
 
 import fastsock
@@ -37,9 +38,13 @@ async def off(function: Callable[..., Any], *args: Any) -> Any:
 
 
 async def until(check: Callable[[], Any]) -> Any:
-    """Waits in the loop until a check gives something true."""
+    """Waits in the loop until a check, or what awaiting it gives, is something true, and returns that."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
-    while not check():
+    while True:
+        value = check()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.005)
-    return check()

@@ -62,7 +62,7 @@ def test_a_slow_reader_holds_up_the_device_and_nothing_is_lost(run: Any) -> None
             device = await off(Device, b.port)
             sending = asyncio.ensure_future(off(lambda: [device.send(b"%06d" % n + bytes(size)) for n in range(count)]))
             await until(lambda: b.stats()["counters"]["reads_paused"] > 0 or b.stats()["python"]["waiting"] > 200)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # nothing says that no more comes
             assert not sending.done() and b.stats()["python"]["waiting"] < 400, "at most 16 MiB are held"
             seen = 0
             async for uplink in b:

@@ -5,7 +5,7 @@ from typing import Any
 
 import fastsock
 from device import DEADLINE, Device, eventually
-from loops import bridge, off
+from loops import bridge, off, until
 
 
 def test_a_reader_cancelled_as_it_is_woken_hands_the_message_on(run: Any) -> None:
@@ -14,7 +14,7 @@ def test_a_reader_cancelled_as_it_is_woken_hands_the_message_on(run: Any) -> Non
             device = await off(Device, b.port)
             stream = b.__aiter__()
             first, second = (asyncio.ensure_future(stream.__anext__()) for _ in range(2))
-            await asyncio.sleep(0.05)  # both wait now
+            await asyncio.sleep(0.05)  # both wait now: nothing shows from outside that a reader does
             loop = asyncio.get_running_loop()
 
             def cancel_once_woken() -> None:
@@ -39,7 +39,7 @@ def test_a_busy_reader_keeps_nothing_from_another(run: Any) -> None:
             device = await off(Device, b.port)
             stream = b.__aiter__()
             other = asyncio.ensure_future(stream.__anext__())
-            await asyncio.sleep(0.05)  # it waits now
+            await asyncio.sleep(0.05)  # it waits now: nothing shows that from outside
             for text in ("0", "1"):
                 device.send(text)
             eventually(lambda: b.stats()["python"]["waiting"] == 2)  # holds the loop: so this reader comes first
@@ -61,8 +61,7 @@ def test_all_readers_end_with_the_bridge(run: Any) -> None:
             readers = [asyncio.ensure_future(read()) for _ in range(5)]
             device = await off(Device, b.port)
             await off(lambda: [device.send(str(n)) for n in range(100)])
-            while b.stats()["uplink"]["received"] < 100:
-                await asyncio.sleep(0.005)
+            await until(lambda: b.stats()["uplink"]["received"] >= 100)
             await b.stop()
             assert sum(await asyncio.gather(*readers)) == 100
             device.close()

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List
 import fastsock
 import pytest
 from device import Device, eventually
+from loops import until
 
 UNKNOWN = "019ac000-0000-7000-8000-000000000000"
 
@@ -140,9 +141,12 @@ def test_in_a_loop_they_are_awaited(moody: Moody, tmp_path: Any) -> None:
             try:
                 device.send("one")
                 device.send("two")
-                while len(letters := await bridge.dead_letters()) < 2:
-                    await asyncio.sleep(0.01)
-                one, two = letters
+
+                async def both() -> Any:
+                    letters = await bridge.dead_letters()
+                    return letters if len(letters) == 2 else None
+
+                one, two = await until(both)
                 assert isinstance(one, fastsock.DeadLetter)
                 shown = await bridge.dead_letter(two.id)
                 assert shown is not None and shown.text == "two"
@@ -151,8 +155,7 @@ def test_in_a_loop_they_are_awaited(moody: Moody, tmp_path: Any) -> None:
                 assert await bridge.dead_letter(two.id) is None
                 moody.status = 204
                 assert await bridge.replay_dead_letter(one.id) is True
-                while not moody.taken:
-                    await asyncio.sleep(0.01)
+                await until(lambda: moody.taken)
                 with pytest.raises(fastsock.ArgumentError):
                     await bridge.dead_letter("dev1")
             finally:

@@ -17,5 +17,5 @@ pub use self::{
     process::Process,
     redis::{RedisBuilder, TempRedis, TempSentinel},
     tls::{Authority, Identity},
-    wait::{DEADLINE, POLL, Settled, eventually, eventually_within, within},
+    wait::{DEADLINE, POLL, Settled, eventually, eventually_within, until, wait_until, within},
 };

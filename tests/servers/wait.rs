@@ -29,16 +29,44 @@ pub async fn eventually_within<S: Settled>(
     what: &str,
     mut check: impl AsyncFnMut() -> S,
 ) -> S::Value {
+    until(deadline, &mut check)
+        .await
+        .unwrap_or_else(|| panic!("not within {deadline:?}: {what}"))
+}
+
+/// As [`eventually_within`], for who has more to say of what is not there in time: that is `None`.
+pub async fn until<S: Settled>(
+    deadline: Duration,
+    mut check: impl AsyncFnMut() -> S,
+) -> Option<S::Value> {
     let end = Instant::now() + deadline;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if let Ok(answer) = timeout(left.max(POLL), check()).await
             && let Some(value) = answer.settled()
         {
+            return Some(value);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// As [`eventually_within`], for tests without a runtime: it blocks the thread.
+pub fn wait_until<S: Settled>(
+    deadline: Duration,
+    what: &str,
+    mut check: impl FnMut() -> S,
+) -> S::Value {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(value) = check().settled() {
             return value;
         }
         assert!(Instant::now() < end, "not within {deadline:?}: {what}");
-        sleep(POLL).await;
+        std::thread::sleep(POLL);
     }
 }
 

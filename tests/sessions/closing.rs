@@ -76,7 +76,7 @@ async fn a_device_that_does_not_answer_a_close_frame_is_cut_in_time() {
         .is_ok()
     {
         assert!(told.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // the tempo of a device
     }
     assert!(
         told.elapsed() > Duration::from_millis(200),

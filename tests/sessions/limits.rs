@@ -24,7 +24,7 @@ async fn a_handshake_that_does_not_end_is_dropped_after_its_time() {
             if dripping.try_write([byte]).await.is_err() {
                 return; // the time is not begun anew by each byte
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await; // slowness is what is tested
         }
     };
     let (rest_of_silent, rest_of_half, ()) =

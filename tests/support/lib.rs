@@ -45,7 +45,7 @@ mod storm;
 
 pub use fastsock_servers::{
     Authority, DEADLINE, Identity, Process, RedisBuilder, Settled, TempRedis, TempSentinel, eventually,
-    eventually_within, free_port, reachable, within,
+    eventually_within, free_port, reachable, until, wait_until, within,
 };
 
 pub use self::{

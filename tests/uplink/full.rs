@@ -180,7 +180,7 @@ pub(super) async fn a_lane_that_stays_full_while_the_backend_is_up_closes_its_de
     let busy = busy.attend();
     while busy.is_open() && begun.elapsed() < Duration::from_secs(40) {
         other.send("temp#0").await;
-        sleep(Duration::from_millis(250)).await;
+        sleep(Duration::from_millis(250)).await; // a device that speaks now and then
     }
     assert_eq!(busy.wait_closed().await.code, Some(1013));
     assert!(begun.elapsed() > Duration::from_secs(29));
@@ -207,7 +207,7 @@ async fn outlasts_an_outage(backend: &Backend, timeout: Duration) {
     let end_at = Instant::now() + Duration::from_secs(32);
     while Instant::now() < end_at {
         assert!(device.is_open(), "it was closed");
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(100)).await; // between two looks: for longer than 30 s nothing happens
     }
     let held = bridge.stats().uplink.held;
     assert!(lost(&bridge) == 0 && held == 8, "{held} of 134 bytes each");
@@ -220,7 +220,7 @@ async fn watch_held_bytes(bridge: &Bridge, time: Duration) -> u64 {
     let mut most = 0;
     while Instant::now() < end {
         most = most.max(bridge.stats().uplink.held_bytes);
-        sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await; // between two looks
     }
     most
 }

@@ -8,7 +8,6 @@ use std::{
     panic,
     process::{Command, ExitCode},
     thread,
-    time::{Duration, Instant},
 };
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -71,11 +70,9 @@ fn run_twice() {
 }
 
 fn wait_until_connected(port: u16) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens");
-        thread::sleep(Duration::from_millis(5));
-    }
+    support::wait_until("it listens", || {
+        TcpStream::connect(("127.0.0.1", port))
+    });
 }
 
 const CHILD: &str = "TEST_CHILD";

@@ -8,11 +8,9 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command as Program, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
-use support::{Command, Device};
+use support::{Command, Device, wait_until};
 
 fn gateway() -> Command {
     Command::new()
@@ -347,12 +345,4 @@ impl Drop for OnSmallDisk {
 
 fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
-}
-
-fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !check() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Command, Device};
+use support::{Command, Device, wait_until};
 
 /// A gateway on a free port that needs nothing else.
 fn gateway() -> Command {
@@ -84,11 +84,7 @@ fn devices_are_logged_as_the_original_did() {
 fn a_level_keeps_lesser_lines_away() {
     let mut gateway = gateway().env("LOG_LEVEL", "warn").spawn();
     // There is no ready line to wait for.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !gateway.takes_signals() {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("it takes signals", || gateway.takes_signals());
     gateway.signal("TERM");
     let output = gateway.end();
     let is_warn: Vec<_> = output
@@ -238,11 +234,9 @@ fn a_stalled_console_holds_up_nothing() {
         let path = gateway.directory.path().join("logs/fastsock.log");
         std::fs::read_to_string(path).unwrap().contains(text)
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_there(&gateway, "\"3999:xxx") {
-        assert!(Instant::now() < deadline, "the file waits for the console");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the file has it all, whatever the console does", || {
+        is_there(&gateway, "\"3999:xxx")
+    });
     gateway.signal("TERM");
     let before = Instant::now();
     let code = gateway.child.wait().unwrap().code();

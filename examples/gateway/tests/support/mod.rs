@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(crate) use fastsock_servers::free_port;
-use fastsock_servers::TempRedis;
+use fastsock_servers::{DEADLINE, Settled, TempRedis};
 use tempfile::TempDir;
 
 /// `fastsock`, about to be started.
@@ -201,6 +201,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until something is there; half a minute, since programs are started one after the other here.
+pub(crate) fn wait_until<S: Settled>(what: &str, check: impl FnMut() -> S) -> S::Value {
+    fastsock_servers::wait_until(3 * DEADLINE, what, check)
 }
 
 /// A redis-server that wants this password.
