@@ -14,10 +14,12 @@ use std::{
 };
 
 use redb::{Database, backends::FileBackend};
+use tokio::sync::oneshot;
 
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
+    tasks::Tasks,
 };
 
 /// What a transaction can fail with.
@@ -127,6 +129,34 @@ impl DataFile {
         );
         Error::new(ErrorKind::Io, text).with_source(fault)
     }
+}
+
+/// Opens a store on a thread of its own, which then runs with it: nobody else waits for the disk. Returns what was found in it. What
+/// `run` has captured is dropped when the thread ends, whatever it ends of.
+///
+/// # Errors
+/// `Io`: the system makes no thread; what `open` fails with.
+pub(crate) async fn on_a_thread<S: 'static, T: Send + 'static>(
+    tasks: &Tasks,
+    (name, what): (&'static str, &'static str),
+    open: impl FnOnce() -> Result<(S, T)> + Send + 'static,
+    run: impl FnOnce(S) + Send + 'static,
+) -> Result<T> {
+    let (opened, found) = oneshot::channel();
+    let work = move || match open() {
+        Ok((store, found)) => {
+            if opened.send(Ok(found)).is_ok() {
+                run(store);
+            }
+        }
+        Err(error) => drop(opened.send(Err(error))),
+    };
+    tasks.spawn_thread(name, work).map_err(|e| {
+        let text = format!("cannot start the thread of the {what}");
+        Error::new(ErrorKind::Io, text).with_source(e)
+    })?;
+    let ended = |_| Error::new(ErrorKind::Io, format!("the thread of the {what} ended"));
+    found.await.map_err(ended)?
 }
 
 fn directory(config: &Config) -> &Path {

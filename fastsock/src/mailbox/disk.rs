@@ -19,6 +19,7 @@ use self::store::{Fault, Store, Work};
 use super::{Kept, Losses, Mailbox, Message, Owner, TellLost, Visit};
 use crate::{
     config::Config,
+    data_file::on_a_thread,
     error::{Error, ErrorKind, Result},
     pure::kept::Turn,
     tasks::{BoxFuture, Tasks},
@@ -84,40 +85,19 @@ impl DiskMailbox {
         tasks: &Tasks,
     ) -> Result<Self> {
         let queue = Arc::new(Queue::default());
-        let (opened, is_open) = oneshot::channel();
-        let work = {
-            let queue = queue.clone();
-            move || {
-                let ends = Ends(queue);
-                let open = || {
-                    let mut store = make()?;
-                    store.open_first()?;
-                    Ok(store)
-                };
-                match open() {
-                    Ok(store) => {
-                        if opened.send(Ok(())).is_ok() {
-                            run(&ends.0, store);
-                        }
-                    }
-                    Err(error) => drop(opened.send(Err(error))),
-                }
-            }
+        let open = move || {
+            let mut store = make()?;
+            store.open_first()?;
+            Ok((store, ()))
         };
-        let no_thread = |e| {
-            Error::new(ErrorKind::Io, "cannot start the thread of the mailboxes").with_source(e)
-        };
-        tasks
-            .spawn_thread("fastsock-mail", work)
-            .map_err(no_thread)?;
+        let ends = Ends(queue.clone());
+        let run = move |store| run(&ends.0, store);
+        on_a_thread(tasks, ("fastsock-mail", "mailboxes"), open, run).await?;
         let stops = Stops(queue.clone());
         tasks.spawn_until_stopped(async move {
             let _stops = stops; // dropped when the tasks stop
             pending().await
         });
-        is_open
-            .await
-            .map_err(|_| Error::new(ErrorKind::Io, "the thread of the mailboxes ended"))??;
         Ok(Self { queue })
     }
 

@@ -29,6 +29,7 @@ use self::store::{Fault, Op, Outcome, Store};
 use super::{Backlog, Place, Record, Settle, Spool, SpoolFigures};
 use crate::{
     config::Config,
+    data_file::on_a_thread,
     error::{Error, ErrorKind, Result},
     histogram::Histogram,
     pure::backoff::Backoff,
@@ -120,31 +121,15 @@ impl DiskSpool {
         tasks: &Tasks,
     ) -> Result<Self> {
         let queue = Arc::new(WorkQueue::default());
-        let (opened, found) = oneshot::channel();
-        let writers = queue.clone();
-        let write = move || {
-            let _leaving = Leaving(writers.clone());
-            let open = || {
-                let mut store = make()?;
-                store.open_first()?;
-                let found = store.found().map_err(|fault| store.unreadable(fault))?;
-                Ok((store, found))
-            };
-            match open() {
-                Ok((store, found)) => {
-                    if opened.send(Ok(found)).is_ok() {
-                        Writer::new(writers, store).run();
-                    }
-                }
-                Err(error) => drop(opened.send(Err(error))),
-            }
+        let open = move || {
+            let mut store = make()?;
+            store.open_first()?;
+            let found = store.found().map_err(|fault| store.unreadable(fault))?;
+            Ok((store, found))
         };
-        tasks.spawn_thread("fastsock-spool", write).map_err(|e| {
-            Error::new(ErrorKind::Io, "cannot start the thread of the spool").with_source(e)
-        })?;
-        let found = found
-            .await
-            .map_err(|_| Error::new(ErrorKind::Io, "the thread of the spool ended"))??;
+        let leaving = Leaving(queue.clone());
+        let run = move |store| Writer::new(leaving.0.clone(), store).run();
+        let found = on_a_thread(tasks, ("fastsock-spool", "spool"), open, run).await?;
         Ok(Self {
             queue,
             found: Mutex::new(Some(found)),
