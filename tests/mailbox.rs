@@ -6,16 +6,15 @@ mod limits;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use fastsock::{
-    Bridge, BrokerKind, ClientId, Config, ErrorKind, Hooks, KeepOptions, MailboxKind, Payload,
+    Bridge, BrokerKind, ClientId, Config, ErrorKind, KeepOptions, MailboxKind, Payload,
     Secret, Sent, Stats, Subscribe, unix_ms,
 };
 use support::{
-    Backend, DEADLINE, Device, Frame, Gateway, RawDevice, TempCluster, TempRedis, call, eventually,
+    Backend, DEADLINE, Device, Frame, Gateway, LostKept, RawDevice, TempCluster, TempRedis, call, eventually,
     get, opcode,
 };
 

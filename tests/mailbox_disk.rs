@@ -11,17 +11,16 @@ use std::{
     env,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use fastrand::Rng;
 use fastsock::{
-    Bridge, BrokerKind, ClientId, Config, ErrorKind, Fsync, Hooks, KeepOptions, MailboxKind,
+    Bridge, BrokerKind, ClientId, Config, ErrorKind, Fsync, KeepOptions, MailboxKind,
     Payload, Sent,
 };
 use support::{
-    Backend, DEADLINE, Device, Frame, Gateway, GatewayBuilder, RawDevice, TempRedis, call,
+    Backend, DEADLINE, Device, Frame, Gateway, GatewayBuilder, LostKept, RawDevice, TempRedis, call,
     eventually, get, opcode,
 };
 use tempfile::TempDir;
@@ -182,7 +181,7 @@ async fn a_message_reaches_a_device_that_is_there_and_names_are_known_over_a_res
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_counts_within_its_window_and_a_message_within_its_time() {
     let data = TempDir::new().unwrap();
-    let losses = Losses::default();
+    let losses = LostKept::default();
     let config = config(data.path())
         .mailbox_age(Duration::from_secs(1))
         .mailbox_id_window(Duration::from_secs(1));
@@ -196,7 +195,7 @@ async fn a_name_counts_within_its_window_and_a_message_within_its_time() {
     bridge.send_kept(&away, "x".into(), named()).await.unwrap();
     // Nobody comes; the janitor sees to it.
     eventually("it is told", async || {
-        *losses.0.lock().unwrap() == [("away".into(), "mailbox_expired".into(), 1)]
+        *losses.0.lock() == [("away".into(), "mailbox_expired".into(), 1)]
     })
     .await;
     assert_eq!(bridge.mailbox(&away).await.unwrap().messages, 0);
@@ -241,7 +240,7 @@ async fn beyond_each_limit_the_oldest_goes_is_counted_and_told() {
         .enumerate()
     {
         let data = TempDir::new().unwrap();
-        let losses = Losses::default();
+        let losses = LostKept::default();
         let config = config(data.path()).spool_fsync(Fsync::Interval);
         let config = limit(config).events_url(Some(backend.url()));
         let builder = Bridge::builder(config).hooks(losses.clone());
@@ -260,7 +259,7 @@ async fn beyond_each_limit_the_oldest_goes_is_counted_and_told() {
         let books = bridge.stats().mailbox;
         let gone = 2 * each as u64 - left.iter().sum::<u64>();
         assert_eq!((books.kept, books.lost.full), (2 * each as u64, gone));
-        let told = losses.0.lock().unwrap().clone();
+        let told = losses.0.lock().clone();
         assert!(told.iter().all(|(_, reason, _)| reason == "mailbox_full"));
         assert_eq!(told.iter().map(|(.., count)| count).sum::<u64>(), gone);
         // The newest are there, in order.
@@ -429,17 +428,6 @@ async fn with_a_redis_that_is_away_it_keeps_all_the_same_and_a_second_gateway_is
     let device = Device::connect(one.addr(), "dev").await.attend();
     device.wait_text("one").await;
     is_empty(&one, "dev").await;
-}
-
-/// What a hook was told of lost messages.
-#[derive(Clone, Default)]
-struct Losses(Arc<Mutex<Vec<(String, String, u64)>>>);
-
-impl Hooks for Losses {
-    fn on_mailbox_lost(&self, client_id: &ClientId, reason: &str, count: u64) {
-        let told = (client_id.to_string(), reason.to_owned(), count);
-        self.0.lock().unwrap().push(told);
-    }
 }
 
 fn config(data: &Path) -> Config {

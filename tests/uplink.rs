@@ -17,12 +17,11 @@ use std::{
 };
 
 use fastsock::{
-    Bridge, ClientId, Config, Hooks, LostReason, RemoteGone, Sent, Stats, Uplink, UplinkFull,
+    Bridge, ClientId, Config, Hooks, LostReason, RemoteGone, Sent, Stats, UplinkFull,
 };
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use support::{
-    Backend, DEADLINE, Device, Frame, RawDevice, Received, Reply, config, eventually,
+    Backend, DEADLINE, Device, Frame, LostUplinks, RawDevice, Received, Reply, config, eventually,
     eventually_within, opcode, start,
 };
 use tokio::time::{Instant, sleep};
@@ -146,17 +145,6 @@ async fn an_uplink_outlives_its_device_and_a_reconnect_continues_its_order() {
         .collect();
     assert_eq!(sessions.len(), 5);
     end(bridge).await;
-}
-
-/// Every uplink that was given up.
-#[derive(Default)]
-struct Losses(Mutex<Vec<(String, LostReason)>>);
-
-impl Hooks for Losses {
-    fn on_uplink_lost(&self, uplink: &Uplink, reason: LostReason) {
-        let data = uplink.payload.to_text().into_owned();
-        self.0.lock().push((data, reason));
-    }
 }
 
 async fn start_with(config: Config, hooks: Arc<dyn Hooks>) -> Bridge {

@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fastsock::{Bridge, Config, Hooks, LostReason, Uplink};
+use fastsock::{Bridge, Config, Hooks, LostReason};
 use futures_util::future::join_all;
-use parking_lot::Mutex;
-use support::{Backend, DEADLINE, Device, Reply, config, eventually, start};
+use support::{Backend, DEADLINE, Device, LostUplinks, Reply, config, eventually, start};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +45,7 @@ async fn strangers_who_are_refused_delay_nobody_and_are_given_up_after_three_att
             404
         })
     });
-    let losses = Arc::new(Losses::default());
+    let losses = Arc::new(LostUplinks::default());
     let bridge = start_with(config(&backend), losses.clone()).await;
     let mut strangers = connect(&bridge, "stranger", 25).await;
     say(&mut strangers, 0..1).await;
@@ -128,17 +127,6 @@ async fn a_wrong_set_up_loses_nothing_and_all_are_delivered_at_once_when_it_is_r
         end(bridge).await;
     });
     join_all(tries).await;
-}
-
-/// Every uplink that was given up.
-#[derive(Default)]
-struct Losses(Mutex<Vec<(String, LostReason)>>);
-
-impl Hooks for Losses {
-    fn on_uplink_lost(&self, uplink: &Uplink, reason: LostReason) {
-        let data = uplink.payload.to_text().into_owned();
-        self.0.lock().push((data, reason));
-    }
 }
 
 async fn start_with(config: Config, hooks: Arc<dyn Hooks>) -> Bridge {

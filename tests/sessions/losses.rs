@@ -6,6 +6,8 @@ use support::{
     get,
 };
 
+use crate::slow::{self, deaf};
+
 #[tokio::test]
 async fn what_a_full_outbox_drops_is_told_at_once_then_now_and_then_and_to_the_last_at_the_end() {
     for policy in ["drop_oldest", "drop_newest"] {
@@ -121,24 +123,7 @@ async fn what_a_device_leaves_behind_when_it_moves_to_another_gateway_is_told() 
 }
 
 async fn start(builder: GatewayBuilder) -> (TempRedis, Gateway) {
-    let redis = TempRedis::new().await;
-    let gateway = builder
-        .var("REDIS_PORT", redis.port().to_string())
-        .var("WEBSOCKET_PING_INTERVAL", "0")
-        .var("FASTSOCK_LOG_PAYLOADS", "none")
-        .admin()
-        .start()
-        .await;
-    gateway.wait_line("Connected to Redis as subscriber").await;
-    (redis, gateway)
-}
-
-async fn deaf(gateway: &Gateway, token: &str) -> RawDevice {
-    let mut device = RawDevice::connect_with_buffer(gateway.addr(), 4096).await;
-    let request = RawDevice::upgrade_request(&format!("/?token={token}"), &[]);
-    device.write(request).await;
-    assert!(device.read_head().await.starts_with("HTTP/1.1 101 "));
-    device
+    slow::start(builder.admin()).await
 }
 
 /// Publishes so many times 16 KiB.

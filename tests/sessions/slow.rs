@@ -267,7 +267,7 @@ async fn flood(redis: &TempRedis, gateway: &Gateway) -> u64 {
     most_resident(gateway) - before
 }
 
-async fn start(builder: GatewayBuilder) -> (TempRedis, Gateway) {
+pub(crate) async fn start(builder: GatewayBuilder) -> (TempRedis, Gateway) {
     let redis = TempRedis::new().await;
     let gateway = builder
         .var("REDIS_PORT", redis.port().to_string())
@@ -279,7 +279,7 @@ async fn start(builder: GatewayBuilder) -> (TempRedis, Gateway) {
     (redis, gateway)
 }
 
-async fn deaf(gateway: &Gateway, token: &str) -> RawDevice {
+pub(crate) async fn deaf(gateway: &Gateway, token: &str) -> RawDevice {
     let mut device = RawDevice::connect_with_buffer(gateway.addr(), 4096).await;
     let request = RawDevice::upgrade_request(&format!("/?token={token}"), &[]);
     device.write(request).await;

@@ -17,6 +17,7 @@
 //! | [`Storm`] | hostile sockets of many kinds |
 //! | [`Line`] | a way to a server that can be cut |
 //! | [`OwnNetwork`] | a network for a test that needs a port by its number |
+//! | [`LostUplinks`], [`LostKept`] | hooks that note what was lost |
 //! | [`is_alone`] | a process of its own for one test |
 //! | [`Authority`] | a certificate authority for the TLS variants |
 #![allow(
@@ -34,6 +35,7 @@ mod cluster;
 mod device;
 mod frame;
 mod gateway;
+mod hooks;
 mod http_call;
 mod lease;
 mod line;
@@ -56,6 +58,7 @@ pub use self::{
     device::{Attended, Closed, Device, Refused},
     frame::{Frame, opcode},
     gateway::{Gateway, GatewayBuilder, gateway_binary},
+    hooks::{LostKept, LostUplinks},
     http_call::{Answer, call, get},
     lease::Lease,
     line::Line,

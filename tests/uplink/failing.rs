@@ -98,7 +98,7 @@ async fn a_refused_message_costs_exactly_that_message() {
         let status = request.data.split('#').next().unwrap();
         Reply::new(status.parse().unwrap())
     });
-    let losses = Arc::new(Losses::default());
+    let losses = Arc::new(LostUplinks::default());
     let bridge = start_with(config(&backend), losses.clone()).await;
     let mut device = Device::connect(bridge.local_addr(), "dev").await;
     device.send("200#0").await;
@@ -223,7 +223,7 @@ async fn what_takes_time_to_be_decided_is_decided_rightly() {
 async fn a_message_that_fails_eight_times_while_others_succeed_is_given_up() {
     let backend = Backend::start().await;
     backend.answer(|request| Reply::new(if request.data == "bad#0" { 500 } else { 200 }));
-    let losses = Arc::new(Losses::default());
+    let losses = Arc::new(LostUplinks::default());
     let bridge = start_with(config(&backend), losses.clone()).await;
     let mut devices = connect(&bridge, 2).await;
     devices[0].send("bad#0").await;
@@ -290,7 +290,7 @@ async fn a_device_whose_part_of_the_backend_is_away_loses_nothing() {
 async fn a_message_that_grows_too_old_is_given_up_and_the_next_goes_on() {
     let backend = Backend::start().await;
     backend.answer_all(Reply::new(503));
-    let losses = Arc::new(Losses::default());
+    let losses = Arc::new(LostUplinks::default());
     let bridge = start_with(
         config(&backend).remote_max_age(Duration::from_secs(1)),
         losses.clone(),
