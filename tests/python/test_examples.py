@@ -61,7 +61,7 @@ def test_asyncio_echo(spawn: Any) -> None:
 
 
 def test_fastapi_app(spawn: Any) -> None:
-    pytest.importorskip("fastapi")
+    pytest.importorskip("fastapi", reason="there is no wheel of it for this interpreter")
     web, devices = free_port(), free_port()
     process = spawn(
         *("-m", "uvicorn", "fastapi_app:app", "--port", str(web), "--log-level", "warning"),
