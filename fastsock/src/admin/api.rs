@@ -1,114 +1,94 @@
 //! `/api/v1`: what an operator or a backend without Redis can do.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde::Deserialize;
 
 use super::{
-    Admin, Answer, Place, call, clients, dead_letters, failure, fleet, groups,
-    guard::{Guard, MediaType},
+    Admin, Answer, Place, bad_request, call, clients, dead_letters, failure, fleet, groups,
+    guard::MediaType,
     json,
-    messages::{body, parse, word},
-    method_not_allowed, problem, trace, whole,
+    messages::{body, parse, status_of},
+    method_not_allowed, nothing_here, ok, only, problem, trace, whole,
 };
 use crate::{
     files,
-    gateway::{drain, shared::Shared},
+    gateway::drain,
     inspect,
-    types::{Payload, Sent, unix_ms},
+    types::{Payload, unix_ms},
     verbs,
 };
 
+/// Answers a call below `/api/`.
 pub(super) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     path: &str,
     place: &Place,
-) -> Answer {
-    let (shared, guard) = (&admin.shared, &admin.guard);
+) -> Result<Answer, Answer> {
+    let shared = &admin.shared;
     match path {
-        "/api/v1/reload" if request.method() != Method::POST => return method_not_allowed("POST"),
-        "/api/v1/reload" => {
-            let reloaded = reload(shared, guard, &request).await;
-            return reloaded.unwrap_or_else(|refused| refused);
-        }
-        "/api/v1/stats" if request.method() != Method::GET => return method_not_allowed("GET"),
-        "/api/v1/stats" => return json(StatusCode::OK, serde_json::json!(verbs::stats(shared))),
-        "/api/v1/status" | "/api/v1/openapi.json" if request.method() != Method::GET => {
-            return method_not_allowed("GET");
+        "/api/v1/reload" => return reload(admin, &request).await,
+        "/api/v1/drain" => return begin_drain(admin, request).await,
+        "/api/v1/online" => return fleet::online(admin, request).await,
+        groups::BROADCAST => return groups::broadcast(admin, request).await,
+        "/api/v1/stats" => {
+            only(Method::GET, &request)?;
+            return ok(serde_json::json!(verbs::stats(shared)));
         }
         "/api/v1/status" => {
-            return json(StatusCode::OK, serde_json::json!(inspect::status(shared)));
+            only(Method::GET, &request)?;
+            return ok(serde_json::json!(inspect::status(shared)));
         }
-        "/api/v1/openapi.json" => return openapi(),
-        "/api/v1/trace" if request.method() != Method::GET => return method_not_allowed("GET"),
-        "/api/v1/trace" => return trace::answer(shared, &request).unwrap_or_else(|r| r),
-        "/api/v1/drain" if request.method() != Method::POST => return method_not_allowed("POST"),
-        groups::BROADCAST => return groups::broadcast(admin, request).await,
-        "/api/v1/drain" => return begin_drain(admin, request).await.unwrap_or_else(|r| r),
-        "/api/v1/nodes" if request.method() != Method::GET => return method_not_allowed("GET"),
-        "/api/v1/nodes" => return fleet::nodes(shared).await.unwrap_or_else(|r| r),
-        "/api/v1/online" if request.method() != Method::POST => return method_not_allowed("POST"),
-        "/api/v1/online" => return fleet::online(admin, request).await.unwrap_or_else(|r| r),
+        "/api/v1/openapi.json" => return openapi(&request),
+        "/api/v1/trace" => return trace::answer(shared, &request),
+        "/api/v1/nodes" => return fleet::nodes(shared, &request).await,
         _ => {}
     }
-    let of_groups = path.strip_prefix(groups::PATH);
-    if let Some(rest) = of_groups.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+    if let Some(rest) = rest_of(path, groups::PATH) {
         return groups::answer(admin, request, rest).await;
     }
     if let Some(rest) = path.strip_prefix(dead_letters::PATH) {
-        return dead_letters::answer(shared, guard, &request, rest).await;
+        return dead_letters::answer(shared, &admin.guard, &request, rest).await;
     }
-    let of_client = path.strip_prefix("/api/v1/clients/");
-    if let Some(client) = of_client.and_then(|rest| rest.strip_suffix("/mailbox")) {
-        let answered = mailbox(admin, &request, client).await;
-        return answered.unwrap_or_else(|refused| refused);
+    let rest = rest_of(path, clients::PATH).ok_or_else(nothing_here)?;
+    let client = rest.strip_prefix('/');
+    let call_of = |call: &str| client.and_then(|client| client.strip_suffix(call));
+    if let Some(client) = call_of("/mailbox") {
+        mailbox(admin, &request, client).await
+    } else if let Some(client) = call_of("/call") {
+        call::call(admin, request, client, place).await
+    } else if let Some(client) = call_of("/messages") {
+        message(admin, request, client).await
+    } else {
+        clients::answer(admin, &request, rest).await
     }
-    if let Some(client) = of_client.and_then(|rest| rest.strip_suffix("/call")) {
-        if request.method() != Method::POST {
-            return method_not_allowed("POST");
-        }
-        let answered = call::call(admin, request, client, place).await;
-        return answered.unwrap_or_else(|refused| refused);
-    }
-    let client = of_client.and_then(|rest| rest.strip_suffix("/messages"));
-    match client {
-        Some(_) if request.method() != Method::POST => method_not_allowed("POST"),
-        Some(client) => match message(admin, request, client).await {
-            Ok(answer) | Err(answer) => answer,
-        },
-        None => match path.strip_prefix(clients::PATH) {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-                clients::answer(admin, &request, rest).await
-            }
-            _ => problem(StatusCode::NOT_FOUND, "there is nothing here"),
-        },
-    }
+}
+
+/// What follows a part of the API in a path.
+fn rest_of<'a>(path: &'a str, part: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(part)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 /// What all of this is, for programs.
-fn openapi() -> Answer {
+fn openapi(request: &Request<Incoming>) -> Result<Answer, Answer> {
+    only(Method::GET, request)?;
     let mut answer = whole(include_str!("openapi.json"));
     let content_type = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer
+    Ok(answer)
 }
 
 /// `POST /api/v1/reload`: 200, or 422 and what was loaded before stays.
-async fn reload(
-    shared: &Arc<Shared>,
-    guard: &Guard,
-    request: &Request<Incoming>,
-) -> Result<Answer, Answer> {
-    guard.media_type(request)?;
-    let bridge = shared.clone();
+async fn reload(admin: &Admin, request: &Request<Incoming>) -> Result<Answer, Answer> {
+    only(Method::POST, request)?;
+    admin.guard.media_type(request)?;
+    let bridge = admin.shared.clone();
     match files::aside(move || verbs::reload(&bridge)).await {
-        Ok(Ok(())) => Ok(json(
-            StatusCode::OK,
-            serde_json::json!({ "status": "reloaded" }),
-        )),
+        Ok(Ok(())) => ok(serde_json::json!({ "status": "reloaded" })),
         Ok(Err(error)) => Err(problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_line())),
         Err(error) => Err(problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
     }
@@ -131,11 +111,12 @@ enum Window {
 
 /// `POST /api/v1/drain`: 202 and it goes on by itself; 409 when it drains or stops already.
 async fn begin_drain(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Answer> {
+    only(Method::POST, &request)?;
     admin.guard.media_type(&request)?;
     let (body, _room) = body(admin, request.into_body()).await?;
     let bad = || {
         let text = "the body must be {\"window\":\"30s\"}, at most 1h, or {}";
-        problem(StatusCode::BAD_REQUEST, text)
+        bad_request(text)
     };
     let asked: DrainBody = match body.is_empty() {
         true => DrainBody::default(),
@@ -166,8 +147,9 @@ async fn mailbox(
     let client_id = clients::client_id(client)?;
     let answer = match *request.method() {
         Method::GET => {
-            let state = verbs::mailbox(&admin.shared, &client_id).await;
-            let state = state.map_err(|error| failure(&error))?;
+            let state = verbs::mailbox(&admin.shared, &client_id)
+                .await
+                .map_err(failure)?;
             serde_json::json!({
                 "messages": state.messages,
                 "bytes": state.bytes,
@@ -177,11 +159,11 @@ async fn mailbox(
         Method::DELETE => {
             // A page needs leave to ask for that.
             let removed = verbs::clear_mailbox(&admin.shared, &client_id).await;
-            serde_json::json!({ "removed": removed.map_err(|error| failure(&error))? })
+            serde_json::json!({ "removed": removed.map_err(failure)? })
         }
         _ => return Err(method_not_allowed("GET, DELETE")),
     };
-    Ok(json(StatusCode::OK, answer))
+    ok(answer)
 }
 
 /// `POST /api/v1/clients/<id>/messages`: 200 taken here, 202 passed on or kept, 410 offline.
@@ -190,6 +172,7 @@ async fn message(
     request: Request<Incoming>,
     client: &str,
 ) -> Result<Answer, Answer> {
+    only(Method::POST, &request)?;
     let client_id = clients::client_id(client)?;
     let media_type = admin.guard.media_type(&request)?;
     let (body, _room) = body(admin, request.into_body()).await?;
@@ -198,20 +181,19 @@ async fn message(
         MediaType::Json => parse(&body)?,
     };
     if let Some(options) = options {
-        let kept = verbs::send_kept(&admin.shared, &client_id, payload, options).await;
-        let kept = kept.map_err(|error| failure(&error))?;
-        let answer = serde_json::json!({ "sent": word(kept.sent), "id": kept.id, "repeated": kept.is_repeated });
+        let kept = verbs::send_kept(&admin.shared, &client_id, payload, options)
+            .await
+            .map_err(failure)?;
+        let answer = serde_json::json!({ "sent": kept.sent.as_str(), "id": kept.id, "repeated": kept.is_repeated });
         return Ok(json(StatusCode::ACCEPTED, answer));
     }
     let sent = verbs::send(&admin.shared, &client_id, payload)
         .await
-        .map_err(|error| failure(&error))?;
-    let status = match sent {
-        Sent::Here => StatusCode::OK,
-        Sent::Elsewhere | Sent::Kept => StatusCode::ACCEPTED,
-        Sent::Offline => StatusCode::GONE,
-    };
-    Ok(json(status, serde_json::json!({ "sent": word(sent) })))
+        .map_err(failure)?;
+    Ok(json(
+        status_of(sent),
+        serde_json::json!({ "sent": sent.as_str() }),
+    ))
 }
 
 /// As of `drain_window`.

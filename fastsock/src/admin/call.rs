@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use hyper::{Request, StatusCode, body::Incoming};
+use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Admin, Answer, Place, clients, failure,
+    Admin, Answer, Place, bad_request, clients, failure,
     guard::MediaType,
-    json as answer_json,
     messages::{body, parse_payload},
-    problem,
+    ok, only, problem,
 };
 use crate::{calls::CallMatch, verbs};
 
@@ -49,18 +48,19 @@ pub(super) async fn call(
     client: &str,
     place: &Place,
 ) -> Result<Answer, Answer> {
+    only(Method::POST, &request)?;
     let client_id = clients::client_id(client)?;
     if admin.guard.media_type(&request)? != MediaType::Json {
         let text = "a call is JSON: Content-Type: application/json";
         return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     let (body, room) = body(admin, request.into_body()).await?;
-    let bad = |why: String| problem(StatusCode::BAD_REQUEST, format!("{FORM}: {why}"));
+    let bad = |why: String| bad_request(format!("{FORM}: {why}"));
     let body: CallBody = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
     let matcher = match (body.matcher, body.ocpp) {
         (None, true) => CallMatch::ocpp(),
         (Some(Pointer { pointer, value }), false) => {
-            CallMatch::pointer_to(&pointer, value).map_err(|error| failure(&error))?
+            CallMatch::pointer_to(&pointer, value).map_err(failure)?
         }
         _ => return Err(bad("give either \"match\" or \"ocpp\":true".into())),
     };
@@ -68,13 +68,14 @@ pub(super) async fn call(
     drop(room);
     place.leave();
     let timeout = body.timeout.map(Duration::from_millis);
-    let answer = verbs::call(&admin.shared, &client_id, payload, &matcher, timeout).await;
-    let answer = answer.map_err(|error| failure(&error))?;
+    let answer = verbs::call(&admin.shared, &client_id, payload, &matcher, timeout)
+        .await
+        .map_err(failure)?;
     let body = match answer.is_text() {
         true => json!({ "data": answer.to_text() }),
         false => json!({ "data": BASE64.encode(answer.as_bytes()), "encoding": "base64" }),
     };
-    Ok(answer_json(StatusCode::OK, body))
+    ok(body)
 }
 
 const FORM: &str = "the body must be {\"data\":\"…\"} with \"match\":{\"pointer\":\"/…\",\"value\":…} or \"ocpp\":true, \

@@ -4,7 +4,9 @@ use hyper::{Method, Request, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Admin, Answer, failure, json as answer_json, method_not_allowed, problem};
+use super::{
+    Admin, Answer, bad_request, failure, json as answer_json, method_not_allowed, ok, problem,
+};
 use crate::{
     inspect,
     types::{Client, ClientId, CloseReason, Presence, unix_ms},
@@ -46,21 +48,21 @@ struct Row<'a> {
 }
 
 /// `GET /api/v1/clients`, `GET` and `DELETE /api/v1/clients/<id>`.
-pub(super) async fn answer<B>(admin: &Admin, request: &Request<B>, rest: &str) -> Answer {
-    let answered = match (rest.strip_prefix('/'), request.method()) {
+pub(super) async fn answer<B>(
+    admin: &Admin,
+    request: &Request<B>,
+    rest: &str,
+) -> Result<Answer, Answer> {
+    match (rest.strip_prefix('/'), request.method()) {
         (None, &Method::GET) => list(admin, request.uri().query().unwrap_or_default()).await,
         (None, _) => Err(method_not_allowed("GET")),
         (Some(id), method) => match (client_id(id), method) {
             (Err(refused), _) => Err(refused),
-            (Ok(id), &Method::GET) => Ok(answer_json(
-                StatusCode::OK,
-                json!(inspect::device(&admin.shared, &id).await),
-            )),
+            (Ok(id), &Method::GET) => ok(json!(inspect::device(&admin.shared, &id).await)),
             (Ok(id), &Method::DELETE) => kick(admin, &id).await, // a page needs leave to ask for that
             (Ok(_), _) => Err(method_not_allowed("GET, DELETE")),
         },
-    };
-    answered.unwrap_or_else(|refused| refused)
+    }
 }
 
 /// Devices that are connected here, by name, or of all gateways in no order; `next` is where the list goes on, if it does.
@@ -72,8 +74,9 @@ async fn list(admin: &Admin, query: &str) -> Result<Answer, Answer> {
         is_of_fleet,
     } = Page::parse(query)?;
     if is_of_fleet {
-        let page = verbs::fleet::page(&admin.shared, &prefix, &after, limit).await;
-        let page = page.map_err(|error| failure(&error))?;
+        let page = verbs::fleet::page(&admin.shared, &prefix, &after, limit)
+            .await
+            .map_err(failure)?;
         let rows = page.devices.iter().map(|(id, at)| FleetRow {
             client_id: id.as_str(),
             node: &at.id,
@@ -83,7 +86,7 @@ async fn list(admin: &Admin, query: &str) -> Result<Answer, Answer> {
             last_seen_ms: unix_ms(at.last_seen),
         });
         let body = json!({ "clients": rows.collect::<Vec<_>>(), "next": page.next });
-        return Ok(answer_json(StatusCode::OK, body));
+        return ok(body);
     }
     let mut clients = verbs::clients_with(&admin.shared, &prefix, &after, limit + 1);
     let next = (clients.len() > limit).then(|| {
@@ -93,14 +96,14 @@ async fn list(admin: &Admin, query: &str) -> Result<Answer, Answer> {
     let rows: Vec<_> = clients.iter().map(Row::of).collect();
     let connected = admin.shared.registry.len();
     let body = json!({ "clients": rows, "next": next, "connected": connected });
-    Ok(answer_json(StatusCode::OK, body))
+    ok(body)
 }
 
 /// Closes its session with 4510, or asks the gateway that has it to.
 async fn kick(admin: &Admin, id: &ClientId) -> Result<Answer, Answer> {
     let kicked = verbs::fleet::kick(&admin.shared, id, CloseReason::Kicked).await;
-    match kicked.map_err(|error| failure(&error))? {
-        Presence::Here => Ok(answer_json(StatusCode::OK, json!({ "status": "kicked" }))),
+    match kicked.map_err(failure)? {
+        Presence::Here => ok(json!({ "status": "kicked" })),
         Presence::Elsewhere => Ok(answer_json(
             StatusCode::ACCEPTED,
             json!({ "status": "asked" }),
@@ -116,12 +119,8 @@ async fn kick(admin: &Admin, id: &ClientId) -> Result<Answer, Answer> {
 pub(super) fn client_id(segment: &str) -> Result<ClientId, Answer> {
     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
     let id = decoded.ok().and_then(ClientId::new);
-    id.filter(|_| !segment.contains('/')).ok_or_else(|| {
-        problem(
-            StatusCode::BAD_REQUEST,
-            "the client id is empty, too long or not UTF-8",
-        )
-    })
+    id.filter(|_| !segment.contains('/'))
+        .ok_or_else(|| bad_request("the client id is empty, too long or not UTF-8"))
 }
 
 impl<'a> Row<'a> {
@@ -138,7 +137,6 @@ impl<'a> Row<'a> {
 
 impl Page {
     pub(super) fn parse(query: &str) -> Result<Self, Answer> {
-        let bad = |text: &str| problem(StatusCode::BAD_REQUEST, text);
         let mut page = Self {
             prefix: String::new(),
             after: String::new(),
@@ -151,17 +149,21 @@ impl Page {
                 "after" => page.after = value.into_owned(),
                 "limit" => {
                     let limit = value.parse().ok().filter(|n| (1..=MOST).contains(n));
-                    page.limit =
-                        limit.ok_or_else(|| bad("limit: give an integer from 1 to 1000"))?;
+                    page.limit = limit
+                        .ok_or_else(|| bad_request("limit: give an integer from 1 to 1000"))?;
                 }
                 "scope" => {
                     page.is_of_fleet = match &*value {
                         "fleet" => true,
                         "node" => false,
-                        _ => return Err(bad("scope: give node or fleet")),
+                        _ => return Err(bad_request("scope: give node or fleet")),
                     }
                 }
-                _ => return Err(bad("the parameters are prefix, after, limit and scope")),
+                _ => {
+                    return Err(bad_request(
+                        "the parameters are prefix, after, limit and scope",
+                    ));
+                }
             }
         }
         Ok(page)

@@ -4,7 +4,9 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Answer, failure, guard::Guard, json as answer_json, method_not_allowed, problem};
+use super::{
+    Answer, bad_request, failure, guard::Guard, method_not_allowed, nothing_here, ok, problem,
+};
 use crate::{
     dead_letters::Outline, error::Error, gateway::shared::Shared, types::DeadLetter, verbs,
 };
@@ -35,12 +37,8 @@ pub(super) async fn answer(
     guard: &Guard,
     request: &Request<Incoming>,
     rest: &str,
-) -> Answer {
-    let asked = match Asked::parse(rest) {
-        Ok(asked) => asked,
-        Err(refused) => return refused,
-    };
-    let answered = match (asked, request.method()) {
+) -> Result<Answer, Answer> {
+    match (Asked::parse(rest)?, request.method()) {
         (Asked::List, &Method::GET) => {
             list(shared, request.uri().query().unwrap_or_default()).await
         }
@@ -50,8 +48,7 @@ pub(super) async fn answer(
         (Asked::List, _) => Err(method_not_allowed("GET")),
         (Asked::One(_), _) => Err(method_not_allowed("GET, DELETE")),
         (Asked::Replay(_), _) => Err(method_not_allowed("POST")),
-    };
-    answered.unwrap_or_else(|refused| refused)
+    }
 }
 
 /// The letters after one, oldest uplink first, without their messages; `next` is where the list goes on, if it does.
@@ -61,31 +58,26 @@ async fn list(shared: &Shared, query: &str) -> Result<Answer, Answer> {
     while lines.len() < limit {
         // Few at a time: their messages are read too, and may be large.
         let wanted = (limit - lines.len()).min(READ_AT_ONCE);
-        let letters = verbs::dead_letters(shared, after, wanted).await;
-        let letters = letters.map_err(|error| failure(&error))?;
+        let letters = verbs::dead_letters(shared, after, wanted)
+            .await
+            .map_err(failure)?;
         lines.extend(letters.iter().map(|letter| json!(Outline::of(letter))));
         if letters.len() < wanted {
-            return Ok(page(lines, None));
+            return page(lines, None);
         }
         after = letters.last().map(|letter| letter.uplink.id);
     }
-    Ok(page(lines, after))
+    page(lines, after)
 }
 
-fn page(lines: Vec<Value>, next: Option<Uuid>) -> Answer {
+fn page(lines: Vec<Value>, next: Option<Uuid>) -> Result<Answer, Answer> {
     let next = next.map(|id| id.to_string());
-    answer_json(
-        StatusCode::OK,
-        json!({ "dead_letters": lines, "next": next }),
-    )
+    ok(json!({ "dead_letters": lines, "next": next }))
 }
 
 async fn show(shared: &Shared, id: Uuid) -> Result<Answer, Answer> {
-    match verbs::dead_letter(shared, id).await {
-        Ok(Some(letter)) => Ok(answer_json(StatusCode::OK, json!(letter))),
-        Ok(None) => Err(unknown(id)),
-        Err(error) => Err(failure(&error)),
-    }
+    let found = verbs::dead_letter(shared, id).await.map_err(failure)?;
+    ok(json!(found.ok_or_else(|| unknown(id))?))
 }
 
 async fn replay(
@@ -103,10 +95,9 @@ async fn drop(shared: &Shared, id: Uuid) -> Result<Answer, Answer> {
 }
 
 fn done(outcome: Result<bool, Error>, id: Uuid, word: &str) -> Result<Answer, Answer> {
-    match outcome {
-        Ok(true) => Ok(answer_json(StatusCode::OK, json!({ "status": word }))),
-        Ok(false) => Err(unknown(id)),
-        Err(error) => Err(failure(&error)),
+    match outcome.map_err(failure)? {
+        true => ok(json!({ "status": word })),
+        false => Err(unknown(id)),
     }
 }
 
@@ -119,27 +110,24 @@ fn unknown(id: Uuid) -> Answer {
 
 impl Asked {
     fn parse(rest: &str) -> Result<Self, Answer> {
-        let nothing = || problem(StatusCode::NOT_FOUND, "there is nothing here");
         let id = |text: &str| {
             let parsed = text.parse();
-            parsed
-                .map_err(|_| problem(StatusCode::BAD_REQUEST, "the id of a dead letter is a UUID"))
+            parsed.map_err(|_| bad_request("the id of a dead letter is a UUID"))
         };
         if rest.is_empty() {
             return Ok(Self::List);
         }
-        let rest = rest.strip_prefix('/').ok_or_else(nothing)?;
+        let rest = rest.strip_prefix('/').ok_or_else(nothing_here)?;
         match rest.split_once('/') {
             None => id(rest).map(Self::One),
             Some((text, "replay")) => id(text).map(Self::Replay),
-            Some(_) => Err(nothing()),
+            Some(_) => Err(nothing_here()),
         }
     }
 }
 
 impl Page {
     fn parse(query: &str) -> Result<Self, Answer> {
-        let bad = |text: &str| problem(StatusCode::BAD_REQUEST, text);
         let mut page = Self {
             after: None,
             limit: LIMIT,
@@ -149,15 +137,16 @@ impl Page {
                 "after" if value.is_empty() => page.after = None,
                 "after" => {
                     let id = value.parse();
-                    page.after = Some(id.map_err(|_| bad("after: give the id of a dead letter"))?);
+                    page.after =
+                        Some(id.map_err(|_| bad_request("after: give the id of a dead letter"))?);
                 }
                 "limit" => {
                     let limit = value.parse().ok();
                     let limit = limit.filter(|n| (1..=DeadLetter::MAX_LISTED).contains(n));
-                    page.limit =
-                        limit.ok_or_else(|| bad("limit: give an integer from 1 to 1000"))?;
+                    page.limit = limit
+                        .ok_or_else(|| bad_request("limit: give an integer from 1 to 1000"))?;
                 }
-                _ => return Err(bad("the parameters are after and limit")),
+                _ => return Err(bad_request("the parameters are after and limit")),
             }
         }
         Ok(page)

@@ -4,20 +4,24 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 use serde_json::json;
 
 use super::{
-    Admin, Answer,
+    Admin, Answer, bad_request,
     clients::{self, Page},
     failure, json as answer_json,
-    messages::{self, word},
-    method_not_allowed, problem,
+    messages::{self, status_of},
+    method_not_allowed, nothing_here, ok, only,
 };
-use crate::{types::Sent, verbs};
+use crate::verbs;
 
 pub(super) const PATH: &str = "/api/v1/groups";
 pub(super) const BROADCAST: &str = "/api/v1/broadcast";
 
 /// Answers a call; `rest` is what follows [`PATH`].
-pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, rest: &str) -> Answer {
-    let answered = match rest.strip_prefix('/').filter(|rest| !rest.is_empty()) {
+pub(super) async fn answer(
+    admin: &Admin,
+    request: Request<Incoming>,
+    rest: &str,
+) -> Result<Answer, Answer> {
+    match rest.strip_prefix('/').filter(|rest| !rest.is_empty()) {
         None => list(admin, &request),
         Some(rest) => {
             if let Some(group) = rest.strip_suffix("/messages") {
@@ -25,28 +29,22 @@ pub(super) async fn answer(admin: &Admin, request: Request<Incoming>, rest: &str
             } else if let Some((group, id)) = rest.split_once("/members/") {
                 change(admin, &request, group, id).await
             } else {
-                Err(problem(StatusCode::NOT_FOUND, "there is nothing here"))
+                Err(nothing_here())
             }
         }
-    };
-    answered.unwrap_or_else(|refused| refused)
+    }
 }
 
 /// `POST /api/v1/broadcast`: 202, and how many gateways heard it.
-pub(super) async fn broadcast(admin: &Admin, request: Request<Incoming>) -> Answer {
-    let answered = async {
-        let (payload, _room) = messages::plain(admin, request).await?;
-        let sent = verbs::broadcast(&admin.shared, payload).await;
-        heard(sent.map_err(|error| failure(&error))?)
-    };
-    answered.await.unwrap_or_else(|refused| refused)
+pub(super) async fn broadcast(admin: &Admin, request: Request<Incoming>) -> Result<Answer, Answer> {
+    let (payload, _room) = messages::plain(admin, request).await?;
+    let sent = verbs::broadcast(&admin.shared, payload).await;
+    heard(sent.map_err(failure)?)
 }
 
 /// `GET /api/v1/groups`: those that have members on this gateway.
 fn list(admin: &Admin, request: &Request<Incoming>) -> Result<Answer, Answer> {
-    if request.method() != Method::GET {
-        return Err(method_not_allowed("GET"));
-    }
+    only(Method::GET, request)?;
     let page = Page::parse(request.uri().query().unwrap_or_default())?;
     let mut found = verbs::groups(&admin.shared, &page.prefix, &page.after, page.limit + 1);
     let next = (found.len() > page.limit).then(|| {
@@ -57,10 +55,7 @@ fn list(admin: &Admin, request: &Request<Incoming>) -> Result<Answer, Answer> {
     let rows: Vec<_> = rows
         .map(|group| json!({ "name": group.name, "members": group.members }))
         .collect();
-    Ok(answer_json(
-        StatusCode::OK,
-        json!({ "groups": rows, "next": next }),
-    ))
+    ok(json!({ "groups": rows, "next": next }))
 }
 
 /// `POST /api/v1/groups/<name>/messages`: 202, and how many gateways heard it.
@@ -68,7 +63,7 @@ async fn send(admin: &Admin, request: Request<Incoming>, group: &str) -> Result<
     let group = name(group)?;
     let (payload, _room) = messages::plain(admin, request).await?;
     let sent = verbs::send_group(&admin.shared, &group, payload).await;
-    heard(sent.map_err(|error| failure(&error))?)
+    heard(sent.map_err(failure)?)
 }
 
 fn heard(gateways: u64) -> Result<Answer, Answer> {
@@ -91,14 +86,13 @@ async fn change(
         _ => return Err(method_not_allowed("PUT, DELETE")),
     };
     let (group, client_id) = (name(group)?, clients::client_id(id)?);
-    let changed = verbs::change_group(&admin.shared, &client_id, &group, joins).await;
-    let changed = changed.map_err(|error| failure(&error))?;
-    let status = match changed {
-        Sent::Here => StatusCode::OK,
-        Sent::Elsewhere | Sent::Kept => StatusCode::ACCEPTED,
-        Sent::Offline => StatusCode::GONE,
-    };
-    Ok(answer_json(status, json!({ "device": word(changed) })))
+    let changed = verbs::change_group(&admin.shared, &client_id, &group, joins)
+        .await
+        .map_err(failure)?;
+    Ok(answer_json(
+        status_of(changed),
+        json!({ "device": changed.as_str() }),
+    ))
 }
 
 /// The name of a group in a path.
@@ -106,7 +100,6 @@ fn name(segment: &str) -> Result<String, Answer> {
     let decoded = percent_encoding::percent_decode_str(segment).decode_utf8();
     let name = decoded.ok().filter(|_| !segment.contains('/'));
     name.map(|name| name.into_owned()).ok_or_else(|| {
-        let text = "the name of the group is not UTF-8, or has a / that is not encoded";
-        problem(StatusCode::BAD_REQUEST, text)
+        bad_request("the name of the group is not UTF-8, or has a / that is not encoded")
     })
 }

@@ -11,7 +11,7 @@ use hyper::{
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Admin, Answer, guard::MediaType, method_not_allowed, problem, too_many};
+use super::{Admin, Answer, bad_request, guard::MediaType, only, problem, too_many};
 use crate::{
     mailbox::KeepOptions,
     pure::outbox::DOWNLINK_MAX_BYTES,
@@ -41,9 +41,7 @@ pub(super) async fn plain(
     admin: &Admin,
     request: Request<Incoming>,
 ) -> Result<(Payload, Option<OwnedSemaphorePermit>), Answer> {
-    if request.method() != Method::POST {
-        return Err(method_not_allowed("POST"));
-    }
+    only(Method::POST, &request)?;
     let media_type = admin.guard.media_type(&request)?;
     let (body, room) = body(admin, request.into_body()).await?;
     match media_type {
@@ -52,19 +50,18 @@ pub(super) async fn plain(
             (payload, None) => Ok((payload, room)),
             (_, Some(_)) => {
                 let text = "a message for many cannot be kept: \"keep\", \"ttl\" and \"id\" are for one device";
-                Err(problem(StatusCode::BAD_REQUEST, text))
+                Err(bad_request(text))
             }
         },
     }
 }
 
-/// The word for where a message went.
-pub(super) fn word(sent: Sent) -> &'static str {
+/// The status for where something went.
+pub(super) fn status_of(sent: Sent) -> StatusCode {
     match sent {
-        Sent::Here => "here",
-        Sent::Elsewhere => "elsewhere",
-        Sent::Offline => "offline",
-        Sent::Kept => "kept",
+        Sent::Here => StatusCode::OK,
+        Sent::Elsewhere | Sent::Kept => StatusCode::ACCEPTED,
+        Sent::Offline => StatusCode::GONE,
     }
 }
 
@@ -95,7 +92,7 @@ async fn read(
     }
     let (mut read, mut room) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
     while let Some(frame) = body.frame().await {
-        let broken = |_| problem(StatusCode::BAD_REQUEST, "the body could not be read");
+        let broken = |_| bad_request("the body could not be read");
         let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue; // a trailer
         };
@@ -116,7 +113,7 @@ async fn read(
 /// The message of a body, and how it is to be kept, if it is.
 pub(crate) fn parse(body: &[u8]) -> Result<(Payload, Option<KeepOptions>), Answer> {
     let message: MessageBody = serde_json::from_slice(body)
-        .map_err(|error| problem(StatusCode::BAD_REQUEST, format!("the body must be {{\"data\":\"…\"}}, with \"encoding\":\"base64\" for binary, and \"keep\":true, \"ttl\" or \"id\" to keep it: {error}")))?;
+        .map_err(|error| bad_request(format!("the body must be {{\"data\":\"…\"}}, with \"encoding\":\"base64\" for binary, and \"keep\":true, \"ttl\" or \"id\" to keep it: {error}")))?;
     let options = keep_options(&message)?;
     let payload = parse_payload(message.data, message.encoding.as_deref())?;
     Ok((payload, options))
@@ -128,15 +125,11 @@ pub(super) fn parse_payload(data: String, encoding: Option<&str>) -> Result<Payl
         None => Ok(Payload::text(data)),
         Some("base64") => match data_encoding::BASE64.decode(data.as_bytes()) {
             Ok(bytes) => Ok(Payload::binary(bytes)),
-            Err(error) => Err(problem(
-                StatusCode::BAD_REQUEST,
-                format!("\"data\" is not base64: {error}"),
-            )),
+            Err(error) => Err(bad_request(format!("\"data\" is not base64: {error}"))),
         },
-        Some(other) => Err(problem(
-            StatusCode::BAD_REQUEST,
-            format!("\"encoding\" is {other:?}; only \"base64\" is allowed"),
-        )),
+        Some(other) => Err(bad_request(format!(
+            "\"encoding\" is {other:?}; only \"base64\" is allowed"
+        ))),
     }
 }
 
@@ -149,7 +142,7 @@ fn keep_options(message: &MessageBody) -> Result<Option<KeepOptions>, Answer> {
     let ttl = ttl.map(Duration::try_from_secs_f64).transpose();
     let ttl = ttl.map_err(|error| {
         let text = format!("\"ttl\" is a number of seconds: {error}");
-        problem(StatusCode::BAD_REQUEST, text)
+        bad_request(text)
     })?;
     let mut options = KeepOptions::default();
     (options.id, options.ttl) = (message.id.clone(), ttl);

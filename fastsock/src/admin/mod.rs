@@ -190,9 +190,7 @@ impl Visit {
         guard.check_host(&request)?;
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::GET | &Method::HEAD, "/healthz") => {
-                Ok(json(StatusCode::OK, serde_json::json!({ "status": "ok" })))
-            }
+            (&Method::GET | &Method::HEAD, "/healthz") => ok(serde_json::json!({ "status": "ok" })),
             (&Method::GET | &Method::HEAD, "/readyz") => Ok(readiness(shared)),
             (_, "/healthz" | "/readyz") => Err(method_not_allowed("GET, HEAD")),
             (&Method::GET | &Method::HEAD, "/") => Ok(dashboard::page()),
@@ -210,9 +208,9 @@ impl Visit {
                 if has_to_go || !self.begin_call() {
                     return Err(too_many());
                 }
-                Ok(api::answer(&self.admin, request, path, &self.call).await)
+                api::answer(&self.admin, request, path, &self.call).await
             }
-            _ => Err(problem(StatusCode::NOT_FOUND, "there is nothing here")),
+            _ => Err(nothing_here()),
         }
     }
 
@@ -252,6 +250,19 @@ fn json(status: StatusCode, value: serde_json::Value) -> Answer {
     answer
 }
 
+/// 200, in the form in which calls are answered.
+fn ok(value: serde_json::Value) -> Result<Answer, Answer> {
+    Ok(json(StatusCode::OK, value))
+}
+
+fn bad_request(error: impl Into<String>) -> Answer {
+    problem(StatusCode::BAD_REQUEST, error)
+}
+
+fn nothing_here() -> Answer {
+    problem(StatusCode::NOT_FOUND, "there is nothing here")
+}
+
 fn whole(body: impl Into<Bytes>) -> Answer {
     Response::new(Either::Left(Full::new(body.into())))
 }
@@ -261,7 +272,7 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Answer {
 }
 
 /// What the bridge refused.
-fn failure(error: &Error) -> Answer {
+fn failure(error: Error) -> Answer {
     let status = match error.kind() {
         ErrorKind::Config => StatusCode::CONFLICT,
         ErrorKind::Argument => StatusCode::BAD_REQUEST,
@@ -272,6 +283,17 @@ fn failure(error: &Error) -> Answer {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     problem(status, error.to_line())
+}
+
+/// A request with any other method than this one is refused.
+fn only<B>(method: Method, request: &Request<B>) -> Result<(), Answer> {
+    match *request.method() == method {
+        true => Ok(()),
+        false => Err(method_not_allowed(match method {
+            Method::POST => "POST",
+            _ => "GET",
+        })),
+    }
 }
 
 fn method_not_allowed(allowed: &'static str) -> Answer {

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body_util::Either;
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response,
     body::{Body, Frame},
 };
 use tokio::time::{Interval, interval};
 
-use super::{Answer, problem};
+use super::{Answer, bad_request, only};
 use crate::{gateway::shared::Shared, trace::Trace, types::ClientId};
 
 /// The events of a trace, and a sign of life between them.
@@ -27,7 +27,7 @@ pub(crate) struct Events {
 
 /// `GET /api/v1/trace?client_id=&payloads=`
 pub(super) fn answer<B>(shared: &Shared, request: &Request<B>) -> Result<Answer, Answer> {
-    let bad = |text: &str| problem(StatusCode::BAD_REQUEST, text);
+    only(Method::GET, request)?;
     let (mut client_id, mut with_payloads) = (None, false);
     let query = request.uri().query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -35,11 +35,11 @@ pub(super) fn answer<B>(shared: &Shared, request: &Request<B>) -> Result<Answer,
             ("client_id", id) => client_id = ClientId::new(id),
             ("payloads", "1" | "on" | "true") => with_payloads = true,
             ("payloads", "0" | "off" | "false") => with_payloads = false,
-            ("payloads", _) => return Err(bad("payloads: give true or false")),
-            _ => return Err(bad("the parameters are client_id and payloads")),
+            ("payloads", _) => return Err(bad_request("payloads: give true or false")),
+            _ => return Err(bad_request("the parameters are client_id and payloads")),
         }
     }
-    let client_id = client_id.ok_or_else(|| bad("client_id: give the id of a device"))?;
+    let client_id = client_id.ok_or_else(|| bad_request("client_id: give the id of a device"))?;
     let events = Events {
         trace: shared.status.tracer.listen(client_id, with_payloads),
         signs: interval(SIGN_EVERY),
