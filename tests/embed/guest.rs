@@ -78,7 +78,7 @@ async fn a_check_reads_files_and_connects_to_nobody() {
 
 #[test]
 fn a_bridge_touches_nothing_that_belongs_to_its_host() {
-    if !is_alone("a_bridge_touches_nothing_that_belongs_to_its_host") {
+    if !is_alone("guest::a_bridge_touches_nothing_that_belongs_to_its_host") {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
