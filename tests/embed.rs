@@ -32,7 +32,8 @@ use fastsock::{
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use support::{
-    Backend, DEADLINE, Device, RawDevice, TempRedis, config, eventually, is_alone, wait_until, within,
+    Backend, DEADLINE, Device, RawDevice, TempRedis, config, eventually, is_alone, wait_until,
+    within,
 };
 use tokio::time::{Instant, sleep, timeout};
 

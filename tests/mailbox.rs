@@ -10,12 +10,12 @@ use std::{
 };
 
 use fastsock::{
-    Bridge, BrokerKind, ClientId, Config, ErrorKind, KeepOptions, MailboxKind, Payload,
-    Secret, Sent, Stats, Subscribe, unix_ms,
+    Bridge, BrokerKind, ClientId, Config, ErrorKind, KeepOptions, MailboxKind, Payload, Secret,
+    Sent, Stats, Subscribe, unix_ms,
 };
 use support::{
-    Backend, DEADLINE, Device, Frame, Gateway, LostKept, RawDevice, TempCluster, TempRedis, call, eventually,
-    get, opcode,
+    Backend, DEADLINE, Device, Frame, Gateway, LostKept, RawDevice, TempCluster, TempRedis, call,
+    eventually, get, opcode,
 };
 
 const SEND_LUA: &str = include_str!("../docs/redis/send.lua");

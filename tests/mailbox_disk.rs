@@ -6,22 +6,15 @@
     reason = "a test is a host, and may start tasks and print"
 )]
 
-use std::{
-    collections::HashSet,
-    env,
-    net::SocketAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashSet, env, net::SocketAddr, path::Path, time::Duration};
 
 use fastrand::Rng;
 use fastsock::{
-    Bridge, BrokerKind, ClientId, Config, ErrorKind, Fsync, KeepOptions, MailboxKind,
-    Payload, Sent,
+    Bridge, BrokerKind, ClientId, Config, ErrorKind, Fsync, KeepOptions, MailboxKind, Payload, Sent,
 };
 use support::{
-    Backend, DEADLINE, Device, Frame, Gateway, GatewayBuilder, LostKept, RawDevice, TempRedis, call,
-    eventually, get, opcode,
+    Backend, DEADLINE, Device, Frame, Gateway, GatewayBuilder, LostKept, RawDevice, TempRedis,
+    call, eventually, get, opcode,
 };
 use tempfile::TempDir;
 

@@ -16,9 +16,7 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{
-    Bridge, ClientId, Config, Hooks, LostReason, RemoteGone, Sent, Stats, UplinkFull,
-};
+use fastsock::{Bridge, ClientId, Config, Hooks, LostReason, RemoteGone, Sent, Stats, UplinkFull};
 use futures_util::future::join_all;
 use support::{
     Backend, DEADLINE, Device, Frame, LostUplinks, RawDevice, Received, Reply, config, eventually,

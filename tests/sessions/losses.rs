@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 use support::{
-    DEADLINE, Device, Gateway, GatewayBuilder, RawDevice, TempRedis, eventually, eventually_within,
-    get,
+    DEADLINE, Device, Gateway, GatewayBuilder, TempRedis, eventually, eventually_within, get,
 };
 
 use crate::slow::{self, deaf};

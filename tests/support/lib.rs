@@ -46,8 +46,8 @@ mod relay;
 mod storm;
 
 pub use fastsock_servers::{
-    Authority, DEADLINE, Identity, Process, RedisBuilder, Settled, TempRedis, TempSentinel, eventually,
-    eventually_within, free_port, reachable, until, wait_until, within,
+    Authority, DEADLINE, Identity, Process, RedisBuilder, Settled, TempRedis, TempSentinel,
+    eventually, eventually_within, free_port, reachable, until, wait_until, within,
 };
 
 pub use self::{

@@ -70,9 +70,7 @@ fn run_twice() {
 }
 
 fn wait_until_connected(port: u16) {
-    support::wait_until("it listens", || {
-        TcpStream::connect(("127.0.0.1", port))
-    });
+    support::wait_until("it listens", || TcpStream::connect(("127.0.0.1", port)));
 }
 
 const CHILD: &str = "TEST_CHILD";

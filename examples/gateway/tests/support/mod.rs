@@ -1,5 +1,5 @@
 //! The command in a directory and an environment of its own.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 use std::{
     ffi::OsStr,
