@@ -40,6 +40,7 @@ pub enum MetricKind {
 }
 
 /// One metric of the bridge.
+#[derive(Clone, Copy)]
 pub struct Metric {
     /// As it is scraped, but for the `_bucket`, `_sum` and `_count` of a histogram.
     pub name: &'static str,
@@ -57,7 +58,7 @@ pub struct Metric {
 impl Metric {
     /// All metrics, in the order in which they are written.
     pub fn all() -> &'static [Self] {
-        table::METRICS
+        &table::METRICS
     }
 }
 
