@@ -187,14 +187,7 @@ async fn eventually(what: &str, is_so: impl FnMut() -> bool) {
 }
 
 async fn within(deadline: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(
-            start.elapsed() < deadline,
-            "not within {deadline:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    fastsock_servers::eventually_within(deadline, what, async || is_so()).await;
 }
 
 fn config(redis: &TempRedis) -> Config {

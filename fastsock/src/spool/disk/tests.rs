@@ -321,9 +321,7 @@ async fn spool(disk: &Disk, tasks: &Tasks) -> DiskSpool {
 }
 
 async fn until(what: impl Fn() -> bool) {
-    while !what() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    fastsock_servers::eventually("the spool has done it", async || what()).await;
 }
 
 #[tokio::test]

@@ -242,11 +242,7 @@ impl Node {
 }
 
 async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    fastsock_servers::eventually_within(DEADLINE, what, async || is_so()).await;
 }
 
 /// What is in all streams.

@@ -181,7 +181,7 @@ async fn a_redis_without_rights_is_tried_rarely_and_logged_once() {
     let gateway = Gateway::start(&url("wrong"));
     let denials = || redis.errors("WRONGPASS");
     eventually("each link was refused", || denials() >= 2).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await; // in which nobody tries again
     assert_eq!(denials(), 2, "the next try is after five seconds");
     within(Duration::from_secs(5), "they try again", || denials() >= 4).await;
     assert_eq!(gateway.seats.changes.lock()[..], [LinkChange::Down]);
@@ -259,7 +259,7 @@ async fn an_optional_redis_is_used_from_the_moment_it_answers() {
     let log = Log::capture();
     let gateway = Gateway::start_as(&exact(&redis), true);
     let session_id = gateway.connect("early").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // in which nothing is to happen
     assert_eq!(
         (gateway.broker.name(), gateway.broker.link()),
         ("embedded", Link::Alone)

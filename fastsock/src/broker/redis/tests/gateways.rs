@@ -127,7 +127,7 @@ async fn whatever_happens_the_hash_ends_as_the_seats_are() {
             75..97 => gateways[at].see(&id, unix_ms(SystemTime::now())),
             97 => drop(redis.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])),
             98 => drop(redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"])),
-            _ => tokio::time::sleep(Duration::from_millis(random.u64(..200))).await,
+            _ => tokio::time::sleep(Duration::from_millis(random.u64(..200))).await, // any tempo will do
         }
         heed(&newest);
     }
