@@ -162,6 +162,12 @@ impl Socket {
                         return Poll::Pending;
                     }
                 },
+                // A silent device that compresses holds no tungstenite either.
+                Front::Other if ws.is_none() => match stream.poll_something() {
+                    Poll::Ready(Ok(true)) => made(ws, most_payload).read(&mut stream),
+                    Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Err(CloseReason::Lost)),
+                    Poll::Pending => return Poll::Pending,
+                },
                 Front::Other => made(ws, most_payload).read(&mut stream),
             };
             return match read {
@@ -205,7 +211,7 @@ impl Socket {
 
     /// Lets tungstenite go, with its buffers, once it has nothing unread, unfinished or unsent: a silent device pays for none.
     fn let_go(&mut self) {
-        if !self.has_control && self.io.incoming.is_between() {
+        if !self.has_control && self.io.is_between() {
             self.ws = None;
         }
     }
@@ -494,6 +500,51 @@ const BATCHES_A_TURN: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_silent_device_that_compresses_holds_no_buffers() {
+        use std::future::poll_fn;
+        use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut device = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let agreed = Deflated::choose(["permessage-deflate"].into_iter()).unwrap();
+        let deflated = Some((agreed, Arc::<Codecs>::default()));
+        let mut socket = Socket::new(tcp.into(), Vec::new(), 1 << 20, deflated);
+        let silent = |socket: &mut Socket| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(socket.poll_message(&mut cx).is_pending());
+            assert!(socket.ws.is_none());
+        };
+        silent(&mut socket);
+        // RFC 7692 §7.2.3.1, with a mask of zeros; whole, in two fragments, and with a ping between these.
+        let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+        let frame = |first: u8, payload: &[u8]| {
+            [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+        };
+        let (begin, end) = (frame(0x41, &hello[..3]), frame(0x80, &hello[3..]));
+        for message in [
+            frame(0xc1, &hello),
+            [&begin[..], &end].concat(),
+            [&begin[..], &frame(0x89, b""), &end].concat(),
+        ] {
+            device.write_all(&message).await.unwrap();
+            loop {
+                match poll_fn(|cx| socket.poll_message(cx)).await.unwrap() {
+                    Message::Text(text) => break assert_eq!(text, "Hello"),
+                    other => assert_eq!(other, Message::Ping(Bytes::new())),
+                }
+            }
+            poll_fn(|cx| socket.poll_flush(cx)).await.unwrap();
+            silent(&mut socket);
+        }
+        drop(device);
+        let end = poll_fn(|cx| socket.poll_message(cx)).await;
+        assert_eq!(end.unwrap_err(), CloseReason::Lost);
+    }
 
     #[test]
     fn a_close_reason_is_cut_at_a_character() {

@@ -50,6 +50,16 @@ impl Incoming {
         }
     }
 
+    /// From now on nothing is taken here: messages may be compressed, and [`Inflating`](super::inflating::Inflating) has the bytes.
+    pub(super) fn stand_aside(&mut self) {
+        self.passing = u64::MAX;
+    }
+
+    /// Whether one side has said good-bye.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
     /// From now on all is tungstenite's.
     pub(super) fn pass_all(&mut self) {
         self.is_closing = true;

@@ -92,6 +92,10 @@ impl Inflating {
                 Err(reason) => self.fault = Some(reason),
             }
         }
+        if self.raw_at == self.raw.len() {
+            self.raw = Vec::new();
+            self.raw_at = 0;
+        }
         let unread = &self.plain[self.plain_at..];
         let length = unread.len().min(into.len());
         into[..length].copy_from_slice(&unread[..length]);
@@ -103,6 +107,16 @@ impl Inflating {
         length
     }
 
+    /// Whether it has nothing of the device, nor of a frame for whoever reads.
+    pub(super) fn is_empty(&self) -> bool {
+        self.raw.is_empty() && self.plain.is_empty() && matches!(self.part, Part::Head)
+    }
+
+    /// Whether all frames that it gave out were whole, and so were their messages. What it gives out at once is never of two frames.
+    pub(super) fn is_between(&self) -> bool {
+        matches!((&self.part, &self.message), (Part::Head, Message::None)) && self.plain.is_empty()
+    }
+
     /// Why nothing more comes.
     pub(super) fn fault(&self) -> Option<&CloseReason> {
         self.fault.as_ref()
@@ -112,8 +126,6 @@ impl Inflating {
     fn step(&mut self) -> Result<bool, CloseReason> {
         let raw = &self.raw[self.raw_at..];
         if raw.is_empty() && !matches!(self.part, Part::Tail(_)) {
-            self.raw = Vec::new();
-            self.raw_at = 0;
             return Ok(false);
         }
         match self.part {

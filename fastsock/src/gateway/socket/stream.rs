@@ -102,12 +102,20 @@ impl Stream {
         limit: usize,
         rest: Vec<u8>,
     ) {
-        self.incoming.pass_all();
+        self.incoming.stand_aside();
         self.deflate = Some(Box::new(Deflate {
             inflating: Inflating::new(codecs.clone(), limit, rest),
             codecs,
             window_bits: agreed.window_bits(),
         }));
+    }
+
+    /// Whether tungstenite has nothing that it was given and has not given out, and nothing more is to come of the device's frame.
+    pub(super) fn is_between(&self) -> bool {
+        match &self.deflate {
+            Some(deflate) => !self.incoming.is_closing() && deflate.inflating.is_between(),
+            None => self.incoming.is_between(),
+        }
     }
 
     /// Why what the device sends cannot be inflated.
@@ -344,6 +352,36 @@ impl Blocking<'_, '_, '_> {
     }
 }
 
+impl Blocking<'_, '_, '_> {
+    /// Whether there is something for tungstenite, where messages may be compressed; `false` at the end of what comes. Whoever waits
+    /// here needs no tungstenite meanwhile.
+    pub(super) fn poll_something(&mut self) -> Poll<io::Result<bool>> {
+        let Stream { deflate, wire, .. } = &mut *self.io;
+        let Some(deflate) = deflate else {
+            return Poll::Ready(Ok(true));
+        };
+        if !deflate.inflating.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        if self.most == 0 {
+            return Poll::Pending;
+        }
+        let read = ready!(deflate.poll_feed(wire, self.cx))?;
+        Poll::Ready(Ok(read > 0))
+    }
+}
+
+impl Deflate {
+    /// Reads what the device has sent; 0 at the end.
+    fn poll_feed(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut bytes = [0; DEFLATED_READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(wire).poll_read(cx, &mut buffer))?;
+        self.inflating.feed(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
 impl Read for Blocking<'_, '_, '_> {
     /// No more than the frame that is tungstenite's.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -380,22 +418,20 @@ impl Blocking<'_, '_, '_> {
     /// The same where messages may be compressed. What `most` counts are the bytes that come of them.
     fn read_inflated(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Stream { deflate, wire, .. } = &mut *self.io;
-        let inflating = &mut deflate.as_mut().expect("it is there").inflating;
+        let deflate = deflate.as_mut().expect("it is there");
         loop {
-            let read = inflating.read(into);
+            let read = deflate.inflating.read(into);
             if read > 0 {
                 self.io.unfinished += read;
                 self.most -= read;
                 return Ok(read);
             }
-            if inflating.fault().is_some() {
+            if deflate.inflating.fault().is_some() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let mut bytes = [0; DEFLATED_READ_BYTES];
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut *wire).poll_read(self.cx, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Ok(0),
-                Poll::Ready(Ok(())) => inflating.feed(buffer.filled()),
+            match deflate.poll_feed(wire, self.cx) {
+                Poll::Ready(Ok(0)) => return Ok(0),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
             }
