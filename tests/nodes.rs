@@ -13,9 +13,40 @@ use std::{
 use fastsock::{Bridge, ClientId, ErrorKind, Sent, Subscribe};
 use futures_util::future::join_all;
 use support::{
-    Attended, DEADLINE, Device, Gateway, TempRedis, TempSentinel, eventually, eventually_within,
+    Attended, Backend, DEADLINE, Device, Gateway, TempRedis, TempSentinel, eventually,
+    eventually_within,
 };
 use tokio::time::sleep;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_there_are_others_is_told_once_however_often_the_link_breaks() {
+    let (redis, backend) = (TempRedis::new().await, Backend::start().await);
+    let start = async || {
+        let builder = Gateway::builder().var("REDIS_PORT", redis.port().to_string());
+        builder.var("REMOTE_URL", backend.url()).start().await
+    };
+    let gateways = [start().await, start().await];
+    let is_told = |line: &serde_json::Value| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.starts_with("Several gateways share this Redis")
+    };
+    let connected = "Connected to Redis as publisher";
+    for round in 1..=3 {
+        for gateway in &gateways {
+            eventually(connected, async || {
+                gateway.lines_with(connected).len() >= round
+            })
+            .await;
+            let what = "that there are others";
+            gateway.wait_line_where(what, is_told).await;
+        }
+        redis.kill_clients("normal").await;
+    }
+    for gateway in &gateways {
+        let lines = gateway.lines();
+        assert_eq!(lines.iter().filter(|line| is_told(line)).count(), 1);
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_killed_and_started_again_leaves_no_ghost_after_five_seconds() {

@@ -17,8 +17,6 @@ pub(super) struct Membership {
     lease: Lease,
     /// Nodes that are gone and that this one clears up after.
     gone: Vec<Gone>,
-    has_told_of_order: bool,
-    has_told_of_mailboxes: bool,
     /// Redis refuses to remove them; until when that is not tried again.
     rest_until: Option<Instant>,
 }
@@ -28,8 +26,6 @@ impl Membership {
         Self {
             lease: Lease::new(&shared.names.nodes, &shared.node),
             gone: Vec::new(),
-            has_told_of_order: false,
-            has_told_of_mailboxes: false,
             rest_until: None,
         }
     }
@@ -81,11 +77,8 @@ impl Membership {
             .said(renewal.clock_us, asked_us, answered_us);
         let has_company = renewal.nodes.len() > 1;
         shared.has_company.store(has_company, Relaxed);
-        if renewal.has_company && shared.forwards_apart {
-            self.tell_of_order();
-        }
-        if renewal.has_company && shared.keeps_apart {
-            self.tell_of_mailboxes();
+        if renewal.has_company {
+            tell_of_company(shared);
         }
         let is_resting = self.is_resting();
         let mut held = Vec::new();
@@ -117,28 +110,6 @@ impl Membership {
 
     fn is_resting(&self) -> bool {
         self.rest_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Says that another gateway is there, and that each delivers its own uplinks.
-    fn tell_of_order(&mut self) {
-        if !std::mem::replace(&mut self.has_told_of_order, true) {
-            tracing::warn!(
-                name: "order",
-                "Several gateways share this Redis, and each delivers what its own devices said. When a device moves while the backend \
-                 is away, its uplinks may arrive out of order. FASTSOCK_SPOOL=redis keeps their order"
-            );
-        }
-    }
-
-    /// Says that another gateway is there, and that each has mailboxes of its own.
-    fn tell_of_mailboxes(&mut self) {
-        if !std::mem::replace(&mut self.has_told_of_mailboxes, true) {
-            tracing::warn!(
-                name: "mailboxes_apart",
-                "Several gateways share this Redis, and FASTSOCK_MAILBOX=disk is for one alone: a message that one of them keeps reaches \
-                 its device only there. FASTSOCK_MAILBOX=redis is for all"
-            );
-        }
     }
 
     /// Renews each second, and between clears up after nodes that are gone. Returns when the link fails.
@@ -203,6 +174,24 @@ impl Membership {
             }
         }
         Ok(())
+    }
+}
+
+/// Says, once, that another gateway is there, where each delivers its own uplinks or has mailboxes of its own.
+fn tell_of_company(shared: &Shared) {
+    if shared.forwards_apart.swap(false, Relaxed) {
+        tracing::warn!(
+            name: "order",
+            "Several gateways share this Redis, and each delivers what its own devices said. When a device moves while the backend \
+             is away, its uplinks may arrive out of order. FASTSOCK_SPOOL=redis keeps their order"
+        );
+    }
+    if shared.keeps_apart.swap(false, Relaxed) {
+        tracing::warn!(
+            name: "mailboxes_apart",
+            "Several gateways share this Redis, and FASTSOCK_MAILBOX=disk is for one alone: a message that one of them keeps reaches \
+             its device only there. FASTSOCK_MAILBOX=redis is for all"
+        );
     }
 }
 

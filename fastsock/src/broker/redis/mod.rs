@@ -100,10 +100,10 @@ struct Shared {
     node: NodeId,
     subscribe: Subscribe,
     duplicates: DuplicatePolicy,
-    /// This gateway delivers uplinks, and keeps them where others do not see them.
-    forwards_apart: bool,
-    /// Whether the gateways keep messages each for its own devices.
-    keeps_apart: bool,
+    /// This gateway delivers uplinks, keeps them where others do not see them, and has not told of it yet.
+    forwards_apart: AtomicBool,
+    /// The gateways keep messages each for its own devices, and this one has not told of it yet.
+    keeps_apart: AtomicBool,
     /// Whether Redis may be missing without a fault, until it has answered once.
     is_optional: bool,
     has_answered: AtomicBool,
@@ -187,8 +187,10 @@ impl RedisBroker {
             node: node.clone(),
             subscribe: config.redis.subscribe,
             duplicates: config.limits.duplicate_policy,
-            forwards_apart: config.has_remote() && config.spool.kind != SpoolKind::Redis,
-            keeps_apart: config.mailbox.kind == MailboxKind::Disk,
+            forwards_apart: AtomicBool::new(
+                config.has_remote() && config.spool.kind != SpoolKind::Redis,
+            ),
+            keeps_apart: AtomicBool::new(config.mailbox.kind == MailboxKind::Disk),
             is_optional,
             has_answered: AtomicBool::new(false),
             mailbox: Mailboxes::new(config),
