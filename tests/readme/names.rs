@@ -44,6 +44,12 @@ fn every_name_in_the_pages_is_one_of_the_code() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn the_script_for_publishers_is_the_one_that_the_gateway_prints() {
+    let shipped = fs::read_to_string(root().join("docs/redis/send.lua")).unwrap();
+    assert_eq!(shipped, fastsock::REDIS_SEND_SCRIPT);
+}
+
 /// The words that begin with `FASTSOCK_`.
 fn names(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
