@@ -35,6 +35,7 @@ impl Backing {
         servers[1].follow(&servers[0]).await;
         let sentinel = TempSentinel::watch(&servers[0]).await;
         sentinel.wait_replicas(1).await;
+        sentinel.be_patient().await;
         Self::Sentinel { servers, sentinel }
     }
 
@@ -93,7 +94,12 @@ impl Backing {
                     info.contains("role:master").then_some(())
                 })
                 .await;
-                sentinel.wait_master(&servers[0]).await;
+                // Seconds later, on a machine that is busy.
+                let what = "the sentinel names the new master";
+                eventually_within(PATIENCE, what, async || {
+                    sentinel.names(&servers[0]).await.then_some(())
+                })
+                .await;
                 servers[1].start().await;
                 let (new, old) = (servers[0].port().to_string(), servers[1].port());
                 // The sentinel may do so too, and cuts connections.
@@ -128,6 +134,19 @@ impl Backing {
         }
     }
 
+    /// How many uplinks one server holds; `None` while it does not answer, and of several servers.
+    pub(crate) async fn spooled(&self) -> Option<u64> {
+        let Self::Standalone { redis, .. } = self else {
+            return None;
+        };
+        let mut count = 0;
+        for n in 0..16 {
+            let stream = format!("fastsock:uplink:{{{n}}}");
+            count += redis.try_cmd::<u64>(&["XLEN", &stream]).await.ok()?;
+        }
+        Some(count)
+    }
+
     /// Who is connected, by the hash; `None` while nobody answers.
     pub(crate) async fn present(&self) -> Option<Vec<String>> {
         let words = ["HKEYS", "fastsock:clients"];
@@ -146,7 +165,7 @@ async fn ask<T: FromRedisValue>(port: u16, words: &[&str]) -> Option<T> {
 }
 
 /// How long servers may take to agree on anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a server of loopback, if it answers soon.
 pub(crate) async fn connection(port: u16) -> Option<MultiplexedConnection> {

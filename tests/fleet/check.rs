@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{eventually_within, get};
+use support::get;
 use tokio::time::Instant;
 
 use super::{
@@ -47,7 +47,11 @@ impl Checker<'_> {
             let (up, down) = (self.uplinks(), self.downlinks());
             let is_through = match self.done.emptied.is_empty() {
                 true => up.missing + down.missing == 0,
-                false => up.missing_since + down.missing_since == 0 && self.knows(&up).await,
+                false => {
+                    up.missing_since + down.missing_since == 0
+                        && self.is_drained().await
+                        && self.knows(&self.uplinks()).await
+                }
             };
             if is_through {
                 break;
@@ -65,6 +69,10 @@ impl Checker<'_> {
         }
         let (up, down) = (self.uplinks(), self.downlinks());
         println!("  all there after {:?}", began.elapsed());
+        assert!(
+            up.accepted > 0 && down.accepted > 0,
+            "there was something to lose: uplinks {up:?}, downlinks {down:?}"
+        );
         println!("  uplinks   {up:?}");
         println!("  downlinks {down:?}");
         if self.done.emptied.is_empty() {
@@ -88,17 +96,24 @@ impl Checker<'_> {
             .filter(|n| !Plan::sleeps(*n))
             .map(Plan::name)
             .collect();
-        let what = format!(
-            "{}: the hash has the {} who are here",
-            self.title,
-            here.len()
-        );
-        eventually_within(self.plan.patience, &what, async || {
-            let present = self.world.backing.present().await?;
+        let began = Instant::now();
+        loop {
+            let present = self.world.backing.present().await.unwrap_or_default();
             let present: HashSet<String> = present.into_iter().collect();
-            (present == here).then_some(())
-        })
-        .await;
+            if present == here {
+                break;
+            }
+            assert!(
+                began.elapsed() < self.plan.patience,
+                "{}, seed {}: the hash lacks {:?} and has {:?} beside the {} who are here",
+                self.title,
+                self.plan.seed,
+                here.difference(&present).collect::<Vec<_>>(),
+                present.difference(&here).collect::<Vec<_>>(),
+                here.len(),
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let began = Instant::now();
         loop {
             let (sockets, places) = self.sockets().await;
@@ -175,6 +190,12 @@ impl Checker<'_> {
             self.world.backend.count(),
             self.world.events.count(),
         );
+    }
+
+    /// No uplink is on its way any more: what a gateway wrote again into an emptied Redis has arrived.
+    async fn is_drained(&self) -> bool {
+        let held = self.stat(&["uplink", "held"]).await;
+        held == 0 && self.world.backing.spooled().await == Some(0)
     }
 
     /// What is lost of the uplinks is in the books, as lost in the spool: but for what was taken in the last moments before.

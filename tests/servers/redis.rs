@@ -247,7 +247,7 @@ impl TempRedis {
     }
 
     fn spawn(&self) -> Process {
-        Process::start("redis-server", |command| {
+        Process::start(&redis_server(), |command| {
             command
                 .current_dir(self.dir.path())
                 .args(["--bind", &self.setup.host().to_string()])
@@ -371,7 +371,7 @@ impl TempSentinel {
             rules += &format!("sentinel auth-pass {service} {password}\n");
         }
         fs::write(dir.path().join("sentinel.conf"), rules).expect("written");
-        let process = Process::start("redis-server", |command| {
+        let process = Process::start(&redis_server(), |command| {
             command
                 .current_dir(dir.path())
                 .args(["sentinel.conf", "--sentinel"])
@@ -408,12 +408,14 @@ impl TempSentinel {
 
     /// Waits until it names this one as the master.
     pub async fn wait_master(&self, master: &TempRedis) {
+        let what = format!("the sentinel names port {} as master", master.port);
+        eventually(&what, async || self.names(master).await).await;
+    }
+
+    /// Whether it names this one as the master.
+    pub async fn names(&self, master: &TempRedis) -> bool {
         let port = master.port.to_string();
-        let what = format!("the sentinel names port {port} as master");
-        eventually(&what, async || {
-            self.master_port().await.is_some_and(|named| named == port)
-        })
-        .await;
+        self.master_port().await.is_some_and(|named| named == port)
     }
 
     /// Waits until it knows so many replicas of the master; without one there is nothing to fail over to.
@@ -432,6 +434,13 @@ impl TempSentinel {
         let words = ["ACL", "SETUSER", user].into_iter();
         let words: Vec<_> = words.chain(rules.iter().copied()).collect();
         self.cmd::<()>(&words).await.expect("as the default user");
+    }
+
+    /// Has it call the master down only after 2 s without an answer: on a busy machine 500 ms may pass though nobody died.
+    pub async fn be_patient(&self) {
+        let words = ["SENTINEL", "SET", Self::SERVICE, "down-after-milliseconds"];
+        let words: Vec<_> = words.into_iter().chain(["2000"]).collect();
+        self.cmd::<()>(&words).await.expect("a setting it knows");
     }
 
     /// Tells it to make a replica the master now.
@@ -460,6 +469,11 @@ impl TempSentinel {
             .ok()?;
         command(words).query_async(&mut connection).await.ok()
     }
+}
+
+/// The program that is Redis: `FASTSOCK_TEST_REDIS_SERVER`, which may be Valkey's, or what the system has.
+fn redis_server() -> String {
+    std::env::var("FASTSOCK_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
 fn command(words: &[&str]) -> redis::Cmd {
