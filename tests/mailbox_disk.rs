@@ -378,6 +378,19 @@ async fn a_disk_that_takes_nothing_is_said_and_nothing_counts_as_kept() {
         .heeds_file_limit();
     let mut gateway = gateway.start().await;
     keep(&gateway, "dev", r#"{"data":"one","keep":true}"#).await;
+    let size = std::fs::metadata(data.path().join("mailbox.redb"))
+        .unwrap()
+        .len();
+    let status = get(gateway.admin_addr(), "/api/v1/status").await.json();
+    assert_eq!(
+        status["mailbox"],
+        serde_json::json!({"kind": "disk", "file_bytes": size})
+    );
+    let metrics = get(gateway.admin_addr(), "/metrics").await.text();
+    assert!(
+        metrics.contains(&format!("\nfastsock_mailbox_bytes {size}.0\n")),
+        "{metrics}"
+    );
     gateway.limit_files(Some(0));
     let body = r#"{"data":"two","id":"2"}"#;
     let admin = gateway.admin_addr();

@@ -68,7 +68,8 @@ pub use hooks::{Accepted, Admission, Answer, Decision, Hooks, UplinkAction, Weak
 pub use host::events;
 pub use inspect::{
     DestinationStatus, DeviceStatus, Disconnect, DownlinkStatus, GatewayStatus, LimitStatus,
-    Quantiles, RedisStatus, RouteStatus, SessionStatus, SlowDevice, SpoolStatus, UplinkStatus,
+    MailboxStatus, Quantiles, RedisStatus, RouteStatus, SessionStatus, SlowDevice, SpoolStatus,
+    UplinkStatus,
 };
 pub use mailbox::{KeepOptions, Kept, SEND_SCRIPT as REDIS_SEND_SCRIPT};
 pub use metrics::{Metric, MetricKind, MetricsFormat};

@@ -170,6 +170,7 @@ async fn the_tools_of_prometheus_find_no_fault() {
         .broker(fastsock::BrokerKind::Redis)
         .redis_port(redis.port())
         .spool(fastsock::SpoolKind::Disk)
+        .mailbox(fastsock::MailboxKind::Disk)
         .data_dir(dir.path().to_owned())
         .events_url(backend.url())
         .remote_url(backend.url());

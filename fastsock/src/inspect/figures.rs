@@ -41,6 +41,8 @@ pub(crate) struct Figures {
     pub(crate) redis: Option<LinkHealth>,
     pub(crate) spool: Option<SpoolFigures>,
     pub(crate) is_spool_failing: bool,
+    /// The size of the file of the mailboxes, if they have one.
+    pub(crate) mailbox_file_bytes: Option<u64>,
     pub(crate) process: Option<Process>,
 }
 
@@ -69,6 +71,7 @@ impl Figures {
             redis: shared.broker.health(),
             spool: shared.lanes.spool().map(|spool| spool.figures()),
             is_spool_failing: shared.lanes.is_spool_failing(),
+            mailbox_file_bytes: shared.deliveries.as_ref().and_then(|d| d.file_bytes()),
             process: shared.tells_of_process.then(Process::read).flatten(),
         }
     }

@@ -13,7 +13,7 @@ pub(crate) use self::{
 pub use self::{
     device::{DeviceStatus, Disconnect, SessionStatus},
     status::{
-        DestinationStatus, DownlinkStatus, GatewayStatus, LimitStatus, Quantiles, RedisStatus,
-        RouteStatus, SlowDevice, SpoolStatus, UplinkStatus,
+        DestinationStatus, DownlinkStatus, GatewayStatus, LimitStatus, MailboxStatus, Quantiles,
+        RedisStatus, RouteStatus, SlowDevice, SpoolStatus, UplinkStatus,
     },
 };

@@ -44,6 +44,8 @@ pub struct GatewayStatus {
     pub destinations: Vec<DestinationStatus>,
     /// Where uplinks wait.
     pub spool: SpoolStatus,
+    /// Where downlinks wait for devices that are away.
+    pub mailbox: MailboxStatus,
     /// What has a limit, the fullest first.
     pub limits: Vec<LimitStatus>,
     /// Devices with the longest round trips.
@@ -182,6 +184,16 @@ pub struct SpoolStatus {
     pub dead_letters: u64,
 }
 
+/// Where downlinks wait for devices that are away.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MailboxStatus {
+    /// `off`, `redis` or `disk`.
+    pub kind: &'static str,
+    /// The size of its file, if it has one.
+    pub file_bytes: Option<u64>,
+}
+
 /// How much of a limit is used.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -275,6 +287,10 @@ pub(crate) fn status(shared: &Shared) -> GatewayStatus {
                 Quantiles::of(&spool.commits, commit)
             }),
             dead_letters: stats.uplink.dead_letters,
+        },
+        mailbox: MailboxStatus {
+            kind: shared.config.mailbox.kind.as_str(),
+            file_bytes: figures.mailbox_file_bytes,
         },
         limits: limits(shared, &figures),
         slowest: slowest(shared),

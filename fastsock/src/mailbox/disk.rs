@@ -7,7 +7,10 @@ mod tests;
 
 use std::{
     future::pending,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -38,6 +41,7 @@ struct Queue {
     changed: Condvar,
     /// What mailboxes have lost, and nobody was told yet.
     untold: Mutex<Losses>,
+    file_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -131,6 +135,10 @@ impl Mailbox for DiskMailbox {
         true // what fails is tried again each second
     }
 
+    fn file_bytes(&self) -> Option<u64> {
+        Some(self.queue.file_bytes.load(Relaxed))
+    }
+
     fn rings(&self) -> bool {
         false
     }
@@ -214,6 +222,7 @@ impl Queue {
 /// Does what is asked, until it is time to stop.
 fn run(queue: &Queue, mut store: Store) {
     let mut failing_until = None::<Instant>;
+    queue.file_bytes.store(store.file_bytes(), Relaxed);
     while let Some(batch) = queue.next(store.sync_at()) {
         if failing_until.is_some_and(|until| Instant::now() < until) {
             continue; // all of it is dropped, and who asked is told
@@ -249,6 +258,7 @@ fn try_batch(queue: &Queue, store: &mut Store, batch: Batch) -> Result<(), Fault
         Ok(())
     })?;
     queue.untold.lock().extend(lost); // before the answers: who has one takes it along
+    queue.file_bytes.store(store.file_bytes(), Relaxed);
     done.into_iter().for_each(|done| done());
     store.keep_synced()
 }

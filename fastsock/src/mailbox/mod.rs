@@ -31,6 +31,11 @@ pub(crate) trait Mailbox: Send + Sync {
     /// one that came is turned away.
     fn visit<'a>(&'a self, owner: &'a Owner, turn: &'a Turn) -> BoxFuture<'a, Result<Visit>>;
 
+    /// The size of its file, if it has one.
+    fn file_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether [`Mailbox::keep`] lets whoever has the device know; else the caller does.
     fn rings(&self) -> bool;
 

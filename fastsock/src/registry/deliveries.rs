@@ -70,6 +70,11 @@ impl Deliveries {
         self.due.add(client_id);
     }
 
+    /// The size of the file of the mailboxes, if they have one.
+    pub(crate) fn file_bytes(&self) -> Option<u64> {
+        self.mailbox.file_bytes()
+    }
+
     /// Puts a message into the mailbox of a device.
     pub(crate) async fn keep(&self, client_id: &ClientId, message: Message) -> Result<Kept> {
         let ids = std::slice::from_ref(client_id);

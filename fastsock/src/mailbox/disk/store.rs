@@ -118,6 +118,11 @@ impl Store {
         self.file.path()
     }
 
+    /// The size of its file; 0 when that cannot be said.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file.bytes()
+    }
+
     /// Opens it at start.
     ///
     /// # Errors

@@ -78,6 +78,16 @@ pub(super) const METRICS: &[Metric] = &[
         },
     ),
     gauge(
+        "fastsock_mailbox_bytes",
+        NONE,
+        "Size of the file of the mailboxes on the disk. It keeps the size it once had and is filled again from within.",
+        "Above 80 % of the disk.",
+        |f, out| match f.mailbox_file_bytes {
+            Some(bytes) => out.one(level(bytes)),
+            None => Ok(()),
+        },
+    ),
+    gauge(
         "fastsock_downlinks_held",
         NONE,
         "Messages in outboxes.",
