@@ -27,7 +27,7 @@ impl Hooks for ByToken {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_published_to_a_group_reaches_its_members_on_all_gateways_and_nobody_else() {
-    for mode in [Subscribe::Pattern, Subscribe::Exact] {
+    for mode in [Subscribe::Pattern, Subscribe::Exact, Subscribe::Sharded] {
         let redis = TempRedis::new().await;
         let config = || config(&redis).redis_subscribe(mode);
         let (one, two) = (start(config()).await, start(config()).await);

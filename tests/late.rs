@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use fastsock::{Bridge, BrokerKind, ClientId, Config, Hooks, Payload, State, Subscribe};
+use fastsock::{
+    Bridge, BrokerKind, ClientId, Config, Hooks, KeepOptions, Payload, State, Subscribe,
+};
 use support::{DEADLINE, Device, Frame, RawDevice, TempRedis, eventually, opcode};
+use tempfile::TempDir;
 
 /// Of what is published while gateways stop, and somebody heard, nothing is lost in silence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,10 +88,13 @@ async fn what_was_taken_and_not_written_is_kept_or_told() {
     for (mailbox, drains) in [
         ("off", false),
         ("redis", false),
+        ("disk", false),
         ("off", true),
         ("redis", true),
+        ("disk", true),
     ] {
         let redis = TempRedis::new().await;
+        let data = TempDir::new().unwrap();
         let gaps = Arc::new(AtomicU64::new(0));
         let start = async || {
             let mut config = Config::default()
@@ -97,6 +103,7 @@ async fn what_was_taken_and_not_written_is_kept_or_told() {
                 .redis_port(redis.port())
                 .write_timeout(Duration::from_secs(600)) // however slow this machine is, the device is not given up
                 .websocket_ping_interval(Duration::ZERO)
+                .data_dir(Some(data.path().into()))
                 .outbox_bytes(64usize << 20);
             config.set("mailbox", mailbox).unwrap();
             config.set("mailbox_bytes", "64MiB").unwrap();
@@ -159,9 +166,14 @@ async fn what_was_taken_and_not_written_is_kept_or_told() {
         }
         assert_eq!(lost, 0);
         // They come first when the device is back, in their order.
-        let add = ["XADD", "fastsock:mbox:{dev}", "*", "data", "9999 after"];
-        redis.cmd::<String>(&add).await;
         let again = start().await;
+        let dev = ClientId::new("dev").unwrap();
+        eventually("one more is kept behind them", async || {
+            let after = Payload::from("9999 after");
+            let kept = again.send_kept(&dev, after, KeepOptions::default());
+            kept.await.is_ok()
+        })
+        .await;
         let device = Device::connect(again.local_addr(), "dev").await.attend();
         let texts = device.wait_texts(kept as usize + 1).await;
         let numbers: Vec<_> = texts.iter().map(|text| number(text.as_bytes())).collect();

@@ -402,4 +402,4 @@ async fn nodes(redis: &TempRedis, count: usize) {
     .await;
 }
 
-const MODES: [&str; 2] = ["pattern", "exact"];
+const MODES: [&str; 3] = ["pattern", "exact", "exact+sharded"];
