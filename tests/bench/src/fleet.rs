@@ -46,6 +46,8 @@ pub(crate) struct Fleet {
     /// What devices connect with under TLS.
     tls: Option<Arc<ClientConfig>>,
     shows_jwt: bool,
+    /// The group that their JWT puts them in.
+    group: Option<&'static str>,
     events: Vec<Event>,
     /// Room to read into and to build frames and payloads in.
     buffer: Vec<u8>,
@@ -110,6 +112,7 @@ impl Fleet {
             publisher: None,
             tls: None,
             shows_jwt: false,
+            group: None,
             events: Vec::new(),
             buffer: Vec::new(),
             frame: Vec::new(),
@@ -136,6 +139,11 @@ impl Fleet {
     /// Has devices show a JWT from now on, or only their client id.
     pub(crate) fn set_jwt(&mut self, shows_jwt: bool) {
         self.shows_jwt = shows_jwt;
+    }
+
+    /// Has devices that show a JWT be in a group from now on, or in none.
+    pub(crate) fn set_group(&mut self, group: Option<&'static str>) {
+        self.group = group;
     }
 
     /// Connects the publisher, in place of the one before.
@@ -236,14 +244,17 @@ impl Fleet {
         publisher.channel.truncate(prefix_bytes);
     }
 
-    /// Publishes one message for everyone, with the next [`turn`](Self::turn).
+    /// Publishes one message for everyone, or for the group that they are in, with the next [`turn`](Self::turn).
     pub(crate) fn broadcast(&mut self, prefix: &str, stamp: Stamp) {
         let Some(publisher) = &mut self.publisher else {
             return;
         };
         self.payload.clear();
         stamp.write(&mut self.payload, self.payload_bytes);
-        let channel = format!("{prefix}:broadcast");
+        let channel = match self.group {
+            None => format!("{prefix}:broadcast"),
+            Some(group) => format!("{prefix}:group:{group}"),
+        };
         let words = [b"PUBLISH", channel.as_bytes(), &self.payload];
         push_command(&mut publisher.commands, &words);
     }
@@ -282,7 +293,7 @@ impl Fleet {
             Some(Some(device)) => {
                 let moved = !writable
                     || device
-                        .make_room(index, self.shows_jwt, &self.poller)
+                        .make_room(index, self.shows_jwt, self.group, &self.poller)
                         .is_ok();
                 moved && (!readable || self.read_device(index).is_ok())
             }
@@ -475,10 +486,17 @@ impl Fleet {
 
 impl Device {
     /// Sends the request when the connection is there, or what was kept when there is room for it.
-    fn make_room(&mut self, index: usize, shows_jwt: bool, poller: &Poller) -> io::Result<()> {
+    fn make_room(
+        &mut self,
+        index: usize,
+        shows_jwt: bool,
+        group: Option<&str>,
+        poller: &Poller,
+    ) -> io::Result<()> {
         let is_empty = if self.stage == Stage::Dialing {
             self.stage = Stage::Asking;
-            self.conn.send(upgrade(index, shows_jwt).as_bytes())?
+            self.conn
+                .send(upgrade(index, shows_jwt, group).as_bytes())?
         } else {
             self.conn.flush()?
         };
@@ -496,10 +514,10 @@ impl Device {
     }
 }
 
-fn upgrade(index: usize, shows_jwt: bool) -> String {
+fn upgrade(index: usize, shows_jwt: bool, group: Option<&str>) -> String {
     let mut token = format!("dev{index}");
     if shows_jwt {
-        token = jwt::token(&token);
+        token = jwt::token(&token, group);
     }
     format!(
         "GET /?token={token} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

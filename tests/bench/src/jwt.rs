@@ -13,10 +13,11 @@ pub(crate) const VARS: [(&str, &str); 2] = [
     ),
 ];
 
-/// The token of a client id, good until the year 2100.
-pub(crate) fn token(client_id: &str) -> String {
+/// The token of a client id that is in a group, or in none; good until the year 2100.
+pub(crate) fn token(client_id: &str, group: Option<&str>) -> String {
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
-    let claims = format!(r#"{{"sub":"{client_id}","exp":4102444800}}"#);
+    let groups = group.map_or_else(String::new, |group| format!(r#","groups":["{group}"]"#));
+    let claims = format!(r#"{{"sub":"{client_id}","exp":4102444800{groups}}}"#);
     let signed = format!("{header}.{}", BASE64URL_NOPAD.encode(claims.as_bytes()));
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length is right");
     mac.update(signed.as_bytes());

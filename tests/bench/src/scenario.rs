@@ -50,9 +50,10 @@ enum Kind {
     Handshakes {
         devices: usize,
     },
-    /// One message for everyone.
+    /// One message for everyone, or for a group that everyone is in.
     Fanout {
         devices: usize,
+        group: Option<&'static str>,
     },
     /// From the start of the process to the first downlink, and from SIGTERM to its end.
     Life,
@@ -95,7 +96,12 @@ impl Scenario {
             Kind::Pings { devices, lasts } => self.pings(lab, target, *devices, *lasts),
             Kind::Storm { devices } => self.storm(lab, target, *devices),
             Kind::Handshakes { devices } => self.handshakes(lab, target, *devices),
-            Kind::Fanout { devices } => self.fanout(lab, target, *devices),
+            Kind::Fanout { devices, group } => {
+                lab.fleet.set_group(*group);
+                let metrics = self.fanout(lab, target, *devices);
+                lab.fleet.set_group(None);
+                metrics
+            }
             Kind::Life => self.life(lab, target),
         }
     }
@@ -374,7 +380,11 @@ impl Scenario {
                 },
             ),
             Self::new(STORMS, "15,000 devices", Kind::Storm { devices: 15_000 }),
-            Self::new(FANOUT, "10,000 devices", Kind::Fanout { devices: 10_000 }),
+            Self::fan_out("10,000 devices", None),
+            jwt::VARS.iter().fold(
+                Self::fan_out("a group of 10,000", Some("all")),
+                |row, (name, value)| row.with(name, value),
+            ),
             Self::new(LIFE, "median of 5", Kind::Life),
             Self::load(
                 LOAD,
@@ -536,6 +546,11 @@ impl Scenario {
             is_tls: false,
             resumes: false,
         }
+    }
+
+    fn fan_out(name: &str, group: Option<&'static str>) -> Self {
+        let devices = 10_000;
+        Self::new(FANOUT, name, Kind::Fanout { devices, group })
     }
 
     fn load(table: &'static str, name: &str, course: Course) -> Self {
