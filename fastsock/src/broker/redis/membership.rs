@@ -76,7 +76,7 @@ impl Membership {
             .lock()
             .said(renewal.clock_us, asked_us, answered_us);
         let has_company = renewal.nodes.len() > 1;
-        shared.has_company.store(has_company, Relaxed);
+        shared.has_company.fetch_or(has_company, Relaxed);
         if renewal.has_company {
             tell_of_company(shared);
         }

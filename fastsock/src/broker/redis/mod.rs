@@ -147,7 +147,7 @@ struct Shared {
     restore: Notify,
     /// When the lease was renewed last, over whatever link.
     leased_at: Mutex<Option<Instant>>,
-    /// Whether another gateway had a lease then.
+    /// Whether another gateway was ever seen to have a lease: one that has none now may be cut off, with devices.
     has_company: AtomicBool,
     /// Who tells of devices whose gateway died, and what became of that.
     teller: OnceLock<Weak<dyn TellLost>>,
