@@ -3,7 +3,7 @@
 use std::{
     ptr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -11,14 +11,13 @@ use std::{
 };
 
 use fastsock::{Answer, Leftover, Ticket, blocking, events::EventQueue};
-use parking_lot::Mutex;
 use safer_ffi::derive_ReprC;
 use tracing::{Dispatch, dispatcher::DefaultGuard};
 
 use crate::{
     event::{Batch, fastsock_event},
     fork::Birthplace,
-    gate::Gate,
+    gate::{Gate, lock},
     guard::{Inside, inside},
     status::{Failure, fastsock_status},
     userdata::Userdata,
@@ -117,14 +116,14 @@ impl fastsock_bridge {
         };
         let leftover = core.stop(deadline);
         self.queue.close();
-        let Some(thread) = self.dispatcher.lock().take() else {
+        let Some(thread) = lock(&self.dispatcher).take() else {
             return self
                 .gate
                 .wait_finished(until, self.is_polled)
                 .map(|()| leftover);
         };
         if let Err(failure) = self.gate.wait_finished(until, false) {
-            *self.dispatcher.lock() = Some(thread); // a later stop may join it
+            *lock(&self.dispatcher) = Some(thread); // a later stop may join it
             return Err(failure);
         }
         // It is past its last line; a panic there was logged by itself.

@@ -1,8 +1,9 @@
 //! Whether hooks may run: what stop closes behind itself.
 
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use crate::status::{Failure, fastsock_status};
 
@@ -26,17 +27,17 @@ struct GateState {
 impl Gate {
     /// Lets one hook begin; `false` once shut.
     pub(crate) fn enter(&self) -> bool {
-        let mut state = self.state.lock();
+        let mut state = lock(&self.state);
         state.running_since = (!state.is_shut).then(Instant::now);
         state.running_since.is_some()
     }
 
     pub(crate) fn leave(&self) {
-        self.state.lock().running_since = None;
+        lock(&self.state).running_since = None;
     }
 
     pub(crate) fn finish(&self) {
-        self.state.lock().is_finished = true;
+        lock(&self.state).is_finished = true;
         self.finished.notify_all();
     }
 
@@ -51,7 +52,7 @@ impl Gate {
         has_no_thread: bool,
     ) -> Result<(), Failure> {
         let last = deadline.max(Instant::now() + LAST_NOTICES);
-        let mut state = self.state.lock();
+        let mut state = lock(&self.state);
         if state.stop_by.is_none_or(|earliest| deadline < earliest) {
             state.stop_by = Some(deadline);
             self.finished.notify_all(); // others wait no longer than this one
@@ -62,10 +63,11 @@ impl Gate {
                 Some(since) => stop_by.max(since + BLOCKED).min(last),
                 None => last,
             };
-            if Instant::now() >= until {
+            let time = until.saturating_duration_since(Instant::now());
+            if time.is_zero() {
                 break;
             }
-            self.finished.wait_until(&mut state, until);
+            state = self.wait(state, time);
         }
         state.is_shut = true;
         if state.is_finished || has_no_thread {
@@ -73,7 +75,7 @@ impl Gate {
         }
         if state.running_since.is_none() {
             // Between two hooks: it sees that the gate is shut and ends without calling another.
-            self.finished.wait_for(&mut state, BETWEEN_HOOKS);
+            state = self.wait(state, BETWEEN_HOOKS);
             if state.is_finished {
                 return Ok(());
             }
@@ -83,6 +85,21 @@ impl Gate {
             "a hook is still running",
         ))
     }
+
+    /// Waits to be woken, perhaps for nothing.
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, GateState>,
+        time: Duration,
+    ) -> MutexGuard<'a, GateState> {
+        let waited = self.finished.wait_timeout(state, time);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Takes a lock, of which a panic of its holder says nothing. Locks of std are safe in a forked child; those of parking_lot are not.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long stop waits for hooks beyond its deadline.

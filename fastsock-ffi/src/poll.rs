@@ -1,6 +1,6 @@
 //! Events for a host with a loop of its own: the descriptor, and the calls that drain the queue.
 
-use std::{mem::offset_of, time::Duration};
+use std::{mem::offset_of, sync::TryLockError, time::Duration};
 
 use macro_rules_attribute::apply;
 
@@ -53,8 +53,12 @@ pub unsafe extern "C" fn fastsock_bridge_poll(
         return Err(Failure::null("events"));
     }
     whole(event_size, offset_of!(fastsock_event, epoch), "events")?; // the first version ends there
-    let Some(mut batch) = bridge.batch.try_lock() else {
-        return Err(Failure::argument("another thread is polling this bridge"));
+    let mut batch = match bridge.batch.try_lock() {
+        Ok(batch) => batch,
+        Err(TryLockError::Poisoned(held)) => held.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            return Err(Failure::argument("another thread is polling this bridge"));
+        }
     };
     let taken = batch.fill(&bridge.queue, max);
     for index in 0..taken {

@@ -10,6 +10,7 @@ use crate::{
     bridge::fastsock_bridge,
     config::fastsock_config,
     descriptors,
+    gate::lock,
     guard::{Inside, c_abi, inside},
     hooks,
     log::{self, Log},
@@ -93,7 +94,7 @@ fn start(
         });
     if !bridge.is_polled {
         match hooks::start(&bridge, options.hooks()) {
-            Ok(thread) => *bridge.dispatcher.lock() = Some(thread),
+            Ok(thread) => *lock(&bridge.dispatcher) = Some(thread),
             Err(failure) => {
                 core.stop(Duration::ZERO);
                 return Err(failure);

@@ -18,9 +18,10 @@ use self::toolchain::{Link, compile, root, succeed, warnings};
 
 mod toolchain;
 
-const C_SOURCES: [&str; 4] = [
+const C_SOURCES: [&str; 5] = [
     "examples/c/embed.c",
     "examples/c/epoll_host.c",
+    "tests/c/fork_disk.c",
     "tests/c/host_safety.c",
     "tests/c/layout.c",
 ];
@@ -37,8 +38,8 @@ fn everything_compiles_without_a_warning() {
     for compiler in ["gcc", "clang"] {
         for source in C_SOURCES {
             check(compiler, "c11", source);
-            if source != "tests/c/layout.c" {
-                check(compiler, "c99", source); // C99 has no _Static_assert
+            if !["tests/c/layout.c", "tests/c/fork_disk.c"].contains(&source) {
+                check(compiler, "c99", source); // C99 has neither _Static_assert nor atomics
             }
         }
     }
@@ -137,6 +138,21 @@ async fn dead_letters(mut command: Command) {
     command.arg(directory.path().join("data"));
     let run = tokio::process::Command::from(command).output().await;
     let run = run.unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+}
+
+#[tokio::test]
+async fn a_forked_child_runs_a_bridge_on_the_disk_while_that_of_its_parent_works() {
+    let backend = Backend::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let program = compile("gcc", "c11", "tests/c/fork_disk.c", Link::Shared, &[]);
+    let mut command = tokio::process::Command::from(Command::new(program));
+    command.arg(backend.url()).arg(directory.path());
+    let run = command.output().await.unwrap();
     assert!(
         run.status.success(),
         "{}",

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
     groups::Group,
     hooks::{Answer, Hooks},
     inspect::{DeviceStatus, GatewayStatus},
+    locks::Mutex,
     mailbox::{KeepOptions, Kept},
     metrics::MetricsFormat,
     node::Node,
@@ -488,8 +488,6 @@ fn start_runtime(
 }
 
 /// Finds out whether the system allows so many threads at once.
-///
-/// Nothing here waits by parking_lot: in a forked child its queues still have the parent's threads, at addresses that new threads get.
 fn try_threads(count: usize) -> io::Result<()> {
     let gate = Arc::new(sync::Mutex::new(()));
     let closed = gate.lock();

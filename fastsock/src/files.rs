@@ -11,10 +11,12 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::tasks;
+use crate::{
+    locks::{Condvar, Mutex},
+    tasks,
+};
 
 /// How long files may take at the start and at a reload.
 pub(crate) const LONGEST: Duration = Duration::from_secs(10);
@@ -140,8 +142,8 @@ impl Turns {
     /// `TimedOut`.
     pub(crate) fn take(&self) -> io::Result<Turn> {
         let (is_taken, given_back) = &*self.0;
-        let mut is_taken = is_taken.lock();
-        given_back.wait_while_for(&mut is_taken, |is_taken| *is_taken, LONGEST);
+        let mut is_taken =
+            given_back.wait_while_for(is_taken.lock(), LONGEST, |is_taken| *is_taken);
         match std::mem::replace(&mut *is_taken, true) {
             true => Err(too_long()),
             false => Ok(Turn(self.0.clone())),

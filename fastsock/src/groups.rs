@@ -3,12 +3,12 @@
 use std::{collections::hash_map::Entry, sync::Arc, time::Duration};
 
 use ahash::{HashMap, HashSet};
-use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
+    locks::Mutex,
     types::{ClientId, SessionId},
 };
 

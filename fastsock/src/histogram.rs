@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use crate::locks::Mutex;
 
 /// A histogram of durations, from half a millisecond to an hour.
 #[derive(Debug, Default)]

@@ -31,6 +31,7 @@ mod host;
 #[path = "../../fuzz/inside/mod.rs"]
 pub mod inside;
 mod inspect;
+mod locks;
 mod mailbox;
 mod maps;
 mod metrics;

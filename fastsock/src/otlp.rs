@@ -11,7 +11,6 @@ use http::{
     HeaderMap, Method, StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     error::Result,
+    locks::Mutex,
     net::http::endpoint::{Endpoint, lay_over},
     pure::tally::Tally,
     stats::Running,

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
     histogram::{Durations, Histogram},
+    locks::Mutex,
     types::{CloseReason, LostReason},
 };
 

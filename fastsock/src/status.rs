@@ -6,9 +6,9 @@ use std::{
     time::SystemTime,
 };
 
-use parking_lot::Mutex;
-
-use crate::{broker::LinkChange, hooks::Hooks, stats::Running, trace::Tracer, types::State};
+use crate::{
+    broker::LinkChange, hooks::Hooks, locks::Mutex, stats::Running, trace::Tracer, types::State,
+};
 
 /// The stage of a bridge and of its broker link, and the hooks that hear of changes.
 pub(crate) struct Status {

@@ -12,12 +12,13 @@ use std::{
     thread,
 };
 
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFuture},
     task::TaskTracker,
 };
+
+use crate::locks::Mutex;
 
 /// A future of a port, which has to be an object.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

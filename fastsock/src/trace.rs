@@ -13,11 +13,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 use tokio::{sync::mpsc, task::unconstrained};
 
-use crate::types::{ClientId, Payload, unix_ms};
+use crate::{
+    locks::Mutex,
+    types::{ClientId, Payload, unix_ms},
+};
 
 /// Something that happened to a device. In JSON `event` says what, `at_ms` when (milliseconds since 1970).
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -30,7 +30,6 @@ use std::{
 };
 
 use ahash::HashMap;
-use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -52,6 +51,7 @@ use self::{
 };
 use crate::{
     forwarder::{Forward, Outcome, destination::LaneLimits},
+    locks::Mutex,
     pure::receipts::Pledge,
     spool::{Settle, Spool, memory::Letters},
     stats::{Count, Posts, Running, UplinkBooks},

@@ -6,8 +6,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::locks::Mutex;
 
 /// The connections of one admin listener.
 pub(super) struct Connections {

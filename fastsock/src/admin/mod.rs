@@ -19,7 +19,6 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -38,6 +37,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     gateway::shared::Shared,
+    locks::Mutex,
     net::{linger::linger, listen::listen},
     types::{ClientId, State},
 };

@@ -8,7 +8,6 @@ use argon2::{
     password_hash::{PasswordVerifier, phc::PasswordHash},
 };
 use hmac::{Hmac, KeyInit, Mac};
-use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -17,7 +16,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Denied, Digest, RETRY_AFTER_S};
-use crate::tasks;
+use crate::{locks::Mutex, tasks};
 
 /// A line of the tokens file that is slow to check: `$argon2id$…` or a bcrypt hash.
 #[derive(Clone, PartialEq, Eq, Hash)]

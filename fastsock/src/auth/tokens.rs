@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use self::watched::Watched;
@@ -21,6 +20,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     files::{self, Reader, stamp::Stamp},
+    locks::{Mutex, RwLock},
     tasks::{BoxFuture, Tasks},
     types::ClientId,
 };

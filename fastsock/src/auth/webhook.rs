@@ -12,7 +12,6 @@ use std::{
 
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::{
@@ -25,6 +24,7 @@ use crate::{
     config::{Config, Headers, Secret},
     context::{CertificateNames, Metadata, Parts},
     error::Result,
+    locks::Mutex,
     net::http::{
         IDENTITY,
         endpoint::{self, Endpoint},

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use crate::types::{ClientId, SessionId};
+use crate::{
+    locks::Mutex,
+    types::{ClientId, SessionId},
+};
 
 /// Tells a backend of devices whose gateway died.
 pub(crate) trait TellLost: Send + Sync {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use fastrand::Rng;
-use parking_lot::Mutex;
 use redb::StorageBackend;
+
+use crate::locks::Mutex;
 
 use super::{DataFile, builder};
 

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::{
     sync::{Notify, oneshot},
@@ -13,7 +12,7 @@ use tokio::{
 };
 
 use super::{MOST_BATCH_BYTES, Outcome, Outcomes, batch_size};
-use crate::types::Uplink;
+use crate::{locks::Mutex, types::Uplink};
 
 /// Where runs wait for each other.
 pub(super) struct Batches {

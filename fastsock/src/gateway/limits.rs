@@ -4,7 +4,6 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -12,6 +11,7 @@ use tokio::{
 
 use crate::{
     config::Config,
+    locks::Mutex,
     net::proxy,
     pure::limits::{AddressPermit, Addresses, Bucket},
     stats::Count,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    locks::Mutex,
     pure::tally::{EVERY, Tally},
     remote_addr::RemoteAddr,
     tasks::Tasks,

@@ -3,13 +3,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     broker::ANNOUNCED_WITHIN,
     error::{Error, ErrorKind, Result},
     hooks::{Admission, Answer, Decision, UplinkAction},
+    locks::Mutex,
     pure::receipts::Pledge,
     registry::downlinks::Downlinks,
     stats::Running,

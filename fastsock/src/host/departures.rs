@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use ahash::HashMap;
-use parking_lot::Mutex;
 
-use crate::types::{ClientId, CloseReason, SessionId};
+use crate::{
+    locks::Mutex,
+    types::{ClientId, CloseReason, SessionId},
+};
 
 /// The newest departures, one a device.
 #[derive(Debug, Default)]

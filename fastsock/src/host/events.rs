@@ -45,8 +45,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 pub use self::{
     event::Event,
     options::{EventOptions, Uplinks},
@@ -58,6 +56,7 @@ use self::{
 use crate::{
     error::{Error, ErrorKind, Result},
     hooks::{Admission, Answer, Decision, Hooks, UplinkAction},
+    locks::Mutex,
     types::{
         Client, ClientId, CloseReason, ConnectRequest, LostReason, Payload, Sent, State, Ticket,
         Uplink,

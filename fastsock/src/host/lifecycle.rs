@@ -13,7 +13,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::{Notify, oneshot},
@@ -38,6 +37,7 @@ use crate::{
         destination::{Destination, LaneLimits},
         http::post::Post,
     },
+    locks::Mutex,
     stats::{LifecycleBooks, LifecycleLost, Running, closed_key},
     tasks::{BoxFuture, Tasks},
     types::{Client, ClientId, CloseReason, SessionId, unix_ms},

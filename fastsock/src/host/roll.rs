@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     broker::lost::Receipt,
+    locks::{Condvar, Mutex},
     tasks::Tasks,
     types::{ClientId, SessionId},
 };
@@ -165,7 +165,7 @@ impl Roll {
                 let is_over =
                     |queued: &Queued| queued.is_given_up || queued.is_over && queued.open == 0;
                 while queued.text.is_empty() && !is_over(&queued) {
-                    self.has_queued.wait(&mut queued);
+                    queued = self.has_queued.wait(queued);
                 }
                 let is_over = is_over(&queued);
                 let lines = mem::take(&mut queued.lines);

@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
 use tokio::{sync::oneshot, time::timeout};
 
 use self::store::{Fault, Store, Work};
@@ -24,6 +23,7 @@ use crate::{
     config::Config,
     data_file::on_a_thread,
     error::{Error, ErrorKind, Result},
+    locks::{Condvar, Mutex},
     pure::kept::Turn,
     tasks::{BoxFuture, Tasks},
     types::{ClientId, MailboxState},
@@ -212,8 +212,8 @@ impl Queue {
             }
             match wake_at {
                 Some(at) if at <= Instant::now() => return Some(Batch::default()),
-                Some(at) => drop(self.changed.wait_until(&mut queued, at)),
-                None => self.changed.wait(&mut queued),
+                Some(at) => queued = self.changed.wait_until(queued, at),
+                None => queued = self.changed.wait(queued),
             }
         }
     }

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 
 use ahash::HashMap;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::visit::Owner;
-use crate::{maps::trim, pure::kept::EntryId, types::ClientId};
+use crate::{locks::Mutex, maps::trim, pure::kept::EntryId, types::ClientId};
 
 /// The mailboxes to be visited.
 #[derive(Debug, Default)]

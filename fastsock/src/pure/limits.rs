@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::{config::Config, locks::Mutex};
 
 /// A token bucket, kept as the one moment at which it is full.
 #[derive(Clone, Copy, Debug)]

@@ -10,13 +10,13 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
     config::Config,
+    locks::Mutex,
     types::{ClientId, LostReason},
 };
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use std::{collections::BTreeSet, sync::Arc};
 
 #[cfg(feature = "redis-cluster")]
-use parking_lot::Mutex;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
@@ -19,6 +18,7 @@ use self::tls::with_certificates;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
+    locks::Mutex,
 };
 
 /// Where Redis is, and how long it may take to get there.

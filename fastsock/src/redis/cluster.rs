@@ -16,12 +16,13 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::try_join_all, stream::FuturesUnordered};
-use parking_lot::Mutex;
 use redis::{
     Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::{sync::Notify, time::sleep};
+
+use crate::locks::Mutex;
 
 use super::{
     address::{self, Nodes, Timeouts},

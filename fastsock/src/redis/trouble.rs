@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
     error::{DENIED_DELAY, Failure, LinkError, Refusal},
     rights::{NO_SHARD_CHANNELS, Rights},
 };
-use crate::pure::last_error::LastError;
+use crate::{locks::Mutex, pure::last_error::LastError};
 
 /// What Redis is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

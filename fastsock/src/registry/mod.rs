@@ -14,7 +14,6 @@ use std::{
 
 use ahash::{HashMap, HashSet, RandomState};
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify},
     time::Instant,
@@ -26,6 +25,7 @@ use crate::{
     calls::{Call, CallEnd, CallLimits, PendingCall, Waiting},
     config::{Config, DownlinkBinary, DuplicatePolicy, MailboxKind},
     groups::{Groups, NotJoined},
+    locks::{Mutex, MutexGuard},
     mailbox::due::Due,
     maps::trim,
     pure::outbox::{Cut, Outbox, Put},

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     calls::{Busy, Waiting, WaitingCalls},
     config::{Config, Full},
     context::Context,
+    locks::{Mutex, MutexGuard},
     mailbox::Visit,
     pure::{
         kept::{EntryId, Form, Kept, PingPayload, Turn},

@@ -17,7 +17,6 @@ use std::{
     time::{Duration, Instant as StdInstant},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout, timeout_at},
@@ -32,6 +31,7 @@ use crate::{
     data_file::on_a_thread,
     error::{Error, ErrorKind, Result},
     histogram::Histogram,
+    locks::{Condvar, Mutex},
     pure::backoff::Backoff,
     tasks::{BoxFuture, Tasks},
     types::{ClientId, DeadLetter},
@@ -268,7 +268,9 @@ impl WorkQueue {
                     .filter(|gathering| gathering.is_for(&queued))
                 {
                     Some(Gathering { time, .. }) => {
-                        MutexGuard::unlocked(&mut queued, || thread::sleep(time));
+                        drop(queued);
+                        thread::sleep(time);
+                        queued = self.queued.lock();
                     }
                     None => return Some(queued.take()),
                 }
@@ -282,8 +284,8 @@ impl WorkQueue {
             let until = [lazy_until, wake_at].into_iter().flatten().min();
             match until {
                 Some(until) if until <= StdInstant::now() => return Some(queued.take()),
-                Some(until) => drop(self.changed.wait_until(&mut queued, until)),
-                None => self.changed.wait(&mut queued),
+                Some(until) => queued = self.changed.wait_until(queued, until),
+                None => queued = self.changed.wait(queued),
             }
         }
     }
@@ -301,7 +303,7 @@ impl WorkQueue {
                 batch.add(queued.take());
                 return queued.stop_by.is_none_or(|stop_by| now < stop_by);
             }
-            self.changed.wait_until(&mut queued, until);
+            queued = self.changed.wait_until(queued, until);
         }
     }
 

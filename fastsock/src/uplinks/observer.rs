@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::item::{GivenUp, Item, Observer};
@@ -17,6 +16,7 @@ use crate::otlp::{Posted, Spans};
 use crate::{
     config::Gone,
     forwarder::Outcome,
+    locks::Mutex,
     pure::tally::{EVERY, Tally},
     registry::Registry,
     status::Status,

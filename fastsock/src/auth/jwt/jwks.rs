@@ -4,7 +4,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
@@ -18,6 +17,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
     files::{self, Reader},
+    locks::Mutex,
     net::http::{IDENTITY, endpoint::Endpoint},
     pure::{backoff::Backoff, last_error::LastError, limits::Bucket},
     tasks::Tasks,

@@ -1,11 +1,10 @@
 //! Those who wait until the hash has a device: a POST must not come to a backend that cannot find it there.
 
 use ahash::HashMap;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{Shared, links::Kind};
-use crate::{redis::trouble::Function, tasks::BoxFuture, types::ClientId};
+use crate::{locks::Mutex, redis::trouble::Function, tasks::BoxFuture, types::ClientId};
 
 /// Who waits for which device.
 #[derive(Debug, Default)]

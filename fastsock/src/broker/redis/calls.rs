@@ -13,7 +13,6 @@ use std::{
 
 use ahash::HashMap;
 use data_encoding::BASE64;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -21,6 +20,7 @@ use super::{Shared, control, links::Kind};
 use crate::{
     calls::{Busy, Call, CallEnd, Expected, PendingCall},
     error::{Error, ErrorKind},
+    locks::Mutex,
     redis::{glob::escaped, trouble::Function},
     tasks::Tasks,
     types::{ClientId, Payload},

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
     time::timeout,
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     broker::{Claimed, next_epoch},
     config::DuplicatePolicy,
+    locks::Mutex,
     redis::{
         connect::Redis,
         error::{Failure, LinkError},

@@ -5,11 +5,11 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
     broker::lost::{Lost, Receipt},
+    locks::Mutex,
     types::{ClientId, SessionId},
 };
 

@@ -43,7 +43,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
@@ -72,6 +71,7 @@ use crate::{
     calls::{Call, CallEnd},
     config::{Config, DuplicatePolicy, MailboxKind, SpoolKind, Subscribe},
     error::Result,
+    locks::Mutex,
     node::{Node, NodeId},
     redis::{
         address::Address,

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ahash::HashMap;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
@@ -11,6 +10,7 @@ use super::{
     control::{self, Control},
 };
 use crate::{
+    locks::Mutex,
     redis::{connect::Redis, error::LinkError},
     types::SessionId,
 };

@@ -13,7 +13,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::RedisBroker;
@@ -22,6 +21,7 @@ use crate::{
     calls::{Call, CallEnd, PendingCall},
     config::{Config, Secret, Subscribe},
     error::ErrorKind,
+    locks::Mutex,
     node::NodeId,
     redis::temp_redis::TempRedis,
     stats::Running,

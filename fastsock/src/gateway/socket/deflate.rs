@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, Status};
-use parking_lot::Mutex;
+
+use crate::locks::Mutex;
 
 use crate::stats::Running;
 

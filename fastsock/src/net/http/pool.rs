@@ -13,7 +13,6 @@ use std::{
 };
 
 use http::{StatusCode, Uri};
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 #[cfg(feature = "tls")]
@@ -25,7 +24,7 @@ use super::{
     http1::Http1,
     request::Request,
 };
-use crate::tasks::Tasks;
+use crate::{locks::Mutex, tasks::Tasks};
 
 /// All kept connections, and the way to new ones.
 pub(super) struct Pool {

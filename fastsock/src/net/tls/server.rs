@@ -2,7 +2,6 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
     client::verify_server_name,
@@ -26,6 +25,7 @@ use crate::{
     config::{ClientAuth, Config, Warning},
     error::{Error, ErrorKind, Result},
     files::{self, Turn, Turns},
+    locks::Mutex,
     net::{
         Certified,
         wire::{Tcp, Wire},

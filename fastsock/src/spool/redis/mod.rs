@@ -32,7 +32,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout, timeout_at},
@@ -49,6 +48,7 @@ use crate::{
     config::Config,
     error::Result,
     histogram::Histogram,
+    locks::Mutex,
     node::NodeId,
     redis::{address::Address, connect::Redis, glob::escaped, rights::Rights, trouble::Troubles},
     tasks::{BoxFuture, Tasks},

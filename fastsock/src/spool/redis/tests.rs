@@ -9,13 +9,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{RedisSpool, SHARDS, shards::shard_of};
 use crate::{
     config::Config,
+    locks::Mutex,
     node::NodeId,
     redis::temp_redis::TempRedis,
     spool::{Backlog, Place, Record, Settle, Spool},

@@ -9,12 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::super::{Shared, calls, control};
-use crate::types::ClientId;
+use crate::{locks::Mutex, types::ClientId};
 
 /// What the reader of the connection tells the task that watches it.
 #[derive(Default)]

@@ -6,14 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
 
 use super::super::Shared;
-use crate::types::ClientId;
+use crate::{locks::Mutex, types::ClientId};
 
 /// Those whose subscription must be looked at, in all modes but `pattern`. What is to be done is not noted: when the command is
 /// built, the seat says it.
