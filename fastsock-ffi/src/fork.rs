@@ -66,7 +66,9 @@ mod linux {
             }
             let this = Self(NonNull::new(page.cast())?);
             // SAFETY: the mapping that was just made.
-            if unsafe { libc::madvise(page, BYTES, libc::MADV_WIPEONFORK) } != 0 {
+            let advise = |advice| unsafe { libc::madvise(page, BYTES, advice) == 0 };
+            // qemu-user takes any advice, and follows none.
+            if advise(NO_ADVICE) || !advise(libc::MADV_WIPEONFORK) {
                 return None;
             }
             this.mark().store(1, Relaxed);
@@ -90,6 +92,8 @@ mod linux {
         }
     }
 
+    /// What no system knows.
+    const NO_ADVICE: libc::c_int = 0x7fff;
     /// One number; the system gives it a page.
     const BYTES: usize = size_of::<AtomicU32>();
 
