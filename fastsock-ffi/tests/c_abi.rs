@@ -92,7 +92,8 @@ macro_rules! host_safety {
 host_safety! {
     a_host_with_default_sigpipe_survives_devices_that_vanish = "sigpipe";
     no_signal_of_the_host_reaches_our_threads = "signals";
-    a_forked_child_gets_forked_from_every_call_and_can_start_its_own = "fork";
+    a_forked_child_gets_forked_from_every_call = "fork";
+    a_forked_child_can_start_a_bridge_of_its_own = "fork_start";
     stop_does_not_wait_for_a_hook_that_blocks = "blocked_hook";
     stop_and_free_are_refused_inside_a_hook = "stop_in_hook";
     no_hook_runs_after_stop = "no_hook_after_stop";

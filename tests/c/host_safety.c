@@ -16,6 +16,7 @@ static const struct {
     {"sigpipe", sigpipe},
     {"signals", signals},
     {"fork", fork_case},
+    {"fork_start", fork_start},
     {"blocked_hook", blocked_hook},
     {"stop_in_hook", stop_in_hook},
     {"no_hook_after_stop", no_hook_after_stop},
@@ -39,6 +40,7 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
+  threads_at_start = status_of_process("Threads:");
   if (argc == 4 && strcmp(argv[1], "dead_letters") == 0) { /* needs a backend */
     dead_letters(argv[2], argv[3]);
     return 0;

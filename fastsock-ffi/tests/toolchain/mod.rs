@@ -158,9 +158,13 @@ fn is_newer(program: &Path, source: &str) -> bool {
         "tests/c/device.h",
         source,
     ];
+    let included = fs::read_dir(root().join("tests/c/host_safety")).unwrap();
+    let included = included.map(|header| header.unwrap().path());
     let newest = parts
         .iter()
-        .map(|part| changed(&root().join(part)).unwrap())
+        .map(|part| root().join(part))
+        .chain(included)
+        .map(|part| changed(&part).unwrap())
         .chain([changed(&built("a")).unwrap()])
         .max();
     changed(program).is_ok_and(|time| Some(time) > newest)
