@@ -364,6 +364,11 @@ impl Bridge {
         self.bridge.reload()
     }
 
+    /// As [`crate::Bridge::adjust_limits`].
+    pub fn adjust_limits(&self, config: &Config) {
+        self.bridge.adjust_limits(config);
+    }
+
     /// Like [`crate::Bridge::stop`]. Blocks until everything has ended, the threads of the runtime too. Another thread may call it
     /// meanwhile, with a deadline that comes sooner.
     pub fn stop(&self, deadline: Duration) -> Leftover {

@@ -319,6 +319,13 @@ impl Bridge {
         verbs::reload(&self.0.shared)
     }
 
+    /// Takes from these settings the limits that can change meanwhile: `limit_connections`, `limit_connections_per_ip`, `limit_accepts`
+    /// and `limit_handshakes`. They hold for whoever comes from now on; who is connected stays, and was not counted by an address while
+    /// that had no limit.
+    pub fn adjust_limits(&self, config: &Config) {
+        self.0.shared.limits.adjust(config);
+    }
+
     /// Dead letters: uplinks that the bridge gave up and keeps. In the order in which it received them; at most `limit`, from the
     /// first after the id `after`. The memory spool keeps the newest 1,000, of at most 1 MiB, until the process ends.
     ///

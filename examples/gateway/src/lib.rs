@@ -131,7 +131,7 @@ fn serve(
     let (reopen, adjust) = (logging.reopener(), logging.adjuster());
     let reread = || {
         reopen();
-        settings::reload::reload(settings, again(), &adjust);
+        settings::reload::reload(settings, again(), &adjust)
     };
     let end = runtime.block_on(until_stopped(settings, reread));
     runtime.shutdown_timeout(THREADS_TIME);
@@ -139,7 +139,10 @@ fn serve(
 }
 
 /// The life of the bridge: start, wait for a signal, stop.
-async fn until_stopped(settings: &Settings, reread: impl Fn()) -> Result<ExitCode, String> {
+async fn until_stopped(
+    settings: &Settings,
+    reread: impl Fn() -> Option<Settings>,
+) -> Result<ExitCode, String> {
     let mut signals = Signals::take().map_err(|e| format!("signals cannot be taken: {e}"))?;
     let listener = service::listener()
         .map_err(|e| format!("LISTEN_FDS: the first socket is no TCP listener: {e}"))?;
@@ -148,7 +151,9 @@ async fn until_stopped(settings: &Settings, reread: impl Fn()) -> Result<ExitCod
     service::ready(&format!("devices connect to {}", bridge.local_addr()));
 
     let reload = || {
-        reread();
+        if let Some(settings) = reread() {
+            bridge.adjust_limits(settings.config());
+        }
         let bridge = bridge.clone();
         #[expect(
             clippy::disallowed_methods,
@@ -175,11 +180,12 @@ async fn until_stopped(settings: &Settings, reread: impl Fn()) -> Result<ExitCod
         }
         bridge.stop(STOP_TIME).await
     };
+    let only_reread = || drop(reread());
     tokio::select! {
         leftover = ending => tell_leftover(leftover),
         never = service::keep_alive() => never,
         never = service::keep_stopping(window + STOP_TIME + bridge.config().limits.close_timeout) => never,
-        signal = signals.stop(&reread) => {
+        signal = signals.stop(&only_reread) => {
             error!(signal, "Shutdown cut short. Exit code: 1");
             return Ok(ExitCode::FAILURE);
         }

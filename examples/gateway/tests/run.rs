@@ -3,7 +3,8 @@
 mod support;
 
 use std::{
-    net::TcpListener,
+    io::Read,
+    net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -109,6 +110,43 @@ fn a_hangup_ends_nothing() {
     assert_eq!(gateway.wait_for("Reloaded")["level"], "info");
     gateway.signal("TERM");
     assert_eq!(gateway.end().code, Some(0));
+}
+
+#[test]
+fn a_hangup_takes_limits_for_whoever_comes_and_sends_nobody_away() {
+    let mut gateway = gateway()
+        .file(".env", "FASTSOCK_LIMIT_CONNECTIONS=1\n")
+        .spawn();
+    let port = gateway.port();
+    let mut first = Device::connect(port, "dev1");
+    assert_eq!(status(port), "503");
+    let limit = |gateway: &mut support::Process, limit: &str| {
+        let dotenv = gateway.directory.path().join(".env");
+        std::fs::write(dotenv, format!("FASTSOCK_LIMIT_{limit}\n")).unwrap();
+        gateway.signal("HUP");
+        gateway.wait_for("Reloaded");
+    };
+    limit(&mut gateway, "CONNECTIONS_PER_IP=1"); // the first came before that limit, and is not counted
+    let mut second = Device::connect(port, "dev2");
+    assert_eq!(status(port), "429");
+    limit(&mut gateway, "CONNECTIONS=3");
+    let mut third = Device::connect(port, "dev3");
+    assert_eq!(status(port), "503");
+    limit(&mut gateway, "CONNECTIONS=1");
+    assert_eq!(status(port), "503");
+    for device in [&mut first, &mut second, &mut third] {
+        device.ping();
+    }
+    gateway.signal("TERM");
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+/// What a handshake is answered.
+fn status(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    String::from_utf8_lossy(&head[9..]).into()
 }
 
 #[test]

@@ -4,29 +4,24 @@
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     config::Config,
     locks::Mutex,
     net::proxy,
-    pure::limits::{AddressPermit, Addresses, Bucket},
+    pure::limits::{AddressPermit, Addresses, Bucket, Capacity, CapacityPermit},
     stats::Count,
     types::Refusal,
 };
 
 /// The limits of the device port.
 pub(crate) struct Limits {
-    /// Connections in a second.
-    accepts: Option<Mutex<Bucket>>,
-    connections: Arc<Semaphore>,
-    handshakes: Option<Arc<Semaphore>>,
-    addresses: Option<Arc<Addresses>>,
-    /// The most connections.
-    most: usize,
+    /// Connections in a second, and what is left of this one's.
+    accepts: Mutex<(u32, Option<Bucket>)>,
+    connections: Arc<Capacity>,
+    handshakes: Arc<Capacity>,
+    addresses: Arc<Addresses>,
     /// How often each of [`LIMITS`] has turned a connection away.
     hits: [Count; LIMITS.len()],
     /// Proxies whose word on a device's address is taken.
@@ -40,21 +35,18 @@ pub(crate) struct Limits {
 /// What a connection holds for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    _connection: OwnedSemaphorePermit,
+    _connection: CapacityPermit,
     /// Among those of its address, if they are limited.
     address: Option<Box<AddressPermit>>,
 }
 
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
-        let permits = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        let (handshakes, most) = (config.limits.handshakes, connection_limit(config));
         Self {
-            accepts: Bucket::new(config.limits.accepts.into(), Instant::now()).map(Mutex::new),
-            connections: permits(most),
-            handshakes: (handshakes > 0).then(|| permits(handshakes)),
+            accepts: Mutex::new(accepts(config)),
+            connections: Capacity::new(connection_limit(config)),
+            handshakes: Capacity::new(handshake_limit(config)),
             addresses: Addresses::new(config.limits.connections_per_ip),
-            most: most.min(Semaphore::MAX_PERMITS),
             hits: Default::default(),
             trusted: config.trusted_networks(),
             lingering: Semaphore::new(LINGERING_MAX),
@@ -62,20 +54,28 @@ impl Limits {
         }
     }
 
+    /// Takes the limits from these settings, for whoever comes from now on.
+    pub(crate) fn adjust(&self, config: &Config) {
+        let (mut now, then) = (self.accepts.lock(), accepts(config));
+        if now.0 != then.0 {
+            *now = then;
+        }
+        drop(now);
+        self.connections.set_most(connection_limit(config));
+        self.handshakes.set_most(handshake_limit(config));
+        self.addresses.set_most(config.limits.connections_per_ip);
+    }
+
     /// Gives a connection its permits, and one for its handshake, or says why not.
-    pub(super) fn acquire(
-        &self,
-        ip: IpAddr,
-    ) -> Result<(Permits, Option<OwnedSemaphorePermit>), Refusal> {
-        if let Some(accepts) = &self.accepts
-            && !accepts.lock().try_take(Instant::now())
+    pub(super) fn acquire(&self, ip: IpAddr) -> Result<(Permits, CapacityPermit), Refusal> {
+        if let (_, Some(accepts)) = &mut *self.accepts.lock()
+            && !accepts.try_take(Instant::now())
         {
             self.hit(ACCEPTS);
             return Err(too_many("connections in this second").with_retry_after(1));
         }
-        let take = |permits: &Arc<Semaphore>, limit: usize| {
-            let taken = permits.clone().try_acquire_owned();
-            taken.map_err(|_| {
+        let take = |capacity: &Arc<Capacity>, limit: usize| {
+            capacity.acquire().ok_or_else(|| {
                 self.hit(limit);
                 too_many(LIMITS[limit])
             })
@@ -84,20 +84,15 @@ impl Limits {
             _connection: take(&self.connections, CONNECTIONS)?,
             address: None,
         };
-        let handshakes = self.handshakes.as_ref();
-        let handshake = handshakes.map(|permits| take(permits, HANDSHAKES));
-        let handshake = handshake.transpose()?;
+        let handshake = take(&self.handshakes, HANDSHAKES)?;
         self.acquire_address(&mut permits, ip)?;
         Ok((permits, handshake))
     }
 
     /// Gives a connection its permit among those of its address, as soon as that is known.
     pub(super) fn acquire_address(&self, permits: &mut Permits, ip: IpAddr) -> Result<(), Refusal> {
-        let Some(addresses) = &self.addresses else {
-            return Ok(());
-        };
-        if permits.address.is_none() && !self.is_proxy(ip) {
-            permits.address = Some(addresses.take(ip).ok_or_else(|| {
+        if self.addresses.are_limited() && permits.address.is_none() && !self.is_proxy(ip) {
+            permits.address = Some(self.addresses.take(ip).ok_or_else(|| {
                 self.hit(PER_ADDRESS);
                 too_many_of_address()
             })?);
@@ -107,7 +102,7 @@ impl Limits {
 
     /// The most connections at once.
     pub(crate) fn most_connections(&self) -> usize {
-        self.most
+        self.connections.most()
     }
 
     /// How often each limit has turned a connection away.
@@ -134,13 +129,26 @@ fn too_many_of_address() -> Refusal {
     Refusal::new(429, "too many connections from this address").with_retry_after(RETRY_AFTER_S)
 }
 
+/// Connections in a second, and a full bucket of them.
+fn accepts(config: &Config) -> (u32, Option<Bucket>) {
+    let most = config.limits.accepts;
+    (most, Bucket::new(most.into(), Instant::now()))
+}
+
+fn handshake_limit(config: &Config) -> usize {
+    match config.limits.handshakes {
+        0 => ANY,
+        limit => limit,
+    }
+}
+
 fn connection_limit(config: &Config) -> usize {
     match config.limits.connections {
         0 => {
             let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
             descriptors
                 .and_then(|n| usize::try_from(n).ok())
-                .map_or(usize::MAX, |n| n.saturating_sub(DESCRIPTORS_KEPT).max(1))
+                .map_or(ANY, |n| n.saturating_sub(DESCRIPTORS_KEPT).max(1))
         }
         limit => limit,
     }
@@ -153,6 +161,8 @@ const HANDSHAKES: usize = 1;
 const PER_ADDRESS: usize = 2;
 const ACCEPTS: usize = 3;
 
+/// As many as there are; figures show it.
+const ANY: usize = usize::MAX >> 3;
 /// Descriptors kept for Redis, the remote, logs and the admin listener.
 const DESCRIPTORS_KEPT: usize = 64;
 const RETRY_AFTER_S: u32 = 5;

@@ -5,7 +5,7 @@ use std::{future::Future, io, sync::Arc, time::SystemTime};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{Instant, timeout_at},
 };
 
@@ -27,6 +27,7 @@ use crate::{
     pure::{
         handshake::{self, Extra, Upgrade},
         kept::Form,
+        limits::CapacityPermit,
     },
     registry::{
         Seating,
@@ -74,12 +75,7 @@ struct Handshake {
 }
 
 impl Handshake {
-    async fn run(
-        mut self,
-        mut stream: TcpStream,
-        mut permits: Permits,
-        turn: Option<OwnedSemaphorePermit>,
-    ) {
+    async fn run(mut self, mut stream: TcpStream, mut permits: Permits, turn: CapacityPermit) {
         let shared = self.shared.clone();
         let deadline = Instant::now() + shared.config.limits.handshake_time;
         let proxied = self

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -163,10 +166,54 @@ impl Meter {
     }
 }
 
+/// Some at once, as many as a limit says that may change meanwhile: whoever is in stays.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    most: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+/// Lets one be; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct CapacityPermit(Arc<Capacity>);
+
+impl Capacity {
+    /// At most so many.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        let (most, taken) = (most.into(), 0.into());
+        Arc::new(Self { most, taken })
+    }
+
+    /// From now on at most so many.
+    pub(crate) fn set_most(&self, most: usize) {
+        self.most.store(most, Relaxed);
+    }
+
+    /// The most.
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Relaxed)
+    }
+
+    /// Takes a permit if there are fewer than there may be.
+    pub(crate) fn acquire(self: &Arc<Self>) -> Option<CapacityPermit> {
+        let most = self.most();
+        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
+        let acquired = self.taken.fetch_update(Relaxed, Relaxed, one_more);
+        acquired.is_ok().then(|| CapacityPermit(self.clone()))
+    }
+}
+
+impl Drop for CapacityPermit {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Connections by address. Holds only addresses that have one, so it is bounded as connections are.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    most: usize,
+    /// 0: any number.
+    most: AtomicUsize,
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -178,17 +225,27 @@ pub(crate) struct AddressPermit {
 }
 
 impl Addresses {
-    /// At most so many connections an address; `None` for 0, which means no limit.
-    pub(crate) fn new(most: usize) -> Option<Arc<Self>> {
-        let counts = Mutex::default();
-        (most > 0).then(|| Arc::new(Self { most, counts }))
+    /// At most so many connections an address; 0 means no limit.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        let (most, counts) = (most.into(), Mutex::default());
+        Arc::new(Self { most, counts })
+    }
+
+    /// From now on at most so many.
+    pub(crate) fn set_most(&self, most: usize) {
+        self.most.store(most, Relaxed);
+    }
+
+    /// Whether there is a limit. Who comes while there is none is not counted.
+    pub(crate) fn are_limited(&self) -> bool {
+        self.most.load(Relaxed) > 0
     }
 
     /// Takes a permit if the address has fewer than it may have.
     pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Box<AddressPermit>> {
         let network = network(ip);
         match self.counts.lock().entry(network) {
-            Entry::Occupied(count) if *count.get() >= self.most => return None,
+            Entry::Occupied(count) if *count.get() >= self.most.load(Relaxed) => return None,
             entry => *entry.or_default() += 1,
         }
         let addresses = self.clone();
@@ -325,7 +382,7 @@ mod tests {
 
     #[test]
     fn permits_are_counted_by_address_and_given_back() {
-        let addresses = Addresses::new(2).unwrap();
+        let addresses = Addresses::new(2);
         let take = |ip: &str| addresses.take(ip.parse().unwrap());
         let permits = (take("10.0.0.1"), take("::ffff:10.0.0.1"));
         assert!(permits.0.is_some() && permits.1.is_some());
@@ -338,12 +395,12 @@ mod tests {
             addresses.counts.lock().is_empty(),
             "nothing is kept of who has left"
         );
-        assert!(Addresses::new(0).is_none());
+        assert!(!Addresses::new(0).are_limited());
     }
 
     #[test]
     fn a_64_of_ipv6_is_one_address() {
-        let addresses = Addresses::new(1).unwrap();
+        let addresses = Addresses::new(1);
         let take = |ip: &str| addresses.take(ip.parse().unwrap());
         let permit = take("2001:db8:0:1::1");
         assert!(permit.is_some());
