@@ -14,7 +14,7 @@ pub enum Uplinks {
     Take,
 }
 
-/// What goes into an [`EventQueue`] and how much of it.
+/// What goes into an [`EventQueue`](crate::events::EventQueue) and how much of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EventOptions {
