@@ -67,7 +67,7 @@ features: ## The core builds with each feature alone and with none, and says wha
 	$(CARGO) test -p fastsock --lib --locked --no-default-features --features redis not_built_in
 	cd fuzz && $(CARGO) check -p fastsock-inside --locked --bench micro
 
-.PHONY: platforms emulated models
+.PHONY: platforms emulated models tsan
 platforms: ## Core, gateway and C library compile for the other platforms that rustup has
 	@scripts/platforms check
 
@@ -76,6 +76,9 @@ emulated: ## The gateway and the C library for other platforms, linked and run b
 
 models: ## The event queue and the takeover under thousands of orders of their threads
 	cd fuzz/models && $(CARGO) test --locked
+
+tsan: ## The C and C++ hosts with a library that ThreadSanitizer watches (needs a nightly Rust with rust-src)
+	@scripts/tsan $(ARGS)
 
 deny: ## Licences with their texts, bans and sources of all dependencies
 	@scripts/setup deny
