@@ -150,17 +150,17 @@ impl Checker<'_> {
             if wrong.is_empty() {
                 break;
             }
-            assert!(
-                began.elapsed() < self.plan.patience,
-                "{}, seed {}: the last event of {} devices is not true, the first of them are {:#?}",
-                self.title,
-                self.plan.seed,
-                wrong.len(),
-                wrong[..wrong.len().min(3)]
-                    .iter()
-                    .map(|n| self.events_of(*n))
-                    .collect::<Vec<_>>(),
-            );
+            if began.elapsed() >= self.plan.patience {
+                let first = &wrong[..wrong.len().min(3)];
+                panic!(
+                    "{}, seed {}: the last event of {} devices is not true, the first of them are {:#?}; gateways: {:#?}",
+                    self.title,
+                    self.plan.seed,
+                    wrong.len(),
+                    first.iter().map(|n| self.events_of(*n)).collect::<Vec<_>>(),
+                    self.views_of(first).await,
+                );
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let mut lost = BTreeMap::<(String, u64), HashSet<String>>::new();
@@ -177,6 +177,20 @@ impl Checker<'_> {
         }
         assert!(lost.values().all(|keys| keys.len() == 1), "{lost:?}");
         println!("  node_lost told of {} sessions", lost.len());
+    }
+
+    /// What each gateway has of these devices, and its books of events.
+    async fn views_of(&self, devices: &[usize]) -> Vec<String> {
+        let mut views = Vec::new();
+        for place in self.world.places.all() {
+            let stats = get(place.admin, "/api/v1/stats").await.json();
+            views.push(stats["lifecycle"].to_string());
+            for n in devices {
+                let path = format!("/api/v1/clients/{}", Plan::name(*n));
+                views.push(get(place.admin, &path).await.text());
+            }
+        }
+        views
     }
 
     pub(crate) async fn figures(&self) {
