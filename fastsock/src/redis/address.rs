@@ -7,7 +7,6 @@ use std::time::Duration;
 #[cfg(feature = "redis-cluster")]
 use std::{collections::BTreeSet, sync::Arc};
 
-#[cfg(feature = "redis-cluster")]
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
@@ -15,10 +14,11 @@ use redis::{
 
 #[cfg(feature = "tls")]
 use self::tls::with_certificates;
+#[cfg(feature = "redis-cluster")]
+use crate::locks::Mutex;
 use crate::{
     config::Config,
     error::{Error, ErrorKind, Result},
-    locks::Mutex,
 };
 
 /// Where Redis is, and how long it may take to get there.
