@@ -140,6 +140,7 @@ pub(crate) trait Broker: Send + Sync {
 
     /// Some devices of all gateways whose name begins so, about `limit`, from where the last page ended; `None` when there are no
     /// other gateways to know of.
+    #[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "for the admin API"))]
     fn roster<'a>(
         &'a self,
         prefix: &'a str,
@@ -175,6 +176,7 @@ pub(crate) struct Found {
 
 /// A page of the devices of all gateways, in no order.
 #[derive(Debug, Default)]
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "for the admin API"))]
 pub(crate) struct Roster {
     pub(crate) devices: Vec<(ClientId, Found)>,
     /// Where the next page begins; `None`: this was the last.

@@ -46,10 +46,18 @@ pub(crate) enum CallEnd {
     /// Sent; the session ended before an answer.
     Disconnected,
     /// Sent to the gateway that had the device, perhaps; that one does not answer.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "of a device at another gateway")
+    )]
     NoWord,
     /// The bridge stops.
     Stopped,
     /// Redis does not answer, or refuses.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(dead_code, reason = "of a device at another gateway")
+    )]
     Broker(Error),
 }
 

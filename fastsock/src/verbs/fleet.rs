@@ -35,6 +35,7 @@ pub struct DeviceNode {
 
 /// A page of the devices of all gateways, in no order.
 #[derive(Debug, Default)]
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "for the admin API"))]
 pub(crate) struct FleetPage {
     pub(crate) devices: Vec<(ClientId, DeviceNode)>,
     /// Where the next page begins; `None`: this was the last.
@@ -118,6 +119,7 @@ pub(crate) async fn node_of(shared: &Shared, client_id: &ClientId) -> Option<Dev
 ///
 /// # Errors
 /// `Argument` for an `after` that no page gave; `Broker` when Redis does not answer.
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "for the admin API"))]
 pub(crate) async fn page(
     shared: &Shared,
     prefix: &str,
@@ -147,6 +149,7 @@ pub(crate) async fn page(
 }
 
 /// The same of a gateway that knows of no others, by name.
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "for the admin API"))]
 fn own_page(shared: &Shared, prefix: &str, after: &str, limit: usize) -> FleetPage {
     let mut ids: Vec<_> = shared.registry.seats();
     ids.retain(|seat| {
