@@ -319,6 +319,14 @@ impl Lifecycle {
         }
     }
 
+    /// Tells of the stay of a device that is here, if the backend knows of an earlier one only.
+    fn tell_untold(&self, state: &mut State, client_id: &ClientId) {
+        if let Some(stay) = state.debounce.untold(client_id) {
+            let event = Body::of("connect", client_id, &stay, SystemTime::now());
+            self.tell(state, client_id, stay.session_id, event);
+        }
+    }
+
     fn tell_gone(&self, state: &mut State, client_id: &ClientId) {
         let Some((known, away)) = state.debounce.forget(client_id) else {
             return;
@@ -459,10 +467,15 @@ impl TellLost for Lifecycle {
 
     fn was_elsewhere(&self, client_id: &ClientId) {
         let mut state = self.state.lock();
-        if let Some(stay) = state.debounce.untold(client_id) {
-            let event = Body::of("connect", client_id, &stay, SystemTime::now());
-            self.tell(&mut state, client_id, stay.session_id, event);
+        match state.debounce.is_away(client_id) {
+            // The other one told that it left there. It is news when it comes.
+            true => state.debounce.was_elsewhere(client_id),
+            false => self.tell_untold(&mut state, client_id),
         }
+    }
+
+    fn restored(&self, client_id: &ClientId) {
+        self.tell_untold(&mut self.state.lock(), client_id);
     }
 
     fn came_back(&self) {

@@ -372,6 +372,9 @@ async fn list_and_claim(
             }
         };
         shared.claimed(client_id, claim.session_id, epoch, from.is_some());
+        if let Some(teller) = shared.teller() {
+            teller.restored(client_id);
+        }
         claims
             .tell
             .extend(from.map(|(node, session)| Control::Replaced {

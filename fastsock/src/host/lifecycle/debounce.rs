@@ -85,6 +85,12 @@ impl Debounce {
         }
     }
 
+    /// Whether it is away, and the backend does not know that yet.
+    pub(super) fn is_away(&self, client_id: &ClientId) -> bool {
+        let known = self.known.get(client_id);
+        known.is_some_and(|known| known.away.is_some())
+    }
+
     /// The stay of a device that is here, if the backend knows of an earlier one only. From now on it counts as told.
     pub(super) fn untold(&mut self, client_id: &ClientId) -> Option<Stay> {
         let known = self.known.get_mut(client_id)?;
@@ -216,6 +222,20 @@ mod tests {
         debounce.was_elsewhere(&dev); // while it was thought to be here
         assert!(debounce.came(&dev, stay(3), now));
         assert!(debounce.left(&dev, SessionId(3), away(grace)));
+    }
+
+    #[test]
+    fn who_is_here_again_is_told_of_once_when_that_is_asked_for() {
+        let (mut debounce, start) = (Debounce::default(), Instant::now());
+        let (dev, grace) = (id("dev"), start + Duration::from_secs(5));
+        let now = SystemTime::now();
+        debounce.came(&dev, stay(1), now);
+        assert!(debounce.untold(&dev).is_none(), "told when it came");
+        debounce.left(&dev, SessionId(1), away(grace));
+        assert!(debounce.is_away(&dev) && debounce.untold(&dev).is_none());
+        assert!(!debounce.came(&dev, stay(2), now) && !debounce.is_away(&dev));
+        assert_eq!(debounce.untold(&dev).unwrap().session_id, SessionId(2));
+        assert!(debounce.untold(&dev).is_none(), "once");
     }
 
     #[test]
