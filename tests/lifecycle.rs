@@ -385,6 +385,57 @@ async fn who_was_at_another_gateway_is_told_to_be_back_though_redis_forgot_it() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_here_is_told_so_when_another_gateway_found_redis_emptied() {
+    let backend = Backend::start().await;
+    let redis = TempRedis::new().await;
+    let line = Line::start(([127, 0, 0, 1], redis.port()).into()).await;
+    let configured = |grace| with_redis(config(&backend), &redis).events_grace(grace);
+    let two = start(configured(Duration::from_secs(1))).await;
+    let one = configured(DEADLINE * 6).redis_port(line.addr().port());
+    let one = start(one).await;
+    let _ready = linked(&redis, [&one, &two]).await;
+    for gateway in [&one, &two] {
+        let device = Device::connect(gateway.local_addr(), "dev").await;
+        redis.wait_field("fastsock:owner", "dev").await;
+        device.close(1000).await;
+        redis.wait_no_field("fastsock:owner", "dev").await;
+    }
+    // Back within the grace of the first, which tells nothing of it. Then the second asks a Redis that knows nobody.
+    let _back = Device::connect(one.local_addr(), "dev").await;
+    redis.wait_field("fastsock:owner", "dev").await;
+    line.cut();
+    redis.cmd::<()>(&["FLUSHALL"]).await;
+    let events = wait(&backend, "dev", 3).await;
+    assert_eq!(text(&events[2], "type"), "disconnect", "{events:?}");
+    line.mend();
+    let events = wait(&backend, "dev", 4).await;
+    assert_eq!(last_is_of(&events), ("connect", &events[0]["node"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_left_is_told_so_though_an_older_seat_elsewhere_came_to_light_again() {
+    let backend = Backend::start().await;
+    let redis = TempRedis::new().await;
+    let grace = Duration::from_secs(1);
+    let configured = || with_redis(config(&backend), &redis).events_grace(grace);
+    let (one, two) = (start(configured()).await, start(configured()).await);
+    let _ready = linked(&redis, [&one, &two]).await;
+    let here = Device::connect(one.local_addr(), "dev").await;
+    let owner = redis.wait_field("fastsock:owner", "dev").await;
+    let epoch: u64 = owner.split(':').nth(2).unwrap().parse().unwrap();
+    here.close(1000).await;
+    redis.wait_no_field("fastsock:owner", "dev").await;
+    // As a gateway that did not hear that its seat had gone here, and finds that nobody has it.
+    let older = format!("another:1:{}", epoch - 5000);
+    redis
+        .cmd::<()>(&["HSET", "fastsock:owner", "dev", &older])
+        .await;
+    let events = wait(&backend, "dev", 2).await;
+    assert_eq!(types(&events), ["connect", "disconnect"], "{events:?}");
+    assert_eq!(number(&events[1], "epoch"), epoch, "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_went_to_another_gateway_within_the_grace_is_not_told_to_have_left() {
     let backend = Backend::start().await;
     let redis = TempRedis::new().await;

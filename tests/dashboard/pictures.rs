@@ -54,7 +54,9 @@ async fn axe_has_nothing_against_it_and_it_fits_every_width() {
             assert_eq!(violations(&browser).await, "", "{scheme}, {width} pixels");
         }
         browser.click_button("Kick").await;
-        browser.wait_text("#ask[open] #ask-text", "meter-0042").await;
+        browser
+            .wait_text("#ask[open] #ask-text", "meter-0042")
+            .await;
         assert_eq!(violations(&browser).await, "", "{scheme}, a question");
         browser.press(key::ESCAPE).await;
     }

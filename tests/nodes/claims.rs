@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde_json::Value;
 use support::{
-    Attended, Backend, DEADLINE, Device, Gateway, GatewayBuilder, Relay, TempRedis, eventually,
+    Attended, Backend, DEADLINE, Device, Gateway, GatewayBuilder, Line, RawDevice, Relay,
+    TempRedis, eventually,
 };
+use tokio::time::{Instant, sleep_until};
 
 use super::{gateway, has_clients};
 
@@ -35,6 +38,64 @@ async fn the_newest_session_wins_whichever_way_a_gateway_is_slow() {
         assert!(devices.iter().all(Attended::is_open));
     });
     join_all(ways).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_was_long_on_its_way_loses_to_a_session_begun_meanwhile() {
+    let redis = TempRedis::new().await;
+    let line = Line::start(([127, 0, 0, 1], redis.port()).into()).await;
+    let gateways = [
+        at(line.addr().port()).start().await,
+        at(redis.port()).start().await,
+    ];
+    for gateway in &gateways {
+        gateway.wait_line("Connected to Redis as publisher").await;
+    }
+    line.cut();
+    let asked = Instant::now();
+    let before = Device::connect(gateways[0].addr(), "dev").await.attend();
+    let after = Device::connect(gateways[1].addr(), "dev").await.attend();
+    let owner = redis.wait_field("fastsock:owner", "dev").await;
+    sleep_until(asked + LATE).await;
+    line.mend();
+    assert_eq!(before.wait_closed().await.code, Some(4509));
+    assert_eq!(redis.hget("fastsock:owner", "dev").await, Some(owner));
+    redis.publish("fastsock:client:dev", "x").await;
+    after.wait_text("x").await;
+    assert!(after.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_gave_up_on_a_frozen_gateway_stays_where_it_went() {
+    let (redis, backend) = (TempRedis::new().await, Backend::start().await);
+    let start = async || {
+        at(redis.port())
+            .var("REMOTE_URL", backend.url())
+            .start()
+            .await
+    };
+    let gateways = [start().await, start().await];
+    for gateway in &gateways {
+        gateway.wait_line("Connected to Redis as publisher").await;
+        let what = "that there are others";
+        gateway.wait_line_where(what, is_of_company).await;
+    }
+    gateways[0].process().freeze();
+    let mut gives_up = RawDevice::connect(gateways[0].addr()).await;
+    gives_up
+        .write(RawDevice::upgrade_request("/?token=dev", &[]))
+        .await;
+    drop(gives_up);
+    let device = Device::connect(gateways[1].addr(), "dev").await.attend();
+    let owner = redis.wait_field("fastsock:owner", "dev").await;
+    gateways[0].process().thaw();
+    // Whoever comes to the thawed one now is behind those who gave up.
+    let _next = Device::connect(gateways[0].addr(), "next").await;
+    redis.wait_field("fastsock:clients", "next").await;
+    assert_eq!(redis.hget("fastsock:owner", "dev").await, Some(owner));
+    redis.publish("fastsock:client:dev", "x").await;
+    device.wait_text("x").await;
+    assert!(device.is_open());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,6 +216,12 @@ async fn devices_that_fight_over_an_id_at_two_gateways_are_told_so() {
     }
 }
 
+/// Whether a line of the log says that there are other gateways.
+fn is_of_company(line: &Value) -> bool {
+    let message = line["message"].as_str().unwrap_or_default();
+    message.starts_with("Several gateways share this Redis")
+}
+
 fn at(port: u16) -> GatewayBuilder {
     Gateway::builder().var("REDIS_PORT", port.to_string())
 }
@@ -167,3 +234,6 @@ fn epochs(backend: &Backend) -> Vec<u64> {
     };
     backend.requests().iter().map(epoch).collect()
 }
+
+/// So long a claim must have been on its way to count as late, and a little more.
+const LATE: Duration = Duration::from_millis(2500);

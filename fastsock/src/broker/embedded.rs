@@ -66,8 +66,11 @@ impl Broker for Embedded {
         unix_ms(SystemTime::now())
     }
 
-    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Option<Vec<bool>>> {
-        Box::pin(std::future::ready(Some(vec![false; client_ids.len()])))
+    fn elsewhere<'a>(
+        &'a self,
+        client_ids: &'a [ClientId],
+    ) -> BoxFuture<'a, Option<Vec<Option<u64>>>> {
+        Box::pin(std::future::ready(Some(vec![None; client_ids.len()])))
     }
 
     fn stop(&self, _: Instant) -> BoxFuture<'_, u64> {

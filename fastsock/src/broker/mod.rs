@@ -43,6 +43,11 @@ pub(crate) trait Broker: Send + Sync {
         None
     }
 
+    /// Whether there are other gateways, to which a device may have gone meanwhile.
+    fn has_company(&self) -> bool {
+        false
+    }
+
     /// A session has taken its seat; its 101 is not written yet. Claims the client id among all gateways. Resolves once the claim is
     /// answered and downlinks PUBLISHed from now on arrive, or once waiting for that would hold the device up for nothing (the link is
     /// down, or late). `is_takeover`: it replaced another session of this gateway. Whatever the answer, [`Broker::unseated`] is to
@@ -98,8 +103,11 @@ pub(crate) trait Broker: Send + Sync {
     /// Milliseconds since 1970, by the clock that all gateways of this broker share as well as this one knows it.
     fn now_ms(&self) -> u64;
 
-    /// For each id whether another gateway has its seat. `None` when that cannot be known within its time.
-    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Option<Vec<bool>>>;
+    /// For each id the epoch of its seat at another gateway, if one has it. `None` when that cannot be known within its time.
+    fn elsewhere<'a>(
+        &'a self,
+        client_ids: &'a [ClientId],
+    ) -> BoxFuture<'a, Option<Vec<Option<u64>>>>;
 
     /// Hears nothing any more: what was published before this resolves has been delivered, and whoever publishes later is told that
     /// nobody heard it. Takes at most [`HUSH_WITHIN`]. [`Broker::stop`] comes after it.

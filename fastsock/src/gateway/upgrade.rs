@@ -95,7 +95,7 @@ impl Handshake {
         let head = read_head(&shared.config, &self.source, &mut wire, name);
         let seated = match in_time(deadline, head).await {
             Ok((mut upgrade, rest)) => self
-                .seat(&mut upgrade, &mut permits)
+                .seat(&mut upgrade, &mut permits, &wire)
                 .await
                 .map(|seating| (upgrade, rest, seating)),
             Err(error) => Err(error),
@@ -120,6 +120,7 @@ impl Handshake {
         &mut self,
         upgrade: &mut Upgrade,
         permits: &mut Permits,
+        wire: &Wire,
     ) -> Result<Result<Arc<Seat>, CloseReason>, HandshakeError> {
         let shared = self.shared.clone();
         let route = Self::find_route(&shared, upgrade)?;
@@ -170,6 +171,10 @@ impl Handshake {
                     return Err(Refusal::new(400, NO_SUBPROTOCOL).into());
                 }
             }
+        }
+        // It was tired of waiting, and may be at another gateway by now: its seat there is not to be taken from it.
+        if self.shared.broker.has_company() && wire.is_peer_gone() {
+            return Err(HandshakeError::Abandoned);
         }
         let occupant = Occupant {
             client_id,

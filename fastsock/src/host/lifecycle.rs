@@ -290,11 +290,11 @@ impl Lifecycle {
     async fn end_grace(&self) {
         let now = Instant::now();
         let due = self.state.lock().debounce.due(now);
-        let are_elsewhere = self.broker.are_elsewhere(&due).await;
+        let elsewhere = self.broker.elsewhere(&due).await;
         let mut state = self.state.lock();
-        let is_known = are_elsewhere.is_some();
-        let are_elsewhere = are_elsewhere.unwrap_or_else(|| vec![false; due.len()]);
-        for (client_id, is_elsewhere) in due.iter().zip(are_elsewhere) {
+        let is_known = elsewhere.is_some();
+        let elsewhere = elsewhere.unwrap_or_else(|| vec![None; due.len()]);
+        for (client_id, elsewhere) in due.iter().zip(elsewhere) {
             // It may have come back while the broker was asked, and have left again.
             if !state.debounce.is_due(client_id, now) {
                 continue;
@@ -306,15 +306,15 @@ impl Lifecycle {
             {
                 continue;
             }
-            match is_elsewhere {
-                true => {
-                    if let Some((known, _)) = state.debounce.forget(client_id)
-                        && let Some(roll) = &self.roll
-                    {
-                        roll.is_over(client_id, known.stay.epoch);
-                    }
-                }
-                false => self.tell_gone(&mut state, client_id),
+            // An older seat was there before it came here, and does not end what was told of here.
+            let known = state.debounce.known.get(client_id);
+            let told = known.map_or(0, |known| known.stay.epoch);
+            if elsewhere.is_none_or(|epoch| epoch + OLDER_BY_MS < told) {
+                self.tell_gone(&mut state, client_id);
+            } else if let Some((known, _)) = state.debounce.forget(client_id)
+                && let Some(roll) = &self.roll
+            {
+                roll.is_over(client_id, known.stay.epoch);
             }
         }
     }
@@ -368,11 +368,11 @@ impl Lifecycle {
                 sleep(ROOM_AGAIN).await;
             }
             let ids: Vec<_> = some.iter().map(|record| record.client_id.clone()).collect();
-            let are_elsewhere = self.broker.are_elsewhere(&ids).await;
-            let are_elsewhere = are_elsewhere.unwrap_or_else(|| vec![false; ids.len()]);
-            for (record, is_elsewhere) in some.iter().zip(are_elsewhere) {
+            let elsewhere = self.broker.elsewhere(&ids).await;
+            let elsewhere = elsewhere.unwrap_or_else(|| vec![None; ids.len()]);
+            for (record, elsewhere) in some.iter().zip(elsewhere) {
                 let receipt = roll.receipt(&record.client_id, record.epoch);
-                if is_elsewhere {
+                if elsewhere.is_some() {
                     receipt.told(); // by that gateway, one day
                     continue;
                 }
@@ -513,6 +513,9 @@ fn no_thread(error: std::io::Error) -> Error {
 
 /// How long the end of a grace waits for a Redis that does not answer.
 const UNKNOWN_MAX: Duration = Duration::from_secs(5);
+/// So much older than a seat here is a seat at another gateway that was taken before it. Less may be the difference of two clocks:
+/// a gateway without Redis gives epochs by its own.
+const OLDER_BY_MS: u64 = 1000;
 /// How soon that Redis is asked again.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// Name of the broker while no Redis is there.

@@ -51,6 +51,19 @@ impl Wire {
         matches!(self, Self::Plain(_))
     }
 
+    /// Whether the peer has closed its side, though bytes of it may not be read yet. Asks the kernel; where that does not tell: no.
+    pub(crate) fn is_peer_gone(&self) -> bool {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::event::{PollFd, PollFlags, Timespec, poll};
+            let mut asked = [PollFd::new(&self.tcp().stream, PollFlags::RDHUP)];
+            let at_once = Timespec::default();
+            poll(&mut asked, Some(&at_once)).is_ok_and(|found| found > 0)
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        false
+    }
+
     /// Makes the kernel give up on a peer that acknowledges nothing for this long (TCP_USER_TIMEOUT, RFC 5482).
     pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) {
         #[cfg(any(target_os = "linux", target_os = "android"))]

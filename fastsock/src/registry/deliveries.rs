@@ -80,7 +80,7 @@ impl Deliveries {
         let ids = std::slice::from_ref(client_id);
         let is_here = self.registry.is_seated(client_id.as_str());
         let (kept, elsewhere) = tokio::join!(self.mailbox.keep(client_id, message), async {
-            !is_here && self.broker.are_elsewhere(ids).await == Some(vec![true])
+            !is_here && matches!(self.broker.elsewhere(ids).await.as_deref(), Some([Some(_)]))
         });
         let (mut kept, losses) = kept?;
         if !self.mailbox.rings() {

@@ -2,7 +2,8 @@
 //!
 //! Whoever asks later wins, since the script gives each claim a higher epoch than the one it finds. So the answer has to come before
 //! the device can know that it is connected: else a claim that was long on its way would beat the device's next session. A claim
-//! that could not be asked in time is made by the writer, which compares the times of seating instead.
+//! that could not be asked in time is made by the writer, which compares the times of seating instead. And a gateway that stood still
+//! between asking and sending says when it asked.
 
 use std::{
     convert::Infallible,
@@ -46,6 +47,8 @@ struct Question {
     client_id: ClientId,
     session_id: SessionId,
     is_takeover: bool,
+    /// In milliseconds since the start.
+    asked_ms: u64,
     answer: oneshot::Sender<(Claimed, Option<Waits>)>,
 }
 
@@ -58,6 +61,7 @@ impl Claims {
         client_id: &ClientId,
         session_id: SessionId,
         is_takeover: bool,
+        asked_ms: u64,
     ) -> Option<oneshot::Receiver<(Claimed, Option<Waits>)>> {
         if self.is_late.load(Relaxed) {
             return None;
@@ -68,6 +72,7 @@ impl Claims {
             client_id: client_id.clone(),
             session_id,
             is_takeover,
+            asked_ms,
             answer,
         });
         self.has_waiting.notify_one();
@@ -103,11 +108,11 @@ impl Shared {
         is_takeover: bool,
     ) -> impl Future<Output = Claimed> + use<'_> {
         let is_refused = self.is_plain() || self.troubles.has(Function::Presence);
+        let now_ms = self.now_ms();
         let answered = match is_refused {
             true => None,
-            false => self.claims.ask(client_id, session_id, is_takeover),
+            false => self.claims.ask(client_id, session_id, is_takeover, now_ms),
         };
-        let now_ms = self.now_ms();
         async move {
             if let Some(answered) = answered {
                 match timeout(CLAIM_TIMEOUT, answered).await {
@@ -191,7 +196,8 @@ async fn claim(
             false => "new",
         };
         eval.arg(question.client_id.as_str());
-        eval.arg(question.session_id.0).arg(how).arg(0);
+        eval.arg(question.session_id.0).arg(how);
+        eval.arg(shared.asked_epoch(question.asked_ms));
     }
     let (answers,): (Vec<String>,) = redis::pipe()
         .add_command(sadd)
@@ -237,6 +243,15 @@ async fn claim(
 }
 
 impl Shared {
+    /// The epoch of a moment given in milliseconds since the start, if Redis has said what its clock says; else 0.
+    fn asked_epoch(&self, asked_ms: u64) -> u64 {
+        let clock = self.clock.lock();
+        match clock.is_known() {
+            true => clock.epoch_of(asked_ms),
+            false => 0,
+        }
+    }
+
     /// Redis recorded whose a client id is.
     pub(super) fn claimed(
         &self,

@@ -224,6 +224,12 @@ pub(super) fn is_of(owner: &str, node: &str) -> bool {
     owner.split(':').next() == Some(node)
 }
 
+/// The epoch of an owner; 0 if it has none.
+pub(super) fn epoch_of(owner: &str) -> u64 {
+    let epoch = owner.split(':').nth(2);
+    epoch.and_then(|epoch| epoch.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl Shared {
-    /// As [`Broker::are_elsewhere`](crate::broker::Broker::are_elsewhere).
-    pub(super) async fn are_elsewhere(&self, client_ids: &[ClientId]) -> Option<Vec<bool>> {
+    /// As [`Broker::elsewhere`](crate::broker::Broker::elsewhere).
+    pub(super) async fn elsewhere(&self, client_ids: &[ClientId]) -> Option<Vec<Option<u64>>> {
         if self.is_plain() || self.is_alone() {
-            return Some(vec![false; client_ids.len()]); // it never says whose a device is
+            return Some(vec![None; client_ids.len()]); // it never says whose a device is
         }
         let connection = self.cmd.lock().clone();
         let owners = match connection {
@@ -37,10 +37,12 @@ impl Shared {
                 }
             }
         };
-        let is_elsewhere =
-            |owner: Option<String>| owner.is_some_and(|o| !control::is_of(&o, &self.node));
+        let epoch = |owner: Option<String>| {
+            let owner = owner.filter(|owner| !control::is_of(owner, &self.node))?;
+            Some(control::epoch_of(&owner))
+        };
         let owners = owners.filter(|owners| owners.len() == client_ids.len())?;
-        Some(owners.into_iter().map(is_elsewhere).collect())
+        Some(owners.into_iter().map(epoch).collect())
     }
 
     /// As [`Broker::publish`](crate::broker::Broker::publish).

@@ -277,6 +277,10 @@ impl Broker for RedisBroker {
         })
     }
 
+    fn has_company(&self) -> bool {
+        self.shared.has_company.load(Relaxed)
+    }
+
     fn seated<'a>(
         &'a self,
         client_id: &'a ClientId,
@@ -347,8 +351,11 @@ impl Broker for RedisBroker {
         self.shared.epoch_of(self.shared.now_ms())
     }
 
-    fn are_elsewhere<'a>(&'a self, client_ids: &'a [ClientId]) -> BoxFuture<'a, Option<Vec<bool>>> {
-        Box::pin(self.shared.are_elsewhere(client_ids))
+    fn elsewhere<'a>(
+        &'a self,
+        client_ids: &'a [ClientId],
+    ) -> BoxFuture<'a, Option<Vec<Option<u64>>>> {
+        Box::pin(self.shared.elsewhere(client_ids))
     }
 
     fn hush(&self) -> BoxFuture<'_, ()> {

@@ -5,7 +5,8 @@ use crate::redis::script::Script;
 /// Records who has seats. `KEYS[1]`: the owner hash; `ARGV`: node, `reject` or `replace`, then of each id, session, how, epoch.
 ///
 /// How is `new`, or `takeover` where it replaces a session of its own node: the newest session wins. Its epoch is the time in
-/// milliseconds, but higher than the one it finds, so it grows in whatever order gateways ask and however a clock is set. How is
+/// milliseconds, but higher than the one it finds, so it grows in whatever order gateways ask and however a clock is set. The given
+/// one is when it was asked, 0 where that is not known: a question that was on its way for 2 s loses to a seat taken meanwhile. How is
 /// `again` where a node restores what it had or could not ask for in time: then the given epoch decides. One that is yet to come is from
 /// before the clock was set back (or of another server, before a failover), and counts for old.
 ///
@@ -38,6 +39,8 @@ for i = 3, #ARGV, 4 do
     end
   elseif is_elsewhere and is_reject then
     verdict = 'taken'
+  elseif is_elsewhere and epoch > 0 and epoch < now - 2000 and their_epoch > epoch and their_epoch <= now then
+    verdict = '- ' .. their_node
   else
     epoch = now
     if is_elsewhere or how == 'takeover' then
