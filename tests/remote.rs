@@ -24,7 +24,11 @@ use support::{
     Authority, Backend, DEADLINE, Device, HTTP2_STREAMS, OwnNetwork, Received, Reply, TempRedis,
     config, eventually, start,
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, sync::mpsc};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -234,6 +238,42 @@ async fn what_http2_has_not_begun_or_broke_off_is_sent_again_at_once_and_not_cou
         );
         bridge.stop(DEADLINE).await;
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_stream_when_http2_goes_away_is_sent_again_at_once_and_not_counted() {
+    let authority = Authority::new();
+    let go_away = Arc::new(Notify::new());
+    let (addr, mut attempts) = one_stream_http2(&authority, go_away.clone()).await;
+    let config = support::loopback()
+        .remote_url(Some(format!("https://{addr}/")))
+        .remote_ca(Some(authority.ca_path()));
+    let bridge = start(config).await;
+    let mut devices = Vec::new();
+    for n in 0..4 {
+        let mut device = Device::connect(bridge.local_addr(), &format!("dev{n}")).await;
+        device.send("hello").await;
+        if n < 2 {
+            // The first is answered: from then on the gateway knows that there is one stream. The second keeps that.
+            assert_eq!(attempts.recv().await.as_deref(), Some("1"));
+        }
+        devices.push(device);
+    }
+    eventually("the others wait", async || bridge.stats().uplink.held == 3).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // into the connection
+    }
+    go_away.notify_one();
+    eventually("all are delivered", async || {
+        bridge.stats().uplink.delivered == 4
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(attempts.recv().await.as_deref(), Some("1"));
+    }
+    let counters = bridge.stats().counters;
+    assert_eq!((counters.posts, counters.posts_failed), (4, 0));
+    bridge.stop(DEADLINE).await;
 }
 
 #[tokio::test]
@@ -529,16 +569,20 @@ enum Trouble {
     Cut,
 }
 
+async fn http2_listener(authority: &Authority) -> (TcpListener, SocketAddr, TlsAcceptor) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut tls = (*authority.issue_for_loopback().server_config()).clone();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    (listener, addr, TlsAcceptor::from(Arc::new(tls)))
+}
+
 /// A server of HTTP/2 that causes trouble once. It sends on the `X-Fastsock-Attempt` of each request that it answers.
 async fn troubled_http2(
     authority: &Authority,
     trouble: Trouble,
 ) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut tls = (*authority.issue_for_loopback().server_config()).clone();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(tls));
+    let (listener, addr, tls) = http2_listener(authority).await;
     let (sender, attempts) = mpsc::unbounded_channel();
     let requests = Arc::new(AtomicUsize::new(0));
     tokio::spawn(async move {
@@ -564,6 +608,43 @@ async fn troubled_http2(
                     }
                     let attempt = request.headers()["x-fastsock-attempt"].to_str().unwrap();
                     sender.send(attempt.to_owned()).unwrap();
+                    respond
+                        .send_response(http::Response::new(()), true)
+                        .unwrap();
+                }
+            });
+        }
+    });
+    (addr, attempts)
+}
+
+/// A server of HTTP/2 that takes one request at a time. It answers the second on its first connection when it is told to go away. It
+/// sends on the `X-Fastsock-Attempt` of each request.
+async fn one_stream_http2(
+    authority: &Authority,
+    go_away: Arc<Notify>,
+) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+    let (listener, addr, tls) = http2_listener(authority).await;
+    let (sender, attempts) = mpsc::unbounded_channel();
+    let requests = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (tls, sender, requests) = (tls.clone(), sender.clone(), requests.clone());
+            let go_away = go_away.clone();
+            tokio::spawn(async move {
+                let stream = tls.accept(tcp).await.unwrap();
+                let mut builder = h2::server::Builder::new();
+                let handshake = builder
+                    .max_concurrent_streams(1)
+                    .handshake::<_, bytes::Bytes>(stream);
+                let mut connection = handshake.await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let attempt = request.headers()["x-fastsock-attempt"].to_str().unwrap();
+                    sender.send(attempt.to_owned()).unwrap();
+                    if requests.fetch_add(1, SeqCst) == 1 {
+                        go_away.notified().await;
+                        connection.graceful_shutdown();
+                    }
                     respond
                         .send_response(http::Response::new(()), true)
                         .unwrap();

@@ -93,8 +93,10 @@ impl Http2 {
 /// What a stream that ended without an answer means. REFUSED_STREAM and a GOAWAY without error say that it was not processed
 /// (RFC 9113 §8.7); a connection that breaks or does not answer to pings says nothing; any other reset is about the request.
 fn failure_of_stream(error: TrySendError<http::Request<Full<Bytes>>>) -> Failure {
-    let is_unsent = error.message().is_some();
+    let is_given_back = error.message().is_some();
     let error = error.into_error();
+    // hyper drops a request that waits for its stream when the connection ends, and blames us for it.
+    let is_unsent = is_given_back || error.is_user();
     let cause = error.source();
     let is_io = cause.is_some_and(|cause| cause.is::<io::Error>());
     let cause = cause.and_then(|cause| cause.downcast_ref::<h2::Error>());
