@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastsock::Bridge;
 use futures_util::future::join_all;
 use serde_json::json;
-use support::{Backend, Device, Gateway, Reply, eventually};
+use support::{Backend, Device, Gateway, RawDevice, Reply, eventually};
 use tokio::time::Instant;
 
 use crate::common::{Place, bridge, config, from_now, visit};
@@ -384,4 +384,41 @@ async fn it_knows_the_whole_request_and_answers_all_that_goes_with_a_device() {
     webhook.answer_all(Reply::ok().body(r#"{"allow":false,"status":404}"#));
     let unknown = Device::request(bridge.local_addr(), "/t/acme/CP3", &headers).await;
     assert_eq!(unknown.unwrap_err().status, 404);
+}
+
+#[tokio::test]
+async fn its_subprotocol_comes_before_ours_and_makes_nobody_acknowledge() {
+    let webhook = Backend::start().await;
+    let more = [
+        ("subprotocols", "ocpp1.6"),
+        ("subprotocol_mismatch", "refuse"),
+        ("auth_cache", "0"),
+    ];
+    let bridge = start(&webhook, &more).await;
+    for (answered, offered, status, chosen) in [
+        ("mqtt", "mqtt, ocpp1.6", 101, Some("mqtt")),
+        ("mqtt", "mqtt", 101, Some("mqtt")),
+        ("stomp", "mqtt", 400, None),
+        ("fastsock.v1.ack", "fastsock.v1.ack", 101, None),
+        ("fastsock.v2.ack", "fastsock.v2.ack", 101, None),
+    ] {
+        let answer = json!({ "allow": true, "client_id": "dev1", "subprotocol": answered });
+        webhook.answer_all(Reply::ok().body(answer.to_string()));
+        let headers = [
+            ("authorization", "Bearer s3cret"),
+            ("sec-websocket-protocol", offered),
+        ];
+        let mut device = RawDevice::connect(bridge.local_addr()).await;
+        let headers = headers.map(|(name, value)| format!("{name}: {value}"));
+        let headers: Vec<_> = headers.iter().map(|line| &line[..]).collect();
+        device
+            .write(RawDevice::upgrade_request("/", &headers).into_bytes())
+            .await;
+        let head = device.read_head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let line = head
+            .lines()
+            .find_map(|l| l.strip_prefix("Sec-WebSocket-Protocol: "));
+        assert_eq!(line, chosen, "{answered} {offered}");
+    }
 }

@@ -41,6 +41,11 @@ pub(crate) trait Authenticate: Send + Sync {
     fn takes_passwords(&self) -> bool {
         false
     }
+
+    /// Whether it may say which subprotocol a device speaks.
+    fn chooses_subprotocols(&self) -> bool {
+        false
+    }
 }
 
 /// Who may connect when no hook of the host decides.
@@ -168,6 +173,9 @@ impl Auth {
                         provider.authenticate(shown).await
                     }
                     Ok(None) => Err(Denied::Missing(NO_TOKEN)),
+                    Err(Denied::Missing(ONLY_BEARER)) if takes_passwords => {
+                        Err(Denied::Missing(BEARER_OR_BASIC))
+                    }
                     Err(denied) => Err(denied),
                 };
                 let has_basic = credentials.basic.is_some();
@@ -197,6 +205,11 @@ impl Auth {
             Self::Open | Self::Certificate => false,
             Self::Provider(provider) => provider.takes_passwords(),
         }
+    }
+
+    /// Whether it may say which subprotocol a device speaks.
+    pub(crate) fn chooses_subprotocols(&self) -> bool {
+        matches!(self, Self::Provider(provider) if provider.chooses_subprotocols())
     }
 
     /// Whether what a session was let in on holds still.
@@ -421,6 +434,7 @@ impl fmt::Debug for Digest {
 const MOST_GROUPS: usize = 64;
 const MOST_GROUP_BYTES: usize = 256;
 const ONLY_BEARER: &str = "only Authorization: Bearer is accepted";
+const BEARER_OR_BASIC: &str = "only Authorization: Bearer and Basic are accepted";
 const NO_TOKEN: &str = "a token is required";
 /// When to come back to a provider that cannot be asked.
 const RETRY_AFTER_S: u32 = 5;

@@ -269,6 +269,10 @@ impl Authenticate for Webhook {
     fn takes_passwords(&self) -> bool {
         true
     }
+
+    fn chooses_subprotocols(&self) -> bool {
+        true
+    }
 }
 
 /// What an answer means; `user` is the client id of who has shown a password, and counts where the answer names none. The error has

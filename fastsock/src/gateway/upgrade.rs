@@ -137,7 +137,9 @@ impl Handshake {
             Some(name) => upgrade.choose_of(std::slice::from_ref(name)),
             None => upgrade.choose_of(&devices.subprotocols),
         };
-        if !is_understood && devices.mismatch == SubprotocolMismatch::Refuse {
+        // Whoever is asked may know another that the device offers.
+        let is_known = !shared.status.has_hooks() && !route.auth.chooses_subprotocols();
+        if !is_understood && is_known && devices.mismatch == SubprotocolMismatch::Refuse {
             return Err(Refusal::new(400, NO_SUBPROTOCOL).into());
         }
         self.check_origin(route, upgrade)?;

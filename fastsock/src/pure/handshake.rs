@@ -204,15 +204,18 @@ impl Upgrade {
     }
 
     /// Chooses the first of these that the device offers, unless it speaks one of `ACKS`; with none of these the choice stays.
-    /// `false` when it offers some, and none of these.
+    /// `false` when it offers some, and none of these. One of `ACKS` among these is none: only `choose_ack` chooses it.
     pub(crate) fn choose_of(&mut self, ours: &[String]) -> bool {
         if ours.is_empty() || self.form() != Form::Bare {
             return true;
         }
         let mut offered = self.request.subprotocols.iter();
-        let chosen = ours.iter().find(|name| offered.clone().any(|o| o == *name));
+        let is_ack = |name: &String| ACKS.contains(&name.as_str());
+        let chosen = ours
+            .iter()
+            .find(|&name| !is_ack(name) && offered.clone().any(|o| o == name));
         self.subprotocol = chosen.cloned();
-        self.subprotocol.is_some() || offered.all(|o| ACKS.contains(&o.as_str()))
+        self.subprotocol.is_some() || offered.all(is_ack)
     }
 
     /// The subprotocol that the device is told.

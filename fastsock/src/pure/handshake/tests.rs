@@ -338,6 +338,13 @@ fn the_first_of_ours_that_is_offered_is_chosen() {
     assert!(without.choose_of(&ours) && without.subprotocol().is_none());
     let mut first = upgrade(&GOOD.replace("Host: h", "Host: h\r\nSec-WebSocket-Protocol: b, a"));
     assert!(first.choose_of(&[]) && first.subprotocol() == Some("b"));
+    // Whoever is asked may repeat what the device offers: without `choose_ack` that makes nobody acknowledge.
+    for ack in ACKS {
+        let field = format!("Host: h\r\nSec-WebSocket-Protocol: {ack}");
+        let mut upgrade = upgrade(&GOOD.replace("Host: h", &field));
+        assert!(upgrade.choose_of(&[ack.to_owned()]));
+        assert_eq!((upgrade.subprotocol(), upgrade.form()), (None, Form::Bare));
+    }
 }
 
 #[test]
