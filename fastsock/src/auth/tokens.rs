@@ -177,7 +177,8 @@ impl Tokens {
         let (is_token, hashes, decoy) = {
             let known = self.known.read();
             let is_token = !password.is_empty() && known.tokens.get(&digest) == Some(&client_id);
-            let hashes = known.slow.get(&client_id).cloned().unwrap_or_default();
+            let hashes = known.slow.get(&client_id).filter(|_| !password.is_empty());
+            let hashes = hashes.cloned().unwrap_or_default();
             (is_token, hashes, known.decoy.clone())
         };
         if is_token {
@@ -343,6 +344,20 @@ mod tests {
         let known = parse(text(marked.as_bytes()).unwrap()).unwrap();
         assert_eq!(known.tokens.values().next().unwrap().as_str(), "dev1");
         assert!(text(b"dev\xff").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_empty_password_is_wrong_whatever_its_hash() {
+        // Of the empty text: 8 KiB and one pass; a cost of 4.
+        const ARGON2: &str = "$argon2id$v=19$m=8,t=1,p=1$vKsGnctoFjCk/qcbn7cL2g$d6Zb1XT5Xw1xZJWR7AIKcvN//2PjhYVk9R8OGr5Y/KE";
+        const BCRYPT: &str = "$2b$04$.j7iakTPA6Gi5kjhpQdOvOpwwwo.nNLI3Sr/o599Ku.MLE1QLpINO";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = [EMPTY, ARGON2, BCRYPT].map(|hash| format!("dev1 {hash}\n"));
+        fs::write(file.path(), lines.concat()).unwrap();
+        let config = Config::default().auth_tokens_file(Some(file.path().into()));
+        let tokens = Tokens::new(&config).unwrap();
+        let checked = tokens.check(ClientId::new("dev1").unwrap(), b"").await;
+        assert_eq!(checked.err(), Some(WRONG));
     }
 
     #[test]
