@@ -58,7 +58,7 @@ impl CallMatch {
     /// JSON: `7`, `"x"`, `true`. The types count: `7` is neither `"7"` nor `7.0`.
     ///
     /// # Errors
-    /// `Argument` for a pointer that does not begin with `/`, or a value that is not JSON.
+    /// `Argument` for a pointer that does not begin with `/` or has a `~` without `0` or `1`, or a value that is not JSON.
     pub fn pointer(pointer: &str, value: &str) -> Result<Self> {
         let value = serde_json::from_str(value)
             .map_err(|error| argument(format!("match: the value is not JSON: {error}")))?;
@@ -69,6 +69,16 @@ impl CallMatch {
         if !pointer.is_empty() && !pointer.starts_with('/') {
             return Err(argument(format!(
                 "match: {pointer:?} is no JSON pointer; one begins with /"
+            )));
+        }
+        // RFC 6901 §3. No message has anything there, so the call would end with its time-out.
+        if pointer
+            .split('~')
+            .skip(1)
+            .any(|rest| !rest.starts_with(['0', '1']))
+        {
+            return Err(argument(format!(
+                "match: {pointer:?} is no JSON pointer; a ~ is written as ~0"
             )));
         }
         let pointer = pointer.to_owned();
@@ -219,7 +229,9 @@ mod tests {
             let matcher = CallMatch::pointer(pointer, value).unwrap();
             assert_eq!(accepts(&matcher, "", message), is_it, "{pointer} {message}");
         }
-        assert!(CallMatch::pointer("id", "1").is_err());
+        for pointer in ["id", "/a~", "/a~2", "/~~1", "/a~/b"] {
+            assert!(CallMatch::pointer(pointer, "1").is_err(), "{pointer}");
+        }
         assert!(CallMatch::pointer("/id", "x").is_err());
     }
 
