@@ -28,6 +28,8 @@ type Device = WebSocketStream<TlsStream<TcpStream>>;
 const DEVICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 /// The name that the proxies have.
 const NAME: &str = "gateway.example";
+/// A path that a proxy must not write in another way: it may name the device.
+const PATH: &str = "/ocpp/a%2Fb%2Bc%25";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nginx() {
@@ -175,7 +177,9 @@ struct Stage {
 impl Stage {
     async fn new(config: Config) -> Self {
         let backend = Backend::start().await;
-        let config = config.remote_url(Some(backend.url()));
+        let config = config
+            .remote_url(Some(backend.url()))
+            .remote_context(true);
         let bridge = Bridge::builder(config).start().await.expect("it starts");
         let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
         let Identity {
@@ -308,7 +312,7 @@ impl Stage {
         let tls = within("TLS", tls.connect(name, tcp))
             .await
             .map_err(|e| e.to_string())?;
-        let asked = client_async(format!("wss://{NAME}/?token=dev1"), tls);
+        let asked = client_async(format!("wss://{NAME}{PATH}?token=dev1"), tls);
         let answered = within("an answer", asked).await;
         answered
             .map(|(device, _)| device)
@@ -320,6 +324,8 @@ impl Stage {
         assert_eq!(self.bridge.clients()[0].remote_addr.ip(), DEVICE);
         device.send(Message::text("up")).await.unwrap();
         assert_eq!(self.backend.wait_delivered("dev1", 1).await, ["up"]);
+        let request = self.backend.requests().remove(0);
+        assert_eq!(request.header("x-fastsock-path"), Some(PATH));
         let id = fastsock::ClientId::new("dev1").unwrap();
         self.bridge.send(&id, Payload::text("down")).await.unwrap();
         let heard = within("a downlink", device.next()).await.unwrap().unwrap();
