@@ -92,6 +92,8 @@ async fn the_page_says_why_a_station_was_not_started() {
             "NotImplemented",
         ),
         (r#"[2,"2","Authorize",{}]"#, "FormationViolation"),
+        (r#"[2,"2",[],{}]"#, "FormationViolation"),
+        (r#"[2,"2",{"a":1},{}]"#, "FormationViolation"),
     ] {
         let answer = call(place.addr, "POST", path, &headers[..1], message).await;
         assert_eq!(answer.json()[2], code);

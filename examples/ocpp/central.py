@@ -141,6 +141,8 @@ HANDLERS: Dict[str, Handlers] = {
 def answer(station: Station, asked: List[Any]) -> List[Any]:
     """The CALLRESULT or CALLERROR to a CALL."""
     _, unique_id, action, payload = asked
+    if not isinstance(action, str):
+        return [4, unique_id, "FormationViolation", "the action is no text", {}]
     handler = HANDLERS.get(station.protocol, {}).get(action)
     if handler is None:
         return [4, unique_id, "NotImplemented", f"{action} of {station.protocol or 'no protocol'}", {}]

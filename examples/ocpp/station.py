@@ -45,6 +45,8 @@ class Station16(ocpp.v16.ChargePoint):
 
     @ocpp.routing.on("RemoteStartTransaction")
     def remote_start(self, id_tag: str, **_: Any) -> result16.RemoteStartTransaction:
+        if self.started.done():
+            return result16.RemoteStartTransaction(status="Rejected")
         self.started.set_result(id_tag)
         return result16.RemoteStartTransaction(status="Accepted")
 
@@ -72,6 +74,8 @@ class Station201(ocpp.v201.ChargePoint):
 
     @ocpp.routing.on("RequestStartTransaction")
     def remote_start(self, id_token: Any, remote_start_id: int, **_: Any) -> result201.RequestStartTransaction:
+        if self.started.done():
+            return result201.RequestStartTransaction(status="Rejected")
         self.started.set_result((id_token, remote_start_id))
         return result201.RequestStartTransaction(status="Accepted")
 
