@@ -177,9 +177,7 @@ struct Stage {
 impl Stage {
     async fn new(config: Config) -> Self {
         let backend = Backend::start().await;
-        let config = config
-            .remote_url(Some(backend.url()))
-            .remote_context(true);
+        let config = config.remote_url(Some(backend.url())).remote_context(true);
         let bridge = Bridge::builder(config).start().await.expect("it starts");
         let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
         let Identity {
