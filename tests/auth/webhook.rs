@@ -167,8 +167,8 @@ async fn whoever_asked_may_leave_without_harm_to_those_who_wait_for_the_same() {
     );
     let bridge = start(&webhook, &[]).await;
     let addr = bridge.local_addr();
-    let mut first = support::RawDevice::connect(addr).await;
-    let request = support::RawDevice::upgrade_request("/?token=s3cret", &[]);
+    let mut first = RawDevice::connect(addr).await;
+    let request = RawDevice::upgrade_request("/?token=s3cret", &[]);
     first.write(request).await;
     webhook.wait_for(1).await;
     first.reset();
