@@ -376,6 +376,59 @@ async fn what_it_saves_is_counted_in_both_directions() {
     bridge.stop(support::DEADLINE).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_device_gets_a_message_for_many_in_its_own_window_and_envelope() {
+    let backend = Backend::start().await;
+    let bridge = bridge(&backend, |config| config.ack(true)).await;
+    let small = format!("{ANSWER}; server_max_window_bits=9");
+    let (small_offer, acks) = (
+        format!("{OFFER}; server_max_window_bits=9"),
+        format!("{OFFER}\r\nSec-WebSocket-Protocol: fastsock.v1.ack"),
+    );
+    let kinds = [
+        (OFFER, ANSWER, 15, false),
+        (&small_offer, &small, 9, false),
+        (&acks, ANSWER, 15, true),
+        ("X-None: 1", "", 0, false),
+    ];
+    let mut devices = Vec::new();
+    for n in 0..12 {
+        let (offer, answer, bits, has_envelope) = kinds[n % 4];
+        let name = format!("dev{n}");
+        let device = Compressing::connect(bridge.local_addr(), &name, offer, answer).await;
+        devices.push((device.device, bits, has_envelope));
+    }
+    // What repeats lies further apart than the smallest window.
+    let texts: Vec<_> = (0..3).map(|seed| text(600, seed).repeat(5)).collect();
+    for text in &texts {
+        bridge.broadcast(text.clone().into()).await.unwrap();
+    }
+    let mut packed = [(); 3].map(|()| Vec::new());
+    for (n, (device, bits, has_envelope)) in devices.iter_mut().enumerate() {
+        for text in &texts {
+            let frame = device.frame().await;
+            assert_eq!(frame.reserved, if *bits > 0 { RSV1 } else { 0 }, "{n}");
+            let mut plain = frame.payload.clone();
+            if *bits > 0 {
+                plain = inflated(&frame.payload, *bits);
+                packed[n % 4].push(frame.payload);
+            }
+            if *has_envelope {
+                let envelope: serde_json::Value = serde_json::from_slice(&plain).unwrap();
+                plain = envelope["data"].as_str().unwrap().into();
+            }
+            assert!(plain == text.as_bytes(), "{n}");
+        }
+    }
+    let bytes: usize = packed.iter().flatten().map(Vec::len).sum();
+    for (name, value) in [("compressed_messages", 27), ("compressed_bytes", bytes)] {
+        let line = format!("fastsock_{name}_total{{direction=\"down\"}} {value}\n");
+        let metrics = bridge.metrics(fastsock::MetricsFormat::Text);
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    bridge.stop(support::DEADLINE).await;
+}
+
 /// `websockets` offers it unasked, with `client_max_window_bits`.
 #[tokio::test]
 async fn the_python_library_compresses_in_both_directions() {

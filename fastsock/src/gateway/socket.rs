@@ -237,7 +237,7 @@ impl Socket {
             let (whole, has_more) = match ready!(written)? {
                 Step::Wrote(whole, has_more) => (whole, has_more),
                 Step::Claimed(payload) => {
-                    self.io.begin_compressed(frame(&payload), Origin::Outbox);
+                    self.io.begin_compressed(&payload, frame, Origin::Outbox);
                     continue;
                 }
             };
@@ -269,7 +269,7 @@ impl Socket {
                     Step::Wrote(whole, has_more) => (whole, has_more),
                     Step::Claimed(payload) => {
                         self.io
-                            .begin_compressed(bare_frame(&payload), Origin::Mailbox);
+                            .begin_compressed(&payload, bare_frame, Origin::Mailbox);
                         continue;
                     }
                 },

@@ -426,7 +426,8 @@ impl Registry {
     /// Puts a message into the outboxes of all who are in a group here. Returns how many took it.
     pub(crate) fn put_to_group(&self, name: &str, payload: &Payload) -> u64 {
         let members = self.groups.as_ref().map(|groups| groups.members(name));
-        let put = |id: &ClientId| self.put_or_note(id, payload);
+        let payload = payload.clone().for_many();
+        let put = |id: &ClientId| self.put_or_note(id, &payload);
         let taken = members.iter().flatten().filter(|id| put(id)).count() as u64;
         if members.is_some_and(|members| !members.is_empty()) {
             self.status.running.group_messages.add(1);
@@ -437,7 +438,8 @@ impl Registry {
 
     /// The same for everyone here.
     pub(crate) fn put_to_all(&self, payload: &Payload) -> u64 {
-        let put = |seat: &Arc<Seat>| self.put_or_note(&seat.client_id, payload);
+        let payload = payload.clone().for_many();
+        let put = |seat: &Arc<Seat>| self.put_or_note(&seat.client_id, &payload);
         let taken = self.seats().iter().filter(|seat| put(seat)).count() as u64;
         self.status.running.broadcasts.add(1);
         self.status.running.group_downlinks.add(taken);

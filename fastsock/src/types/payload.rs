@@ -5,10 +5,12 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 
 /// What one WebSocket message carries: text that is valid UTF-8, or bytes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Payload {
     bytes: Bytes,
     is_text: bool,
+    /// Many devices get these very bytes, so that what is made of them for one is good for others.
+    is_for_many: bool,
 }
 
 impl Payload {
@@ -17,6 +19,7 @@ impl Payload {
         Self {
             bytes: Bytes::from(text.into()),
             is_text: true,
+            is_for_many: false,
         }
     }
 
@@ -25,6 +28,7 @@ impl Payload {
         Self {
             bytes: bytes.into(),
             is_text: false,
+            is_for_many: false,
         }
     }
 
@@ -33,6 +37,7 @@ impl Payload {
         Self {
             bytes: lossy(bytes.into()),
             is_text: true,
+            is_for_many: false,
         }
     }
 
@@ -40,7 +45,11 @@ impl Payload {
     pub fn text_or_binary(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let is_text = std::str::from_utf8(&bytes).is_ok();
-        Self { bytes, is_text }
+        Self {
+            bytes,
+            is_text,
+            is_for_many: false,
+        }
     }
 
     /// For bytes that a peer library has already checked to be UTF-8.
@@ -48,6 +57,7 @@ impl Payload {
         Self {
             bytes,
             is_text: true,
+            is_for_many: false,
         }
     }
 
@@ -85,11 +95,32 @@ impl Payload {
         }
     }
 
+    /// The same, for many devices.
+    pub(crate) fn for_many(self) -> Self {
+        Self {
+            is_for_many: true,
+            ..self
+        }
+    }
+
+    /// Whether many devices get it.
+    pub(crate) fn is_for_many(&self) -> bool {
+        self.is_for_many
+    }
+
     /// What a held message counts for against the limits of a queue, in bytes.
     pub(crate) fn cost(&self) -> usize {
         self.bytes.len() + HELD_OVERHEAD_BYTES
     }
 }
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        (self.is_text, &self.bytes) == (other.is_text, &other.bytes)
+    }
+}
+
+impl Eq for Payload {}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,19 +1,39 @@
 //! permessage-deflate (RFC 7692): compressors and inflaters that all sessions share, each for the time of one message.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, Status};
 
-use crate::locks::Mutex;
-
-use crate::stats::Running;
+use crate::{locks::Mutex, stats::Running, types::Payload};
 
 /// Compressors and inflaters for any session: context is never taken over, so that an idle device holds none.
 #[derive(Default)]
 pub(crate) struct Codecs {
     idle: Mutex<Idle>,
+    recent: Mutex<Recent>,
     running: Arc<Running>,
+}
+
+/// The last messages that many devices get, as they were compressed for the first of them.
+#[derive(Default)]
+struct Recent {
+    /// The newest last; at most [`RECENT`] of them.
+    messages: VecDeque<Compressed>,
+    /// What they hold. Beyond [`RECENT_BYTES`] only the newest stays.
+    bytes: usize,
+}
+
+/// What one message became in frames of one kind.
+#[derive(Clone)]
+struct Compressed {
+    /// The message. It is held, so no other has its address.
+    message: Bytes,
+    /// Length of the frame's payload, which has more than the message where there are envelopes.
+    length: usize,
+    window_bits: u8,
+    /// `None`: it does not get smaller.
+    packed: Option<Bytes>,
 }
 
 /// Those that nobody uses now; at most [`KEPT`] of a kind.
@@ -29,8 +49,39 @@ impl Codecs {
     pub(crate) fn new(running: Arc<Running>) -> Self {
         Self {
             idle: Mutex::default(),
+            recent: Mutex::default(),
             running,
         }
+    }
+
+    /// [`Codecs::compress`] for the payload of the frame of a message: once for all devices that get the same.
+    pub(super) fn compress_message(
+        &self,
+        message: &Payload,
+        whole: &Bytes,
+        window_bits: u8,
+    ) -> Option<Bytes> {
+        if !message.is_for_many() {
+            return self.compress(whole, window_bits);
+        }
+        let wanted = Compressed {
+            message: message.as_bytes().clone(),
+            length: whole.len(),
+            window_bits,
+            packed: None,
+        };
+        if let Some(packed) = self.recent.lock().find(&wanted) {
+            if let Some(packed) = &packed {
+                self.count(packed.len(), whole.len());
+            }
+            return packed;
+        }
+        let packed = self.compress(whole, window_bits);
+        self.recent.lock().push(Compressed {
+            packed: packed.clone(),
+            ..wanted
+        });
+        packed
     }
 
     /// The bytes compressed for an inflater with a window of 2^`window_bits` bytes; `None` when they do not get fewer.
@@ -55,12 +106,18 @@ impl Codecs {
         packed.truncate(packed.len().saturating_sub(TAIL.len()));
         packed.shrink_to_fit();
         is_whole.then(|| {
-            let running = &self.running;
-            running.downlinks_compressed.add(1);
-            running.downlinks_compressed_bytes.add(packed.len() as u64);
-            running.downlinks_inflated_bytes.add(bytes.len() as u64);
+            self.count(packed.len(), bytes.len());
             packed.into()
         })
+    }
+
+    /// A message goes out compressed to so many bytes.
+    fn count(&self, compressed: usize, inflated: usize) {
+        self.running.downlinks_compressed.add(1);
+        self.running
+            .downlinks_compressed_bytes
+            .add(compressed as u64);
+        self.running.downlinks_inflated_bytes.add(inflated as u64);
     }
 
     /// One for the next message of a device.
@@ -86,6 +143,38 @@ impl Codecs {
     }
 }
 
+impl Recent {
+    /// What became of the same message in the same kind of frame, if that is known.
+    fn find(&self, wanted: &Compressed) -> Option<Option<Bytes>> {
+        let mut newest_first = self.messages.iter().rev();
+        let found = newest_first.find(|known| known.is_same(wanted))?;
+        Some(found.packed.clone())
+    }
+
+    fn push(&mut self, compressed: Compressed) {
+        self.bytes += compressed.bytes();
+        self.messages.push_back(compressed);
+        while self.messages.len() > 1 && (self.messages.len() > RECENT || self.bytes > RECENT_BYTES)
+        {
+            let oldest = self.messages.pop_front();
+            self.bytes -= oldest.map_or(0, |oldest| oldest.bytes());
+        }
+    }
+}
+
+impl Compressed {
+    fn is_same(&self, other: &Self) -> bool {
+        // By address: comparing bytes takes as long as many a compression.
+        let place = |it: &Self| (it.message.as_ptr(), it.message.len());
+        place(self) == place(other)
+            && (self.length, self.window_bits) == (other.length, other.window_bits)
+    }
+
+    fn bytes(&self) -> usize {
+        self.message.len() + self.packed.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Whether a downlink of so many bytes is compressed: fewer gain nothing, and more would keep other sessions waiting.
 pub(super) fn is_worth_it(length: usize) -> bool {
     (COMPRESSED_FROM..=COMPRESSED_TO).contains(&length)
@@ -98,6 +187,9 @@ const COMPRESSED_TO: usize = 1 << 20;
 const LEVEL: Compression = Compression::new(6);
 /// One is in use on each thread at most, but for inflaters whose message is not whole yet.
 const KEPT: usize = 8;
+/// Several messages to a group wait in the outboxes of all its members, and members have several windows.
+const RECENT: usize = 32;
+const RECENT_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -113,6 +205,53 @@ mod tests {
                 .collect();
             assert_eq!(codecs.compress(&noise, 15), None, "{length}");
         }
+    }
+
+    #[test]
+    fn a_message_for_many_is_compressed_once_for_each_kind_of_frame() {
+        let codecs = Codecs::default();
+        let text = |n: usize| format!("{n:09}").repeat(100);
+        let of = |message: &Payload, bits| {
+            let whole = message.as_bytes();
+            codecs.compress_message(message, whole, bits).unwrap()
+        };
+        let (group, alone) = (Payload::text(text(1)).for_many(), Payload::text(text(1)));
+        let first = of(&group, 15);
+        assert_eq!(of(&group.clone(), 15).as_ptr(), first.as_ptr());
+        let small = of(&group, 9);
+        assert_eq!(of(&group, 9).as_ptr(), small.as_ptr());
+        assert_ne!(small.as_ptr(), first.as_ptr());
+        // The same text from somebody else, and one for a single device.
+        let again = Payload::text(text(1)).for_many();
+        for other in [&again, &alone, &alone] {
+            let packed = of(other, 15);
+            assert!(packed == first && packed.as_ptr() != first.as_ptr());
+        }
+        let envelope = Bytes::from(format!("{{\"data\":\"{}\"}}", text(1)));
+        let enveloped = codecs.compress_message(&group, &envelope, 15).unwrap();
+        assert_ne!(enveloped, first);
+        // What does not get smaller is not tried again either.
+        let mut random = fastrand::Rng::with_seed(7);
+        let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(256).collect();
+        let noise = Payload::binary(noise).for_many();
+        let known = codecs.recent.lock().messages.len();
+        for _ in 0..2 {
+            let packed = codecs.compress_message(&noise, noise.as_bytes(), 15);
+            assert_eq!(packed, None);
+        }
+        assert_eq!(codecs.recent.lock().messages.len(), known + 1);
+        // A burst is kept, and no more than that.
+        let burst: Vec<_> = (0..2 * RECENT)
+            .map(|n| Payload::text(text(n)).for_many())
+            .collect();
+        let last: Vec<_> = burst.iter().map(|message| of(message, 15)).collect();
+        assert_eq!(codecs.recent.lock().messages.len(), RECENT);
+        for (message, packed) in burst.iter().zip(&last).skip(RECENT) {
+            assert_eq!(of(message, 15).as_ptr(), packed.as_ptr());
+        }
+        let large = Payload::text("x".repeat(RECENT_BYTES)).for_many();
+        of(&large, 15);
+        assert_eq!(codecs.recent.lock().messages.len(), 1);
     }
 
     #[test]

@@ -143,11 +143,17 @@ impl Stream {
     }
 
     /// Compresses the frame of a message that is claimed, if that makes it smaller, and begins it.
-    pub(super) fn begin_compressed(&mut self, (header, whole): (FrameHead, Bytes), origin: Origin) {
-        let compressed = self
-            .deflate
-            .as_ref()
-            .and_then(|deflate| deflate.codecs.compress(&whole, deflate.window_bits));
+    pub(super) fn begin_compressed(
+        &mut self,
+        message: &Payload,
+        frame: fn(&Payload) -> (FrameHead, Bytes),
+        origin: Origin,
+    ) {
+        let (header, whole) = frame(message);
+        let compressed = self.deflate.as_ref().and_then(|deflate| {
+            let (codecs, window_bits) = (&deflate.codecs, deflate.window_bits);
+            codecs.compress_message(message, &whole, window_bits)
+        });
         let (header, payload) = match compressed {
             Some(payload) => (header.compressed(payload.len()), payload),
             None => (header, whole.clone()),
