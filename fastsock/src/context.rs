@@ -234,7 +234,7 @@ impl fmt::Debug for Metadata {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CertificateNames {
-    /// The whole subject, such as `C=DE, O=Example, CN=CP001`.
+    /// The whole subject in the order of the certificate, such as `C=DE, O=Example\, Inc., CN=CP001`: values are escaped as in RFC 4514.
     pub subject: String,
     /// The organisation in the subject (O), if there is exactly one.
     pub organization: Option<String>,

@@ -1,11 +1,14 @@
 //! The name in a client certificate, or why nobody can be sure of it. No I/O.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
+use data_encoding::HEXLOWER;
 use x509_parser::{
     asn1_rs::{Any, Tag},
     certificate::X509Certificate,
     extensions::GeneralName,
+    objects::{oid_registry, oid2abbrev},
+    x509::{AttributeTypeAndValue, X509Name},
 };
 
 use crate::context::CertificateNames;
@@ -58,9 +61,50 @@ pub(super) fn names_of(certificate: &X509Certificate<'_>) -> CertificateNames {
         })
         .collect();
     CertificateNames {
-        subject: subject.to_string(),
+        subject: subject_of(subject),
         organization: organization.filter(|_| organizations.next().is_none()),
         sans,
+    }
+}
+
+/// A subject as text, in the order of the certificate. Values are escaped as in RFC 4514: whoever looks for `CN=` finds none that
+/// stands within another value.
+fn subject_of(name: &X509Name<'_>) -> String {
+    let attributes = |rdn: &x509_parser::x509::RelativeDistinguishedName<'_>| {
+        let attributes: Vec<_> = rdn.iter().map(attribute).collect();
+        attributes.join(" + ")
+    };
+    let rdns: Vec<_> = name.iter().map(attributes).collect();
+    rdns.join(", ")
+}
+
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let kind = attribute.attr_type();
+    let mut text = match oid2abbrev(kind, oid_registry()) {
+        Ok(short) => format!("{short}="),
+        Err(_) => format!("{kind}="),
+    };
+    match decode(attribute.attr_value()) {
+        Some(value) => escape(&mut text, &value),
+        None => text += &format!("#{}", HEXLOWER.encode(attribute.attr_value().data)),
+    }
+    text
+}
+
+fn escape(text: &mut String, value: &str) {
+    let end = value.chars().count().saturating_sub(1);
+    for (at, c) in value.chars().enumerate() {
+        match c {
+            '"' | '+' | ',' | ';' | '<' | '=' | '>' | '\\' => text.extend(['\\', c]),
+            ' ' if at == 0 || at == end => text.push_str("\\ "),
+            '#' if at == 0 => text.push_str("\\#"),
+            c if c.is_control() => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(text, "\\{byte:02x}"); // a String takes all
+                }
+            }
+            c => text.push(c),
+        }
     }
 }
 
@@ -272,6 +316,37 @@ mod tests {
         assert_eq!(names.organization.as_deref(), Some("Exämple"));
         assert_eq!(names.sans, ["cp1.example", "urn:dev:1", "127.0.0.1"]);
         assert!(names.subject.contains("CN=CP001"), "{}", names.subject);
+    }
+
+    #[test]
+    fn no_value_of_a_subject_looks_like_another_attribute() {
+        let subject = |organization: &str| {
+            let mut params = CertificateParams::new([]).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            let pairs = [
+                (DnType::OrganizationName, organization),
+                (DnType::CommonName, "CP 1"),
+            ];
+            for (kind, value) in pairs {
+                params.distinguished_name.push(kind, value);
+            }
+            let key = KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            let (_, certificate) = X509Certificate::from_der(certificate.der()).unwrap();
+            names_of(&certificate).subject
+        };
+        for (organization, escaped) in [
+            ("Exämple", "Exämple"),
+            ("A, CN=CP002", r"A\, CN\=CP002"),
+            ("A + CN=CP002", r"A \+ CN\=CP002"),
+            (r#"\"#, r"\\"),
+            (r#"<"a";b>"#, r#"\<\"a\"\;b\>"#),
+            (" # ", r"\ #\ "),
+            ("#1", r"\#1"),
+            ("a\u{0}\n\u{85}", r"a\00\0a\c2\85"),
+        ] {
+            assert_eq!(subject(organization), format!("O={escaped}, CN=CP 1"));
+        }
     }
 
     #[test]
