@@ -214,6 +214,11 @@ impl Accepted {
 }
 
 impl Accepted {
+    /// Whether it says that the bridge closes the session before it begins.
+    pub(crate) fn is_over(&self) -> bool {
+        self.expires_at.is_some_and(|at| at <= SystemTime::now())
+    }
+
     /// Who is let in by it.
     ///
     /// # Errors

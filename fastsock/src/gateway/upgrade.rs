@@ -297,6 +297,9 @@ impl Handshake {
         };
         let principal = match admission {
             Some(Admission::Accept(client_id)) => client_id.into(),
+            Some(Admission::AcceptWith(accepted)) if accepted.is_over() => {
+                return Err(Refusal::new(401, "the token has expired").into());
+            }
             Some(Admission::AcceptWith(accepted)) => {
                 accepted.into_principal().map_err(|error| {
                     tracing::error!(
