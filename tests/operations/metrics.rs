@@ -322,8 +322,6 @@ fn each_query_in_deploy_names_a_metric_that_is_there() {
         }
         assert!(count > 10, "{file}");
     }
-    let json = fs::read_to_string(root().join("deploy/grafana/fastsock.json")).unwrap();
-    let _: serde_json::Value = serde_json::from_str(&json).unwrap();
     let promtool = found("promtool", "prometheus");
     let rules = root().join("deploy/prometheus/fastsock.rules.yml");
     content(
@@ -333,6 +331,61 @@ fn each_query_in_deploy_names_a_metric_that_is_there() {
     let cases = root().join("deploy/prometheus/fastsock.rules.test.yml");
     content(
         Command::new(promtool).args(["test", "rules"]).arg(cases),
+        "",
+    );
+}
+
+#[test]
+fn prometheus_and_grafana_understand_the_dashboard() {
+    let json = fs::read_to_string(root().join("deploy/grafana/fastsock.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let all = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = all.iter().map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), all.len(), "panels of the same id");
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    for panel in all.iter().filter(|panel| panel["type"] != "row") {
+        // What the types of Grafana ask of a panel (@grafana/schema).
+        let options = &panel["options"];
+        assert!(options["legend"]["showLegend"].is_boolean(), "{panel}");
+        assert!(options["legend"]["calcs"].is_array(), "{panel}");
+        assert!(options["tooltip"]["sort"].is_string(), "{panel}");
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let legend = target["legendFormat"].as_str().unwrap();
+            let metric = Metric::all()
+                .iter()
+                .find(|metric| {
+                    let series = series_of(metric);
+                    words(query).any(|word| series.iter().any(|name| name == word))
+                })
+                .unwrap_or_else(|| panic!("{query}: no metric"));
+            // A label that nobody sets would make all lines one.
+            let shown = legend
+                .split("{{")
+                .skip(1)
+                .filter_map(|rest| rest.split("}}").next());
+            for label in shown {
+                let is_there = label == "instance" || metric.labels.contains(&label);
+                assert!(is_there, "{query}: {} has no {label}", metric.name);
+            }
+            let asked = query
+                .replace("$__rate_interval", "5m")
+                .replace("$job", ".*")
+                .replace("$instance", ".*");
+            let number = rules.lines().count(); // no two rules of one name
+            rules += &format!("  - record: \"query:{number}\"\n    expr: '{asked}'\n");
+        }
+    }
+    assert!(
+        !rules.contains('$'),
+        "a variable that is not known: {rules}"
+    );
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("dashboard.yml");
+    fs::write(&file, rules).unwrap();
+    let promtool = found("promtool", "prometheus");
+    content(
+        Command::new(promtool).args(["check", "rules"]).arg(file),
         "",
     );
 }
