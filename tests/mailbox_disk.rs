@@ -402,9 +402,10 @@ async fn a_disk_that_takes_nothing_is_said_and_nothing_counts_as_kept() {
         try_post(admin, "dev", body).await == Some(202)
     })
     .await;
-    gateway
+    let again = gateway
         .wait_line("the mailboxes can be written again")
         .await;
+    assert_eq!(again["level"], "warn", "who hears of it hears of its end");
     let device = Device::connect(gateway.addr(), "dev").await.attend();
     is_empty(&gateway, "dev").await;
     assert_eq!(device.texts(), ["one", "two"]);

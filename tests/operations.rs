@@ -1,4 +1,4 @@
-//! What operators look at: metrics, the admin API and its description, traces and the dashboard.
+//! What operators look at: metrics, the admin API and its description, traces, the dashboard and the log.
 #![allow(
     clippy::disallowed_methods,
     reason = "a test is a host, and may start tasks"
@@ -8,6 +8,8 @@
 mod api;
 #[path = "operations/described.rs"]
 mod described;
+#[path = "operations/logs.rs"]
+mod logs;
 #[path = "operations/metrics.rs"]
 mod metrics;
 #[path = "operations/programs.rs"]

@@ -400,7 +400,8 @@ async fn a_disk_that_takes_nothing_is_said_waited_out_and_costs_nothing() {
     device.send("three").await;
     assert_eq!(backend.count(), 1, "what is not taken is not delivered");
     gateway.limit_files(None);
-    gateway.wait_line("the spool can be written again").await;
+    let again = gateway.wait_line("the spool can be written again").await;
+    assert_eq!(again["level"], "warn", "who hears of it hears of its end");
     assert_eq!(
         backend.wait_delivered("dev", 3).await,
         ["one", "two", "three"]

@@ -280,6 +280,7 @@ async fn an_outage_is_told_once_and_its_end_too() {
         (line["level"].as_str(), line["error"].as_str()),
         (Some("error"), Some("it answered with status 502"))
     );
+    assert_eq!(gateway.lines_with(up)[0]["level"], "warn");
 }
 
 #[tokio::test]

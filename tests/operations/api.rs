@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use support::{Backend, Device, Gateway, GatewayBuilder, Reply, call, eventually, get, within};
+use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::mpsc};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -163,6 +164,38 @@ async fn what_waits_for_the_backend_is_told_of_its_device_and_of_the_gateway() {
         (&status["redis"], &status["spool"]["kind"]),
         (&Value::Null, &json!("memory"))
     );
+}
+
+#[tokio::test]
+async fn each_limit_that_uplinks_can_come_to_is_told() {
+    let backend = Backend::start().await;
+    backend.answer_all(Reply::hang());
+    let data = TempDir::new().unwrap();
+    let gateway = alone()
+        .var("REMOTE_URL", backend.url())
+        .var("FASTSOCK_REMOTE_CONCURRENCY", "2")
+        .var("FASTSOCK_SPOOL", "disk")
+        .var("FASTSOCK_SPOOL_MAX_MESSAGES", "3")
+        .var("FASTSOCK_DATA_DIR", data.path().to_string_lossy())
+        .start()
+        .await;
+    let admin = gateway.admin_addr();
+    let mut one = Device::connect(gateway.addr(), "dev1").await;
+    let mut two = Device::connect(gateway.addr(), "dev2").await;
+    one.send("a").await;
+    one.send("b").await;
+    two.send("c").await;
+    // Small messages: the spool is full of them long before its bytes are.
+    eventually("the fullest come first", async || {
+        let status = get(admin, "/api/v1/status").await.json();
+        let limits = status["limits"].as_array().unwrap().iter();
+        let full: Vec<_> = limits
+            .filter(|limit| limit["used"] == limit["limit"])
+            .map(|limit| limit["name"].as_str().unwrap().to_owned())
+            .collect();
+        full == ["spool_max_messages", "remote_concurrency"]
+    })
+    .await;
 }
 
 #[tokio::test]

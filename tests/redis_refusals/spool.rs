@@ -70,7 +70,9 @@ async fn a_spool_that_is_refused_keeps_its_link_and_goes_on_once_it_is_not() {
         spool.says(8..10).await;
         spool.delivers(10).await;
         spool.holds(0).await;
-        let again = |line: &Value| line["message"] == "Redis takes again what it had refused";
+        let again = |line: &Value| {
+            line["message"] == "Redis takes again what it had refused" && line["level"] == "warn"
+        };
         spool
             .gateway
             .wait_line_where("it is taken again", again)

@@ -181,7 +181,7 @@ pub(crate) fn lines(now: &Value, before: Option<&Value>) -> Vec<String> {
         spool["dead_letters"]
     ));
     for limit in now["limits"].as_array().into_iter().flatten() {
-        let part = 100.0 * float(&limit["used"]) / float(&limit["limit"]).max(1.0);
+        let part = used(limit);
         if part >= 50.0 {
             lines.push(format!(
                 "limit      {} is {part:.0} % used",
@@ -231,22 +231,37 @@ fn float(value: &Value) -> f64 {
     value.as_f64().unwrap_or_default()
 }
 
-/// How full it is where uplinks wait.
+/// How full it is where uplinks wait: by bytes or by messages, whichever comes to its limit first.
 fn fill(limits: &Value) -> String {
     let is_spool = |limit: &&Value| {
-        let name = &limit["name"];
-        *name == "spool_max_bytes" || *name == "uplink_total_bytes"
+        let name = limit["name"].as_str().unwrap_or_default();
+        [
+            "spool_max_bytes",
+            "spool_max_messages",
+            "uplink_total_bytes",
+        ]
+        .contains(&name)
     };
-    let limit = limits.as_array().into_iter().flatten().find(is_spool);
-    limit.map_or_else(String::new, |limit| {
-        let part = 100.0 * float(&limit["used"]) / float(&limit["limit"]).max(1.0);
+    let all = limits.as_array().into_iter().flatten().filter(is_spool);
+    let fullest = all.max_by(|a, b| used(a).total_cmp(&used(b)));
+    fullest.map_or_else(String::new, |limit| {
+        let name = text(&limit["name"]);
+        let show = match name.ends_with("bytes") {
+            true => bytes,
+            false => text,
+        };
         format!(
-            ", {part:.0} % of {} used ({} of {})",
-            text(&limit["name"]),
-            bytes(&limit["used"]),
-            bytes(&limit["limit"])
+            ", {:.0} % of {name} used ({} of {})",
+            used(limit),
+            show(&limit["used"]),
+            show(&limit["limit"])
         )
     })
+}
+
+/// How much of a limit is used, in percent.
+fn used(limit: &Value) -> f64 {
+    100.0 * float(&limit["used"]) / float(&limit["limit"]).max(1.0)
 }
 
 #[cfg(test)]
@@ -286,6 +301,26 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(lines(&now, None)[2].contains("30 since the start received"));
+    }
+
+    #[test]
+    fn the_spool_is_as_full_as_the_limit_that_it_comes_to_first() {
+        let fullness = |messages: u64| {
+            fill(&json!([
+                {"name": "limit_connections", "used": 10, "limit": 10},
+                {"name": "spool_max_messages", "used": messages, "limit": 1000},
+                {"name": "spool_max_bytes", "used": 2048, "limit": 4096},
+                {"name": "dead_letters_max", "used": 10, "limit": 10},
+            ]))
+        };
+        assert_eq!(
+            fullness(400),
+            ", 50 % of spool_max_bytes used (2.0 KiB of 4.0 KiB)"
+        );
+        assert_eq!(
+            fullness(900),
+            ", 90 % of spool_max_messages used (900 of 1000)"
+        );
     }
 
     #[test]

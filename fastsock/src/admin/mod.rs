@@ -68,7 +68,7 @@ pub(crate) async fn bind_when_free(config: &Config) -> TcpListener {
     loop {
         tokio::time::sleep(BIND_AGAIN).await;
         if let Ok(Some(listener)) = bind(config) {
-            tracing::info!(addr = ?config.admin.addr, "the admin listener has its port");
+            tracing::warn!(addr = ?config.admin.addr, "the admin listener has its port");
             return listener;
         }
     }

@@ -115,7 +115,7 @@ impl Tokens {
                 let looked = reader.read(LONGEST_LOOK).await;
                 match (&looked, is_late) {
                     (Err(error), false) => tracing::error!(%error, "{STAY}"),
-                    (Ok(()), true) => tracing::info!("{VARIABLE}: it can be read again"),
+                    (Ok(()), true) => tracing::warn!("{VARIABLE}: it can be read again"),
                     _ => {}
                 }
                 is_late = looked.is_err();

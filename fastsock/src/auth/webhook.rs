@@ -208,7 +208,7 @@ impl Webhook {
         let verdict = match self.reply(shown, question, deadline).await {
             Ok(verdict) => {
                 if self.is_down.swap(false, Relaxed) {
-                    tracing::info!("the authentication webhook answers again");
+                    tracing::warn!("the authentication webhook answers again");
                 }
                 verdict
             }

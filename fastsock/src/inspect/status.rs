@@ -312,11 +312,32 @@ fn limits(shared: &Shared, figures: &Figures) -> Vec<LimitStatus> {
             config.downlinks.outbox_total_bytes as u64,
         ),
     ];
-    let held = match figures.spool {
-        None => ("uplink_total_bytes", config.uplinks.total_bytes as u64),
-        Some(_) => ("spool_max_bytes", config.spool.max_bytes as u64),
-    };
-    limits.push(limit(held.0, stats.uplink.held_bytes, held.1));
+    let uplinks = &stats.uplink;
+    if figures.spool.is_some() {
+        let spool = &config.spool;
+        let bytes = spool.max_bytes as u64;
+        limits.extend([
+            limit("spool_max_bytes", uplinks.held_bytes, bytes),
+            limit(
+                "spool_max_messages",
+                uplinks.held,
+                spool.max_messages as u64,
+            ),
+            limit(
+                "dead_letters_max",
+                uplinks.dead_letters,
+                spool.dead_letters_max as u64,
+            ),
+        ]);
+    } else {
+        let bytes = config.uplinks.total_bytes as u64;
+        limits.push(limit("uplink_total_bytes", uplinks.held_bytes, bytes));
+    }
+    if config.remote.url.is_some() {
+        let at_once = config.remote.concurrency as u64;
+        let in_flight = figures.uplinks.in_flight;
+        limits.push(limit("remote_concurrency", in_flight, at_once));
+    }
     let part = |limit: &LimitStatus| limit.used as f64 / limit.limit.max(1) as f64;
     limits.sort_by(|a, b| part(b).total_cmp(&part(a)));
     limits

@@ -230,7 +230,7 @@ fn run(queue: &Queue, mut store: Store) {
         match try_batch(queue, &mut store, batch) {
             Ok(()) => {
                 if failing_until.take().is_some() {
-                    tracing::info!("the mailboxes can be written again");
+                    tracing::warn!("the mailboxes can be written again");
                 }
             }
             Err(fault) => {

@@ -164,7 +164,7 @@ impl Rights {
             let lacks = match missing.map(Option::unwrap_or_default) {
                 Ok(missing) if missing.is_empty() => {
                     if said.is_over() {
-                        tracing::info!(name: "redis_rights", of = self.of, "The user of Redis has all rights it needs");
+                        tracing::warn!(name: "redis_rights", of = self.of, "The user of Redis has all rights it needs");
                     }
                     false
                 }

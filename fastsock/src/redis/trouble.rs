@@ -124,7 +124,7 @@ impl Troubles {
             said[function as usize].is_over();
         }
         *self.loading_since.lock() = None;
-        tracing::info!(name: "redis_accepted", again = function.again(), "Redis takes again what it had refused");
+        tracing::warn!(name: "redis_accepted", again = function.again(), "Redis takes again what it had refused");
         true
     }
 

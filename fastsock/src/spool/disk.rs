@@ -440,7 +440,7 @@ impl Writer {
             }
         }
         if std::mem::take(&mut self.is_failing) {
-            tracing::info!("the spool can be written again");
+            tracing::warn!("the spool can be written again");
             if let Some(lanes) = self.queue.lanes() {
                 lanes.failing(false);
             }

@@ -211,7 +211,7 @@ impl Observer<Uplink> for UplinkObserver {
     }
 
     fn recovered(&self, route: &str) {
-        tracing::info!(route = named(route), "the remote takes messages again");
+        tracing::warn!(route = named(route), "the remote takes messages again");
     }
 
     fn misconfigured(&self, route: &str, attempt: &Outcome) {

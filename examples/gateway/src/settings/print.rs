@@ -28,7 +28,8 @@ impl Form {
 }
 
 impl Settings {
-    /// Every setting, or those that differ from the defaults, on a line each with its source as a comment.
+    /// Every setting, or those that differ from the defaults, on a line each. A comment tells its source: above it in a `.env` file, else
+    /// behind it.
     pub(crate) fn print(&self, form: Form, is_changed_only: bool) -> String {
         let (mut text, defaults) = (String::new(), Self::default());
         for known in all_known() {
@@ -43,12 +44,21 @@ impl Settings {
                 true => "# ",
                 false => "",
             };
-            let (name, value) = match form {
-                Form::Env => (known.variable(), quote(&value)),
-                Form::Toml => (known.name(), toml(known.kind(), &value)),
+            let _ = match form {
+                // systemd takes a comment behind a value for a part of it.
+                Form::Env if !is_masked => {
+                    let (name, value) = (known.variable(), quote(&value));
+                    writeln!(text, "# {source}\n{name}={value}")
+                }
+                Form::Env => {
+                    let (name, value) = (known.variable(), quote(&value));
+                    writeln!(text, "{off}{name}={value} # {source}")
+                }
+                Form::Toml => {
+                    let (name, value) = (known.name(), toml(known.kind(), &value));
+                    writeln!(text, "{off}{name} = {value} # {source}")
+                }
             };
-            let equals = if form == Form::Env { "=" } else { " = " };
-            let _ = writeln!(text, "{off}{name}{equals}{value} # {source}");
         }
         text
     }
@@ -57,7 +67,12 @@ impl Settings {
 /// Quotes a value where a `.env` file needs it.
 fn quote(value: &str) -> String {
     let is_plain = value.trim() == value && !value.contains(['#', '\'', '"', '`', '\n', '\r']);
-    let quote = ['\'', '`', '"'].into_iter().find(|q| !value.contains(*q));
+    // systemd knows no backticks, and between double quotes a backslash is more than that.
+    let quotes = match value.contains('\\') {
+        true => ['\'', '`', '"'],
+        false => ['\'', '"', '`'],
+    };
+    let quote = quotes.into_iter().find(|q| !value.contains(*q));
     match quote {
         Some(quote) if !is_plain => format!("{quote}{value}{quote}"),
         _ => value.into(),

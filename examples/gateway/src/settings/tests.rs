@@ -48,13 +48,13 @@ fn a_mode_is_octal_and_lets_its_owner_read_and_write() {
     assert!(
         gathered
             .print(PrintForm::Env, false)
-            .contains("FASTSOCK_LOG_FILE_MODE=0640 # from .env\n")
+            .contains("# from .env\nFASTSOCK_LOG_FILE_MODE=0640\n")
     );
     let gathered = gather("", "", &[], &[]).unwrap();
     assert!(
         gathered
             .print(PrintForm::Env, false)
-            .contains("FASTSOCK_LOG_FILE_MODE= # default\n")
+            .contains("# default\nFASTSOCK_LOG_FILE_MODE=\n")
     );
 }
 
@@ -75,7 +75,7 @@ fn the_last_source_wins_and_is_told() {
     ] {
         let settings = settings.unwrap();
         assert_eq!(settings.config().redis.db, expected);
-        let line = format!("REDIS_DB={expected} # {source}\n");
+        let line = format!("# {source}\nREDIS_DB={expected}\n");
         assert!(
             settings.print(PrintForm::Env, false).contains(&line),
             "{}",
@@ -319,6 +319,12 @@ fn what_is_printed_is_a_file_that_means_the_same() {
                 assert_eq!(again.show(known), settings.show(known), "{toml}");
             }
         }
+    }
+    // What systemd reads as well: nothing but comments and settings, and nothing behind a value.
+    for line in settings.print(PrintForm::Env, false).lines() {
+        let is_setting = line.starts_with(|c: char| c.is_ascii_uppercase());
+        assert!(is_setting || line.starts_with("# "), "{line}");
+        assert!(!is_setting || !line.contains(" # "), "{line}");
     }
     let changed = settings.print(PrintForm::Toml, true);
     assert_eq!(changed.lines().count(), 9, "{changed}");

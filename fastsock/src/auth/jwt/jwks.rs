@@ -224,7 +224,7 @@ impl Jwks {
                     tracing::error!(%error, "{VARIABLE}: not reloaded; the gateway keeps the keys it has");
                 }
                 Ok(keys) if last_error.is_over() => {
-                    tracing::info!(keys = keys.len(), "{VARIABLE}: it can be read again");
+                    tracing::warn!(keys = keys.len(), "{VARIABLE}: it can be read again");
                 }
                 _ => {}
             }

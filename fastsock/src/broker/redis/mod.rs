@@ -461,7 +461,7 @@ impl Shared {
                  moved, and do not clear up after one that died. docs/security.md has the rights for that"
             );
         } else {
-            tracing::info!(name: "redis_plain", "Redis runs scripts for this user again");
+            tracing::warn!(name: "redis_plain", "Redis runs scripts for this user again");
             self.restore.notify_one();
         }
     }

@@ -122,7 +122,7 @@ impl Observer<Event> for EventObserver {
     }
 
     fn recovered(&self, _: &str) {
-        tracing::info!("FASTSOCK_EVENTS_URL takes events again");
+        tracing::warn!("FASTSOCK_EVENTS_URL takes events again");
     }
 
     fn misconfigured(&self, _: &str, attempt: &Outcome) {

@@ -40,7 +40,7 @@ impl Supervised for SpoolLink<'_> {
             ownership.begin(shared, &redis).await?;
             *shared.cmd.lock() = Some(redis.clone());
             if self.last_error.is_over() {
-                tracing::info!(name: "spool_up", "the spool in Redis is back");
+                tracing::warn!(name: "spool_up", "the spool in Redis is back");
             }
             self.is_up = true;
             tokio::select! {
