@@ -196,6 +196,13 @@ async fn each_limit_that_uplinks_can_come_to_is_told() {
         full == ["spool_max_messages", "remote_concurrency"]
     })
     .await;
+    let said = gateway
+        .wait_line_where("devices wait", |line| {
+            let message = line["message"].as_str().unwrap_or_default();
+            message.starts_with("Devices are read no further") && line["count"] == 1
+        })
+        .await;
+    assert_eq!(said["level"], "warn");
 }
 
 #[tokio::test]

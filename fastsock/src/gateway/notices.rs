@@ -1,4 +1,4 @@
-//! What an operator is told of devices that are turned away: a line for the first, then at most one in ten seconds with their number.
+//! What an operator is told of devices that are turned away or have to wait: a line for the first, then at most one in ten seconds with their number.
 
 use std::sync::Arc;
 
@@ -43,6 +43,13 @@ impl Notices {
         }
     }
 
+    /// A device is read no further, since all uplinks together have no more room.
+    pub(super) fn room(&self, client_id: &str) {
+        if let Some(count) = self.count(ROOM) {
+            tracing::warn!(client_id, count, "{NO_ROOM}");
+        }
+    }
+
     /// A page of another origin is refused.
     pub(super) fn origin(&self, origin: &str, addr: RemoteAddr) {
         if let Some(count) = self.count(ORIGIN) {
@@ -66,14 +73,18 @@ impl Drop for Notices {
 fn tell(reason: &str, count: u64) {
     match reason {
         RATE => tracing::warn!(count, "{OVER_THEIR_RATE}"),
+        ROOM => tracing::warn!(count, "{NO_ROOM}"),
         ORIGIN => tracing::warn!(count, "{OTHER_ORIGINS}"),
         _ => tracing::warn!(reason, count, "{TURNED_AWAY}"),
     }
 }
 
 const RATE: &str = "rate";
+const ROOM: &str = "room";
 const ORIGIN: &str = "origin";
 const TURNED_AWAY: &str = "A limit turns devices away; FASTSOCK_LIMIT_* sets it";
 const OVER_THEIR_RATE: &str = "Devices are over their rate and read later; FASTSOCK_LIMIT_UPLINKS and FASTSOCK_LIMIT_UPLINK_BYTES set it";
+const NO_ROOM: &str = "Devices are read no further, since all uplinks that wait have no more room; FASTSOCK_UPLINK_TOTAL_BYTES sets it, with a durable spool \
+    FASTSOCK_SPOOL_MAX_BYTES and FASTSOCK_SPOOL_MAX_MESSAGES";
 const OTHER_ORIGINS: &str =
     "Pages of this origin are refused; FASTSOCK_LISTEN_ORIGINS names those that may connect";

@@ -309,6 +309,9 @@ impl Session {
     fn pause(&mut self) {
         if !matches!(self.reading, Reading::Paused { .. }) {
             self.shared.running.reads_paused.add(1);
+            if self.shared.lanes.is_full() {
+                self.shared.notices.room(self.seat.client_id.as_str());
+            }
             let since = Instant::now();
             self.set_reading(Reading::Paused { since });
         }
