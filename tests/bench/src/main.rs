@@ -82,6 +82,9 @@ fn measure(options: &Options) -> io::Result<()> {
     let mut ratios = String::new();
     if options.parts.has_ratios() {
         let mut pairs = Scenario::pairs(options.lasts);
+        if let Some(metrics) = &options.metrics {
+            ratio::note_metrics(&mut pairs, &fs::read_to_string(metrics)?)?;
+        }
         pairs.retain(|pair| options.wants(ratio::TITLE, pair.name));
         ratios = ratio::measure(
             &pairs,

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
     /// Where results go.
     pub(crate) out: PathBuf,
+    /// Where `make metrics-cost` has written what metrics take.
+    pub(crate) metrics: Option<PathBuf>,
     target: String,
     versus: Vec<String>,
     vars: Vec<(String, String)>,
@@ -76,6 +78,7 @@ impl Options {
             lasts: None,
             wait: Duration::ZERO,
             out: "bench-out".into(),
+            metrics: None,
             target: "target/release/fastsock".into(),
             versus: Vec::new(),
             vars: Vec::new(),
@@ -123,6 +126,7 @@ impl Options {
                 }
                 Arg::Long("wait") => self.wait = Duration::from_secs(parser.value()?.parse()?),
                 Arg::Long("out") => self.out = parser.value()?.into(),
+                Arg::Long("metrics") => self.metrics = Some(parser.value()?.into()),
                 Arg::Long("full") => self.is_full = true,
                 Arg::Long("help") | Arg::Short('h') => self.role = Role::Help,
                 other => return Err(other.unexpected()),
@@ -182,6 +186,7 @@ Usage: bench [--ratios | --tables] [--full] [--target COMMAND] [--vs COMMAND]...
   --seconds N         how long each load lasts
   --wait N            wait up to N seconds before each run until nothing else keeps the machine busy
   --full              more rates, more gateways, more devices, features one by one
+  --metrics FILE      what metrics take, as `make metrics-cost` writes it: a line for an uplink and one for a downlink
   --out DIR           where ratios.md, ratios.svg, tables.md, plot.svg and figures.jsonl go; bench-out
 
 It needs redis-server, and starts its own. Everything stays on loopback.

@@ -1,7 +1,12 @@
 //! The first table: what a message, a handshake and a device cost beside the least that could do the job. Ratios of runs in turn say the
 //! same on another machine; absolute figures do not.
 
-use std::{fmt::Write as _, io, path::Path, time::Instant};
+use std::{
+    fmt::Write as _,
+    io::{self, Error},
+    path::Path,
+    time::Instant,
+};
 
 use crate::{
     lab::Lab,
@@ -18,6 +23,8 @@ pub(crate) struct Pair {
     pub(crate) ours: Side,
     pub(crate) beside: Side,
     pub(crate) figures: Vec<Figure>,
+    /// What the metrics of one of its messages take, in µs, where that was measured.
+    pub(crate) metrics_us: Option<f64>,
 }
 
 /// Who runs what.
@@ -118,6 +125,30 @@ pub(crate) fn measure(
     Ok(text)
 }
 
+/// Takes what `make metrics-cost` has measured to the pairs that it is set beside: lines of a message and its nanoseconds.
+pub(crate) fn note_metrics(pairs: &mut [Pair], lines: &str) -> io::Result<()> {
+    for (message, name) in [
+        ("uplink", "uplink, closed loop"),
+        ("downlink", "downlink, closed loop, two workers"),
+    ] {
+        let of_message = |line: &str| {
+            line.split_once(' ')
+                .filter(|(of, _)| *of == message)?
+                .1
+                .parse()
+                .ok()
+        };
+        let ns: f64 = lines
+            .lines()
+            .find_map(of_message)
+            .ok_or_else(|| Error::other(format!("--metrics: no nanoseconds of an {message}")))?;
+        if let Some(pair) = pairs.iter_mut().find(|pair| pair.name == name) {
+            pair.metrics_us = Some(ns / 1000.0);
+        }
+    }
+    Ok(())
+}
+
 impl Pair {
     fn row(&self) -> Row {
         Row {
@@ -159,6 +190,7 @@ fn table(pairs: &[Pair], rows: &[Row]) -> String {
                 figure.must.into(),
             ]);
         }
+        lines.extend(pair.metrics_us.map(|us| metrics_line(us, row)));
         for (side, runs) in [&pair.ours, &pair.beside].into_iter().zip(&row.results) {
             if let Some(error) = runs.iter().find_map(|run| run.as_ref().err()) {
                 let line = error.lines().next().unwrap_or_default();
@@ -167,6 +199,19 @@ fn table(pairs: &[Pair], rows: &[Row]) -> String {
         }
     }
     format!("### {TITLE}\n\n{}{failures}", aligned(&lines))
+}
+
+/// What its metrics take, beside all that the message takes in the rounds above.
+fn metrics_line(us: f64, row: &Row) -> Vec<String> {
+    let whole = row.values(0, SERVER);
+    let shares: Vec<f64> = whole.iter().map(|whole| us / whole).collect();
+    vec![
+        "… its metrics, beside all of it, µs".into(),
+        format!("{us:.3}"),
+        Spread::of(&whole).show(1),
+        Spread::of(&shares).show(4),
+        "≤ 0.02".into(),
+    ]
 }
 
 /// A spread, or a dash where there is none.
@@ -192,12 +237,41 @@ impl Show for Option<Spread> {
 /// What the plot is called.
 const BARS: &str =
     "Processor time of the server, as a multiple of the least that could do it (red line)";
+/// The head of the processor time of a message.
+pub(crate) const SERVER: &str = "server µs each";
 /// What the table is called.
 pub(crate) const TITLE: &str = "Ratios";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{report::Metric, scenario::Scenario};
+
+    #[test]
+    fn metrics_are_set_beside_their_message() {
+        let mut pairs = Scenario::pairs(None);
+        note_metrics(&mut pairs, "uplink 120.0\ndownlink 2.5\n").unwrap();
+        let of = |name| pairs.iter().find(|pair| pair.name == name).unwrap();
+        let mut row = of("uplink, closed loop").row();
+        for whole in [20.0, 24.0, 30.0] {
+            row.results[0].push(Ok(vec![Metric::new("server", "µs each", 1, whole)]));
+        }
+        let line = metrics_line(of("uplink, closed loop").metrics_us.unwrap(), &row);
+        assert_eq!(
+            line[1..],
+            [
+                "0.120",
+                "24.0 (20.0–30.0)",
+                "0.0050 (0.0040–0.0060)",
+                "≤ 0.02"
+            ]
+        );
+        let downlink = of("downlink, closed loop, two workers").metrics_us;
+        assert_eq!(downlink, Some(0.0025));
+        assert_eq!(of("uplink at 1 k/s").metrics_us, None);
+        let error = note_metrics(&mut pairs, "uplink 120.0\n").unwrap_err();
+        assert!(error.to_string().contains("downlink"), "{error}");
+    }
 
     #[test]
     fn a_spread_has_its_median_between_its_ends() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Course, Kind, Scenario};
 use crate::{
     load::{Pace, Way},
-    ratio::{Figure, Pair, Side, TITLE, Who},
+    ratio::{Figure, Pair, SERVER, Side, TITLE, Who},
 };
 
 impl Scenario {
@@ -63,12 +63,14 @@ fn uplinks() -> Vec<Pair> {
             ours: this(spooled("disk")),
             beside: this(spooled("memory")),
             figures: vec![server("≤ 1.25")],
+            metrics_us: None,
         },
         Pair {
             name: "uplink, batches of 64 beside single POSTs",
             ours: this(batches("64")),
             beside: this(batches("1")),
             figures: vec![server(""), rate("")],
+            metrics_us: None,
         },
     ]
 }
@@ -218,6 +220,7 @@ fn beside_bare(name: &'static str, scenario: Scenario, figures: Vec<Figure>) -> 
             scenario,
         },
         figures,
+        metrics_us: None,
     }
 }
 
@@ -235,12 +238,13 @@ fn beside_echo(
             scenario: theirs,
         },
         figures,
+        metrics_us: None,
     }
 }
 
 fn server(must: &'static str) -> Figure {
     Figure {
-        head: "server µs each",
+        head: SERVER,
         name: "server CPU a message, µs",
         digits: 1,
         must,
