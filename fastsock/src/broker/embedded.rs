@@ -40,10 +40,7 @@ impl Broker for Embedded {
 
     fn seated<'a>(&'a self, _: &'a ClientId, _: SessionId, _: bool) -> BoxFuture<'a, Claimed> {
         let epoch = next_epoch(&self.epoch, self.now_ms());
-        Box::pin(std::future::ready(Claimed::Won {
-            epoch,
-            was_elsewhere: false,
-        }))
+        Box::pin(std::future::ready(Claimed::Won(epoch)))
     }
 
     fn seen(&self, _: &ClientId, _: u64) {}

@@ -21,12 +21,6 @@ pub(crate) trait TellLost: Send + Sync {
 
     /// Others took this gateway for dead while it was not, and may have told that its devices are lost.
     fn came_back(&self);
-
-    /// A device that is here was at another gateway meanwhile, which has told of it.
-    fn was_elsewhere(&self, client_id: &ClientId);
-
-    /// Redis had lost whose this device is, and has it again. Another gateway that asked meanwhile may have told that it is nowhere.
-    fn restored(&self, client_id: &ClientId);
 }
 
 /// A device whose gateway died, and that is nowhere else.

@@ -210,11 +210,7 @@ pub(crate) struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claimed {
     /// It is this session's, from this epoch on: higher than that of every session of the id before, as far as is known.
-    Won {
-        epoch: u64,
-        /// Another gateway had it until now.
-        was_elsewhere: bool,
-    },
+    Won(u64),
     /// The policy is `reject`, and another gateway has the id.
     Taken,
     /// The id changed hands more than [`TAKEOVERS_MAX`] times in [`TAKEOVER_SPAN`].

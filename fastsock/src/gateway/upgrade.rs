@@ -214,10 +214,7 @@ impl Handshake {
             .broker
             .seated(&seat.client_id, seat.session_id, is_takeover);
         match claimed.await {
-            Claimed::Won {
-                epoch,
-                was_elsewhere,
-            } => seat.set_claim(epoch, was_elsewhere),
+            Claimed::Won(epoch) => seat.set_epoch(epoch),
             Claimed::Taken => return Err(taken()),
             Claimed::TooMany => return Ok(Err(CloseReason::TooMany)),
         }

@@ -56,7 +56,7 @@ impl Announcements {
         self.status
             .hook("on_connect", |hooks| hooks.on_connect(&seat.client()));
         if let Some(lifecycle) = &self.lifecycle {
-            lifecycle.came(&seat.client(), seat.was_elsewhere());
+            lifecycle.came(&seat.client());
         }
     }
 

@@ -126,8 +126,9 @@ impl Lifecycle {
         Ok(lifecycle)
     }
 
-    /// A session began. In order with [`Lifecycle::left`], device by device. `was_elsewhere`: its device was at another gateway.
-    pub(crate) fn came(&self, client: &Client, was_elsewhere: bool) {
+    /// A session began. In order with [`Lifecycle::left`], device by device. With other gateways about it is always told: any of them may
+    /// have told of the device meanwhile, and who has died since cannot say so.
+    pub(crate) fn came(&self, client: &Client) {
         let stay = Stay {
             session_id: client.session_id,
             remote_addr: client.remote_addr,
@@ -149,8 +150,8 @@ impl Lifecycle {
                 node: self.node.to_string(),
             });
         }
-        if was_elsewhere {
-            state.debounce.was_elsewhere(&client.client_id);
+        if self.broker.has_company() {
+            state.debounce.begin_anew(&client.client_id);
         }
         if state.debounce.came(&client.client_id, stay.clone(), now) {
             let event = Body::of("connect", &client.client_id, &stay, now);
@@ -319,14 +320,6 @@ impl Lifecycle {
         }
     }
 
-    /// Tells of the stay of a device that is here, if the backend knows of an earlier one only.
-    fn tell_untold(&self, state: &mut State, client_id: &ClientId) {
-        if let Some(stay) = state.debounce.untold(client_id) {
-            let event = Body::of("connect", client_id, &stay, SystemTime::now());
-            self.tell(state, client_id, stay.session_id, event);
-        }
-    }
-
     fn tell_gone(&self, state: &mut State, client_id: &ClientId) {
         let Some((known, away)) = state.debounce.forget(client_id) else {
             return;
@@ -463,19 +456,6 @@ impl TellLost for Lifecycle {
             ..event
         };
         self.lanes.take(event, None);
-    }
-
-    fn was_elsewhere(&self, client_id: &ClientId) {
-        let mut state = self.state.lock();
-        match state.debounce.is_away(client_id) {
-            // The other one told that it left there. It is news when it comes.
-            true => state.debounce.was_elsewhere(client_id),
-            false => self.tell_untold(&mut state, client_id),
-        }
-    }
-
-    fn restored(&self, client_id: &ClientId) {
-        self.tell_untold(&mut self.state.lock(), client_id);
     }
 
     fn came_back(&self) {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
     time::{Duration, SystemTime},
@@ -57,8 +57,6 @@ pub(crate) struct Seat {
     seen_ms: AtomicU64,
     /// 0 until its claim is answered.
     epoch: AtomicU64,
-    /// Another gateway had its device until it came.
-    was_elsewhere: AtomicBool,
     pub(crate) signs: Signs,
     /// Which `fastsock.v?.ack` it speaks; 0: none.
     ack_version: AtomicU8,
@@ -187,7 +185,6 @@ impl Seat {
             connected_at: now,
             seen_ms: AtomicU64::new(unix_ms(now)),
             epoch: AtomicU64::new(0),
-            was_elsewhere: AtomicBool::new(false),
             signs: Signs::default(),
             ack_version: AtomicU8::new(0),
             told: Mutex::new(Told::Nothing(before)),
@@ -288,14 +285,8 @@ impl Seat {
         self.epoch.load(Relaxed)
     }
 
-    pub(crate) fn set_claim(&self, epoch: u64, was_elsewhere: bool) {
+    pub(crate) fn set_epoch(&self, epoch: u64) {
         self.epoch.store(epoch, Relaxed);
-        self.was_elsewhere.store(was_elsewhere, Relaxed);
-    }
-
-    /// Whether its device was at another gateway until it came here.
-    pub(crate) fn was_elsewhere(&self) -> bool {
-        self.was_elsewhere.load(Relaxed)
     }
 
     /// What the host is told of it.

@@ -126,13 +126,7 @@ impl Shared {
                     Err(_) => self.claims.is_late.store(true, Relaxed),
                 }
             }
-            let epoch = next_epoch(&self.last_epoch, self.epoch_of(now_ms));
-            // Nobody knows. To tell of it once more is harmless; not to tell that it is here is not.
-            let was_elsewhere = self.has_company.load(Relaxed);
-            Claimed::Won {
-                epoch,
-                was_elsewhere,
-            }
+            Claimed::Won(next_epoch(&self.last_epoch, self.epoch_of(now_ms)))
         }
     }
 }
@@ -214,8 +208,7 @@ async fn claim(
         let claimed = match Answer::parse(&answer) {
             Answer::Won { epoch, from } => {
                 let (client_id, session_id) = (&question.client_id, question.session_id);
-                let was_elsewhere = from.is_some();
-                shared.claimed(client_id, session_id, epoch, was_elsewhere);
+                shared.claimed(client_id, session_id, epoch, from.is_some());
                 if let Some((node, session)) = from {
                     waits = Some(shared.passing.expect(session_id));
                     let by = Some(Successor {
@@ -229,10 +222,7 @@ async fn claim(
                         by,
                     });
                 }
-                Claimed::Won {
-                    epoch,
-                    was_elsewhere,
-                }
+                Claimed::Won(epoch)
             }
             Answer::TooMany => Claimed::TooMany,
             Answer::Taken | Answer::Lost { .. } => Claimed::Taken,
@@ -261,6 +251,7 @@ impl Shared {
         was_elsewhere: bool,
     ) {
         self.last_epoch.fetch_max(epoch, Relaxed);
+        self.has_company.fetch_or(was_elsewhere, Relaxed);
         let mut presence = self.presence.lock();
         presence.claimed(client_id, session_id, epoch, was_elsewhere);
     }

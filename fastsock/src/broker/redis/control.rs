@@ -1,5 +1,7 @@
 //! What gateways tell each other, and who has a seat.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -12,13 +14,15 @@ use crate::{
         glob::escaped,
         trouble::Function,
     },
-    types::{ClientId, CloseReason, Payload, SessionId},
+    types::{CloseReason, Payload, SessionId},
 };
 
 /// What gateways tell each other.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum Control {
+    /// The sender is there from now on. Who does not hear it learns it from the leases.
+    Joined { node: String },
     /// The sender has seated a device that `node` has too.
     Replaced {
         node: String,
@@ -28,8 +32,6 @@ pub(super) enum Control {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Successor>,
     },
-    /// The sender had a device that `node` has now, and `node` may not know that: Redis was away, or had forgotten it after a failover.
-    Had { node: String, client_id: String },
     /// What waited for a device that `node` has now: for its session `session`, from the session `from` of the sender.
     PassedOn {
         node: String,
@@ -95,6 +97,9 @@ impl Passed {
 /// Takes what another gateway tells. Never waits.
 pub(super) fn on_control(shared: &Shared, message: &[u8]) {
     match serde_json::from_slice(message) {
+        Ok(Control::Joined { node }) => {
+            shared.has_company.fetch_or(node != *shared.node, Relaxed);
+        }
         Ok(Control::Replaced {
             node,
             client_id,
@@ -116,11 +121,6 @@ pub(super) fn on_control(shared: &Shared, message: &[u8]) {
                         messages: payloads.iter().map(Passed::of).collect(),
                     });
                 }
-            }
-        }
-        Ok(Control::Had { node, client_id }) if node == *shared.node => {
-            if let (Some(teller), Some(id)) = (shared.teller(), ClientId::new(&client_id)) {
-                teller.was_elsewhere(&id);
             }
         }
         Ok(Control::PassedOn {

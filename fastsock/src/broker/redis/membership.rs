@@ -4,7 +4,12 @@ use std::{convert::Infallible, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Shared, cleanup::Gone, script};
+use super::{
+    Shared,
+    cleanup::Gone,
+    control::{self, Control},
+    script,
+};
 use crate::redis::{
     connect::Redis,
     error::{Failure, LinkError},
@@ -58,12 +63,14 @@ impl Membership {
             sleep(wait).await;
         }
         self.lease.renewed();
-        if !shared.is_plain()
-            && let Err(failure) = shared.show_card(redis).await
-        {
+        if shared.is_plain() {
+            return Ok(());
+        }
+        if let Err(failure) = shared.show_card(redis).await {
             shared.failed(Function::Lease, failure).await?;
         }
-        Ok(())
+        let node = shared.node.to_string();
+        control::tell(shared, redis.clone(), &[Control::Joined { node }]).await
     }
 
     /// Renews the lease and looks at the others. Returns whether it had stood until now.

@@ -359,22 +359,13 @@ async fn list_and_claim(
     for ((client_id, claim), answer) in claiming.into_iter().zip(answers) {
         let (epoch, from) = match Answer::parse(&answer) {
             Answer::Won { epoch, from } => (epoch, from),
-            lost => {
+            _ => {
                 claims.lost.insert(client_id.clone());
                 replaced_elsewhere(shared, client_id, claim.session_id);
-                if let Answer::Lost { to: Some(node) } = lost {
-                    claims.tell.push(Control::Had {
-                        node,
-                        client_id: client_id.to_string(),
-                    });
-                }
                 continue;
             }
         };
         shared.claimed(client_id, claim.session_id, epoch, from.is_some());
-        if let Some(teller) = shared.teller() {
-            teller.restored(client_id);
-        }
         claims
             .tell
             .extend(from.map(|(node, session)| Control::Replaced {

@@ -29,8 +29,6 @@ pub(super) struct Known {
     pub(super) since: SystemTime,
     /// How many it has had since then.
     pub(super) sessions: u64,
-    /// Whether the backend was told of the latest, and not only of an earlier one.
-    is_told: bool,
     pub(super) away: Option<Away>,
 }
 
@@ -63,39 +61,24 @@ impl Debounce {
             }
             known.stay = stay;
             known.sessions += 1;
-            known.is_told = false;
             return false;
         }
         let known = Known {
             stay,
             since: now,
             sessions: 1,
-            is_told: true,
             away: None,
         };
         self.known.insert(client_id.clone(), known);
         true
     }
 
-    /// Another gateway has told of it meanwhile, and tells that it left there: that it is here again is news.
-    pub(super) fn was_elsewhere(&mut self, client_id: &ClientId) {
+    /// That it is here again is news.
+    pub(super) fn begin_anew(&mut self, client_id: &ClientId) {
         let known = self.known.remove(client_id);
         if let Some(away) = known.and_then(|known| known.away) {
             self.away.remove(&(away.until, client_id.clone()));
         }
-    }
-
-    /// Whether it is away, and the backend does not know that yet.
-    pub(super) fn is_away(&self, client_id: &ClientId) -> bool {
-        let known = self.known.get(client_id);
-        known.is_some_and(|known| known.away.is_some())
-    }
-
-    /// The stay of a device that is here, if the backend knows of an earlier one only. From now on it counts as told.
-    pub(super) fn untold(&mut self, client_id: &ClientId) -> Option<Stay> {
-        let known = self.known.get_mut(client_id)?;
-        let is_untold = known.away.is_none() && !std::mem::replace(&mut known.is_told, true);
-        is_untold.then(|| known.stay.clone())
     }
 
     /// A session ended. `false` when it is not the latest, or was told to have ended before.
@@ -216,26 +199,12 @@ mod tests {
         let now = SystemTime::now();
         assert!(debounce.came(&dev, stay(1), now));
         assert!(debounce.left(&dev, SessionId(1), away(grace)));
-        debounce.was_elsewhere(&dev);
+        debounce.begin_anew(&dev);
         assert!(debounce.came(&dev, stay(2), now));
         assert!(debounce.due(grace).is_empty());
-        debounce.was_elsewhere(&dev); // while it was thought to be here
+        debounce.begin_anew(&dev); // while it was thought to be here
         assert!(debounce.came(&dev, stay(3), now));
         assert!(debounce.left(&dev, SessionId(3), away(grace)));
-    }
-
-    #[test]
-    fn who_is_here_again_is_told_of_once_when_that_is_asked_for() {
-        let (mut debounce, start) = (Debounce::default(), Instant::now());
-        let (dev, grace) = (id("dev"), start + Duration::from_secs(5));
-        let now = SystemTime::now();
-        debounce.came(&dev, stay(1), now);
-        assert!(debounce.untold(&dev).is_none(), "told when it came");
-        debounce.left(&dev, SessionId(1), away(grace));
-        assert!(debounce.is_away(&dev) && debounce.untold(&dev).is_none());
-        assert!(!debounce.came(&dev, stay(2), now) && !debounce.is_away(&dev));
-        assert_eq!(debounce.untold(&dev).unwrap().session_id, SessionId(2));
-        assert!(debounce.untold(&dev).is_none(), "once");
     }
 
     #[test]
