@@ -129,6 +129,9 @@ fn the_licences_of_all_that_is_in_it_are_installed_with_it() {
     }
     assert!(names.contains(&"tokio") && names.contains(&"rustls"));
     assert!(!names.contains(&"cbindgen"), "nothing of it is shipped");
+    // Of what only the command asks for, and of what nobody does.
+    let not_linked = ["signal-hook-registry", "stabby"];
+    assert!(!names.iter().any(|name| not_linked.contains(name)));
 }
 
 #[test]
