@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use parking_lot::Mutex;
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::PyRuntimeError,
@@ -15,6 +14,7 @@ use crate::{
     core::Core,
     dispatcher,
     hooks::{Hook, HookSet, not_made},
+    locks::Mutex,
     objects::{Client, DeadLetter, Leftover, Ticket},
     settings::Settings,
 };

@@ -2,10 +2,9 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::signals::Disposition;
+use crate::{locks::Mutex, signals::Disposition};
 
 /// Runs the gateway with these arguments, of which the first is the program's name, until a signal ends it; returns the
 /// exit code. The interpreter is let go meanwhile. `fastsock.__main__` sees to Python's own signal handlers.

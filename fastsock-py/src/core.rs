@@ -10,7 +10,6 @@ use std::{
 };
 
 use fastsock::{Answer, CallMatch, CloseReason, MetricsFormat, Payload, Sent, UplinkAction};
-use parking_lot::Mutex;
 use pyo3::{
     exceptions::{PyBaseException, PyResourceWarning, PyRuntimeError},
     intern,
@@ -23,6 +22,7 @@ use crate::{
     argument::{client_id, payload},
     error::{bad_argument, exception, forked, not_running, raised},
     hooks::Wants,
+    locks::Mutex,
     objects::{Client, DeadLetter, Leftover, Ticket, host_port},
     run::{Hold, Run, STOP_TIME},
     settings::Settings,

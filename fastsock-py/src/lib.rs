@@ -15,6 +15,7 @@ mod dispatcher;
 mod error;
 mod fork;
 mod hooks;
+mod locks;
 mod log;
 mod loopside;
 mod objects;

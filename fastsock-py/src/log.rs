@@ -13,7 +13,6 @@ use std::{
 };
 
 use fastsock::events::EventQueue;
-use parking_lot::{Mutex, RwLock};
 use pyo3::{
     intern,
     prelude::*,
@@ -27,7 +26,10 @@ use tracing::{
     span,
 };
 
-use crate::time::unix_seconds;
+use crate::{
+    locks::{Mutex, RwLock},
+    time::unix_seconds,
+};
 
 /// Records that wait for the interpreter, and which levels Python wants.
 pub(crate) struct Log {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use fastsock::events::{Event, Uplinks};
-use parking_lot::Mutex;
 use pyo3::{
     exceptions::PyKeyError,
     intern,
@@ -23,6 +22,7 @@ use crate::{
     core::{Core, call_match, name, said, seconds},
     error::{bad_argument, raised},
     hooks::Wants,
+    locks::Mutex,
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
     run::{Counts, SLACK, STOP_TIME},
     settings::Settings,

@@ -15,7 +15,6 @@ use fastsock::{
     Config, ConnectRequest, Decision, Hooks, Leftover, Ticket, UplinkAction, WeakBridge, blocking,
     events::{EventHooks, EventOptions, EventQueue, Uplinks},
 };
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -23,6 +22,7 @@ use crate::{
     error::raised,
     fork::Process,
     hooks::Wants,
+    locks::Mutex,
     log::{Log, adopt_thread},
     settings::Settings,
     signals::Blocked,

@@ -14,7 +14,7 @@ from typing import Any, List
 import fastsock
 import pytest
 from conftest import run_script
-from device import DEADLINE, Device, eventually
+from device import DEADLINE, Device, Refused, eventually
 
 BRIDGE = 'import fastsock; bridge = fastsock.Bridge(websocket_port=0, listen_addr="127.0.0.1", close_timeout=50'
 
@@ -198,6 +198,82 @@ def test_a_child_that_ends_in_order_does_not_hang() -> None:
         "device = Device(bridge.port)\ndevice.send('x')\nassert device.receive() == 'x'\nprint('unharmed')"
     )
     assert (run.code, run.out) == (0, "unharmed\n"), run.err
+
+
+BUSY = """
+import logging, os, sys, threading
+from device import *
+import fastsock
+
+class Takes(logging.Handler):
+    def emit(self, record): pass
+
+log = logging.getLogger("fastsock")
+log.addHandler(Takes())
+log.propagate = False
+log.setLevel(logging.DEBUG)
+
+def start(name):
+    return fastsock.Bridge(
+        websocket_port=0, listen_addr="127.0.0.1", remote_url=sys.argv[1], spool="disk", mailbox="disk",
+        spool_fsync="interval", data_dir=os.path.join(sys.argv[2], name), close_timeout=50,
+    ).start()
+
+def child(name):
+    own = start(name)
+    def talk(name):
+        for _ in range(5):
+            with Device(own.port, name) as device:
+                for _ in range(20):
+                    device.send("x")
+    talkers = [threading.Thread(target=talk, args=(f"dev{n}",), daemon=True) for n in range(4)]
+    for talker in talkers:
+        talker.start()
+    for talker in talkers:
+        talker.join(DEADLINE)
+        if talker.is_alive():
+            os._exit(3)
+    own.stop()
+    os._exit(7)
+
+parent = start("parent")
+print(parent.port)
+eventually(lambda: parent.stats()["uplink"]["received"] > 100)
+for number in range(10):
+    pid = os.fork()
+    if pid == 0:
+        child(str(number))
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 7, code
+parent.stop()
+print("all of them")
+"""
+
+
+def test_children_of_a_busy_process_run_bridges_of_their_own(popen: Any, backend: Any, tmp_path: Any) -> None:
+    """Whatever threads of the bridge wait for at the fork: for the log, the spool, a mailbox, a queue.
+
+    The devices are threads of this process: threads of Python's in the one that forks could leave locks of libc behind.
+    """
+    process = popen([sys.executable, "-X", "faulthandler", "-c", BUSY, backend.url, str(tmp_path)])
+    port = int(process.stdout.readline())
+
+    def talk(name: str) -> None:
+        while process.returncode is None:
+            try:
+                with Device(port, name) as device:
+                    for _ in range(20):
+                        device.send("x")
+            except (OSError, Refused):
+                time.sleep(0.01)  # it ends
+
+    talkers = [threading.Thread(target=talk, args=(f"dev{n}",), daemon=True) for n in range(4)]
+    for talker in talkers:
+        talker.start()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "all of them\n"), err
+    for talker in talkers:
+        talker.join(DEADLINE)
 
 
 def in_child(queue: Any, bridge: Any) -> None:
