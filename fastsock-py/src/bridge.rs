@@ -241,7 +241,7 @@ impl Bridge {
     /// Raises, and nothing was sent: NotConnectedError when no gateway has the device; BusyError when as many calls wait as may, or the
     /// device has an OCPP call to answer first; OutboxFullError, TooLargeError, ArgumentError, StoppedError. The device may have the
     /// message: UnansweredError (a TimeoutError) when it does not answer in time, or its session ends; BrokerError when Redis does not answer.
-    /// Blocks until then, with the interpreter released; not allowed in a hook. Ctrl-C is seen when it returns.
+    /// Blocks until then, with the interpreter released; not allowed in a hook. Ctrl-C ends the wait; the call goes on without it.
     #[pyo3(signature = (client_id, payload, *, r#match=None, ocpp=false, timeout=None))]
     fn call<'py>(
         &self,

@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
     },
     time::Duration,
 };
@@ -179,7 +180,7 @@ impl Core {
         sent.map(name).map_err(|e| raised(&e))
     }
 
-    /// What a device answers.
+    /// What a device answers. Runs Python's signal handlers meanwhile.
     pub(crate) fn call<'py>(
         &self,
         py: Python<'py>,
@@ -197,10 +198,23 @@ impl Core {
             ));
         }
         let timeout = timeout.map(seconds).transpose()?;
-        let answer = py.detach(|| run.bridge.call(&id, payload, &matcher, timeout));
-        answer
-            .map(|answer| said(py, &answer))
-            .map_err(|e| raised(&e))
+        let (done, mut answer) = mpsc::sync_channel(1);
+        run.bridge
+            .call_then(&id, payload, &matcher, timeout, move |result| {
+                let _ = done.send(result); // nobody waits any more
+            });
+        loop {
+            let (got, rest) = py.detach(move || (answer.recv_timeout(SIGNALS_EVERY), answer));
+            answer = rest;
+            match got {
+                Ok(answer) => {
+                    let answer = answer.map_err(|e| raised(&e))?;
+                    return Ok(said(py, &answer));
+                }
+                Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(not_running()), // it stops
+            }
+        }
     }
 
     /// Where its device is, the id of the message, and whether the mailbox had it already.
@@ -556,7 +570,7 @@ pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
 }
 
 const KICKED: u16 = 4510;
-/// How often a wait for the end of a drain looks for signals.
+/// How often a wait for the end of a drain, or for the answer to a call, looks for signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 /// More than a century; beyond, adding it to a clock could overflow.
 const MAX_SECONDS: f64 = 4e9;

@@ -324,10 +324,21 @@ def spawn(popen: Any) -> Any:
     return spawn
 
 
-@pytest.mark.parametrize("wait", ["bridge.wait()", "bridge.wait(60)", "time.sleep(60)"])
+WAITS = {
+    "wait": "bridge.wait()",
+    "wait for a time": "bridge.wait(60)",
+    "sleep": "time.sleep(60)",
+    "call": "bridge.call('dev1', 'x', match=('/id', 1), timeout=60)",
+    "drain": "bridge.drain(60)",  # the second device goes after half a minute
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_ctrl_c_ends_the_wait_at_once(spawn: Any, wait: str) -> None:
     process = spawn(
-        "import time\n" + BRIDGE + ")\nwith bridge:\n    print('ready')\n    try:\n"
+        "import time\nfrom device import *\n"
+        + BRIDGE
+        + ")\nwith bridge:\n    devices = [Device(bridge.port, f'dev{n}') for n in (1, 2)]\n    print('ready')\n    try:\n"
         f"        {wait}\n    except KeyboardInterrupt:\n        print('interrupted')\nprint(bridge.state)"
     )
     time.sleep(0.1)  # to be in the wait, most likely; it must work in any case
