@@ -1515,6 +1515,7 @@ fastsock_status fastsock_bridge_send_nowait(const struct fastsock_bridge *bridge
  * does not answer in time, or its session ends; BROKER when Redis does not answer.
  */
 FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_call(const struct fastsock_bridge *bridge,
                                      const char *client_id,
                                      size_t client_id_len,
@@ -1529,6 +1530,7 @@ fastsock_status fastsock_bridge_call(const struct fastsock_bridge *bridge,
  * What the device answered, until the answer is freed. `kind` may be NULL.
  */
 FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_answer_data(const struct fastsock_answer *answer,
                                      struct fastsock_str *data,
                                      fastsock_kind *kind);
@@ -1612,6 +1614,7 @@ fastsock_status fastsock_bridge_kick(const struct fastsock_bridge *bridge,
  * BROKER.
  */
 FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_are_online(const struct fastsock_bridge *bridge,
                                            const struct fastsock_str *client_ids,
                                            size_t count,
@@ -1622,6 +1625,7 @@ fastsock_status fastsock_bridge_are_online(const struct fastsock_bridge *bridge,
  * Free it with fastsock_string_free.
  */
 FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_nodes_json(const struct fastsock_bridge *bridge,
                                            char **json);
 
@@ -1679,6 +1683,7 @@ fastsock_status fastsock_bridge_leave_group(const struct fastsock_bridge *bridge
  * fastsock_string_free.
  */
 FASTSOCK_API
+FASTSOCK_CHECKED
 fastsock_status fastsock_bridge_groups_json(const struct fastsock_bridge *bridge,
                                             char **json);
 

@@ -48,6 +48,15 @@ inline void check(fastsock_status status) {
   }
 }
 
+/** Whether a list has given one more; false at its end. */
+inline bool more(fastsock_status status) {
+  if (status == FASTSOCK_STATUS_END) {
+    return false;
+  }
+  check(status);
+  return true;
+}
+
 inline std::string_view view(fastsock_str text) noexcept {
   return text.len == 0 ? std::string_view() : std::string_view(text.ptr, text.len);
 }
@@ -85,6 +94,14 @@ inline const char *c_str(const std::string &text, const char *what) {
 inline std::uint32_t milliseconds(std::chrono::milliseconds time) noexcept {
   const auto count = time.count();
   return count < 0 ? 0U : count > 0xffffffffLL ? 0xffffffffU : static_cast<std::uint32_t>(count);
+}
+
+/** A time for which 0 means that of the settings, so that less is a mistake. */
+inline std::uint64_t duration(std::chrono::milliseconds time, const char *what) {
+  if (time.count() < 0) {
+    throw error(FASTSOCK_STATUS_ARGUMENT, std::string(what) + ": " + std::to_string(time.count()) + " ms is negative");
+  }
+  return static_cast<std::uint64_t>(time.count());
 }
 
 } // namespace detail
@@ -159,13 +176,9 @@ struct setting {
 inline std::vector<setting> all_settings() {
   std::vector<setting> all;
   fastsock_setting row = {};
-  fastsock_status status = FASTSOCK_STATUS_OK;
-  while ((status = fastsock_setting_at(all.size(), &row, sizeof row)) == FASTSOCK_STATUS_OK) {
+  while (detail::more(fastsock_setting_at(all.size(), &row, sizeof row))) {
     all.push_back({detail::view(row.name), detail::view(row.variable), detail::view(row.section), detail::view(row.kind),
                    detail::view(row.default_value), detail::view(row.allowed), detail::view(row.about), row.is_secret != 0});
-  }
-  if (status != FASTSOCK_STATUS_END) {
-    detail::check(status);
   }
   return all;
 }
@@ -464,7 +477,7 @@ public:
               std::chrono::milliseconds timeout = {}, kind as = kind::text) const {
     fastsock_answer *raw = nullptr;
     detail::check(fastsock_bridge_call(raw_, client_id.data(), client_id.size(), static_cast<std::uint32_t>(as), data.data(),
-                                       data.size(), matcher.c_str(), static_cast<std::uint64_t>(timeout.count()), &raw));
+                                       data.size(), detail::c_str(matcher, "matcher"), detail::duration(timeout, "timeout"), &raw));
     const std::unique_ptr<fastsock_answer, fastsock_status (*)(fastsock_answer *)> owned(raw, &fastsock_answer_free);
     fastsock_str text = {};
     fastsock_kind answered = FASTSOCK_KIND_TEXT;
@@ -482,7 +495,7 @@ public:
     options.struct_size = sizeof options;
     options.id = id.empty() ? nullptr : id.data();
     options.id_len = id.size();
-    options.ttl_ms = static_cast<std::uint64_t>(ttl.count());
+    options.ttl_ms = detail::duration(ttl, "ttl");
     kept answer = {};
     char *message_id = nullptr;
     std::uint32_t repeated = 0;
@@ -599,7 +612,7 @@ public:
     const std::unique_ptr<fastsock_clients, fastsock_status (*)(fastsock_clients *)> owned(raw, &fastsock_clients_free);
     std::vector<client> rows;
     fastsock_client row = {};
-    while (fastsock_clients_next(raw, &row, sizeof row) == FASTSOCK_STATUS_OK) {
+    while (detail::more(fastsock_clients_next(raw, &row, sizeof row))) {
       rows.push_back({std::string(detail::view(row.client_id)), std::string(detail::view(row.remote_addr)),
                       row.session_id, row.connected_ms, row.last_seen_ms, row.epoch});
     }
@@ -618,7 +631,7 @@ public:
         raw, &fastsock_dead_letters_free);
     std::vector<dead_letter> rows;
     fastsock_dead_letter row = {};
-    while (fastsock_dead_letters_next(raw, &row, sizeof row) == FASTSOCK_STATUS_OK) {
+    while (detail::more(fastsock_dead_letters_next(raw, &row, sizeof row))) {
       rows.push_back({std::string(detail::view(row.id)), std::string(detail::view(row.client_id)),
                       std::string(detail::view(row.reason)), std::string(detail::view(row.error)),
                       std::string(detail::view(row.data)), static_cast<kind>(row.kind), row.status, row.attempts,

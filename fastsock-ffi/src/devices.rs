@@ -107,6 +107,7 @@ pub struct fastsock_answer {
 /// call to answer first; OUTBOX_FULL; TOO_LARGE over 16 MiB; ARGUMENT; STOPPED. The device may have the message: UNANSWERED when it
 /// does not answer in time, or its session ends; BROKER when Redis does not answer.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_call(
     bridge: Option<&fastsock_bridge>,
@@ -142,6 +143,7 @@ pub unsafe extern "C" fn fastsock_bridge_call(
 
 /// What the device answered, until the answer is freed. `kind` may be NULL.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_answer_data(
     answer: Option<&fastsock_answer>,
@@ -248,9 +250,7 @@ unsafe fn keep_options(options: *const fastsock_keep_options) -> Result<KeepOpti
     unknown_field(is_newer, "options")?;
     if !options.id.is_null() {
         // SAFETY: by contract.
-        let id = unsafe { text::bytes(options.id.cast(), options.id_len, "options.id")? };
-        let id = std::str::from_utf8(id);
-        let id = id.map_err(|_| Failure::argument("options.id is not UTF-8"))?;
+        let id = unsafe { text::without_nul(options.id, options.id_len, "options.id")? }; // it comes back as a string of C
         kept.id = Some(id.to_owned());
     }
     kept.ttl = (options.ttl_ms > 0).then(|| Duration::from_millis(options.ttl_ms));
@@ -374,6 +374,7 @@ pub unsafe extern "C" fn fastsock_bridge_kick(
 /// in `online`, which has room for `count`. Blocks only while it asks Redis about those that are not here, 512 at once. ARGUMENT,
 /// BROKER.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_are_online(
     bridge: Option<&fastsock_bridge>,
@@ -385,8 +386,11 @@ pub unsafe extern "C" fn fastsock_bridge_are_online(
     if count == 0 {
         return Ok(());
     }
-    if client_ids.is_null() || online.is_null() {
-        return Err(Failure::argument("client_ids and online must not be NULL"));
+    if client_ids.is_null() {
+        return Err(Failure::null("client_ids"));
+    }
+    if online.is_null() {
+        return Err(Failure::null("online"));
     }
     // SAFETY: by contract.
     let texts = unsafe { std::slice::from_raw_parts(client_ids, count) };
@@ -405,6 +409,7 @@ pub unsafe extern "C" fn fastsock_bridge_are_online(
 /// Gives the gateways that share a Redis as JSON, as `/api/v1/nodes` of the admin listener has them. Blocks while it asks Redis. BROKER.
 /// Free it with fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_nodes_json(
     bridge: Option<&fastsock_bridge>,

@@ -116,6 +116,7 @@ pub unsafe extern "C" fn fastsock_bridge_leave_group(
 /// Gives the groups that have members on this bridge as JSON, by name: {"groups":[{"name":"news","members":2}]}. Free it with
 /// fastsock_string_free.
 #[apply(c_abi)]
+#[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastsock_bridge_groups_json(
     bridge: Option<&fastsock_bridge>,

@@ -161,23 +161,27 @@ impl fastsock_options {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let bad = |name: &str, number: u32| {
-            Err(Failure::argument(format!("options: {number} is no {name}")))
+        let bad = |field: &str, number: u32, what: &str| {
+            let text = format!("options.{field}: {number} is no {what}");
+            Err(Failure::argument(text))
         };
         if checked::<fastsock_delivery>(self.delivery).is_none() {
-            return bad("fastsock_delivery", self.delivery);
+            return bad("delivery", self.delivery, "fastsock_delivery");
         }
         if checked::<fastsock_uplinks>(self.event_uplinks).is_none() {
-            return bad("fastsock_uplinks", self.event_uplinks);
+            return bad("event_uplinks", self.event_uplinks, "fastsock_uplinks");
         }
         if self.log_level != 0 && checked::<fastsock_level>(self.log_level).is_none() {
-            return bad("fastsock_level", self.log_level);
+            return bad("log_level", self.log_level, "fastsock_level");
         }
-        if self.event_authenticate > 1 || self.reserved != 0 {
-            return bad("boolean", self.event_authenticate.max(self.reserved));
+        if self.event_authenticate > 1 {
+            return bad("event_authenticate", self.event_authenticate, "0 or 1");
+        }
+        if self.reserved != 0 {
+            return bad("reserved", self.reserved, "0");
         }
         if self.workers > 64 {
-            return bad("number of workers from 1 to 64", self.workers);
+            return bad("workers", self.workers, "number from 0 to 64");
         }
         if !self.is_polled() && (self.event_authenticate != 0 || self.event_uplinks != 0) {
             return Err(Failure::argument(

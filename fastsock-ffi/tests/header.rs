@@ -99,6 +99,27 @@ fn the_library_exports_what_the_header_declares() {
     assert_eq!(exported, declared);
 }
 
+/// A pointer that nobody wrote is the worst that an ignored status leaves behind.
+#[test]
+fn the_status_of_what_gives_something_is_checked() {
+    let header = fs::read_to_string(toolchain::root().join("include/fastsock.h")).unwrap();
+    let (_, functions) = header.split_once("extern \"C\" {").unwrap();
+    let mut gives = 0;
+    for function in functions.split("FASTSOCK_API").skip(1) {
+        let (declared, _) = function.split_once(';').unwrap();
+        let is_owned = declared.contains("**") && !declared.contains("_send_kept("); // where it may be NULL
+        let is_filled = ["*data,", "*online)", "*count)", "*len)", "_size)"];
+        let is_filled = is_filled.iter().any(|text| declared.contains(text));
+        if is_owned
+            || is_filled && !declared.contains("const void *data") && !declared.contains("_stop(")
+        {
+            assert!(declared.contains("FASTSOCK_CHECKED"), "{declared}");
+            gives += 1;
+        }
+    }
+    assert!(gives > 20, "{gives}");
+}
+
 #[test]
 fn every_source_file_with_a_function_is_in_the_header() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

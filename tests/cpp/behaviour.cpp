@@ -135,6 +135,10 @@ void a_call_returns_the_answer_of_the_device() {
   CHECK(status_of([&] { (void)bridge.call("CP001", call, ocpp, std::chrono::milliseconds(1)); }) == FASTSOCK_STATUS_UNANSWERED);
   CHECK(status_of([&] { (void)bridge.call("CP001", "x", ocpp); }) == FASTSOCK_STATUS_ARGUMENT);
   CHECK(status_of([&] { (void)bridge.call("CP001", call, "{}"); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([&] { (void)bridge.call("CP001", call, ocpp + '\0' + "!"); }) == FASTSOCK_STATUS_ARGUMENT);
+  const std::chrono::milliseconds negative(-1);
+  CHECK(status_of([&] { (void)bridge.call("CP001", call, ocpp, negative); }) == FASTSOCK_STATUS_ARGUMENT);
+  CHECK(status_of([&] { (void)bridge.send_kept("CP001", "x", "", negative); }) == FASTSOCK_STATUS_ARGUMENT);
   close(device);
 }
 

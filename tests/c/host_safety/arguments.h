@@ -138,6 +138,10 @@ static void arguments(void) {
   CHECK(fastsock_bridge_call(bridge, "a", 1, 0, "b", 1, "{\"pointer\":\"\",\"value\":1}", 0, NULL) == null);
   CHECK(fastsock_bridge_call(bridge, "a", 1, 0, "b", 1, "{}", 0, &answer) == argument && answer == NULL);
   CHECK(fastsock_answer_data(NULL, NULL, NULL) == null && fastsock_answer_free(NULL) == OK);
+  fastsock_str id = {"a", 1};
+  uint8_t online = 7;
+  CHECK(fastsock_bridge_are_online(bridge, NULL, 1, &online) == null && fastsock_bridge_are_online(bridge, &id, 1, NULL) == null);
+  CHECK(fastsock_bridge_are_online(bridge, NULL, 0, NULL) == OK && online == 7);
   CHECK(fastsock_bridge_disconnect(NULL, "a", 1, 0, NULL, 0) == null);
   CHECK(fastsock_bridge_clients(bridge, NULL) == null && fastsock_bridge_stats(bridge, NULL, 8) == null);
   CHECK(fastsock_bridge_stats_json(bridge, NULL) == null && fastsock_bridge_state(bridge, NULL) == null);
@@ -204,6 +208,10 @@ static void arguments(void) {
   CHECK(fastsock_config_set_n(config, "redis_port", 10, NULL, 4) == null);
   CHECK(fastsock_config_set_n(NULL, "redis_port", 10, "1", 1) == null);
   every_setting_is_listed(config);
+  /* the name of a kept message comes back as a string of C */
+  fastsock_keep_options keep = {sizeof keep, "a\0b", 3, 0};
+  CHECK(fastsock_bridge_send_kept(bridge, "nobody", 6, 0, "x", 1, &keep, &sent, NULL, NULL) == argument);
+  CHECK(strstr(fastsock_last_error(), "options.id: there is a NUL") != NULL);
   /* older and newer structs */
   fastsock_stats stats[2];
   memset(stats, 0xaa, sizeof stats);
@@ -225,6 +233,13 @@ static void arguments(void) {
   options.struct_size = 3;
   fastsock_bridge *none = NULL;
   CHECK(fastsock_bridge_start(config, &options, &none) == argument && older.frees == 1); /* there was nothing to read */
+  /* a mistake has the name of its field */
+  options = options_of(&older);
+  options.workers = 65;
+  CHECK(fastsock_bridge_start(config, &options, &none) == argument && older.frees == 2);
+  CHECK(strstr(fastsock_last_error(), "options.workers: 65 ") != NULL);
+  options.workers = 0, options.reserved = 1;
+  CHECK(fastsock_bridge_start(config, &options, &none) == argument && strstr(fastsock_last_error(), "options.reserved: 1 ") != NULL);
   /* the wrong delivery */
   size_t taken = 0;
   int fd = -1;
