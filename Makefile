@@ -52,7 +52,7 @@ fix: ## Mend what a machine can: format, lints
 	$(CARGO) fmt --all
 
 ci: ## All of it, with the time each step took
-	@scripts/timed check test features deny smoke
+	@scripts/timed check test features models deny smoke
 
 features: ## The core builds with each feature alone and with none, and says what is missing
 	$(CARGO) check -p fastsock --locked --no-default-features
