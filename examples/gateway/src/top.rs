@@ -243,7 +243,8 @@ fn fill(limits: &Value) -> String {
         .contains(&name)
     };
     let all = limits.as_array().into_iter().flatten().filter(is_spool);
-    let fullest = all.max_by(|a, b| used(a).total_cmp(&used(b)));
+    // The last of equals is taken: from behind that is the first.
+    let fullest = all.rev().max_by(|a, b| used(a).total_cmp(&used(b)));
     fullest.map_or_else(String::new, |limit| {
         let name = text(&limit["name"]);
         let show = match name.ends_with("bytes") {
@@ -313,6 +314,10 @@ mod tests {
                 {"name": "dead_letters_max", "used": 10, "limit": 10},
             ]))
         };
+        assert!(
+            fullness(500).contains("spool_max_messages"),
+            "the first of equals"
+        );
         assert_eq!(
             fullness(400),
             ", 50 % of spool_max_bytes used (2.0 KiB of 4.0 KiB)"
