@@ -22,7 +22,7 @@ pub(crate) fn page() -> String {
 }
 
 fn write(text: &mut Vec<u8>) -> io::Result<()> {
-    let mut command = command();
+    let mut command = command().mut_args(|arg| arg.hide_short_help(false)); // what -h has no room for
     command.build();
     let man = Man::new(command.clone()).manual("Fastsock");
     man.render_title(text)?;
@@ -61,8 +61,10 @@ fn add_command(roff: &mut Roff, command: &mut Command) {
     let about = command.get_about().map(ToString::to_string);
     entry(roff, vec![bold(usage)], &about.unwrap_or_default());
     for arg in command.get_arguments() {
-        let is_general = arg.is_global_set() && arg.get_help_heading().is_some();
-        if arg.is_hide_set() || is_general || matches!(arg.get_id().as_str(), "help" | "version") {
+        if arg.is_hide_set()
+            || arg.is_global_set()
+            || matches!(arg.get_id().as_str(), "help" | "version")
+        {
             continue;
         }
         let value = arg.get_value_names().and_then(|names| names.first());
@@ -196,6 +198,8 @@ mod tests {
         ] {
             assert!(plain.contains(usage), "{usage}: {plain}");
         }
+        let of_option = "what differs from the defaults";
+        assert!(plain.matches(of_option).count() > 1, "{plain}");
         assert!(plain.starts_with(".ie"), "{plain}");
         assert!(!plain.contains("fastsock man"), "hidden");
     }
