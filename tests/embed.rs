@@ -240,6 +240,41 @@ async fn a_device_is_not_given_up_while_a_hook_thinks() {
     bridge.stop(DEADLINE).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_device_gets_does_not_wait_for_a_hook_that_takes_its_time() {
+    let backend = Backend::start().await;
+    let (asked, questions) = mpsc::channel::<Question>();
+    let bridge = start(config(&backend), Asker(Mutex::new(asked))).await;
+    let addr = bridge.local_addr();
+    let connecting = tokio::spawn(async move { Device::connect(addr, "x").await });
+    let next = || match questions.recv_timeout(DEADLINE).expect("a question") {
+        Question::Admit(ticket, _) | Question::Uplink(ticket, _) => ticket,
+    };
+    let id = ClientId::new("dev").unwrap();
+    let admission = Answer::Admission(Admission::Accept(id.clone()));
+    let ticket = tokio::task::block_in_place(next);
+    bridge.resolve(ticket, admission).unwrap();
+    let mut device = within("it is let in", connecting).await.unwrap();
+    for n in 0..3 {
+        device.send(format!("say#{n}")).await;
+    }
+    let ticket = tokio::task::block_in_place(next);
+    eventually("the others wait behind the first", async || {
+        bridge.stats().sessions.read_ahead_bytes >= 2 * "say#0".len() as u64
+    })
+    .await;
+    let reply = Answer::Uplink(UplinkAction::Reply("re:0".into()));
+    bridge.resolve(ticket, reply).unwrap();
+    assert_eq!(device.recv_text().await, "re:0");
+    tokio::task::block_in_place(next); // the second, which nobody answers
+    // Sent while more may come; and then nothing more does.
+    assert_eq!(bridge.send(&id, "bye".into()).await.unwrap(), Sent::Here);
+    assert!(bridge.disconnect(&id, CloseReason::Kicked));
+    assert_eq!(device.recv_text().await, "bye");
+    assert_eq!(device.closed().await.code, Some(4510));
+    bridge.stop(DEADLINE).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_host_hears_of_an_id_is_in_order_however_its_devices_fight() {
     let backend = Backend::start().await;

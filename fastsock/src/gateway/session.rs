@@ -49,6 +49,8 @@ pub(crate) struct Session {
     seq: u64,
     reading: Reading,
     writing: Writing,
+    /// Since when downlinks wait for more of them ([`Session::gathers`]).
+    gathering_since: Option<Instant>,
     /// What it has read while its messages waited.
     ahead: Option<Box<Ahead>>,
     /// Its rates, if they are limited. Over them it takes no message, whatever `reading` is: pings count as well.
@@ -108,6 +110,7 @@ impl Session {
             seq: 0,
             reading: Reading::Open,
             writing: Writing::Flowing,
+            gathering_since: None,
             ahead: None,
             meter,
             acks: None,
@@ -130,7 +133,11 @@ impl Session {
     /// One turn: told to close? write, read, and look at the clock. Everything that wakes the task ends up here.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let heard = self.seat.listen(cx.waker());
-        if let Err(reason) = self.write(cx, heard.has_downlinks) {
+        let gathers = heard.may_gather() && self.gathers();
+        if !gathers {
+            self.gathering_since = None;
+        }
+        if let Err(reason) = self.write(cx, heard.has_downlinks && !gathers) {
             return Poll::Ready(heard.close.unwrap_or(reason));
         }
         if heard.has_kept
@@ -144,7 +151,15 @@ impl Session {
             }
             return Poll::Ready(reason);
         }
-        if let Err(reason) = self.read(cx) {
+        let read = self.read(cx);
+        // Else nobody would come back for them.
+        if gathers && (read.is_err() || !self.gathers()) {
+            self.gathering_since = None;
+            let written = self.write(cx, true);
+            if let Err(reason) = read.and(written) {
+                return Poll::Ready(reason);
+            }
+        } else if let Err(reason) = read {
             return Poll::Ready(reason);
         }
         // A pong that reading on did not send, because there is no room to read on.
@@ -153,7 +168,11 @@ impl Session {
         {
             return Poll::Ready(reason);
         }
-        self.watch_the_clock(cx, heard.needs_care)
+        let ended = self.watch_the_clock(cx, heard.needs_care);
+        if ended.is_ready() && self.gathering_since.is_some() {
+            let _ = self.write(cx, true); // it ends all the same
+        }
+        ended
     }
 
     /// The session is about to end: the device gets of its outbox what the socket takes now.

@@ -213,6 +213,11 @@ impl Outbox {
         self.stalled_since = since;
     }
 
+    /// Whether one system call would not be full yet.
+    pub(crate) fn is_short(&self) -> bool {
+        self.queue.len() < 32 && self.bytes < 64 << 10 && self.surplus.is_none()
+    }
+
     /// Whether it holds more than its bounds allow.
     pub(crate) fn has_surplus(&self) -> bool {
         self.surplus.is_some()

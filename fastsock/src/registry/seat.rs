@@ -89,10 +89,19 @@ pub(crate) struct Heard {
     /// Why it is to close.
     pub(crate) close: Option<CloseReason>,
     pub(crate) has_downlinks: bool,
+    /// They are few, and within the bounds.
+    is_short: bool,
     /// Kept ones.
     pub(crate) has_kept: bool,
     /// Whether [`Seat::look_after`] has something to do, now or later.
     pub(crate) needs_care: bool,
+}
+
+impl Heard {
+    /// Whether nothing speaks against more downlinks joining those that wait.
+    pub(crate) fn may_gather(&self) -> bool {
+        self.has_downlinks && self.is_short && !self.has_kept && self.close.is_none()
+    }
 }
 
 /// What the world was told of a session.
@@ -383,6 +392,7 @@ impl Seat {
         Heard {
             close: inner.close.clone(),
             has_downlinks: !inner.outbox.is_empty(),
+            is_short: inner.outbox.is_short(),
             has_kept: inner.kept.as_ref().is_some_and(|kept| kept.has_queued()),
             needs_care: inner.outbox.has_surplus()
                 || inner.losses.as_ref().is_some_and(|l| l.has_untold()),

@@ -51,8 +51,9 @@ impl Session {
                 return Poll::Ready(CloseReason::TokenExpired);
             }
             let resumes_at = self.resumes_at();
-            if resumes_at.is_some_and(|at| now >= at) {
-                cx.waker().wake_by_ref(); // the next turn reads
+            let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+            if is_due(resumes_at) || is_due(self.gathered_at()) {
+                cx.waker().wake_by_ref(); // the next turn reads, or writes
                 return Poll::Pending;
             }
             match self.heartbeat.tick(now) {
@@ -96,8 +97,8 @@ impl Session {
             Reading::Open | Reading::Undecided => None,
         };
         let (resume, expiry) = (self.resumes_at(), self.expiry());
-        let beat = self.heartbeat.deadline();
-        [beat, stall, pause, resume, expiry, care_at]
+        let (beat, gathered) = (self.heartbeat.deadline(), self.gathered_at());
+        [beat, stall, pause, resume, expiry, gathered, care_at]
             .into_iter()
             .flatten()
             .min()

@@ -1,12 +1,16 @@
 //! A session whose messages wait: for room in its lane, for a hook, for the spool, or for its rate. It reads ahead, so that its
 //! device gets pongs for its pings meanwhile, and so that its end is noticed.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{MESSAGES_A_TURN, Reading, Session};
+use super::{MESSAGES_A_TURN, Reading, Session, Writing};
 use crate::{
     pure::ahead::{AHEAD_BYTES, Ahead},
     types::CloseReason,
@@ -66,6 +70,34 @@ impl Session {
         Ok(())
     }
 
+    /// Whether downlinks may wait for more of them, to share a system call: while a hook answers one message after the other that
+    /// its device has sent already. Not for long, since one of these answers may take its time.
+    pub(super) fn gathers(&mut self) -> bool {
+        let has_more = self.reading == Reading::Undecided
+            && self.writing == Writing::Flowing
+            && self.acks.is_none()
+            && self.shared.status.has_hooks()
+            && self
+                .ahead
+                .as_ref()
+                .is_some_and(|ahead| ahead.len() > 0 && !ahead.has_end());
+        if !has_more {
+            return false;
+        }
+        match self.gathering_since {
+            Some(since) => since.elapsed() < GATHER_MAX,
+            None => {
+                self.gathering_since = Some(Instant::now());
+                true
+            }
+        }
+    }
+
+    /// When they are written all the same.
+    pub(super) fn gathered_at(&self) -> Option<Instant> {
+        self.gathering_since.map(|since| since + GATHER_MAX)
+    }
+
     /// Makes room for one more message if it is known how the session ends once what was read ahead is taken. Then up to [`AHEAD_BYTES`] of it go past the
     /// bound of the lane, so that the device is not kept waiting for the answer to its close frame.
     pub(super) fn reserve_surplus(&self) -> bool {
@@ -111,3 +143,6 @@ impl Session {
         Ok(())
     }
 }
+
+/// Longer than it takes hooks to answer many devices in turn; nobody notices it.
+const GATHER_MAX: Duration = Duration::from_millis(2);
