@@ -244,7 +244,8 @@ async fn a_device_is_not_given_up_while_a_hook_thinks() {
 async fn what_a_device_gets_does_not_wait_for_a_hook_that_takes_its_time() {
     let backend = Backend::start().await;
     let (asked, questions) = mpsc::channel::<Question>();
-    let bridge = start(config(&backend), Asker(Mutex::new(asked))).await;
+    let config = config(&backend).hook_timeout(10 * DEADLINE); // nothing goes on because of that
+    let bridge = start(config, Asker(Mutex::new(asked))).await;
     let addr = bridge.local_addr();
     let connecting = tokio::spawn(async move { Device::connect(addr, "x").await });
     let next = || match questions.recv_timeout(DEADLINE).expect("a question") {
@@ -266,12 +267,15 @@ async fn what_a_device_gets_does_not_wait_for_a_hook_that_takes_its_time() {
     let reply = Answer::Uplink(UplinkAction::Reply("re:0".into()));
     bridge.resolve(ticket, reply).unwrap();
     assert_eq!(device.recv_text().await, "re:0");
-    tokio::task::block_in_place(next); // the second, which nobody answers
+    let ticket = tokio::task::block_in_place(next); // the second, which nobody answers yet
     // Sent while more may come; and then nothing more does.
     assert_eq!(bridge.send(&id, "bye".into()).await.unwrap(), Sent::Here);
     assert!(bridge.disconnect(&id, CloseReason::Kicked));
     assert_eq!(device.recv_text().await, "bye");
     assert_eq!(device.closed().await.code, Some(4510));
+    bridge
+        .resolve(ticket, Answer::Uplink(UplinkAction::Drop))
+        .unwrap();
     bridge.stop(DEADLINE).await;
 }
 
