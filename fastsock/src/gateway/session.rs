@@ -49,7 +49,7 @@ pub(crate) struct Session {
     seq: u64,
     reading: Reading,
     writing: Writing,
-    /// Since when downlinks wait for more of them ([`Session::gathers`]).
+    /// Since when downlinks wait for more of them ([`Session::may_gather`]).
     gathering_since: Option<Instant>,
     /// What it has read while its messages waited.
     ahead: Option<Box<Ahead>>,
@@ -133,10 +133,9 @@ impl Session {
     /// One turn: told to close? write, read, and look at the clock. Everything that wakes the task ends up here.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let heard = self.seat.listen(cx.waker());
-        let gathers = heard.may_gather() && self.gathers();
-        if !gathers {
-            self.gathering_since = None;
-        }
+        let gathers = heard.may_gather() && self.may_gather();
+        let since = self.gathering_since;
+        self.gathering_since = gathers.then(|| since.unwrap_or_else(Instant::now));
         if let Err(reason) = self.write(cx, heard.has_downlinks && !gathers) {
             return Poll::Ready(heard.close.unwrap_or(reason));
         }
@@ -153,7 +152,7 @@ impl Session {
         }
         let read = self.read(cx);
         // Else nobody would come back for them.
-        if gathers && (read.is_err() || !self.gathers()) {
+        if gathers && (read.is_err() || !self.may_gather()) {
             self.gathering_since = None;
             let written = self.write(cx, true);
             if let Err(reason) = read.and(written) {

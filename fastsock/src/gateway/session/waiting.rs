@@ -72,25 +72,16 @@ impl Session {
 
     /// Whether downlinks may wait for more of them, to share a system call: while a hook answers one message after the other that
     /// its device has sent already. Not for long, since one of these answers may take its time.
-    pub(super) fn gathers(&mut self) -> bool {
-        let has_more = self.reading == Reading::Undecided
+    pub(super) fn may_gather(&self) -> bool {
+        let ahead = self.ahead.as_ref();
+        self.reading == Reading::Undecided
             && self.writing == Writing::Flowing
             && self.acks.is_none()
             && self.shared.status.has_hooks()
+            && ahead.is_some_and(|ahead| ahead.len() > 0 && !ahead.has_end())
             && self
-                .ahead
-                .as_ref()
-                .is_some_and(|ahead| ahead.len() > 0 && !ahead.has_end());
-        if !has_more {
-            return false;
-        }
-        match self.gathering_since {
-            Some(since) => since.elapsed() < GATHER_MAX,
-            None => {
-                self.gathering_since = Some(Instant::now());
-                true
-            }
-        }
+                .gathering_since
+                .is_none_or(|since| since.elapsed() < GATHER_MAX)
     }
 
     /// When they are written all the same.
