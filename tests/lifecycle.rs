@@ -394,12 +394,8 @@ async fn who_is_here_is_told_so_when_another_gateway_found_redis_emptied() {
     let one = configured(DEADLINE * 6).redis_port(line.addr().port());
     let one = start(one).await;
     let _ready = linked(&redis, [&one, &two]).await;
-    for gateway in [&one, &two] {
-        let device = Device::connect(gateway.local_addr(), "dev").await;
-        redis.wait_field("fastsock:owner", "dev").await;
-        device.close(1000).await;
-        redis.wait_no_field("fastsock:owner", "dev").await;
-    }
+    visit(&one, &redis).await;
+    visit(&two, &redis).await;
     // Back within the grace of the first. Then the second asks a Redis that knows nobody.
     let _back = Device::connect(one.local_addr(), "dev").await;
     redis.wait_field("fastsock:owner", "dev").await;
@@ -418,12 +414,8 @@ async fn who_was_at_a_gateway_that_died_is_told_to_be_back_where_it_was_before()
     let configured = || with_redis(config(&backend), &redis).events_grace(DEADLINE * 6);
     let (one, two) = (start(configured()).await, start(configured()).await);
     let _ready = linked(&redis, [&one, &two]).await;
-    for gateway in [&one, &two] {
-        let device = Device::connect(gateway.local_addr(), "dev").await;
-        redis.wait_field("fastsock:owner", "dev").await;
-        device.close(1000).await;
-        redis.wait_no_field("fastsock:owner", "dev").await;
-    }
+    visit(&one, &redis).await;
+    visit(&two, &redis).await;
     // Nothing in Redis says any more that it was at the second one, which goes at once and tells that it left.
     two.stop(DEADLINE).await;
     let _back = Device::connect(one.local_addr(), "dev").await;
@@ -499,6 +491,14 @@ async fn linked(redis: &TempRedis, gateways: [&Bridge; 2]) -> Vec<Device> {
         devices.push(ready(redis, gateway, &format!("ready{n}")).await);
     }
     devices
+}
+
+/// `dev` comes and goes.
+async fn visit(gateway: &Bridge, redis: &TempRedis) {
+    let device = Device::connect(gateway.local_addr(), "dev").await;
+    redis.wait_field("fastsock:owner", "dev").await;
+    device.close(1000).await;
+    redis.wait_no_field("fastsock:owner", "dev").await;
 }
 
 /// Waits until a gateway writes to Redis. Returns the device that shows it.
