@@ -68,12 +68,7 @@ async fn a_claim_that_was_long_on_its_way_loses_to_a_session_begun_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_gave_up_on_a_frozen_gateway_stays_where_it_went() {
     let (redis, backend) = (TempRedis::new().await, Backend::start().await);
-    let start = async || {
-        at(redis.port())
-            .var("REMOTE_URL", backend.url())
-            .start()
-            .await
-    };
+    let start = async || posting(&redis, &backend).await;
     let gateways = [start().await, start().await];
     for gateway in &gateways {
         gateway.wait_line("Connected to Redis as publisher").await;
@@ -101,12 +96,7 @@ async fn a_device_that_gave_up_on_a_frozen_gateway_stays_where_it_went() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_epoch_of_each_post_grows_over_gateways_and_restarts() {
     let (redis, backend) = (TempRedis::new().await, Backend::start().await);
-    let start = async || {
-        at(redis.port())
-            .var("REMOTE_URL", backend.url())
-            .start()
-            .await
-    };
+    let start = async || posting(&redis, &backend).await;
     let mut gateways = [start().await, start().await];
     let mut posts = 0;
     for round in 0..6 {
@@ -220,6 +210,12 @@ async fn devices_that_fight_over_an_id_at_two_gateways_are_told_so() {
 fn is_of_company(line: &Value) -> bool {
     let message = line["message"].as_str().unwrap_or_default();
     message.starts_with("Several gateways share this Redis")
+}
+
+/// A gateway that POSTs what devices say.
+async fn posting(redis: &TempRedis, backend: &Backend) -> Gateway {
+    let gateway = at(redis.port()).var("REMOTE_URL", backend.url());
+    gateway.start().await
 }
 
 fn at(port: u16) -> GatewayBuilder {

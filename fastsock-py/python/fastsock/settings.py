@@ -151,7 +151,7 @@ class Settings(TypedDict, total=False):
     events_headers: Optional[Mapping[str, Union[str, int, float, bool, None]]]
     """Headers of each event as a JSON object, as `REMOTE_HEADERS` for uplinks. Default {}. Variable FASTSOCK_EVENTS_HEADERS."""
     events_grace: Optional[Union[int, str, timedelta]]
-    """Milliseconds for which the gateway waits before it reports a disconnect. If the device is back by then, it reports neither the disconnect nor the connect. 0 reports each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
+    """Milliseconds for which the gateway waits before it reports a disconnect. If the device is back by then, it reports no disconnect, and a connect only where other gateways share its Redis. 0 reports each. Default 5000. Variable FASTSOCK_EVENTS_GRACE."""
     events_total_bytes: Optional[Union[int, str]]
     """Bytes of lifecycle events that the gateway holds while their backend is away. An event counts as its body and 128 bytes, and each device with events as its client id and 896 bytes. Beyond that, new events are lost. Default 16777216. Variable FASTSOCK_EVENTS_TOTAL_BYTES."""
     spool: Optional[Literal["memory", "disk", "redis"]]

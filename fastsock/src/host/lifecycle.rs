@@ -1,7 +1,8 @@
 //! Tells a backend who came and who left, and of gaps, as POSTs; nothing of those who are back before it is worth a word.
 //!
 //! What is told is the life of a client id, not of its sessions: `connect` when the first session of a device begins,
-//! `disconnect` when its last has ended and none has followed within the grace. Events travel in lanes of their own, so
+//! `disconnect` when its last has ended and none has followed within the grace. With other gateways about each session is told, since
+//! one of them may have told of the device meanwhile. Events travel in lanes of their own, so
 //! they have the order, the retries and the breaker of uplinks, and neither waits for the other.
 
 mod body;
