@@ -368,8 +368,28 @@ impl Builder {
             let mailbox = mailbox(&self.config, &workers).await?;
             Ok(Kept { spool, mailbox })
         };
-        let kept = opening.await.inspect_err(|_| workers.stop())?; // what is open already
-        let (shared, of_files) = self.assemble_aside(&runtime, workers, kept).await?;
+        let started = match opening.await {
+            Ok(kept) => {
+                let open = (devices, admin);
+                self.start_with(&runtime, workers.clone(), kept, open).await
+            }
+            Err(error) => Err(error),
+        };
+        if started.is_err() {
+            undo(&runtime, &workers).await;
+        }
+        started
+    }
+
+    /// The rest of the start, once what keeps messages is open.
+    async fn start_with(
+        self,
+        runtime: &Handle,
+        workers: Tasks,
+        kept: Kept,
+        (devices, admin): (TcpListener, Option<TcpListener>),
+    ) -> Result<Bridge> {
+        let (shared, of_files) = self.assemble_aside(runtime, workers, kept).await?;
         let _entered = runtime.enter();
         let addr = |listener: &TcpListener| {
             listener.local_addr().map_err(|e| {
@@ -447,18 +467,17 @@ impl Builder {
             let _entered = runtime.enter();
             tokio::time::sleep(files::LONGEST)
         };
-        let (tasks, handle) = (workers.clone(), runtime.clone());
+        let handle = runtime.clone();
         let assembling = files::aside(move || {
             let _entered = handle.enter();
             let config = self.config.clone();
             let shared = self.assemble(&handle, workers, kept)?;
             Ok((shared, file_warnings(&config)))
         });
-        let assembled = tokio::select! {
+        tokio::select! {
             assembled = assembling => assembled.unwrap_or_else(|e| Err(unread(&named, e))),
             () = too_late => Err(unread(&named, files::too_long())),
-        };
-        assembled.inspect_err(|_| tasks.stop()) // what has been built already
+        }
     }
 
     /// Builds the house, floor by floor.
@@ -671,6 +690,19 @@ fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error>
     found
 }
 
+/// Ends what a start that has failed had begun. Its tasks and threads are gone when it returns, but for one that hangs.
+async fn undo(runtime: &Handle, workers: &Tasks) {
+    workers.stop();
+    let too_late = {
+        let _entered = runtime.enter();
+        tokio::time::sleep(UNDO_TIME)
+    };
+    tokio::select! {
+        () = workers.wait() => {}
+        () = too_late => {}
+    }
+}
+
 /// The files of some settings have not been read.
 fn unread(named: &str, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Config, named).with_source(error)
@@ -681,6 +713,8 @@ fn micros_since_1970() -> u64 {
     since.map_or(0, |since| since.as_micros() as u64)
 }
 
+/// How long a start that has failed waits for the last of its threads; a spool writes for no longer.
+const UNDO_TIME: Duration = Duration::from_secs(1);
 /// How long a look for the right way to Redis may take.
 #[cfg(feature = "redis")]
 const HINT_TIME: Duration = Duration::from_secs(2);
