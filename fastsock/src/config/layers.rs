@@ -316,6 +316,12 @@ impl<H> Layers<H> {
                     hint: "FASTSOCK_REDIS_URL takes a URL with user and password".into(),
                     about: key,
                 });
+            } else if let Some(meant) = self.mistyped_original(&key) {
+                merged.warnings.push(Warning {
+                    message: "This variable is not read",
+                    hint: format!("did you mean {meant}?"),
+                    about: key,
+                });
             } else if let Some(taken) = removed::set(&key, &value) {
                 merged.wrong.extend(taken.err());
             } else if key.starts_with("FASTSOCK_AUTH") && file_setting(&key).is_none() {
@@ -329,6 +335,15 @@ impl<H> Layers<H> {
                 });
             }
         }
+    }
+
+    /// The variable of the original that a name is one slip away from. Other programs may have names that are less like it.
+    fn mistyped_original(&self, key: &str) -> Option<&'static str> {
+        let of_original = |name: &&str| ORIGINAL_STARTS.iter().any(|start| name.starts_with(start));
+        let mut originals = Known::all(self.host)
+            .map(Known::variable)
+            .filter(of_original);
+        originals.find(|original| strsim::damerau_levenshtein(key, original) == 1)
     }
 
     fn nearest_variable(&self, key: &str) -> String {
@@ -442,6 +457,9 @@ const MEANT_FOR_REDIS: [&str; 5] = [
     "REDIS_USERNAME",
 ];
 
+/// How the variables of the original begin, which have no `FASTSOCK_` before them.
+const ORIGINAL_STARTS: [&str; 4] = ["WEBSOCKET_", "REDIS_", "REMOTE_", "LOG_"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,5 +552,39 @@ mod tests {
             error.unwrap_err().to_line(),
             "there is no setting \"host_lvel\"; did you mean \"host_level\"?"
         );
+    }
+
+    #[test]
+    fn a_variable_of_the_original_with_a_slip_in_it_is_told_and_no_name_that_others_have() {
+        let of_others = [
+            "REDIS_HOSTNAME",
+            "REDIS_TTL",
+            "REDIS_SENTINEL_PORT",
+            "REMOTE_USER",
+            "LOG_FORMAT",
+            "WEBSOCKET_PATH",
+            "PORT",
+            "HTTP_PROXY",
+        ];
+        let mistyped = ["REDIS_HOTS", "REDIS_PREFFIX", "REMOTE_UR", "WEBSOCKET_PROT"];
+        let vars: Vec<_> = of_others
+            .iter()
+            .chain(&mistyped)
+            .map(|name| (*name, "x", Source::Environment))
+            .collect();
+        let merged = layers("{}", &vars, &[]);
+        assert!(merged.wrong.is_empty(), "{:?}", merged.wrong);
+        let told: Vec<_> = merged
+            .warnings
+            .iter()
+            .map(|w| (w.about.as_str(), w.hint.as_str()))
+            .collect();
+        let expected = [
+            ("REDIS_HOTS", "did you mean REDIS_HOST?"),
+            ("REDIS_PREFFIX", "did you mean REDIS_PREFIX?"),
+            ("REMOTE_UR", "did you mean REMOTE_URL?"),
+            ("WEBSOCKET_PROT", "did you mean WEBSOCKET_PORT?"),
+        ];
+        assert_eq!(told, expected);
     }
 }
