@@ -45,7 +45,7 @@ async fn a_host_answers_decisions_later_from_its_own_thread_and_order_is_kept() 
     let answering = bridge.downgrade(); // a handle would keep the bridge, its hooks and so this thread alive
     let host = thread::spawn(move || {
         for question in questions {
-            thread::sleep(Duration::from_micros(fastrand::u64(0..2000)));
+            thread::sleep(Duration::from_micros(fastrand::u64(0..2000))); // a host that takes its time
             let (ticket, answer) = match question {
                 Question::Admit(ticket, token) => {
                     let id = ClientId::new(format!("known-{token}")).unwrap();

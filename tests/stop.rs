@@ -508,7 +508,7 @@ fn a_blocking_bridge_takes_its_threads_along() {
         let end = std::time::Instant::now() + DEADLINE;
         while (threads(), descriptors()) != before {
             assert!(std::time::Instant::now() < end, "{before:?} {}", open());
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5)); // polls what the process has
         }
         TcpListener::bind(addr).expect("the port is free");
     }

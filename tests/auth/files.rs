@@ -179,7 +179,7 @@ async fn a_start_does_not_wait_for_ever_nor_hold_up_its_host() {
     let error = loop {
         tokio::select! {
             started = &mut starting => break started.unwrap_err(),
-            () = tokio::time::sleep(Duration::from_millis(10)) => ticks += 1,
+            () = tokio::time::sleep(Duration::from_millis(10)) => ticks += 1, // shows that the runtime is not blocked
         }
     };
     assert_eq!(error.kind(), ErrorKind::Config);

@@ -67,7 +67,7 @@ static void *publishes(void *bridge) {
   for (uint64_t kept = 0; !atomic_load(&is_over);) {
     keep(bridge, "away");
     CHECK(fastsock_bridge_mailbox(bridge, "away", 4, &kept, NULL, NULL) == OK && kept > 0);
-    usleep(1000);
+    usleep(1000); /* the tempo of the publisher */
   }
   return NULL;
 }
@@ -85,7 +85,7 @@ static void child(const char *backend, const char *directory) {
   fastsock_stats stats;
   do {
     CHECK(fastsock_bridge_stats(bridge, &stats, sizeof stats) == OK);
-    usleep(500);
+    usleep(500); /* polls the books */
   } while (stats.uplink_delivered < UPLINKS);
   CHECK(fastsock_bridge_stop(bridge, 8000, NULL, 0) == OK && fastsock_bridge_free(bridge) == OK);
   close(device);

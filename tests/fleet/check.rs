@@ -65,7 +65,7 @@ impl Checker<'_> {
                 self.some_missing(|book| &book.taken, &self.arrived()),
                 self.some_missing_downlinks(),
             );
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await; // polls the ledger
         }
         let (up, down) = (self.uplinks(), self.downlinks());
         println!("  all there after {:?}", began.elapsed());
@@ -112,7 +112,7 @@ impl Checker<'_> {
                 present.difference(&here).collect::<Vec<_>>(),
                 here.len(),
             );
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await; // polls Redis
         }
         let began = Instant::now();
         loop {
@@ -127,7 +127,7 @@ impl Checker<'_> {
                 self.plan.seed,
                 here.len(),
             );
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await; // polls the sockets
         }
     }
 
@@ -161,7 +161,7 @@ impl Checker<'_> {
                     self.views_of(first).await,
                 );
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await; // polls the events
         }
         let mut lost = BTreeMap::<(String, u64), HashSet<String>>::new();
         for request in self.world.events.requests() {

@@ -59,7 +59,7 @@ impl Device {
             let addr = self.places.of(gateway).devices;
             let Some(socket) = self.connect(addr).await else {
                 self.ledger.refused.fetch_add(1, Relaxed);
-                sleep(Duration::from_millis(self.rng.u64(50..300))).await;
+                sleep(Duration::from_millis(self.rng.u64(50..300))).await; // a device backs off
                 continue;
             };
             self.ledger.connects.fetch_add(1, Relaxed);
@@ -72,7 +72,7 @@ impl Device {
             match end {
                 End::Broken => {
                     drop(socket);
-                    sleep(Duration::from_millis(self.rng.u64(..200))).await;
+                    sleep(Duration::from_millis(self.rng.u64(..200))).await; // a device backs off
                 }
                 End::Leaves if self.is_to_settle() => close(socket).await,
                 // Some open the next socket while they have one: the gateways are to close the old one.
@@ -97,7 +97,7 @@ impl Device {
     async fn sleep_well(&mut self) {
         let until = Instant::now() + Duration::from_millis(self.rng.u64(500..4000));
         while Instant::now() < until && !self.ledger.is_gathering.load(Relaxed) {
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await; // asleep, until it is wanted
         }
     }
 

@@ -77,13 +77,13 @@ async fn inflict(
     match fault {
         Fault::Kill => {
             gateway.kill();
-            sleep(lasts / 2).await;
+            sleep(lasts / 2).await; // the fault lasts
             let line = &world.to_backend[number];
             *gateway = start(number, &world.backing, line, &world.events, &world.places).await;
         }
         Fault::Freeze => {
             gateway.process().freeze();
-            sleep(lasts).await;
+            sleep(lasts).await; // the fault lasts
             gateway.process().thaw();
         }
         Fault::CutFromRedis => {
@@ -91,17 +91,17 @@ async fn inflict(
                 return false;
             };
             line.cut();
-            sleep(lasts).await;
+            sleep(lasts).await; // the fault lasts
             line.mend();
         }
         Fault::CutFromBackend => {
             world.to_backend[number].cut();
-            sleep(lasts).await;
+            sleep(lasts).await; // the fault lasts
             world.to_backend[number].mend();
         }
         Fault::Outage => {
             world.backend.go_down().await;
-            sleep(lasts).await;
+            sleep(lasts).await; // the fault lasts
             world.backend.come_back();
         }
         Fault::Failover => return world.backing.fail_over().await,
@@ -110,7 +110,7 @@ async fn inflict(
             sleep(Duration::from_secs(4)).await; // so that most of what is lost is known of
             world.backing.empty().await;
             done.emptied.push(Instant::now());
-            sleep(lasts / 4).await;
+            sleep(lasts / 4).await; // the fault lasts
             world.backend.come_back();
         }
     }

@@ -47,7 +47,7 @@ impl Publisher {
                 if self.ledger.is_quiet.load(Relaxed) {
                     return; // nobody knows of this one
                 }
-                sleep(Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(50)).await; // a publisher backs off
             }
             next[turn] += 1;
             let now = Instant::now();

@@ -19,7 +19,7 @@ def eventually(check: Callable[[], Any], what: str = "it") -> Any:
         if value:
             return value
         assert time.monotonic() < until, f"waited in vain for {what}"
-        time.sleep(0.005)
+        time.sleep(0.005)  # polls
 
 
 class Refused(Exception):

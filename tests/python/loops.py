@@ -47,4 +47,4 @@ async def until(check: Callable[[], Any]) -> Any:
         if value:
             return value
         assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # polls

@@ -78,7 +78,7 @@ def test_a_slow_reader_holds_up_the_device_and_nothing_is_lost(run: Any) -> None
 
 def test_coroutine_hooks_decide(run: Any, backend: Backend) -> None:
     async def authenticate(request: fastsock.ConnectRequest) -> Any:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # a hook that awaits
         if request.token == "bad":
             raise fastsock.Reject(401, "no")
         if request.token == "broken":
@@ -86,7 +86,7 @@ def test_coroutine_hooks_decide(run: Any, backend: Backend) -> None:
         return f"{request.token}!"
 
     async def on_uplink(uplink: fastsock.Uplink) -> Any:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # a hook that awaits
         if uplink.text == "raise":
             raise KeyError
         return {"a": None, "b": fastsock.Drop, "c": fastsock.Replace("C"), "d": fastsock.Reply("D"), "e": 5}[uplink.text]
@@ -124,7 +124,7 @@ def test_hooks_of_one_device_run_in_order_and_not_at_once(run: Any) -> None:
     told: List[str] = []
 
     async def on_connect(_: fastsock.Client) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # so that a message could overtake it
         told.append("connected")
 
     async def on_disconnect(_: fastsock.Client, reason: fastsock.CloseReason) -> None:
@@ -147,7 +147,7 @@ def test_hooks_beside_each_other_are_bounded(run: Any) -> None:
         nonlocal active, most
         active += 1
         most = max(most, active)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # so that hooks run at once
         active -= 1
         return fastsock.Reply("ok")
 

@@ -39,7 +39,7 @@ def test_hooks_that_live_as_long_as_their_device_hold_up_nothing(run: Any, caplo
             await asyncio.Event().wait()
 
         async def on_uplink(uplink: fastsock.Uplink) -> Any:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a hook that awaits
             return fastsock.Reply(uplink.text)
 
         async with bridge(on_connect=on_connect, on_uplink=on_uplink, hook_timeout=2000) as b:
@@ -116,7 +116,7 @@ def test_a_hook_may_finish_its_work_while_the_bridge_stops(run: Any) -> None:
         done: List[str] = []
 
         async def on_disconnect(client: fastsock.Client, _: fastsock.CloseReason) -> None:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # so that a stop has to wait for it
             done.append(client.client_id)
 
         async with bridge(on_disconnect=on_disconnect) as b:
@@ -163,7 +163,7 @@ def test_a_hook_that_ends_itself_by_cancelling_is_told(run: Any) -> None:
         errors: List[Tuple[str, type]] = []
 
         async def on_uplink(_: fastsock.Uplink) -> Any:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a hook that awaits
             gone = asyncio.get_running_loop().create_future()
             gone.cancel()
             await gone
@@ -204,7 +204,7 @@ def test_each_message_has_a_context_of_its_own(run: Any) -> None:
         async def on_uplink(uplink: fastsock.Uplink) -> Any:
             seen.append(user.get())
             user.set(uplink.client_id)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a turn of the loop, for others
             seen.append(user.get())
             return fastsock.Reply("y")
 
@@ -234,7 +234,7 @@ def test_a_hook_is_a_task_as_asyncio_knows_it(run: Any, backend: Backend) -> Non
                 if sys.version_info >= (3, 11):
                     with pytest.raises(TimeoutError):
                         async with asyncio.timeout(0.01):
-                            await asyncio.sleep(10)
+                            await asyncio.sleep(10)  # longer than its time-out
                     async with asyncio.TaskGroup() as group:
                         parts = [group.create_task(asyncio.sleep(0, part)) for part in ("a", "b")]
                     text = "".join(part.result() for part in parts)
@@ -261,7 +261,7 @@ def test_a_time_limit_on_the_first_line_of_a_hook(run: Any) -> None:
         async def on_uplink(_: fastsock.Uplink) -> Any:
             try:
                 async with asyncio.timeout(0.01):
-                    await asyncio.sleep(10)
+                    await asyncio.sleep(10)  # longer than its time-out
             except TimeoutError:
                 return fastsock.Reply("in time")
 
@@ -304,7 +304,7 @@ def test_on_error_may_be_a_coroutine_function(run: Any) -> None:
         told: List[Tuple[str, type]] = []
 
         async def on_error(name: str, error: BaseException) -> None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # a hook that awaits
             told.append((name, type(error)))
 
         def on_connect(_: fastsock.Client) -> None:
@@ -326,7 +326,7 @@ def test_an_on_error_that_fails_hides_nothing(run: Any, monkeypatch: pytest.Monk
 
     async def main() -> None:
         async def on_error(*_: Any) -> None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a hook that awaits
             raise KeyError
 
         def on_connect(_: fastsock.Client) -> None:
@@ -346,7 +346,7 @@ def test_states_are_told_one_after_the_other(run: Any) -> None:
         told: List[str] = []
 
         async def on_state(state: fastsock.State) -> None:
-            await asyncio.sleep(0.05 if state == "stopping" else 0)
+            await asyncio.sleep(0.05 if state == "stopping" else 0)  # so that another state could overtake it
             told.append(state)
 
         async with bridge(on_state=on_state):

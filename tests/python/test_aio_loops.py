@@ -122,7 +122,7 @@ def test_a_bridge_that_is_dropped_stops_and_warns(new_loop: NewLoop) -> None:
             self.bridge = bridge(on_uplink=self.on_uplink)
 
         async def on_uplink(self, uplink: fastsock.Uplink) -> Any:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a hook that awaits
             return fastsock.Reply(uplink.text)
 
     async def main() -> None:

@@ -79,7 +79,7 @@ def test_in_a_loop_as_well(redis: Dict[str, Any]) -> None:
         enough = asyncio.Event()
 
         async def on_mailbox_lost(client_id: str, reason: str, count: int) -> None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a hook that awaits
             lost.append((client_id, reason, count))
             if sum(count for _, _, count in lost) == 3:
                 enough.set()
@@ -91,7 +91,7 @@ def test_in_a_loop_as_well(redis: Dict[str, Any]) -> None:
                     await bridge.send_kept("away", "message 0")
                     break
                 except fastsock.BrokerError:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # tries again until Redis is there
             for n in range(1, 5):
                 await bridge.send_kept("away", f"message {n}")
             await asyncio.wait_for(enough.wait(), 20)

@@ -360,7 +360,7 @@ def test_signals_go_to_the_main_thread_alone(spawn: Any) -> None:
     deadline = time.monotonic() + DEADLINE
     while process.poll() is None and time.monotonic() < deadline:
         process.send_signal(signal.SIGUSR1)
-        time.sleep(0.01)
+        time.sleep(0.01)  # the tempo of the signals
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out, err) == (0, "{'MainThread'}\n", "")
 

@@ -41,7 +41,7 @@ pub fn bound_again(addr: SocketAddr) -> io::Result<Socket> {
     loop {
         match bound(addr) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1)); // polls until the kernel lets go of it
             }
             result => return result,
         }

@@ -531,7 +531,7 @@ impl Shared {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let open = self.record(&parts, body, connection);
         let reply = self.reply(open.number);
-        sleep(reply.delay).await;
+        sleep(reply.delay).await; // a backend that takes its time
         match reply.ending {
             Ending::Hang => match pending::<Infallible>().await {},
             Ending::CloseBefore => return Err(io::Error::other("closed")),

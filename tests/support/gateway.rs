@@ -180,7 +180,7 @@ impl Gateway {
             if let Some(line) = lines.find(|line| condition(line)) {
                 return Some(line);
             }
-            tokio::time::sleep(fastsock_servers::POLL).await;
+            tokio::time::sleep(fastsock_servers::POLL).await; // polls the log
         }
         None
     }

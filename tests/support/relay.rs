@@ -55,7 +55,7 @@ impl Drop for Relay {
 }
 
 async fn carry(near: TcpStream, to: SocketAddr, there: Duration, back: Duration) -> io::Result<()> {
-    sleep(there + back).await;
+    sleep(there + back).await; // the delay of the line
     let far = TcpStream::connect(to).await?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;

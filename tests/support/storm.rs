@@ -354,7 +354,7 @@ fn attack(addr: SocketAddr, kind: &Kind, is_over: &AtomicBool) -> Tally {
                 }
             }
         }
-        thread::sleep(TEMPO);
+        thread::sleep(TEMPO); // the tempo of the storm
     }
     let open = sockets.into_iter().flatten().count() as u64;
     *tally.fates.entry(Fate::Left).or_default() += open;

@@ -34,7 +34,7 @@ impl Forward<Uplink> for Script {
         let device = uplinks[0].client_id.as_str().to_owned();
         self.tried.lock().push(device.clone());
         Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await; // of the paused clock: each POST takes some time
             smallvec::smallvec![Outcome::Answered {
                 status: self.statuses.lock().get(&device).copied().unwrap_or(500),
                 retry_after: None,
@@ -79,14 +79,14 @@ async fn outage(devices: usize, seconds: u64) -> (Arc<Lanes>, Script) {
     let script = Script::default();
     let lanes = start(&script);
     say(&lanes, &names("dev", devices));
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    tokio::time::sleep(Duration::from_secs(seconds)).await; // the outage, by the paused clock
     assert_eq!(lanes.books().held, devices as u64);
     (lanes, script)
 }
 
 async fn delivered(lanes: &Lanes, count: u64) -> Instant {
     while lanes.books().delivered < count {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await; // polls, by the paused clock
     }
     Instant::now()
 }
@@ -120,10 +120,10 @@ async fn probes_prefer_devices_whose_messages_were_taken_before() {
     script.answer(names("known", 2), 503);
     say(&lanes, &names("stranger", 300));
     say(&lanes, &names("known", 2));
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(300)).await; // the outage, by the paused clock
     // Whatever has its turn or backs off, each round tries both that are known.
     script.tried.lock().clear();
-    tokio::time::sleep(Duration::from_secs(160)).await;
+    tokio::time::sleep(Duration::from_secs(160)).await; // ten rounds of probes, by the paused clock
     let tried = std::mem::take(&mut *script.tried.lock());
     let rounds = tried.len() / PROBES;
     let known = tried.iter().filter(|who| who.starts_with("known")).count();
@@ -143,7 +143,7 @@ async fn probes_prefer_devices_whose_messages_were_taken_before() {
 async fn before_anyone_was_delivered_the_probes_go_round_all_lanes() {
     let (lanes, script) = outage(300, 60).await;
     script.tried.lock().clear();
-    tokio::time::sleep(Duration::from_secs(400)).await;
+    tokio::time::sleep(Duration::from_secs(400)).await; // rounds enough for all, by the paused clock
     let tried = std::mem::take(&mut *script.tried.lock());
     assert!(tried.len() > 300, "{} in 400 s", tried.len());
     let others: HashSet<_> = tried.iter().collect();
@@ -166,7 +166,7 @@ async fn one_whose_shard_is_away_for_half_an_hour_is_not_thrown_away() {
     let pass = async |seconds| {
         for _ in 0..seconds {
             say(&lanes, &names("other", 1));
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await; // one a second, by the paused clock
         }
     };
     pass(1800).await;

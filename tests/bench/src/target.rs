@@ -217,7 +217,7 @@ impl Process {
             if Instant::now() > deadline {
                 return Err(self.trouble("does not listen"));
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1)); // polls until it listens
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ static void until_said(fastsock_status ask(const fastsock_bridge *, char **), co
       return;
     }
     CHECK(seconds() < until);
-    usleep(10000);
+    usleep(10000); /* polls what the other gateway says */
   }
 }
 

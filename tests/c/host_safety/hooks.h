@@ -200,7 +200,7 @@ static void stop_sooner(void) {
   fastsock_state state = FASTSOCK_STATE_RUNNING;
   while (state == FASTSOCK_STATE_RUNNING) {
     CHECK(fastsock_bridge_state(bridge, &state) == OK);
-    usleep(1000);
+    usleep(1000); /* polls the state */
   }
   fastsock_leftover leftover;
   CHECK(fastsock_bridge_stop(bridge, 0, &leftover, sizeof leftover) == OK && leftover.uplinks == 1);
@@ -231,7 +231,7 @@ static void stop_hook_sooner(void) {
   fastsock_state state = FASTSOCK_STATE_RUNNING;
   while (state != FASTSOCK_STATE_STOPPED) {
     CHECK(fastsock_bridge_state(bridge, &state) == OK);
-    usleep(1000);
+    usleep(1000); /* polls the state */
   }
   CHECK(fastsock_bridge_stop(bridge, 0, NULL, 0) == FASTSOCK_STATUS_TIMEOUT);
   CHECK(pthread_join(slow, NULL) == 0);

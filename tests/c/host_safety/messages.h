@@ -79,7 +79,7 @@ static fastsock_dead_letters *letters_after(const fastsock_bridge *bridge, const
       return letters;
     }
     CHECK(fastsock_dead_letters_free(letters) == OK && seconds() < until);
-    usleep(10000);
+    usleep(10000); /* polls for the letters */
   }
 }
 

@@ -138,7 +138,7 @@ async fn a_freeze_is_noticed_holds_nobody_up_and_reaps_nobody() {
     // Longer than a lease: had anyone been taken for dead, it would show now.
     for _ in 0..45 {
         assert_eq!(redis.hlen("fastsock:clients"), 6);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // how often it looks
     }
     redis.publish("fastsock:client:a", "x");
     redis.publish("fastsock:client:d", "x");
