@@ -86,20 +86,21 @@ impl LogFile {
         }
     }
 
-    /// Appends lines. The first failure in a row gives a line for the console.
-    pub(super) fn write(&mut self, lines: &[u8], now: Instant, tells: bool) -> Option<Vec<u8>> {
-        if lines.is_empty() {
-            return None;
-        }
-        let failed = self.try_write(lines, now, tells).err();
-        match failed {
-            Some(trouble) if !std::mem::replace(&mut self.is_told, true) => trouble,
-            Some(_) => None,
-            None => {
-                self.is_told = false;
-                None
+    /// Appends lines, to several files where one would become too large. The first failure in a row gives a line for the console.
+    pub(super) fn write(&mut self, mut lines: &[u8], now: Instant, tells: bool) -> Option<Vec<u8>> {
+        let mut told = None;
+        while !lines.is_empty() {
+            let (part, rest) = lines.split_at(self.rotation.fitting(self.held, lines));
+            lines = rest;
+            match self.try_write(part, now, tells) {
+                Ok(()) => self.is_told = false,
+                Err(trouble) if !std::mem::replace(&mut self.is_told, true) => {
+                    told = told.or(trouble);
+                }
+                Err(_) => {}
             }
         }
+        told
     }
 
     /// Appends lines and what must go before them, or counts those that are not in the file and says why.
@@ -328,6 +329,25 @@ mod tests {
         assert!(
             text.contains("\"dropped\":2,") && text.ends_with("\n3\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn lines_that_are_too_many_for_one_file_go_into_several() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let rotation = Rotation {
+            when: Rotate::Bytes(10),
+            keep: 7,
+        };
+        let now = Instant::now();
+        let (mut file, _) = LogFile::open(&path, None, rotation, now);
+        file.write(b"1\n", now, true);
+        file.write(b"222\n333\n444\n5\nlonger than that\n666\n", now, true);
+        let old = |n: u32| read(&path.with_extension(n.to_string()));
+        assert_eq!(
+            [old(3), old(2), old(1), read(&path)],
+            ["1\n222\n333\n", "444\n5\n", "longer than that\n", "666\n"]
         );
     }
 

@@ -57,6 +57,22 @@ impl Rotation {
         }
     }
 
+    /// How many bytes of these lines go into one file: all that fit into this one, or into a new one; at least a line.
+    pub(super) fn fitting(self, held: u64, lines: &[u8]) -> usize {
+        let Rotate::Bytes(most) = self.when else {
+            return lines.len();
+        };
+        let first = match lines.iter().position(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None => lines.len(),
+        };
+        let room = most.saturating_sub(held);
+        let room = if room < first as u64 { most } else { room };
+        let room = usize::try_from(room).map_or(lines.len(), |room| room.min(lines.len()));
+        let end = lines[..room].iter().rposition(|byte| *byte == b'\n');
+        end.map_or(first, |end| end + 1)
+    }
+
     /// Puts the file aside, and drops the oldest.
     ///
     /// # Errors
