@@ -5,7 +5,7 @@
 
 mod conformance;
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
 use data_encoding::BASE64;
 use fastsock::{Bridge, ClientId, UplinkBinary};
@@ -139,9 +139,10 @@ async fn an_offered_permessage_deflate_is_declined_and_the_device_works_plainly(
     bridge.stop(support::DEADLINE).await;
 }
 
-/// A bridge in front of the backend that keeps binary messages exact.
+/// A bridge in front of the backend that keeps binary messages exact. It pings nobody: the first ping may come at any moment.
 async fn bridge(backend: &Backend) -> Bridge {
     let config = support::loopback()
+        .websocket_ping_interval(Duration::ZERO)
         .uplink_binary(UplinkBinary::Base64)
         .remote_url(Some(backend.url()));
     Bridge::builder(config).start().await.expect("it starts")

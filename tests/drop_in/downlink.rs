@@ -87,7 +87,8 @@ async fn with_binary_auto_what_is_not_utf8_is_one_binary_frame_with_the_same_byt
 #[tokio::test]
 async fn each_payload_is_one_frame_from_empty_to_a_mebibyte() {
     let redis = TempRedis::new().await;
-    let gateway = with_redis(&redis, Gateway::builder()).await;
+    let unpinged = Gateway::builder().var("WEBSOCKET_PING_INTERVAL", "0");
+    let gateway = with_redis(&redis, unpinged).await;
     let mut device = RawDevice::seated(gateway.addr(), "dev1").await;
     for length in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 20, 0] {
         let payload: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
