@@ -1,6 +1,8 @@
 //! The test support keeps its own promises: what other tests lean on is tried here, without a bridge.
 
 use std::{
+    io::ErrorKind,
+    net::UdpSocket,
     panic,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -197,6 +199,11 @@ async fn a_proxy_tunnels_and_passes_on() {
 #[test]
 fn ports_are_never_handed_out_twice() {
     let mut ports: Vec<_> = (0..100).map(|_| free_port()).collect();
+    // Another process that draws one of them finds it marked.
+    for port in &ports {
+        let drawn = UdpSocket::bind(("127.0.0.1", *port));
+        assert_eq!(drawn.unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), 100);

@@ -125,15 +125,23 @@ def popen() -> Iterator[Any]:
         process.communicate()
 
 
+MARKS: List[socket.socket] = []
+"""UDP ports of the numbers that were handed out, as in tests/servers: no other test takes one of them."""
+
+
 def free_port() -> int:
     """A free port, below those of outgoing connections: nobody takes it by chance before its server does."""
     while True:
         port = random.randrange(10_000, 32_000)
+        mark = socket.socket(type=socket.SOCK_DGRAM)
         with socket.socket() as bound:
             try:
+                mark.bind(("127.0.0.1", port))
                 bound.bind(("127.0.0.1", port))
             except OSError:
+                mark.close()
                 continue
+            MARKS.append(mark)
             return port
 
 

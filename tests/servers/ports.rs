@@ -1,9 +1,8 @@
 //! Ports that stay ours.
 
 use std::{
-    collections::HashSet,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -13,19 +12,22 @@ use socket2::{Domain, Socket, Type};
 
 use crate::DEADLINE;
 
-/// A free TCP port of loopback, never handed out twice by one process.
+/// A free TCP port of loopback, never handed out twice by one process, nor by another while this one lives.
 ///
 /// It lies below the range from which the kernel takes the ports of outgoing connections, so that a server can be
 /// stopped and come back on its port without finding it taken, and nothing connects to itself meanwhile.
 pub fn free_port() -> u16 {
-    static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = taken.get_or_insert_default();
+    // The UDP port of the same number, which nobody here has a use for, tells that the port is taken.
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     for _ in 0..1000 {
         let port = fastrand::u16(10_000..32_000);
+        let Ok(mark) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
         // Not by listening: a child that is started meanwhile would keep our listener until it executes its program.
-        if !taken.contains(&port) && bound((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
-            taken.insert(port);
+        if bound((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
+            let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.push(mark);
             return port;
         }
     }
