@@ -368,9 +368,16 @@ async fn gateway(redis: &TempRedis, mode: &str) -> Gateway {
         .await
 }
 
+/// A bridge whose links are up.
 async fn bridge(redis: &TempRedis) -> Bridge {
     let config = support::on_redis(redis).redis_subscribe(Subscribe::Exact);
-    Bridge::builder(config).start().await.expect("it starts")
+    let bridge = Bridge::builder(config).start().await.expect("it starts");
+    eventually("its links are up", async || {
+        let redis = bridge.status().redis;
+        redis.is_some_and(|redis| redis.is_cmd_up && redis.is_sub_up)
+    })
+    .await;
+    bridge
 }
 
 async fn fleet(gateway: &Gateway, numbers: std::ops::Range<usize>) -> Vec<Attended> {
