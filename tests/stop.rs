@@ -23,7 +23,7 @@ use support::{
 };
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -521,11 +521,15 @@ fn leaves_nothing(end: impl AsyncFn(fastsock::Bridge)) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (backend, redis) = (Backend::start().await, TempRedis::new().await);
-        redis.cmd::<()>(&["PING"]).await;
         let tasks = || Handle::current().metrics().num_alive_tasks();
+        let backend = Backend::start().await;
+        let of_backend = tasks();
+        let redis = TempRedis::new().await;
+        eventually("nobody is connected to Redis", async || {
+            tasks() == of_backend
+        })
+        .await;
         let now = || (tasks(), threads(), descriptors());
-        sleep(Duration::from_millis(50)).await; // what the connection above still had to close
         let before = now();
         for round in 0..3 {
             let config = with_redis(&backend, &redis)
@@ -620,8 +624,18 @@ fn last_messages(gateway: &Gateway, count: usize) -> Vec<String> {
     messages[messages.len().saturating_sub(count)..].to_vec()
 }
 
+/// The threads of this process. One that is joined may be listed for a moment more, and is known by a flag (PF_EXITING).
 fn threads() -> usize {
-    fs::read_dir("/proc/self/task").unwrap().count()
+    let is_alive = |task: &fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let flags = stat.rsplit(')').next().and_then(|fields| {
+            let mut fields = fields.split_whitespace();
+            fields.nth(6)?.parse::<u32>().ok()
+        });
+        flags.is_some_and(|flags| flags & 4 == 0)
+    };
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks.filter(is_alive).count()
 }
 
 fn descriptors() -> usize {
