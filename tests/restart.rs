@@ -59,10 +59,11 @@ async fn travel(fleet: Arc<Fleet>, name: String, mut at: usize) -> Travels {
         };
         travels.away.extend(left_at.take().map(|at| at.elapsed()));
         let mut ticks = interval(Duration::from_millis(15));
+        let mut is_last = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {
-                    let is_last = fleet.ends.load(Relaxed);
+                _ = ticks.tick(), if !is_last => {
+                    is_last = fleet.ends.load(Relaxed);
                     let frame = match is_last {
                         true => Frame::close(1000, ""),
                         false => Frame::text(format!("{name}#{}", travels.sent)),
