@@ -25,6 +25,7 @@ async fn every_message_that_was_heard_during_a_stop_is_accounted_for() {
             let mut config = config;
             config.set("redis_subscribe", mode).unwrap();
             config.set("mailbox", mailbox).unwrap();
+            config.set("mailbox_messages", "1000000").unwrap(); // none is dropped for want of room, however fast this machine is
             let bridge = Bridge::builder(config).start().await.unwrap();
             let mut devices = Vec::new();
             for n in 0..20 {
@@ -210,6 +211,7 @@ async fn what_the_old_gateway_held_goes_over_to_the_new_one() {
         let redis = TempRedis::new().await;
         let start = async || {
             let config = support::on_redis(&redis)
+                .websocket_ping_interval(Duration::ZERO) // the first ping may come at any moment
                 .redis_subscribe(mode)
                 .outbox_bytes(64usize << 20);
             Bridge::builder(config).start().await.unwrap()

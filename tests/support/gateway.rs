@@ -99,10 +99,12 @@ impl Gateway {
         lines
     }
 
-    /// The log file `logs/fastsock.log` so far, line by line. Panics when a line is not a JSON object.
+    /// The log file `logs/fastsock.log` so far, line by line, without one that is being written. Panics when a line is not a JSON object.
     pub fn log_file(&self) -> Vec<Value> {
         let path = self.dir().join("logs/fastsock.log");
-        parse(fs::read_to_string(path).unwrap_or_default().lines())
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        parse(whole.lines())
     }
 
     /// Waits for a log line with this `message`. Returns the first.
