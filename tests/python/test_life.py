@@ -338,7 +338,7 @@ def test_ctrl_c_ends_the_wait_at_once(spawn: Any, wait: str) -> None:
     process = spawn(
         "import time\nfrom device import *\n"
         + BRIDGE
-        + ")\nwith bridge:\n    devices = [Device(bridge.port, f'dev{n}') for n in (1, 2)]\n    print('ready')\n    try:\n"
+        + ")\nwith bridge:\n    devices = [Device(bridge.port, f'dev{n}') for n in (1, 2)]\n    try:\n        print('ready')\n"
         f"        {wait}\n    except KeyboardInterrupt:\n        print('interrupted')\nprint(bridge.state)"
     )
     time.sleep(0.1)  # to be in the wait, most likely; it must work in any case
