@@ -207,7 +207,7 @@ async fn a_device_is_not_given_up_while_a_hook_thinks() {
     let backend = Backend::start().await;
     let (asked, questions) = mpsc::channel::<Question>();
     let bridge = start(
-        config(&backend).websocket_ping_interval(Duration::from_millis(100)),
+        config(&backend).websocket_ping_interval(Duration::from_millis(300)),
         Asker(Mutex::new(asked)),
     )
     .await;

@@ -261,7 +261,7 @@ fn with_a_curious_subscriber(run: impl AsyncFnOnce(&Host) + Send + 'static) -> B
         done.send(heard).unwrap();
     });
     ended
-        .recv_timeout(DEADLINE)
+        .recv_timeout(DEADLINE * 3) // a run waits for several things, each no longer than that
         .expect("no call waits for itself, and no check failed")
 }
 

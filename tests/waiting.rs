@@ -58,13 +58,16 @@ async fn sixty_four_kib_are_read_ahead_and_no_more() {
             .write_until_full(&many, Duration::from_millis(500))
             .await;
         assert!(written < many.len(), "TCP has pushed back");
+        if message_bytes < 30_000 {
+            eventually("as much as may be is read ahead", async || {
+                bridge.stats().sessions.read_ahead_bytes > 50 << 10
+            })
+            .await;
+        }
         let stats = bridge.stats();
         assert_eq!(stats.uplink.received, 8, "nothing was taken");
         let ahead = stats.sessions.read_ahead_bytes;
         assert!(ahead <= (64 << 10) + 1024, "{message_bytes}: {ahead}");
-        if message_bytes < 30_000 {
-            assert!(ahead > 50 << 10, "{message_bytes}: {ahead}");
-        }
         drop(device);
         bridge.stop(Duration::ZERO).await;
         assert_eq!(bridge.stats().sessions.read_ahead_bytes, 0);

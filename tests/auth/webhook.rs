@@ -56,7 +56,7 @@ async fn it_is_told_what_a_device_shows_and_says_who_it_is() {
 #[tokio::test]
 async fn it_fails_closed() {
     let webhook = Backend::start().await;
-    let bridge = start(&webhook, &[("auth_timeout", "1000")]).await;
+    let bridge = start(&webhook, &[("auth_timeout", "3000")]).await;
     let allowed = || Reply::ok().body(r#"{"allow":true,"client_id":"dev1"}"#);
     let mut seen = Vec::new();
     for (reply, status) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use support::{Device, End, Frame, RawDevice, eventually, opcode};
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::common::alone;
 
@@ -28,7 +28,7 @@ async fn a_ping_is_an_empty_frame_and_its_pong_is_logged() {
 
 #[tokio::test]
 async fn a_silent_device_is_cut_by_its_next_ping_without_a_close_frame() {
-    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "400").start().await;
+    let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "1500").start().await;
     let mut device = RawDevice::seated(gateway.addr(), "dev1").await;
     let ping = device.frame().await;
     let pinged = Instant::now();
@@ -36,8 +36,9 @@ async fn a_silent_device_is_cut_by_its_next_ping_without_a_close_frame() {
     let (frames, end) = device.drain().await;
     assert_eq!((frames.len(), end), (0, End::Eof));
     let lasted = pinged.elapsed();
+    // On a busy machine the ping is read late.
     assert!(
-        lasted > Duration::from_millis(300),
+        lasted > Duration::from_millis(700),
         "{lasted:?}: before its next ping"
     );
 
@@ -80,20 +81,30 @@ async fn any_frame_is_a_sign_of_life() {
 #[tokio::test]
 async fn pings_are_spread_over_the_interval() {
     const INTERVAL: Duration = Duration::from_millis(1000);
+    const ROUNDS: usize = 3;
     let gateway = alone().var("WEBSOCKET_PING_INTERVAL", "1000").start().await;
-    let mut devices = Vec::new();
+    let mut devices = JoinSet::new();
     for number in 0..40 {
-        devices.push(RawDevice::seated(gateway.addr(), &format!("dev{number}")).await);
+        let mut device = RawDevice::seated(gateway.addr(), &format!("dev{number}")).await;
+        devices.spawn(async move {
+            let mut times = Vec::new();
+            while times.len() < ROUNDS {
+                assert_eq!(device.frame().await.opcode, opcode::PING);
+                times.push(Instant::now());
+                device.send(&Frame::pong("")).await;
+            }
+            times
+        });
     }
-    let first_ping = devices.into_iter().map(|mut device| async move {
-        assert_eq!(device.frame().await.opcode, opcode::PING);
-        Instant::now()
-    });
-    let mut times = futures_util::future::join_all(first_ping).await;
-    times.sort();
-    // 40 random moments: that none of the middle ones is further than this from the ends has odds of one in a million.
-    let spread = times[39] - times[0];
-    assert!(spread > INTERVAL / 2, "{spread:?}");
+    let times = devices.join_all().await;
+    // 40 random moments: that none of the middle ones is further than this from the ends has odds of one in a million. Where the machine
+    // stands still for a while, the pings of that round come together.
+    let spread = |round: usize| {
+        let times = times.iter().map(|times| times[round]);
+        times.clone().max().unwrap() - times.min().unwrap()
+    };
+    let widest = (0..ROUNDS).map(spread).max().unwrap();
+    assert!(widest > INTERVAL / 2, "{widest:?}");
 }
 
 #[tokio::test]

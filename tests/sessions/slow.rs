@@ -130,16 +130,12 @@ async fn drop_newest_keeps_the_oldest_and_the_order() {
 
 #[tokio::test]
 async fn a_device_that_takes_no_byte_for_the_write_timeout_is_closed() {
-    let bridge = bridge(Config::default().write_timeout(Duration::from_millis(400))).await;
+    const TIMEOUT: Duration = Duration::from_millis(1500);
+    let bridge = bridge(Config::default().write_timeout(TIMEOUT)).await;
     let mut deaf = deaf_of(&bridge).await;
-    fill(&bridge).await;
-    let filled = Instant::now();
+    let took = fill(&bridge).await;
     eventually("it has left", async || bridge.clients().is_empty()).await;
-    assert!(
-        filled.elapsed() > Duration::from_millis(200),
-        "{:?}",
-        filled.elapsed()
-    );
+    assert!(took.elapsed() >= TIMEOUT, "{:?}", took.elapsed());
     assert_eq!(
         deaf.end().await,
         End::Close(Some(4413), "slow_consumer".into())
@@ -310,17 +306,24 @@ async fn deaf_of(bridge: &Bridge) -> RawDevice {
     device
 }
 
-/// Sends until the socket takes no more and the outbox holds some.
-async fn fill(bridge: &Bridge) {
-    let mut number = 0;
+/// Sends until the socket takes no more and the outbox holds some. Returns a moment after which it still took something.
+async fn fill(bridge: &Bridge) -> Instant {
+    let (mut number, mut taken) = (0, 0);
+    let (mut looked, mut took) = (Instant::now(), Instant::now());
     eventually("its outbox holds some", async || {
         for _ in 0..4 {
             bridge.send(&id(), message(number)).await.unwrap();
             number += 1;
         }
-        bridge.stats().downlink.held >= 16
+        let downlink = bridge.stats().downlink;
+        if downlink.delivered > taken {
+            (taken, took) = (downlink.delivered, looked);
+        }
+        looked = Instant::now();
+        downlink.held >= 16
     })
     .await;
+    took
 }
 
 fn message(number: usize) -> Payload {

@@ -24,6 +24,10 @@ async fn a_full_lane_stops_reading_and_nothing_else() {
         .write_until_full(&bytes, Duration::from_millis(500))
         .await;
     assert!(written < bytes.len(), "TCP has pushed back");
+    eventually("it is not read", async || {
+        bridge.stats().counters.reads_paused > 0
+    })
+    .await;
     let stats = bridge.stats();
     assert_eq!((stats.uplink.held, stats.uplink.received), (2, 2));
     assert_eq!(stats.counters.reads_paused, 1);
