@@ -4,7 +4,12 @@ mod own;
 mod print;
 pub(crate) mod reload;
 
-use std::{ffi::OsString, io::ErrorKind::NotFound, net::SocketAddr, path::Path};
+use std::{
+    ffi::OsString,
+    io::ErrorKind::NotFound,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use fastsock::{BrokerKind, Config, Error, Layers, Merged, Source, Warning};
 
@@ -67,6 +72,7 @@ impl Settings {
             merged: layers.merge(defaults, Program::default()),
         };
         settings.follow_redis();
+        settings.leave_port_to_devices();
         settings
     }
 
@@ -120,6 +126,28 @@ impl Settings {
         {
             self.merged.config.redis.broker = BrokerKind::Redis;
             self.merged.imply("FASTSOCK_BROKER", Source::Implied(name));
+        }
+    }
+
+    /// Who gives devices the default port of the admin listener has asked for no admin listener there: the original had none.
+    fn leave_port_to_devices(&mut self) {
+        let (listen, admin) = (&self.config().listen, DEFAULT_ADMIN_ADDR);
+        let listens_there = |ip: IpAddr| ip.is_unspecified() || ip == admin.ip();
+        if self.is_default("FASTSOCK_ADMIN_ADDR")
+            && listen.port == admin.port()
+            && listen.addr.is_none_or(listens_there)
+        {
+            self.merged.config.admin.addr = None;
+            self.merged
+                .imply("FASTSOCK_ADMIN_ADDR", Source::Implied("WEBSOCKET_PORT"));
+            self.merged.warnings.push(Warning {
+                message: "Running without the admin listener",
+                about: "FASTSOCK_ADMIN_ADDR".into(),
+                hint: format!(
+                    "devices have its port {}; give another address, or off",
+                    admin.port()
+                ),
+            });
         }
     }
 }
@@ -222,8 +250,7 @@ pub(crate) fn without_secrets(url: &str) -> String {
     url.into()
 }
 
-const DEFAULT_ADMIN_ADDR: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 3001);
+const DEFAULT_ADMIN_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
 const REDIS_VARIABLES: [&str; 5] = [
     "REDIS_HOST",

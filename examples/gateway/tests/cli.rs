@@ -201,9 +201,43 @@ fn lines_of_dotenv_that_make_no_sense_are_skipped_and_told_once_without_their_te
 #[test]
 fn the_admin_port_is_not_that_of_devices() {
     let command = Command::new().env("WEBSOCKET_PORT", "3001");
+    let command = command.env("FASTSOCK_ADMIN_ADDR", "127.0.0.1:3001");
     let output = command.args(["--check"]).output();
     let line = "fastsock: FASTSOCK_ADMIN_ADDR: 127.0.0.1:3001 is the port of devices (WEBSOCKET_PORT); give another one\n";
     assert_eq!((output.code, output.stderr.as_str()), (Some(2), line));
+}
+
+#[test]
+fn devices_that_have_the_default_port_of_the_admin_listener_keep_it() {
+    let print = |addr: Option<&str>| {
+        let command = Command::new().env("WEBSOCKET_PORT", "3001");
+        let command = addr
+            .into_iter()
+            .fold(command, |c, addr| c.env("FASTSOCK_LISTEN_ADDR", addr));
+        let output = command.args(["--print-config"]).output();
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        output.stdout
+    };
+    let off = "# WEBSOCKET_PORT is given\nFASTSOCK_ADMIN_ADDR=off\n";
+    for addr in [None, Some("0.0.0.0"), Some("127.0.0.1"), Some("::")] {
+        assert!(print(addr).contains(off), "{addr:?}");
+    }
+    let elsewhere = "# default\nFASTSOCK_ADMIN_ADDR=127.0.0.1:3001\n";
+    for addr in ["127.0.0.2", "::1"] {
+        assert!(print(Some(addr)).contains(elsewhere), "{addr}");
+    }
+}
+
+#[test]
+fn a_gateway_with_devices_at_the_default_port_of_the_admin_listener_says_that_it_has_none() {
+    let output = Command::new()
+        .env("WEBSOCKET_PORT", "3001")
+        .env("FASTSOCK_LISTEN_ADDR", "127.0.0.1")
+        .args(["--check"])
+        .output();
+    let warning = "FASTSOCK_ADMIN_ADDR: Running without the admin listener: devices have its port 3001; give another address, or off\n";
+    assert!(output.stdout.contains(warning), "{}", output.stdout);
+    assert!(output.stderr.is_empty(), "{}", output.stderr);
 }
 
 #[test]
