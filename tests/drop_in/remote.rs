@@ -142,6 +142,34 @@ async fn an_https_remote_needs_a_certificate_that_is_trusted() {
     assert!(backend.requests_of("distrustful").is_empty());
 }
 
+/// As OpenSSL has it, and Node with it.
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_trusted_once_it_is_named() {
+    let (authority, own) = Authority::of_its_own();
+    let backend = Backend::start_tls_as(&own);
+    let ca = authority.ca_path().to_string_lossy().into_owned();
+    for variable in ["FASTSOCK_REMOTE_CA", "NODE_EXTRA_CA_CERTS"] {
+        let gateway = forwarding(&backend).var(variable, &ca).start().await;
+        let mut device = Device::connect(gateway.addr(), variable).await;
+        device.send("hello").await;
+        assert_eq!(backend.wait_delivered(variable, 1).await, ["hello"]);
+    }
+
+    // Another one for the same host is not.
+    let (other, _) = Authority::of_its_own();
+    let other = other.ca_path().to_string_lossy().into_owned();
+    let gateway = forwarding(&backend)
+        .var("FASTSOCK_REMOTE_CA", other)
+        .start()
+        .await;
+    let mut device = Device::connect(gateway.addr(), "distrustful").await;
+    device.send("hello").await;
+    gateway
+        .wait_line("Failed to forward message to remote")
+        .await;
+    assert!(backend.requests_of("distrustful").is_empty());
+}
+
 #[tokio::test]
 async fn a_certificate_for_another_host_is_not_trusted() {
     let authority = Authority::new();

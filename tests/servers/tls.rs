@@ -43,7 +43,10 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::CommonName, "Fastsock test authority");
-        let key = KeyPair::generate().expect("ring makes keys");
+        Self::of(params, KeyPair::generate().expect("ring makes keys"))
+    }
+
+    fn of(params: CertificateParams, key: KeyPair) -> Self {
         let issuer = CertifiedIssuer::self_signed(params, key).expect("the parameters are fine");
         let dir = TempDir::new().expect("a temporary directory");
         fs::write(dir.path().join(CA), issuer.pem()).expect("written");
@@ -133,6 +136,25 @@ impl Authority {
             .with_single_cert(vec![identity.cert.clone()], identity.key.clone_key().into())
             .expect("the key belongs to the certificate");
         Arc::new(config)
+    }
+
+    /// An authority for one server, `localhost` and `127.0.0.1`, that shows the authority's own certificate: as `openssl req -x509`
+    /// makes them.
+    pub fn of_its_own() -> (Self, Identity) {
+        let names = ["localhost", "127.0.0.1"].map(String::from);
+        let mut params = CertificateParams::new(names).expect("host names or addresses");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("ring makes keys");
+        let (key_pem, key_der) = (key.serialize_pem(), key.serialize_der());
+        let authority = Self::of(params, key);
+        let cert = authority.issuer.der().clone();
+        let identity = Identity {
+            cert_path: authority.ca_path(),
+            key_path: authority.write("own", "key.pem", &key_pem),
+            cert,
+            key: PrivatePkcs8KeyDer::from(key_der),
+        };
+        (authority, identity)
     }
 
     /// A certificate for `localhost` and `127.0.0.1`.

@@ -32,7 +32,7 @@ use tokio_rustls::TlsAcceptor;
 
 use fastsock_servers::bound_again;
 
-use crate::{Authority, DEADLINE, free_port};
+use crate::{Authority, DEADLINE, Identity, free_port};
 
 /// An HTTP server on a port of 127.0.0.1. Answers 200 at once until told otherwise.
 #[derive(Debug)]
@@ -124,7 +124,12 @@ impl Backend {
 
     /// Starts one that speaks HTTPS, with a certificate for loopback.
     pub async fn start_tls(authority: &Authority) -> Self {
-        Self::with_tls(Some(authority.issue_for_loopback().server_config().into()))
+        Self::start_tls_as(&authority.issue_for_loopback())
+    }
+
+    /// Starts one that speaks HTTPS with this certificate.
+    pub fn start_tls_as(identity: &Identity) -> Self {
+        Self::with_tls(Some(identity.server_config().into()))
     }
 
     /// The same, and it also speaks HTTP/2 to whoever asks for it.

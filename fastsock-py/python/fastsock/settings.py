@@ -63,7 +63,7 @@ class Settings(TypedDict, total=False):
     redis_url: Optional[str]
     """Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and database. Variable FASTSOCK_REDIS_URL."""
     redis_ca: Optional[Union[str, PathLike[str]]]
-    """PEM file of certificates to trust for `rediss`, beside those of the system. Variable FASTSOCK_REDIS_CA."""
+    """PEM file of certificates to trust for `rediss`, beside those of the system. Redis's own certificate may be among them if it is no authority: `openssl req -x509` makes such a one with `-addext basicConstraints=CA:FALSE`. Variable FASTSOCK_REDIS_CA."""
     redis_cert: Optional[Union[str, PathLike[str]]]
     """PEM file of the gateway's certificate, with its chain, for a `rediss` server that asks for one. Variable FASTSOCK_REDIS_CERT."""
     redis_key: Optional[Union[str, PathLike[str]]]
@@ -83,7 +83,7 @@ class Settings(TypedDict, total=False):
     remote_content_type: Optional[str]
     """`Content-Type` of a POST with `FASTSOCK_REMOTE_BODY=raw`. Empty: `text/plain; charset=utf-8` for a TEXT frame, `application/octet-stream` for a BINARY one. Variable FASTSOCK_REMOTE_CONTENT_TYPE."""
     remote_ca: Optional[Union[str, PathLike[str]]]
-    """PEM file of certificates to trust for an `https` remote, beside those of the system. Variable FASTSOCK_REMOTE_CA."""
+    """PEM file of certificates to trust for an `https` remote, beside those of the system. The remote's own certificate may be among them, as `openssl req -x509` makes it. Variable FASTSOCK_REMOTE_CA."""
     extra_ca_certs: Optional[Union[str, PathLike[str]]]
     """PEM file of certificates to trust for everything over TLS, as in Node. Variable NODE_EXTRA_CA_CERTS."""
     remote_cert: Optional[Union[str, PathLike[str]]]

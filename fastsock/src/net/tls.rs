@@ -1,9 +1,10 @@
 //! TLS for what we connect to: rustls with an explicit ring provider, whom to trust, who we are. [`server`] has the device port's, [`name`] who a
-//! certificate names, [`pem`] what files hold, [`validity`] which of them have expired.
+//! certificate names, [`pem`] what files hold, [`trust`] which servers we trust, [`validity`] which certificates have expired.
 
 mod name;
 pub(crate) mod pem;
 mod server;
+mod trust;
 pub(crate) mod validity;
 
 use std::{path::Path, sync::Arc};
@@ -15,6 +16,7 @@ use rustls::{
 };
 
 pub(crate) use self::server::ServerTls;
+use self::trust::Verifier;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A PEM file, and the variable that names it.
@@ -76,18 +78,23 @@ pub(crate) fn client_config<'a>(
     identity: Option<Identity<'_>>,
 ) -> Result<ClientConfig> {
     let mut roots = system_roots();
+    let mut named = Vec::new();
     for file in extra {
         for certificate in pem::certificates(file)? {
             roots
-                .add(certificate)
+                .add(certificate.clone())
                 .map_err(|e| failed(file, "there is a bad certificate").with_source(e))?;
+            named.push(certificate);
         }
     }
     // Never the process default: it belongs to the host.
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier::new(roots, named, provider.clone());
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the ciphers of TLS 1.2 and 1.3")
-        .with_root_certificates(roots);
+        .dangerous() // no less is verified, see there
+        .with_custom_certificate_verifier(Arc::new(verifier));
     Ok(match identity {
         None => config.with_no_client_auth(),
         Some(identity) => {

@@ -19,7 +19,7 @@ section! {
     redis_prefix => prefix: String = "fastsock".into(), "REDIS_PREFIX", "any text that is not empty", "plant7", |s| !s.is_empty();
     /// Redis as a URL with user and password: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`, `redis+cluster://host:port,host:port`. Overrides host, port and database.
     redis_url => url: Option<Secret> = None, "FASTSOCK_REDIS_URL", "a redis://, rediss://, redis+sentinel:// or redis+cluster:// URL", "rediss://gateway:secret@redis.internal:6380/0";
-    /// PEM file of certificates to trust for `rediss`, beside those of the system.
+    /// PEM file of certificates to trust for `rediss`, beside those of the system. Redis's own certificate may be among them if it is no authority: `openssl req -x509` makes such a one with `-addext basicConstraints=CA:FALSE`.
     redis_ca => ca: Option<PathBuf> = None, "FASTSOCK_REDIS_CA", "the path of a PEM file", "/etc/fastsock/redis-ca.pem";
     /// PEM file of the gateway's certificate, with its chain, for a `rediss` server that asks for one.
     redis_cert => cert: Option<PathBuf> = None, "FASTSOCK_REDIS_CERT", "the path of a PEM file", "/etc/fastsock/redis-client.pem";

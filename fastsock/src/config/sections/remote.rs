@@ -18,7 +18,7 @@ section! {
     remote_body => body: RemoteBody = RemoteBody::Json, "FASTSOCK_REMOTE_BODY", "json or raw", "raw";
     /// `Content-Type` of a POST with `FASTSOCK_REMOTE_BODY=raw`. Empty: `text/plain; charset=utf-8` for a TEXT frame, `application/octet-stream` for a BINARY one.
     remote_content_type => content_type: Option<String> = None, "FASTSOCK_REMOTE_CONTENT_TYPE", "a media type such as application/cbor", "application/x-protobuf", |text| text.as_deref().is_none_or(is_media_type);
-    /// PEM file of certificates to trust for an `https` remote, beside those of the system.
+    /// PEM file of certificates to trust for an `https` remote, beside those of the system. The remote's own certificate may be among them, as `openssl req -x509` makes it.
     remote_ca => ca: Option<PathBuf> = None, "FASTSOCK_REMOTE_CA", "the path of a PEM file", "/etc/fastsock/backend-ca.pem";
     /// PEM file of certificates to trust for everything over TLS, as in Node.
     extra_ca_certs => extra_ca_certs: Option<PathBuf> = None, "NODE_EXTRA_CA_CERTS", "the path of a PEM file", "/etc/ssl/extra-ca.pem";
