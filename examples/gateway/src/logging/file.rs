@@ -8,6 +8,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 use super::{
     rotation::{Rotation, day_of},
     sinks::{RETRY_TIME, count_lines, dropped_lines, trouble_line},
@@ -202,7 +204,7 @@ impl LogFile {
 /// What the system says.
 pub(crate) fn check(path: &Path, mode: Option<u32>) -> io::Result<()> {
     if path.try_exists()? {
-        let file = OpenOptions::new().append(true).open(path)?;
+        let file = open_at_once(OpenOptions::new().append(true), path)?;
         let of = file.metadata()?;
         if mode.is_some() && of.is_file() {
             file.set_permissions(of.permissions())?; // whether that is allowed
@@ -230,12 +232,21 @@ fn open(path: &Path, mode: Option<u32>) -> io::Result<File> {
     if let Some(mode) = mode {
         options.mode(mode);
     }
-    let file = options.open(path)?;
+    let file = open_at_once(&mut options, path)?;
     if let Some(mode) = mode
         && file.metadata()?.is_file()
     {
         file.set_permissions(Permissions::from_mode(mode))?; // whatever the umask is
     }
+    Ok(file)
+}
+
+/// Opens without waiting: for a named pipe that nobody reads this would be for ever, and the start of the gateway with it.
+fn open_at_once(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    fcntl_setfl(&file, fcntl_getfl(&file)?.difference(OFlags::NONBLOCK))?;
     Ok(file)
 }
 
@@ -349,6 +360,26 @@ mod tests {
             [old(3), old(2), old(1), read(&path)],
             ["1\n222\n333\n", "444\n5\n", "longer than that\n", "666\n"]
         );
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let mut now = Instant::now();
+        let (mut file, told) = LogFile::open(&path, None, OFF, now);
+        assert!(told.is_some());
+        assert!(check(&path, None).is_err());
+
+        let mut reader = open_at_once(OpenOptions::new().read(true), &path).unwrap();
+        assert!(check(&path, None).is_ok());
+        now += RETRY_TIME;
+        assert!(file.write(b"1\n", now, true).is_none());
+        let mut read = [0; 2];
+        io::Read::read_exact(&mut reader, &mut read).unwrap();
+        assert_eq!(&read, b"1\n");
     }
 
     #[test]
