@@ -222,58 +222,51 @@ impl Socket {
         cx: &mut Context<'_>,
         seat: &Seat,
     ) -> Poll<io::Result<Written>> {
-        for _ in 0..BATCHES_A_TURN {
-            ready!(self.poll_begun(cx, seat))?;
-            let mut batch: Batch = SmallVec::new();
-            let frame = if self.has_envelopes {
-                frame_in_envelope
-            } else {
-                bare_frame
-            };
-            let written = seat.write(|outbox| {
-                self.io
-                    .poll_batch(cx, outbox, Origin::Outbox, frame, &mut batch)
-            });
-            let (whole, has_more) = match ready!(written)? {
-                Step::Wrote(whole, has_more) => (whole, has_more),
-                Step::Claimed(payload) => {
-                    self.io.begin_compressed(&payload, frame, Origin::Outbox);
-                    continue;
-                }
-            };
-            for (_, payload) in &batch[..whole] {
-                log_sent(seat, payload);
-            }
-            if !has_more {
-                return Poll::Ready(Ok(Written::All));
-            }
-        }
-        Poll::Ready(Ok(Written::Some))
+        self.poll_write_from(cx, seat, Origin::Outbox)
     }
 
-    /// Writes what waits in the mailbox of the seat, as much as the connection takes. Pending: the connection is full.
+    /// The same for what waits in the mailbox of the seat.
     pub(crate) fn poll_write_kept(
         &mut self,
         cx: &mut Context<'_>,
         seat: &Seat,
     ) -> Poll<io::Result<Written>> {
+        self.poll_write_from(cx, seat, Origin::Mailbox)
+    }
+
+    #[inline]
+    fn poll_write_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        seat: &Seat,
+        origin: Origin,
+    ) -> Poll<io::Result<Written>> {
+        let frame = match origin {
+            Origin::Outbox if self.has_envelopes => frame_in_envelope,
+            _ => bare_frame, // what is kept is in its envelope already
+        };
         for _ in 0..BATCHES_A_TURN {
             ready!(self.poll_begun(cx, seat))?;
             let mut batch: Batch = SmallVec::new();
-            let written = seat.write_kept(|kept| {
-                self.io
-                    .poll_batch(cx, kept, Origin::Mailbox, bare_frame, &mut batch)
-            });
-            let (whole, has_more) = match written {
-                Some(written) => match ready!(written)? {
-                    Step::Wrote(whole, has_more) => (whole, has_more),
-                    Step::Claimed(payload) => {
-                        self.io
-                            .begin_compressed(&payload, bare_frame, Origin::Mailbox);
-                        continue;
-                    }
-                },
-                None => (0, false),
+            let io = &mut self.io;
+            let written = match origin {
+                Origin::Outbox => {
+                    Some(seat.write(|outbox| io.poll_batch(cx, outbox, origin, frame, &mut batch)))
+                }
+                Origin::Mailbox => {
+                    seat.write_kept(|kept| io.poll_batch(cx, kept, origin, frame, &mut batch))
+                }
+                Origin::Gateway => None, // that waits in tungstenite
+            };
+            let Some(written) = written else {
+                return Poll::Ready(Ok(Written::All));
+            };
+            let (whole, has_more) = match ready!(written)? {
+                Step::Wrote(whole, has_more) => (whole, has_more),
+                Step::Claimed(payload) => {
+                    self.io.begin_compressed(&payload, frame, origin);
+                    continue;
+                }
             };
             for (_, payload) in &batch[..whole] {
                 log_sent(seat, payload);
