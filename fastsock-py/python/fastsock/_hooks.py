@@ -6,8 +6,8 @@ import inspect
 import logging
 import sys
 from collections import deque
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Awaitable, Callable, Coroutine, Deque, Dict, Mapping, Optional, Set, Tuple
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Awaitable, Callable, Coroutine, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from fastsock._fastsock import LoopBridge
 from fastsock.errors import Reject
@@ -63,13 +63,14 @@ class Hooks:
         if lane is not None:
             self._queue(lane, self._new_call(hook, args))
             return
-        if not hook.is_full():
-            call = self._begin(hook, args)
-            if call is None:
-                return
-        else:
+        call: "Optional[_Call]"
+        if hook.is_full():
             call = self._new_call(hook, args)
             self._wait_for_turn(call)
+        else:
+            call = self._try(hook, args, None)
+            if call is None:
+                return
         key = hook.key(args[0])
         if key is not None:
             self._lanes[key] = call.lane = _Lane(key, call)
@@ -118,70 +119,75 @@ class Hooks:
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_BREATH)
 
-    def _begin(self, hook: "_Hook", args: Args, waited: "Optional[_Call]" = None) -> "Optional[_Call]":
-        """Calls it; the call if it has suspended."""
-        call = self._try(hook, args, waited)
-        if call is None and waited is not None:
+    def _begin(self, waited: "_Call") -> "Optional[_Call]":
+        """Makes a call that had to wait; the same if it has suspended."""
+        call = self._try(waited.hook, waited.args, waited)
+        if call is None:
             self._close(waited)
         return call
 
     def _try(self, hook: "_Hook", args: Args, waited: "Optional[_Call]") -> "Optional[_Call]":
+        """Calls it; the call if it has suspended."""
         context = self._context.copy()  # its own: what a hook sets is not seen by the next
-        try:
-            result = context.run(hook.function, *args)
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._answer(hook, args, error)
-            self._raise(error)
-            return None
-        except BaseException as error:  # noqa: BLE001 - reported
-            self._fail(hook, args, error)
-            return None
-        if type(result) is not CoroutineType and not inspect.isawaitable(result):
-            self._settle(hook, args, result)
-            return None
+        awaitable = None
+        if not hook.is_coroutine:
+            try:
+                awaitable = context.run(hook.function, *args)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._answer(hook, args, error)
+                self._raise(error)
+                return None
+            except BaseException as error:  # noqa: BLE001 - reported
+                self._fail(hook, args, error)
+                return None
+            if not _is_awaitable(awaitable):
+                self._settle(hook, args, awaitable)
+                return None
         hook.may_suspend = True
-        call = waited or _Call(hook, args, 0.0)
-        self._is_starting = True
+        suspended: "List[_Call]" = []
+        outer, self._is_starting = self._is_starting, True
         try:
-            task = self._new_task(self._follow(call, result), context)
+            task = self._new_task(self._follow(hook, args, awaitable, suspended), context)
         finally:
-            self._is_starting = False
+            self._is_starting = outer
         if task.done():
             return None
-        if waited is None:
-            self._open_call(call)
+        call = waited or self._new_call(hook, args)
         call.task = task
+        suspended.append(call)
         self._tasks.add(task)
         hook.running.add(call)
         return call
 
-    async def _follow(self, call: "_Call", awaitable: Awaitable[Any]) -> None:
-        """Awaits what a hook returned. Before its first suspension, where tasks start eagerly, nobody knows of the call."""
-        hook, args = call.hook, call.args
+    async def _follow(
+        self, hook: "_Hook", args: Args, awaitable: Optional[Awaitable[Any]], suspended: "List[_Call]"
+    ) -> None:
+        """Awaits a coroutine function, or what another hook returned. `suspended` gets its call, should it suspend: most do not, where
+        tasks start eagerly."""
         try:
-            self._settle(hook, args, await awaitable)
+            self._settle(hook, args, await (hook.function(*args) if awaitable is None else awaitable))
         except GeneratorExit:
-            call.task = None  # its loop has gone
+            suspended.clear()  # its loop has gone
             raise
         except (KeyboardInterrupt, SystemExit) as error:
             self._answer(hook, args, error)
             self._raise(error)
         except asyncio.CancelledError as error:
-            self._cancelled(call, error)
+            self._cancelled(hook, args, suspended[0] if suspended else None, error)
         except BaseException as error:  # noqa: BLE001 - reported
             self._fail(hook, args, error)
         finally:
-            if call.task is not None:
+            if suspended:
+                call = suspended[0]
                 self._tasks.discard(call.task)
                 hook.running.discard(call)
                 self._close(call)
                 self._advance(call.lane)
                 self._fill(hook)
 
-    def _cancelled(self, call: "_Call", error: asyncio.CancelledError) -> None:
+    def _cancelled(self, hook: "_Hook", args: Args, call: "Optional[_Call]", error: asyncio.CancelledError) -> None:
         """Was it us, somebody else, or the hook itself?"""
-        hook, args = call.hook, call.args
-        if call.is_late:
+        if call is not None and call.is_late:
             key = hook.key(args[0])
             whose = "" if key is None else f" of {key!r}"
             text = f"{hook.name}{whose} did not answer within hook_timeout, {self._time_limit:g} s, and was cancelled"
@@ -191,18 +197,13 @@ class Hooks:
             self._answer(hook, args, error)
             raise error
         self._fail(hook, args, error)
-        if getattr(call.task, "cancelling", int)() or sys.version_info < (3, 11):
+        if getattr(call and call.task, "cancelling", int)() or sys.version_info < (3, 11):
             raise error
 
     def _new_call(self, hook: "_Hook", args: Args) -> "_Call":
-        call = _Call(hook, args, 0.0)
-        self._open_call(call)
-        return call
-
-    def _open_call(self, call: "_Call") -> None:
-        """It has suspended, or has to wait."""
-        call.until = self._loop.time() + self._time_limit
+        """One that has suspended, or has to wait."""
         self._open += 1
+        return _Call(hook, args, self._loop.time() + self._time_limit)
 
     def _close(self, call: "_Call") -> None:
         """It has returned, or will never be made."""
@@ -228,7 +229,7 @@ class Hooks:
             call = hook.waiting.popleft()
             if call.is_over(now):
                 self._give_up(call)  # the bridge has counted it as failed
-            elif self._begin(hook, call.args, call) is None:
+            elif self._begin(call) is None:
                 self._advance(call.lane)
 
     def _queue(self, lane: "_Lane", call: "_Call") -> None:
@@ -261,7 +262,7 @@ class Hooks:
                 continue
             if call.hook.is_full():
                 self._wait_for_turn(call)
-            elif self._begin(call.hook, call.args, call) is None:
+            elif self._begin(call) is None:
                 continue
             self._limit_wait(lane)
             return
@@ -308,13 +309,15 @@ class Hooks:
 class _Hook:
     """One hook, its calls that have suspended, and those that wait for their turn."""
 
-    __slots__ = ("name", "function", "key", "is_decision", "limit", "may_suspend", "running", "waiting", "quiet_until")
+    __slots__ = ("name", "function", "key", "is_coroutine", "is_decision", "limit", "may_suspend", "running", "waiting", "quiet_until")
 
     def __init__(self, name: str, function: Hook, is_decision: bool, limit: int) -> None:
         self.name = name
         self.function = function
         self.key: Callable[[Any], Optional[str]] = _KEYS.get(name, _client_id)
         """Whose hooks run one after the other: a device's, and those about the bridge."""
+        self.is_coroutine = inspect.iscoroutinefunction(function)
+        """It need not be called to know that; others may return an awaitable all the same."""
         self.is_decision = is_decision
         self.limit = limit
         self.may_suspend = False
@@ -386,6 +389,11 @@ _KEYS: Dict[str, Callable[[Any], Optional[str]]] = {
     "on_state": lambda _: "",
     "on_error": lambda _: None,
 }
+
+
+def _is_awaitable(result: object) -> bool:
+    """As inspect has it, but without its detour for what is none."""
+    return hasattr(type(result), "__await__") or (isinstance(result, GeneratorType) and inspect.isawaitable(result))
 
 
 def _raise(error: BaseException) -> None:
