@@ -136,4 +136,4 @@ impl Session {
 }
 
 /// Longer than it takes hooks to answer many devices in turn; nobody notices it.
-const GATHER_MAX: Duration = Duration::from_millis(2);
+const GATHER_MAX: Duration = Duration::from_millis(5);
