@@ -26,8 +26,8 @@ use std::{
 
 use fastsock::{
     Admission, Answer, Bridge, BrokerKind, Client, ClientId, CloseReason, Config, ConnectRequest,
-    Decision, ErrorKind, Hooks, LostReason, Payload, Refusal, Sent, Ticket, Uplink, UplinkAction,
-    WeakBridge, blocking,
+    Decision, ErrorKind, Handover, Hooks, LostReason, Payload, Refusal, Sent, Ticket, Uplink,
+    UplinkAction, WeakBridge, blocking,
 };
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -276,6 +276,39 @@ async fn what_a_device_gets_does_not_wait_for_a_hook_that_takes_its_time() {
     bridge
         .resolve(ticket, Answer::Uplink(UplinkAction::Drop))
         .unwrap();
+    bridge.stop(DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_over_comes_before_what_is_sent_once_it_is_finished() {
+    let backend = Backend::start().await;
+    let (asked, questions) = mpsc::channel::<Question>();
+    let bridge = start(config(&backend), Asker(Mutex::new(asked))).await;
+    let addr = bridge.local_addr();
+    let connecting = tokio::spawn(async move { Device::connect(addr, "x").await });
+    let next = || match questions.recv_timeout(DEADLINE).expect("a question") {
+        Question::Admit(ticket, _) | Question::Uplink(ticket, _) => ticket,
+    };
+    let id = ClientId::new("dev").unwrap();
+    let mut handover = Handover::default();
+    let ticket = tokio::task::block_in_place(next);
+    handover.answer(ticket, Answer::Admission(Admission::Accept(id.clone())));
+    bridge.hand_over(&mut handover);
+    let mut device = within("it is let in", connecting).await.unwrap();
+    for n in 0..100 {
+        device.send("say").await;
+        let ticket = tokio::task::block_in_place(next);
+        let reply = Answer::Uplink(UplinkAction::Reply(format!("re:{n}").as_str().into()));
+        handover.answer(ticket, reply);
+        bridge.hand_over(&mut handover);
+        assert!(handover.is_empty());
+        bridge.finish_replies();
+        let sent = handover.during(|| bridge.send_here(&id, "and".into()));
+        assert!(sent.unwrap() && !handover.has_replies());
+        bridge.hand_over(&mut handover);
+        assert_eq!(device.recv_text().await, format!("re:{n}"));
+        assert_eq!(device.recv_text().await, "and");
+    }
     bridge.stop(DEADLINE).await;
 }
 

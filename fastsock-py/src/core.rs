@@ -28,6 +28,7 @@ use crate::{
     run::{Hold, Run, STOP_TIME},
     settings::Settings,
     signals::Blocked,
+    turn::Turns,
 };
 
 /// Which message is the answer to a call: match=(pointer, value), or ocpp=True.
@@ -62,6 +63,7 @@ pub(crate) fn said<'py>(py: Python<'py>, payload: &Payload) -> Bound<'py, PyAny>
 pub(crate) struct Core {
     settings: Settings,
     hold: Mutex<Option<Hold>>,
+    pub(crate) turns: Turns,
 }
 
 impl Core {
@@ -69,6 +71,7 @@ impl Core {
         Self {
             settings,
             hold: Mutex::new(None),
+            turns: Turns::default(),
         }
     }
 
@@ -89,9 +92,11 @@ impl Core {
         Ok(Some(run))
     }
 
-    /// The run that goes on.
+    /// The run that goes on, for what comes after the replies of its hooks.
     pub(crate) fn run(&self) -> PyResult<Arc<Run>> {
-        self.latest()?.ok_or_else(not_running)
+        let run = self.latest()?.ok_or_else(not_running)?;
+        self.turns.finish_replies(&run.handle);
+        Ok(run)
     }
 
     /// The last run, if there was one; it may have stopped.
@@ -470,12 +475,19 @@ impl Core {
             return Ok(());
         };
         let (answer, no_answer) = read(ticket, answer, is_raised);
+        // Giving it is work that needs no interpreter.
+        let answer = match answer {
+            Some(answer @ Answer::Uplink(_)) => self.turns.take(ticket.ticket, answer),
+            answer => answer,
+        };
         match answer {
-            // Giving these is work that needs no interpreter.
             Some(answer @ Answer::Uplink(UplinkAction::Forward | UplinkAction::Drop)) => {
                 run.handle.resolve_soon(ticket.ticket, answer);
             }
-            Some(answer) => drop(run.handle.resolve(ticket.ticket, answer)),
+            Some(answer) => {
+                self.turns.finish_replies(&run.handle);
+                let _ = run.handle.resolve(ticket.ticket, answer);
+            }
             None => {}
         }
         no_answer.map_or(Ok(()), Err)

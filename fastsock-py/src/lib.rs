@@ -24,6 +24,7 @@ mod run;
 mod settings;
 mod signals;
 mod time;
+mod turn;
 mod words;
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

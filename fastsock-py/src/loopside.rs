@@ -20,7 +20,7 @@ use pyo3::{
 use crate::{
     argument::{self, client_id, payload},
     core::{Core, call_match, name, said, seconds},
-    error::{bad_argument, raised},
+    error::{bad_argument, not_running, raised},
     hooks::Wants,
     locks::Mutex,
     objects::{Client, ConnectRequest, DeadLetter, Leftover, Ticket, Uplink},
@@ -29,7 +29,7 @@ use crate::{
     words,
 };
 
-/// A number that the loop gave a send or a call, and what came of it.
+/// The number of a send or a call, and what came of it.
 type Answered = (u64, fastsock::Result<Done>);
 
 enum Done {
@@ -43,8 +43,9 @@ pub struct LoopBridge {
     core: Core,
     /// What becomes of uplinks when no hook takes them.
     uplinks: Uplinks,
-    /// Sends that had to ask Redis, and calls, by the number that the loop gave them.
+    /// Sends that had to ask Redis, and calls.
     sent: Arc<Mutex<VecDeque<Answered>>>,
+    last_number: AtomicU64,
 }
 
 #[pymethods]
@@ -77,6 +78,7 @@ impl LoopBridge {
             core: Core::new(settings),
             uplinks,
             sent: Arc::default(),
+            last_number: AtomicU64::new(0),
         })
     }
 
@@ -105,6 +107,7 @@ impl LoopBridge {
     fn begin_stop(&self, timeout: Option<f64>) -> PyResult<f64> {
         let deadline = timeout.map_or(Ok(STOP_TIME), seconds)?;
         if let Some(run) = self.core.latest()? {
+            self.core.turns.finish_replies(&run.handle);
             run.begin_stop(deadline)?;
         }
         Ok(deadline.as_secs_f64())
@@ -188,20 +191,25 @@ impl LoopBridge {
         Ok(self.core.run()?.side.fd().as_raw_fd())
     }
 
-    /// Up to most events, each a tuple of the name of its hook and the arguments that gets.
-    fn drain<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        let run = self.core.run()?;
+    /// Calls `call` for up to most events, each time with the name of its hook and the arguments that gets. Returns how many. What the hooks
+    /// answer and send at once goes to the threads of the bridge together.
+    fn turn(&self, py: Python<'_>, most: usize, call: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let run = self.core.latest()?.ok_or_else(not_running)?;
         let mut events = Vec::new();
-        run.queue.drain(most, &mut events);
+        let count = run.queue.drain(most, &mut events);
         run.counts.wakes.fetch_add(1, Relaxed);
-        run.counts.events.fetch_add(events.len() as u64, Relaxed);
-        let list = PyList::empty(py);
+        run.counts.events.fetch_add(count as u64, Relaxed);
+        let turn = self.core.turns.begin(&run);
+        let mut failed = None; // a signal, whose handler may raise; the others are called all the same
         for event in events {
-            if let Some(event) = tuple(py, event)? {
-                list.append(event)?;
-            }
+            let called = tuple(py, event).and_then(|event| match event {
+                Some(event) => call.call1(event).map(drop),
+                None => Ok(()),
+            });
+            failed = failed.or(called.err());
+            turn.look();
         }
-        Ok(list)
+        failed.map_or(Ok(count), Err)
     }
 
     /// Delivers the log; the sends that Redis has answered and the calls that are over, each its number and where it went, or the answer,
@@ -249,9 +257,8 @@ impl LoopBridge {
         self.core.run()?.log.refresh(py)
     }
 
-    /// Makes a call; drain_side() gives the answer.
-    #[pyo3(signature = (client_id, payload, r#match, ocpp, timeout, number))]
-    #[expect(clippy::too_many_arguments, reason = "keywords")]
+    /// Makes a call; its number, with which drain_side() gives the answer.
+    #[pyo3(signature = (client_id, payload, r#match, ocpp, timeout))]
     fn call(
         &self,
         py: Python<'_>,
@@ -260,42 +267,39 @@ impl LoopBridge {
         r#match: Option<(String, Bound<'_, PyAny>)>,
         ocpp: bool,
         timeout: Option<f64>,
-        number: u64,
-    ) -> PyResult<()> {
+    ) -> PyResult<u64> {
         let run = self.core.run()?;
         let (id, payload) = (argument::client_id(client_id)?, argument::payload(payload)?);
         let matcher = call_match(py, r#match, ocpp)?;
         let timeout = timeout.map(seconds).transpose()?;
         let (sent, side) = (Arc::clone(&self.sent), Arc::clone(&run.side));
+        let number = self.number();
         run.bridge
             .call_then(&id, payload, &matcher, timeout, move |result| {
                 sent.lock().push_back((number, result.map(Done::Called)));
                 side.wake();
             });
-        Ok(())
+        Ok(number)
     }
 
-    /// Queues a message; where it went, or None when Redis is asked: then drain_side() gives it.
-    fn send(
-        &self,
-        id: &str,
-        object: &Bound<'_, PyAny>,
-        number: u64,
-    ) -> PyResult<Option<&'static str>> {
+    /// Queues a message; where it went, or a number when Redis is asked: with that drain_side() gives it.
+    fn send<'py>(&self, id: &str, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
         let (run, id, payload) = (self.core.run()?, client_id(id)?, payload(object)?);
-        if run
-            .handle
-            .send_here(&id, payload.clone())
-            .map_err(|e| raised(&e))?
-        {
-            return Ok(Some(name(fastsock::Sent::Here)));
+        let sent = self
+            .core
+            .turns
+            .during(|| run.handle.send_here(&id, payload.clone()));
+        if sent.map_err(|e| raised(&e))? {
+            return Ok(intern!(py, "here").clone().into_any());
         }
         let (sent, side) = (Arc::clone(&self.sent), Arc::clone(&run.side));
+        let number = self.number();
         run.bridge.send_then(&id, payload, move |result| {
             sent.lock().push_back((number, result.map(Done::Sent)));
             side.wake();
         });
-        Ok(None)
+        Ok(number.into_pyobject(py)?.into_any())
     }
 
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
@@ -463,6 +467,10 @@ impl LoopBridge {
 }
 
 impl LoopBridge {
+    fn number(&self) -> u64 {
+        self.last_number.fetch_add(1, Relaxed) + 1
+    }
+
     fn count(&self, which: impl Fn(&Counts) -> &AtomicU64) -> PyResult<()> {
         if let Some(run) = self.core.latest()? {
             which(&run.counts).fetch_add(1, Relaxed);

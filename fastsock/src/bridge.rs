@@ -25,6 +25,7 @@ use crate::{
     error::Result,
     gateway::{drain, late, shared::Shared},
     groups::Group,
+    handover::Handover,
     hooks::{Answer, HookVerbs, WeakBridge},
     inspect::{self, DeviceStatus, GatewayStatus},
     mailbox::{KeepOptions, Kept},
@@ -308,6 +309,18 @@ impl Bridge {
     /// late has no effect. In no order with [`Bridge::send`]. For hosts with one thread for many hooks.
     pub fn resolve_soon(&self, ticket: Ticket, answer: Answer) {
         self.0.shared.decisions.resolve_soon(ticket, answer);
+    }
+
+    /// Hands over what a host has answered and sent meanwhile: threads of the runtime are woken once for all of it, and give the answers.
+    /// Never blocks; empties the handover. In no order with what is sent later, unless [`Bridge::finish_replies`] comes between.
+    pub fn hand_over(&self, handover: &mut Handover) {
+        self.0.shared.decisions.hand_over(handover);
+    }
+
+    /// Gives answers that were handed over, on this thread, if one of them goes back to a device and is not given yet: before what is sent to
+    /// it now. Waits for a thread of the runtime that gives them. Not in a hook.
+    pub fn finish_replies(&self) {
+        self.0.shared.decisions.finish_replies();
     }
 
     /// Reloads the files of certificates, for new connections; sessions stay. Reads from disk and so blocks for a moment, or for

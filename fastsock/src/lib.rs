@@ -23,6 +23,7 @@ mod files;
 mod forwarder;
 mod gateway;
 mod groups;
+mod handover;
 mod histogram;
 mod hooks;
 mod host;
@@ -65,6 +66,7 @@ pub use config::{
 pub use context::{CertificateNames, Context, Metadata, Parts};
 pub use error::{Error, ErrorKind, Result};
 pub use groups::Group;
+pub use handover::Handover;
 pub use hooks::{Accepted, Admission, Answer, Decision, Hooks, UplinkAction, WeakBridge};
 pub use host::events;
 pub use inspect::{

@@ -51,6 +51,7 @@ use self::{
 };
 use crate::{
     forwarder::{Forward, Outcome, destination::LaneLimits},
+    handover,
     locks::Mutex,
     pure::receipts::Pledge,
     spool::{Settle, Spool, memory::Letters},
@@ -464,7 +465,7 @@ impl<I: Item> Lanes<I> {
             && state.queue.has_room(key)
             && let Some(waker) = state.waiters.remove(key)
         {
-            waker.wake();
+            handover::wake(&waker);
         }
         if let Some(spool) = &self.spool {
             while let Some(load) = state.queue.feed() {

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import logging
 import sys
+import threading
 import time
 from typing import Any, AsyncIterator, Iterator, List, Set, Tuple
 
@@ -11,7 +12,7 @@ import aiohttp
 import fastsock
 import pytest
 from conftest import Backend, run_script
-from device import DEADLINE, Device
+from device import DEADLINE, Device, eventually
 from loops import bridge, off, until
 
 
@@ -19,6 +20,14 @@ async def ask(device: Device, text: str = "x") -> Any:
     """Sends, and waits for the answer."""
     await off(device.send, text)
     return await off(device.receive)
+
+
+def say_in_one_turn(b: fastsock.AsyncBridge, *devices: Device) -> None:
+    """Sends, and blocks the loop until its hooks have one message of each device before them."""
+    for device in devices:
+        waiting = b.stats()["python"]["waiting"]
+        device.send("x")
+        eventually(lambda: b.stats()["python"]["waiting"] > waiting)
 
 
 def lost(b: fastsock.AsyncBridge) -> int:
@@ -425,5 +434,55 @@ def test_stop_on_the_first_line_of_a_hook_does_not_wait_for_itself(run: Any) -> 
             await b.wait()
             assert time.monotonic() - began < DEADLINE / 2
             device.close()
+
+    run(main())
+
+
+def test_what_hooks_of_one_turn_reply_and_send_keeps_its_order(run: Any) -> None:
+    """Replies are handed over at the end of a turn; what a later hook sends, and a disconnect, come after them all the same."""
+
+    async def main() -> None:
+        async def on_uplink(uplink: fastsock.Uplink) -> Any:
+            if uplink.client_id == "a":
+                return fastsock.Reply("1")
+            assert await b.send("a", "2") == "here"
+            assert b.disconnect("a")
+            return fastsock.Drop
+
+        async with bridge(on_uplink=on_uplink) as b:
+            a, other = [await off(Device, b.port, name) for name in ("a", "b")]
+            say_in_one_turn(b, a, other)
+            assert await off(a.receive) == "1"
+            assert await off(a.receive) == "2"
+            assert await off(a.receive) == 4510
+            other.close()
+
+    run(main())
+
+
+def test_a_device_does_not_wait_for_hooks_of_others_that_block(run: Any) -> None:
+    """They should not, but what was answered before them goes out."""
+
+    async def main() -> None:
+        has_answer = threading.Event()
+
+        async def on_uplink(uplink: fastsock.Uplink) -> Any:
+            if uplink.client_id == "a":
+                time.sleep(0.005)
+            else:
+                assert has_answer.wait(DEADLINE)
+            return fastsock.Reply("y")
+
+        def hear(device: Device) -> None:
+            assert device.receive() == "y"
+            has_answer.set()
+
+        async with bridge(on_uplink=on_uplink) as b:
+            a, other = [await off(Device, b.port, name) for name in ("a", "b")]
+            say_in_one_turn(b, a, other)
+            await off(hear, a)
+            assert await off(other.receive) == "y"
+            a.close()
+            other.close()
 
     run(main())

@@ -10,7 +10,7 @@ from fastsock._hooks import Hooks
 from fastsock._stream import Stream
 from fastsock._watch import Watch
 from fastsock.errors import StoppedError
-from fastsock.types import Payload, Sent
+from fastsock.types import Payload
 
 __all__ = ["Run"]
 
@@ -39,7 +39,6 @@ class Run:
         self.is_over = False
         self._native = native
         self._sends: "Dict[int, asyncio.Future[Any]]" = {}  # and calls
-        self._last_send = 0
         self._events = Watch(loop, native, native.events_fd(), self._on_events)
         self._side = Watch(loop, native, native.side_fd(), self._on_side)
         fd = native.uplinks_fd()
@@ -54,15 +53,6 @@ class Run:
             raise TypeError('uplinks are forwarded or go to on_uplink; AsyncBridge(uplinks="take") gives them to async for')
         return self._stream
 
-    def send(self, client_id: str, payload: Payload) -> "Union[Sent, asyncio.Future[Sent]]":
-        """Sends; a future when Redis is asked."""
-        self._last_send += 1
-        number = self._last_send
-        sent = self._native.send(client_id, payload, number)
-        if sent is not None:
-            return sent
-        return self._expect(number)
-
     def call(
         self,
         client_id: str,
@@ -73,11 +63,10 @@ class Run:
     ) -> "asyncio.Future[Union[str, bytes]]":
         """Makes a call; a future of its answer."""
         self.check_loop()
-        self._last_send += 1
-        self._native.call(client_id, payload, match, ocpp, timeout, self._last_send)
-        return self._expect(self._last_send)
+        return self.expect(self._native.call(client_id, payload, match, ocpp, timeout))
 
-    def _expect(self, number: int) -> "asyncio.Future[Any]":
+    def expect(self, number: int) -> "asyncio.Future[Any]":
+        """What comes of a send or a call that has this number."""
         self.check_loop()
         future: "asyncio.Future[Any]" = self.loop.create_future()
         self._sends[number] = future
@@ -121,11 +110,8 @@ class Run:
         """The descriptor is readable: once for each time the queue was empty before, and while there is more than a batch."""
         # Asked before draining: what is queued after this look, the last state too, is drained when it wakes us again.
         is_over = self._native.leftover() is not None
-        events = self._native.drain(_BATCH)
-        call = self.hooks.call
-        for name, args in events:
-            call(name, args)
-        if len(events) < _BATCH and is_over:
+        count = self._native.turn(_BATCH, self.hooks.call)
+        if count < _BATCH and is_over:
             self._end()
 
     def _on_side(self) -> None:

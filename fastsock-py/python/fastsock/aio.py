@@ -210,8 +210,8 @@ class AsyncBridge:
         run = self._run
         if run is None:
             raise StoppedError("the bridge is not running")
-        sent = run.send(client_id, payload)
-        return sent if isinstance(sent, str) else await sent
+        sent = self._native.send(client_id, payload)
+        return await run.expect(sent) if isinstance(sent, int) else sent
 
     async def call(
         self,

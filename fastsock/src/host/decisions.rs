@@ -1,13 +1,26 @@
 //! What the host decides: who may connect, and what becomes of an uplink. Each question has a ticket; whoever answers it does so
 //! at once or, by the ticket, from any thread within `hook_timeout`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Release},
+        },
+    },
+    task::Waker,
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     broker::ANNOUNCED_WITHIN,
     error::{Error, ErrorKind, Result},
+    handover::Handover,
     hooks::{Admission, Answer, Decision, UplinkAction},
     locks::Mutex,
     pure::receipts::Pledge,
@@ -32,12 +45,16 @@ pub(crate) struct Decisions {
     /// Uplinks that wait until the hash has their device, each with what was decided about it meanwhile.
     unannounced: Mutex<HashMap<Ticket, Option<UplinkAction>>>,
     soon: Mutex<Soon>,
+    /// Held while that is done, so that who has it finds nothing half done. Lock order: this, `soon`.
+    giving: Mutex<()>,
+    /// How many answers in it, or on their way out of it, go back to a device.
+    replies: AtomicUsize,
 }
 
-/// Answers that a task will give soon.
+/// What a task will see to soon.
 #[derive(Default)]
 struct Soon {
-    answers: Vec<(Ticket, Answer)>,
+    handover: Handover,
     has_task: bool,
 }
 
@@ -60,6 +77,8 @@ impl Decisions {
             admissions: Mutex::default(),
             unannounced: Mutex::default(),
             soon: Mutex::default(),
+            giving: Mutex::default(),
+            replies: AtomicUsize::new(0),
         })
     }
 
@@ -189,34 +208,63 @@ impl Decisions {
         }
     }
 
-    /// Lets a task answer a question. One task gives all answers that come while it runs.
+    /// Lets a task answer a question.
     pub(crate) fn resolve_soon(self: &Arc<Self>, ticket: Ticket, answer: Answer) {
-        let has_task = {
-            let mut soon = self.soon.lock();
-            soon.answers.push((ticket, answer));
-            std::mem::replace(&mut soon.has_task, true)
-        };
-        if !has_task {
-            self.workers.spawn(Arc::clone(self).give_answers());
+        self.soon(|handover| handover.answer(ticket, answer));
+    }
+
+    /// Lets a task give answers and wake sessions.
+    pub(crate) fn hand_over(self: &Arc<Self>, handover: &mut Handover) {
+        if !handover.is_empty() {
+            self.soon(|all| all.append(handover));
         }
     }
 
-    async fn give_answers(self: Arc<Self>) {
-        let mut batch = Vec::new();
-        loop {
-            {
-                let mut soon = self.soon.lock();
-                if soon.answers.is_empty() {
-                    soon.has_task = false;
-                    return;
-                }
-                std::mem::swap(&mut batch, &mut soon.answers);
-            }
-            for (ticket, answer) in batch.drain(..) {
-                let _ = self.resolve(ticket, answer);
-            }
-            tokio::task::yield_now().await;
+    /// One task sees to all that comes while it runs.
+    fn soon(self: &Arc<Self>, add: impl FnOnce(&mut Handover)) {
+        let has_task = {
+            let mut soon = self.soon.lock();
+            let before = soon.handover.replies;
+            add(&mut soon.handover);
+            self.replies
+                .fetch_add(soon.handover.replies - before, Release);
+            mem::replace(&mut soon.has_task, true)
+        };
+        if !has_task {
+            self.workers.spawn(Arc::clone(self).take_over());
         }
+    }
+
+    async fn take_over(self: Arc<Self>) {
+        let mut taken = Handover::default();
+        loop {
+            self.give(&mut taken);
+            tokio::task::yield_now().await;
+            let mut soon = self.soon.lock();
+            if soon.handover.is_empty() {
+                soon.has_task = false;
+                return;
+            }
+        }
+    }
+
+    /// Does here what no task has done yet, if a device is to hear of it.
+    pub(crate) fn finish_replies(&self) {
+        if self.replies.load(Acquire) > 0 {
+            self.give(&mut Handover::default());
+        }
+    }
+
+    /// `taken` is empty before and after; its room is used again.
+    fn give(&self, taken: &mut Handover) {
+        let _giving = self.giving.lock();
+        mem::swap(taken, &mut self.soon.lock().handover);
+        for (ticket, answer) in taken.answers.drain(..) {
+            let _ = self.resolve(ticket, answer);
+        }
+        self.replies
+            .fetch_sub(mem::take(&mut taken.replies), Release);
+        taken.woken.drain(..).for_each(Waker::wake);
     }
 
     fn answer_admission(&self, ticket: Ticket, admission: Option<Admission>) -> Result<()> {

@@ -17,6 +17,7 @@ use crate::{
     calls::{Busy, Waiting, WaitingCalls},
     config::{Config, Full},
     context::Context,
+    handover,
     locks::{Mutex, MutexGuard},
     mailbox::Visit,
     pure::{
@@ -648,7 +649,7 @@ impl Inner {
 
     fn wake(&self) {
         if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
+            handover::wake(waker);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Decision, Item, Lanes, keep};
 use crate::{
     error::{Error, ErrorKind, Result},
+    handover,
     hooks::UplinkAction,
     types::{ClientId, LostReason, Payload, Ticket, Uplink},
 };
@@ -95,7 +96,7 @@ impl<I: Item> Lanes<I> {
             self.wake(state, &key);
             self.note_quiet(state);
             if let Some(waker) = state.waiters.remove(&key) {
-                waker.wake(); // no room yet, but for another reason
+                handover::wake(&waker); // no room yet, but for another reason
             }
             (loss, self.may_hire_any(state))
         };
