@@ -31,13 +31,11 @@ FRAME = bytes([0x81, 0x80 | PAYLOAD, 0, 0, 0, 0]) + b"x" * PAYLOAD
 ANSWER_BYTES = 2 + PAYLOAD
 SETTINGS: Any = {"websocket_port": 0, "listen_addr": "127.0.0.1", "hook_timeout": 60_000, "websocket_ping_interval": 0}
 """No pings, of anybody: the load counts bytes."""
-LOOP_SETTINGS: Any = {**SETTINGS, "runtime_workers": 1}
-"""A loop that calls a coroutine for each message keeps no second thread of the bridge busy."""
 
 
 async def hook(ready: Callable[[int], Awaitable[None]]) -> None:
     """A coroutine function as on_uplink, which sends."""
-    bridge = fastsock.AsyncBridge(**LOOP_SETTINGS)
+    bridge = fastsock.AsyncBridge(**SETTINGS)
 
     @bridge.on_uplink
     async def on_uplink(uplink: fastsock.Uplink) -> Any:
@@ -50,7 +48,7 @@ async def hook(ready: Callable[[int], Awaitable[None]]) -> None:
 
 async def hook_reply(ready: Callable[[int], Awaitable[None]]) -> None:
     """A coroutine function as on_uplink, which returns its answer."""
-    bridge = fastsock.AsyncBridge(**LOOP_SETTINGS)
+    bridge = fastsock.AsyncBridge(**SETTINGS)
 
     @bridge.on_uplink
     async def on_uplink(uplink: fastsock.Uplink) -> Any:
