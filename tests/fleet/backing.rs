@@ -35,7 +35,6 @@ impl Backing {
         servers[1].follow(&servers[0]).await;
         let sentinel = TempSentinel::watch(&servers[0]).await;
         sentinel.wait_replicas(1).await;
-        sentinel.be_patient().await;
         Self::Sentinel { servers, sentinel }
     }
 

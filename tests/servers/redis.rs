@@ -359,13 +359,14 @@ impl TempSentinel {
     /// The name of the master.
     pub const SERVICE: &str = "fastsock";
 
-    /// Starts one that calls the master down after 500 ms without an answer, and waits until it watches.
+    /// Starts one that calls the master down after 2 s without an answer, and waits until it watches. On a busy machine less may pass though
+    /// nobody died.
     pub async fn watch(master: &TempRedis) -> Self {
         let (port, dir) = (free_port(), TempDir::new().expect("a temporary directory"));
         let (service, master_port) = (Self::SERVICE, master.port);
         let mut rules = format!(
             "port {port}\nbind 127.0.0.1\nlogfile sentinel.log\nsentinel monitor {service} 127.0.0.1 {master_port} 1\n\
-             sentinel down-after-milliseconds {service} 500\nsentinel failover-timeout {service} 2000\n"
+             sentinel down-after-milliseconds {service} 2000\nsentinel failover-timeout {service} 2000\n"
         );
         if let Some(password) = &master.setup.password {
             rules += &format!("sentinel auth-pass {service} {password}\n");
@@ -434,13 +435,6 @@ impl TempSentinel {
         let words = ["ACL", "SETUSER", user].into_iter();
         let words: Vec<_> = words.chain(rules.iter().copied()).collect();
         self.cmd::<()>(&words).await.expect("as the default user");
-    }
-
-    /// Has it call the master down only after 2 s without an answer: on a busy machine 500 ms may pass though nobody died.
-    pub async fn be_patient(&self) {
-        let words = ["SENTINEL", "SET", Self::SERVICE, "down-after-milliseconds"];
-        let words: Vec<_> = words.into_iter().chain(["2000"]).collect();
-        self.cmd::<()>(&words).await.expect("a setting it knows");
     }
 
     /// Tells it to make a replica the master now.
