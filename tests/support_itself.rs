@@ -2,7 +2,10 @@
 
 use std::{
     io::ErrorKind,
-    net::UdpSocket,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
     panic,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
@@ -201,7 +204,9 @@ fn ports_are_never_handed_out_twice() {
     let mut ports: Vec<_> = (0..100).map(|_| free_port()).collect();
     // Another process that draws one of them finds it marked.
     for port in &ports {
-        let drawn = UdpSocket::bind(("127.0.0.1", *port));
+        let name = format!("fastsock-test-port-{port}");
+        let name = SocketAddr::from_abstract_name(name).unwrap();
+        let drawn = UnixDatagram::bind_addr(&name);
         assert_eq!(drawn.unwrap_err().kind(), ErrorKind::AddrInUse);
     }
     ports.sort_unstable();

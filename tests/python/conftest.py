@@ -126,17 +126,17 @@ def popen() -> Iterator[Any]:
 
 
 MARKS: List[socket.socket] = []
-"""UDP ports of the numbers that were handed out, as in tests/servers: no other test takes one of them."""
+"""Names for the ports that were handed out, as in tests/servers: no other test takes one of them."""
 
 
 def free_port() -> int:
     """A free port, below those of outgoing connections: nobody takes it by chance before its server does."""
     while True:
         port = random.randrange(10_000, 32_000)
-        mark = socket.socket(type=socket.SOCK_DGRAM)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with socket.socket() as bound:
             try:
-                mark.bind(("127.0.0.1", port))
+                mark.bind(f"\0fastsock-test-port-{port}")
                 bound.bind(("127.0.0.1", port))
             except OSError:
                 mark.close()

@@ -1,8 +1,10 @@
 //! Ports that stay ours.
 
 use std::{
+    collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::net::UnixDatagram,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -17,21 +19,38 @@ use crate::DEADLINE;
 /// It lies below the range from which the kernel takes the ports of outgoing connections, so that a server can be
 /// stopped and come back on its port without finding it taken, and nothing connects to itself meanwhile.
 pub fn free_port() -> u16 {
-    // The UDP port of the same number, which nobody here has a use for, tells that the port is taken.
-    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    static TAKEN: Mutex<Option<HashMap<u16, UnixDatagram>>> = Mutex::new(None);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = taken.get_or_insert_default();
     for _ in 0..1000 {
         let port = fastrand::u16(10_000..32_000);
-        let Ok(mark) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+        if taken.contains_key(&port) {
             continue;
+        }
+        let Ok(mark) = mark(port) else {
+            continue; // another process has it
         };
         // Not by listening: a child that is started meanwhile would keep our listener until it executes its program.
         if bound((Ipv4Addr::LOCALHOST, port).into()).is_ok() {
-            let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-            taken.push(mark);
+            taken.insert(port, mark);
             return port;
         }
     }
     panic!("no free port from 10000 to 31999");
+}
+
+/// Marks a port as taken, by a name that one process can have at a time and that goes with it. Fails when another has it.
+#[cfg(target_os = "linux")]
+fn mark(port: u16) -> io::Result<UnixDatagram> {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+    let name = SocketAddr::from_abstract_name(format!("fastsock-test-port-{port}"))?;
+    UnixDatagram::bind_addr(&name)
+}
+
+/// Elsewhere there are no such names.
+#[cfg(not(target_os = "linux"))]
+fn mark(_: u16) -> io::Result<UnixDatagram> {
+    UnixDatagram::unbound()
 }
 
 /// Binds the address of a listener of ours that was just dropped, without listening.
