@@ -21,7 +21,7 @@ async fn a_failing_backend_loses_nothing_and_reorders_nothing() {
         ("hanging", Reply::hang()),
         ("too slow", Reply::ok().after(Duration::from_secs(10))),
     ];
-    let tries = failures.map(|(name, failure)| async move {
+    let tries = failures.into_iter().map(|(name, failure)| async move {
         let backend = Backend::start().await;
         // The first attempt of every message fails, the second does not.
         let mut tried = HashSet::new();
@@ -256,6 +256,7 @@ async fn a_device_whose_part_of_the_backend_is_away_loses_nothing() {
         Reply::new(504),
         Reply::close(),
     ]
+    .into_iter()
     .map(|failure| async move {
         let backend = Backend::start().await;
         backend.answer(move |request| match request.client_id.as_str() {

@@ -371,7 +371,8 @@ impl Builder {
         let started = match opening.await {
             Ok(kept) => {
                 let open = (devices, admin);
-                self.start_with(&runtime, workers.clone(), kept, open).await
+                // Boxed: a host has the future of this on its stack, which would hold the settings once more.
+                Box::pin(self.start_with(&runtime, workers.clone(), kept, open)).await
             }
             Err(error) => Err(error),
         };
