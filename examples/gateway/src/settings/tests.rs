@@ -177,8 +177,9 @@ fn unknown_variables_are_warned_about_with_the_nearest_name() {
     let settings = gather("", dotenv, &environment, &[]).unwrap();
     let warnings = settings.warnings();
     let about: Vec<_> = warnings.iter().map(|w| w.about.as_str()).collect();
-    assert_eq!(about, ["FASTSOCK_FLUX", "FASTSOCK_REDIS_URI"]);
+    assert_eq!(about, ["FASTSOCK_FLUX", "FASTSOCK_REDIS_URI", "REDIS_HOTS"]);
     assert_eq!(warnings[1].hint, "did you mean FASTSOCK_REDIS_URL?");
+    assert_eq!(warnings[2].hint, "did you mean REDIS_HOST?");
 }
 
 #[test]
