@@ -325,6 +325,7 @@ async fn who_was_at_another_gateway_within_the_grace_is_told_to_be_back() {
         one.clients().iter().all(|c| c.client_id.as_str() != "dev")
     })
     .await;
+    wait(&backend, "dev", 1).await;
     let mut there = Device::connect(two.local_addr(), "dev").await;
     wait(&backend, "dev", 2).await;
     let _back = Device::connect(one.local_addr(), "dev").await;
@@ -349,6 +350,7 @@ async fn who_was_at_another_gateway_while_this_one_had_no_redis_is_told_to_be_ba
     let _ready = ready(&redis, &one, "ready").await;
     let _here = Device::connect(one.local_addr(), "dev").await;
     redis.wait_field("fastsock:owner", "dev").await;
+    wait(&backend, "dev", 1).await; // by then it knows what Redis has answered
     line.cut();
     let there = Device::connect(two.local_addr(), "dev").await;
     wait(&backend, "dev", 2).await;
@@ -372,6 +374,7 @@ async fn who_was_at_another_gateway_is_told_to_be_back_though_redis_forgot_it() 
         .close(1000)
         .await;
     redis.wait_no_field("fastsock:owner", "dev").await;
+    wait(&backend, "dev", 1).await;
     let mut there = Device::connect(two.local_addr(), "dev").await;
     wait(&backend, "dev", 2).await;
     // As a failover to a replica that had not heard of it.
@@ -395,6 +398,7 @@ async fn who_is_here_is_told_so_when_another_gateway_found_redis_emptied() {
     let one = start(one).await;
     let _ready = linked(&redis, [&one, &two]).await;
     visit(&one, &redis).await;
+    wait(&backend, "dev", 1).await;
     visit(&two, &redis).await;
     // Back within the grace of the first. Then the second asks a Redis that knows nobody.
     let _back = Device::connect(one.local_addr(), "dev").await;
@@ -415,6 +419,7 @@ async fn who_was_at_a_gateway_that_died_is_told_to_be_back_where_it_was_before()
     let (one, two) = (start(configured()).await, start(configured()).await);
     let _ready = linked(&redis, [&one, &two]).await;
     visit(&one, &redis).await;
+    wait(&backend, "dev", 1).await;
     visit(&two, &redis).await;
     // Nothing in Redis says any more that it was at the second one, which goes at once and tells that it left.
     two.stop(DEADLINE).await;
