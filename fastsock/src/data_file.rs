@@ -14,6 +14,7 @@ use std::{
 };
 
 use redb::{Database, backends::FileBackend};
+use rustix::{fs::FallocateFlags, io::Errno};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -32,6 +33,8 @@ pub(crate) struct DataFile {
     /// What it is to a person: `spool`.
     what: &'static str,
     opener: Arc<dyn Fn() -> Result<Database, Fault> + Send + Sync>,
+    /// Keeps the reserve, or releases it.
+    reserve: Arc<dyn Fn(bool) + Send + Sync>,
 }
 
 impl DataFile {
@@ -48,7 +51,22 @@ impl DataFile {
             let path = path.clone();
             Arc::new(move || open_file(&path))
         };
-        Ok(Self { path, what, opener })
+        let reserve = {
+            let path = path.with_extension("reserve");
+            Arc::new(move |is_kept| {
+                // Without it a full disk is waited out, as on file systems that promise no room.
+                let _ = match is_kept {
+                    true => keep_reserve(&path),
+                    false => fs::remove_file(&path),
+                };
+            })
+        };
+        Ok(Self {
+            path,
+            what,
+            opener,
+            reserve,
+        })
     }
 
     /// Whether there is one of this name. Where there is none, finds out whether one could be made.
@@ -70,11 +88,13 @@ impl DataFile {
     pub(crate) fn opened_by(
         what: &'static str,
         open: impl Fn() -> Result<Database, Fault> + Send + Sync + 'static,
+        reserve: impl Fn(bool) + Send + Sync + 'static,
     ) -> Self {
         Self {
             path: "a disk in memory".into(),
             what,
             opener: Arc::new(open),
+            reserve: Arc::new(reserve),
         }
     }
 
@@ -85,6 +105,17 @@ impl DataFile {
     /// Its size; 0 when that cannot be said.
     pub(crate) fn bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |found| found.len())
+    }
+
+    /// Keeps a file beside it that takes [`RESERVE_BYTES`] of the disk, or less where there is no more. redb removes nothing without
+    /// writing first, so a file that fills its disk could not be emptied.
+    pub(crate) fn keep_reserve(&self) {
+        (self.reserve)(true);
+    }
+
+    /// Makes room on a full disk; for a moment, and for what makes more.
+    pub(crate) fn release_reserve(&self) {
+        (self.reserve)(false);
     }
 
     /// Opens it.
@@ -102,6 +133,7 @@ impl DataFile {
     /// `Io`, saying what to do.
     pub(crate) fn open_first<T>(&self, mut open: impl FnMut() -> Result<T, Fault>) -> Result<T> {
         let patient_until = Instant::now() + LOCK_PATIENCE;
+        let mut has_reserve = true;
         loop {
             match open() {
                 Ok(opened) => return Ok(opened),
@@ -114,6 +146,11 @@ impl DataFile {
                         self.path.display()
                     );
                     return Err(Error::new(ErrorKind::Io, text));
+                }
+                // After a kill redb mends the file first.
+                Err(fault) if has_reserve && is_full(&fault) => {
+                    has_reserve = false;
+                    self.release_reserve();
                 }
                 Err(fault) => return Err(self.unreadable(fault)),
             }
@@ -221,6 +258,27 @@ fn draft_file(draft: &Path) -> io::Result<()> {
     File::open(draft)?.sync_all()
 }
 
+fn keep_reserve(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    let mut bytes = RESERVE_BYTES;
+    while let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        bytes /= 2;
+        if error != Errno::NOSPC || bytes < LEAST_RESERVE_BYTES {
+            return fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_full(fault: &Fault) -> bool {
+    matches!(fault, Fault::Io(error) if error.kind() == io::ErrorKind::StorageFull)
+}
+
 fn open_file(path: &Path) -> Result<Database, Fault> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     if file.metadata()?.len() == 0 {
@@ -237,4 +295,7 @@ fn builder() -> redb::Builder {
 
 /// For pages read and for those of a transaction; redb's own default is a gigabyte.
 const CACHE_BYTES: usize = 16 << 20;
+/// Some hundred pages, where a transaction that removes takes ten.
+const RESERVE_BYTES: u64 = 1 << 20;
+const LEAST_RESERVE_BYTES: u64 = 64 << 10;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! A disk for tests that fails, fills up, and forgets what was not synced.
 
 use std::{
+    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -25,6 +26,10 @@ struct DiskState {
     is_failing: AtomicBool,
     /// Writes until the power is cut; 0 for never.
     writes_left: AtomicU64,
+    /// Blocks that it has; 0 for no end of them.
+    blocks: AtomicU64,
+    /// Of these, what the reserve takes.
+    reserved: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -35,20 +40,38 @@ struct Bytes {
     synced: Vec<u8>,
     /// Since the last sync: where and what. `None`: the length was changed to that.
     pending: Vec<(u64, Option<Vec<u8>>)>,
+    /// Blocks that were ever written: files have holes.
+    used: HashSet<u64>,
 }
 
 impl Disk {
     /// A file on it.
     pub(crate) fn file(&self, what: &'static str) -> DataFile {
-        let disk = self.clone();
-        DataFile::opened_by(what, move || {
-            Ok(builder().create_with_backend(disk.clone())?)
-        })
+        let (disk, with_reserve) = (self.clone(), self.clone());
+        let open = move || Ok(builder().create_with_backend(disk.clone())?);
+        DataFile::opened_by(what, open, move |is_kept| with_reserve.reserve(is_kept))
     }
 
     /// From now on it takes nothing, or does again.
     pub(crate) fn fail(&self, is_failing: bool) {
         self.0.is_failing.store(is_failing, Relaxed);
+    }
+
+    /// From now on it has so many bytes, written ones included.
+    pub(crate) fn has_bytes(&self, bytes: u64) {
+        self.0.blocks.store(bytes / BLOCK_BYTES, Relaxed);
+    }
+
+    /// As much as there is, up to a limit.
+    fn reserve(&self, is_kept: bool) {
+        let bytes = self.0.bytes.lock();
+        let free = self
+            .0
+            .blocks
+            .load(Relaxed)
+            .saturating_sub(bytes.used.len() as u64);
+        let reserved = if is_kept { free.min(RESERVE_BLOCKS) } else { 0 };
+        self.0.reserved.store(reserved, Relaxed);
     }
 
     fn check(&self) -> io::Result<()> {
@@ -131,9 +154,21 @@ impl StorageBackend for Disk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.count_write()?;
         let mut bytes = self.0.bytes.lock();
+        let end = offset + data.len() as u64;
+        let blocks = offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
+        let more = blocks.clone().filter(|b| !bytes.used.contains(b)).count();
+        let has = self.0.blocks.load(Relaxed);
+        let taken = bytes.used.len() as u64 + self.0.reserved.load(Relaxed);
+        if has > 0 && more > 0 && taken + more as u64 > has {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        bytes.used.extend(blocks);
         let start = offset as usize;
         bytes.seen[start..start + data.len()].copy_from_slice(data);
         bytes.pending.push((offset, Some(data.to_vec())));
         Ok(())
     }
 }
+
+const BLOCK_BYTES: u64 = 4096;
+const RESERVE_BLOCKS: u64 = 64;

@@ -396,6 +396,7 @@ impl Writer {
     }
 
     fn run(mut self) {
+        self.store.keep_reserve();
         self.queue
             .file_bytes
             .store(self.store.file_bytes(), Relaxed);
@@ -435,6 +436,9 @@ impl Writer {
             tries += 1;
             self.fail(&fault);
             batch.refuse(&fault);
+            if self.go_on(&mut batch) {
+                tries = 1; // there may be room soon
+            }
             if !self.queue.wait_to_retry(RETRY.delay(tries), &mut batch) {
                 return false;
             }
@@ -462,13 +466,7 @@ impl Writer {
         }
         report(std::mem::take(&mut batch.ops), outcome, lanes.as_deref());
         self.store.keep_synced()?;
-        while let Some(load) = batch.loads.last() {
-            let records = self.store.load(&load.client_id, load.after, load.cost)?;
-            if let Some(lanes) = &lanes {
-                lanes.loaded(&load.client_id, records);
-            }
-            batch.loads.pop();
-        }
+        self.load(batch)?;
         while let Some(ask) = batch.asks.pop() {
             match ask {
                 Ask::Some(after, limit, answer) => {
@@ -478,6 +476,47 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// What there is to read, without what `batch` has yet to remove. What is read leaves the batch.
+    fn load(&self, batch: &mut Batch) -> Result<(), Fault> {
+        let lanes = self.queue.lanes();
+        while let Some(load) = batch.loads.last() {
+            let Load {
+                client_id,
+                after,
+                cost,
+            } = load;
+            let records = self.store.load(client_id, *after, *cost, &batch.ops)?;
+            if let Some(lanes) = &lanes {
+                lanes.loaded(client_id, records);
+            }
+            batch.loads.pop();
+        }
+        Ok(())
+    }
+
+    /// Does what a full disk lets be done: removes and reads. So what is in the spool is delivered, and makes room for what waits.
+    /// Whether anything was done.
+    fn go_on(&mut self, batch: &mut Batch) -> bool {
+        let (removals, others) = std::mem::take(&mut batch.ops)
+            .into_iter()
+            .partition::<Vec<_>, _>(|op| matches!(op, Op::Remove(_)));
+        batch.ops = others;
+        let has_removed = match self.store.make_room(&removals) {
+            Ok(has_removed) => has_removed,
+            Err(_) => {
+                batch.ops.extend(removals);
+                self.store.let_go();
+                false
+            }
+        };
+        let before = batch.loads.len();
+        let read = self.store.reopen().and_then(|()| self.load(batch));
+        if read.is_err() {
+            self.store.let_go();
+        }
+        has_removed || batch.loads.len() < before
     }
 
     fn fail(&mut self, fault: &Fault) {

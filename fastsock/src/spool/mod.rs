@@ -207,7 +207,7 @@ impl Record {
 }
 
 /// Where a committed uplink is: its lane and its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) client_id: ClientId,
     pub(crate) number: u64,

@@ -1,13 +1,15 @@
 //! The file of the disk spool: its tables, its transactions, and when they are synced.
 
 use std::{
+    collections::{BTreeMap, HashSet},
     ops::Bound,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+    WriteTransaction,
 };
 use uuid::Uuid;
 
@@ -40,6 +42,8 @@ pub(super) struct Store {
     sync_interval: Duration,
     /// With `interval`: written and not synced yet. A fault takes it back, so it is kept to be written again.
     unsynced: Vec<Op>,
+    /// Whether a fault took that back, and it is not written again yet.
+    is_behind: bool,
     synced_at: Instant,
     letters: u64,
     letter_bytes: u64,
@@ -107,6 +111,7 @@ impl Store {
             fsync: config.spool.fsync,
             sync_interval: config.spool.fsync_interval,
             unsynced: Vec::new(),
+            is_behind: false,
             synced_at: Instant::now(),
             letters: 0,
             letter_bytes: 0,
@@ -133,18 +138,18 @@ impl Store {
 
     fn open(&mut self) -> Result<(), Fault> {
         let database = self.file.open()?;
-        let transaction = database.begin_write()?;
-        transaction.open_table(UPLINKS)?;
-        transaction.open_table(META)?;
-        {
-            let table = transaction.open_table(LETTERS)?;
-            (self.letters, self.letter_bytes) = (0, 0);
-            for entry in table.iter()? {
-                self.letters += 1;
-                self.letter_bytes += entry?.1.value().len() as u64;
-            }
+        if !has_tables(&database)? {
+            let transaction = database.begin_write()?;
+            transaction.open_table(UPLINKS)?;
+            transaction.open_table(META)?;
+            transaction.open_table(LETTERS)?;
+            transaction.commit()?;
         }
-        transaction.commit()?;
+        (self.letters, self.letter_bytes) = (0, 0);
+        for entry in database.begin_read()?.open_table(LETTERS)?.iter()? {
+            self.letters += 1;
+            self.letter_bytes += entry?.1.value().len() as u64;
+        }
         self.database = Some(database);
         Ok(())
     }
@@ -185,13 +190,14 @@ impl Store {
         ops: &[Op],
         reserve: &dyn Fn() -> u64,
     ) -> Result<Outcome, Fault> {
-        if self.database.is_none() {
-            self.open()?;
+        self.reopen()?;
+        if self.is_behind {
             let unsynced = std::mem::take(&mut self.unsynced);
             let again = self.transact(&unsynced, reserve, Durability::Immediate);
             self.unsynced = unsynced;
             again?;
             self.unsynced.clear();
+            self.is_behind = false;
             self.synced_at = Instant::now();
         }
         if ops.is_empty() {
@@ -208,6 +214,55 @@ impl Store {
         let replayed = outcome.replayed.iter().cloned().map(Op::Append);
         self.unsynced.extend(replayed);
         Ok(outcome)
+    }
+
+    /// Does nothing but these removals, and those that a fault took back, though others were to be written before them: a full disk
+    /// takes them when it takes nothing more. Returns whether there were any.
+    pub(super) fn make_room(&mut self, removals: &[Op]) -> Result<bool, Fault> {
+        self.reopen()?;
+        let is_removal = |op: &Op| matches!(op, Op::Remove(_));
+        let behind = match self.is_behind {
+            true => std::mem::take(&mut self.unsynced),
+            false => Vec::new(),
+        };
+        let (again, behind) = behind.into_iter().partition::<Vec<_>, _>(is_removal);
+        let mut all: Vec<_> = removals
+            .iter()
+            .chain(&again)
+            .filter_map(Op::again)
+            .collect();
+        all.retain(is_removal);
+        // Appended later, they would be there for good.
+        let removed: HashSet<_> = all.iter().filter_map(Op::removed).collect();
+        self.unsynced
+            .extend(behind.into_iter().filter(|op| match op {
+                Op::Append(record) => !removed.contains(&record.place()),
+                _ => true,
+            }));
+        if all.is_empty() {
+            return Ok(false);
+        }
+        self.file.release_reserve();
+        let done = self.transact(&all, &|| 0, Durability::Immediate);
+        self.file.keep_reserve(); // or what waits would take it
+        if done.is_err() {
+            self.unsynced.extend(again);
+        }
+        self.is_behind &= !self.unsynced.is_empty();
+        done.map(|_| true)
+    }
+
+    /// Keeps room on the disk for [`Store::make_room`], as much as there is.
+    pub(super) fn keep_reserve(&self) {
+        self.file.keep_reserve();
+    }
+
+    /// Opens the file if a fault has closed it.
+    pub(super) fn reopen(&mut self) -> Result<(), Fault> {
+        match self.database {
+            Some(_) => Ok(()),
+            None => self.open(),
+        }
     }
 
     /// Whether each transaction is synced.
@@ -238,14 +293,25 @@ impl Store {
     /// After a fault: redb wants the file opened anew.
     pub(super) fn let_go(&mut self) {
         self.database = None;
+        self.is_behind = !self.unsynced.is_empty();
     }
 
     /// The last of it.
     pub(super) fn close(mut self) {
-        if self.database.is_some()
-            && !self.unsynced.is_empty()
-            && let Err(fault) = self.sync()
-        {
+        if self.database.is_none() || self.unsynced.is_empty() {
+            return;
+        }
+        let mut written = match self.is_behind {
+            true => self.write(&[], &|| 0).map(drop),
+            false => self.sync(),
+        };
+        if written.is_err() {
+            self.let_go();
+            self.file.release_reserve();
+            written = self.write(&[], &|| 0).map(drop);
+            self.file.keep_reserve();
+        }
+        if let Err(fault) = written {
             tracing::error!(error = %fault, path = %self.path().display(), "the spool could not be synced at the end");
         }
     }
@@ -259,12 +325,13 @@ impl Store {
         self.letters > 0
     }
 
-    /// A device's uplinks above `after` until they cost as much as `cost`.
+    /// A device's uplinks above `after` until they cost as much as `cost`, without those that `removals` remove.
     pub(super) fn load(
         &self,
         client_id: &ClientId,
         after: Option<u64>,
         cost: usize,
+        removals: &[Op],
     ) -> Result<Vec<Record>, Fault> {
         let transaction = self.database()?.begin_read()?;
         let table = transaction.open_table(UPLINKS)?;
@@ -273,14 +340,43 @@ impl Store {
             None => Bound::Included((client_id.as_str(), 0)),
         };
         let last = Bound::Included((client_id.as_str(), u64::MAX));
+        let behind: &[Op] = if self.is_behind { &self.unsynced } else { &[] };
+        let removed = removals.iter().chain(behind).filter_map(Op::removed);
+        let removed = removed.filter(|place| place.client_id == *client_id);
+        let removed: HashSet<_> = removed.map(|place| place.number).collect();
+        // What the file lost with the fault is as good as in it.
+        let mut waiting: BTreeMap<_, _> = behind
+            .iter()
+            .filter_map(|op| match op {
+                Op::Append(record) if record.uplink.client_id == *client_id => Some(record),
+                _ => None,
+            })
+            .map(|record| (record.number, record))
+            .filter(|(number, _)| after.is_none_or(|after| *number > after))
+            .filter(|(number, _)| !removed.contains(number))
+            .collect();
         let (mut records, mut sum) = (Vec::new(), 0);
+        let mut take = |record: Record| {
+            sum += record.uplink.payload.cost();
+            records.push(record);
+            sum >= cost
+        };
         for entry in table.range((first, last))? {
             let (key, value) = entry?;
             let number = key.value().1;
+            while let Some(first) = waiting.first_entry().filter(|e| *e.key() <= number) {
+                let record = first.remove();
+                if record.number < number && take(record.clone()) {
+                    return Ok(records);
+                }
+            }
             let uplink = read(client_id.as_str(), value.value())?;
-            sum += uplink.payload.cost();
-            records.push(Record { number, uplink });
-            if sum >= cost {
+            if !removed.contains(&number) && take(Record { number, uplink }) {
+                return Ok(records);
+            }
+        }
+        for record in waiting.into_values() {
+            if take(record.clone()) {
                 break;
             }
         }
@@ -352,6 +448,30 @@ impl Op {
             Self::Expire => None,
         }
     }
+
+    /// The uplink that is not to be delivered any more.
+    pub(super) fn removed(&self) -> Option<Place> {
+        match self {
+            Self::Remove(place) => Some(place.clone()),
+            Self::Bury(number, letter) => Some(Place {
+                client_id: letter.uplink.client_id.clone(),
+                number: *number,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a file is one of ours already. To find that out nothing is written: a full disk would not have it, and what it holds can be
+/// delivered all the same.
+fn has_tables(database: &Database) -> Result<bool, Fault> {
+    let transaction = database.begin_read()?;
+    let tables = transaction.list_tables()?;
+    let names: Vec<_> = tables.map(|table| table.name().to_owned()).collect();
+    let needed = [UPLINKS.name(), LETTERS.name(), META.name()];
+    Ok(needed
+        .iter()
+        .all(|needed| names.iter().any(|name| name == needed)))
 }
 
 struct Letters {

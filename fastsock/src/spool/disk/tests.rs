@@ -58,7 +58,7 @@ fn contents(store: &Store, rng: &mut Rng) -> BTreeMap<String, Vec<(u64, String)>
         let (mut all, mut after, mut bytes) = (Vec::new(), None, 0);
         loop {
             let records = store
-                .load(&found.client_id, after, rng.usize(1..2000))
+                .load(&found.client_id, after, rng.usize(1..2000), &[])
                 .unwrap();
             let Some(last) = records.last() else { break };
             after = Some(last.number);
@@ -205,7 +205,7 @@ fn with_syncs_now_and_then_a_power_cut_takes_only_what_came_since() {
         let mut store = self::store(&disk, &config);
         store.open_first().unwrap();
         let numbers = store
-            .load(&ClientId::new("a").unwrap(), None, 9999)
+            .load(&ClientId::new("a").unwrap(), None, 9999, &[])
             .unwrap();
         let numbers: Vec<_> = numbers.iter().map(|record| record.number).collect();
         assert_eq!(numbers, [1, 2]);
@@ -283,6 +283,7 @@ fn dead_letters_keep_within_their_bounds() {
 #[derive(Default)]
 struct Told {
     committed: Mutex<Vec<u64>>,
+    loaded: Mutex<Vec<u64>>,
     is_failing: AtomicBool,
 }
 
@@ -308,7 +309,10 @@ impl Settle for Told {
         true
     }
     fn recovered(&self, _: Vec<Record>) {}
-    fn loaded(&self, _: &ClientId, _: Vec<Record>) {}
+    fn loaded(&self, _: &ClientId, records: Vec<Record>) {
+        let numbers = records.iter().map(|record| record.number);
+        self.loaded.lock().extend(numbers);
+    }
     fn buried(&self, _: u64, _: u64) {}
     fn failing(&self, is_failing: bool) {
         self.is_failing.store(is_failing, Relaxed);
@@ -354,6 +358,78 @@ async fn a_full_disk_is_told_and_waited_out_and_costs_nothing() {
     let mut store = store(&disk, &Config::default());
     store.open_first().unwrap();
     assert_eq!(store.found().unwrap().backlog[0].messages, 3);
+}
+
+/// The spool itself is what fills the disk: nobody else makes room.
+#[tokio::test]
+async fn what_fills_a_disk_is_delivered_and_makes_room_for_what_waits() {
+    for fsync in [Fsync::Always, Fsync::Interval] {
+        let disk = Disk::default();
+        disk.has_bytes(1 << 20);
+        let config = Config::default().spool_fsync(fsync);
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let of_spool = store(&disk, &config);
+        let spool = DiskSpool::with_store(|| Ok(of_spool), &tasks)
+            .await
+            .unwrap();
+        let told = Arc::new(Told::default());
+        let settle: Weak<dyn Settle> = Arc::<Told>::downgrade(&told);
+        spool.start(settle);
+        let mut appended = 0;
+        while !told.is_failing.load(Relaxed) {
+            for _ in 0..fastrand::u64(1..20) {
+                appended += 1;
+                let mut uplink = uplink("a", appended);
+                uplink.payload = Payload::text("x".repeat(1 + appended as usize * 977 % 9000));
+                let number = appended;
+                spool.append(Record { number, uplink });
+            }
+            let done = |told: &Told| told.committed.lock().len() as u64 == appended;
+            until(|| done(&told) || told.is_failing.load(Relaxed)).await;
+        }
+        let held = told.committed.lock().len();
+        assert!(held > 50, "{held} of {appended}");
+
+        // As a lane does it: some are read and delivered, then the next.
+        let client_id = ClientId::new("a").unwrap();
+        let mut delivered = 0;
+        while delivered < appended {
+            let before = told.loaded.lock().len();
+            spool.load(client_id.clone(), None, 20_000);
+            until(|| told.loaded.lock().len() > before).await;
+            let loaded = told.loaded.lock().clone();
+            let expected: Vec<_> = (1..=loaded.len() as u64).collect();
+            assert_eq!(loaded, expected, "in order, each once");
+            while delivered < loaded.len() as u64 {
+                delivered += 1;
+                spool.remove(Place::new(&client_id, delivered));
+            }
+            until(|| told.committed.lock().len() as u64 > delivered || delivered == appended).await;
+        }
+        until(|| !told.is_failing.load(Relaxed)).await;
+        assert_eq!(told.committed.lock().len() as u64, appended);
+        spool.stop(Instant::now() + Duration::from_secs(10)).await;
+        tasks.wait().await;
+        let mut store = store(&disk, &config);
+        store.open_first().unwrap();
+        assert!(store.found().unwrap().backlog.is_empty());
+    }
+}
+
+#[test]
+fn a_spool_on_a_full_disk_can_be_opened() {
+    let disk = Disk::default();
+    let config = Config::default();
+    let mut spool = store(&disk, &config);
+    spool.open_first().unwrap();
+    disk.has_bytes(1 << 20);
+    let written = (0..).take_while(|number| spool.write(&[append("a", *number)], &|| 0).is_ok());
+    let written = written.count();
+    drop(spool);
+    disk.has_bytes(1);
+    let mut spool = store(&disk, &config);
+    spool.open_first().unwrap();
+    assert_eq!(spool.found().unwrap().backlog[0].messages, written);
 }
 
 #[tokio::test]
