@@ -12,6 +12,7 @@ use std::{
 };
 
 use fastsock::{BrokerKind, Config, Error, Layers, Merged, Source, Warning};
+use serde_json::{Map, Value};
 
 pub use self::own::{OwnSetting, Program};
 pub(crate) use self::{own::OWN_SETTINGS, print::Form as PrintForm};
@@ -174,9 +175,26 @@ pub(crate) fn section_of(known: Known) -> &'static str {
 /// Adds what is in a TOML file; else says what is wrong with it.
 fn read_toml(layers: &mut Layers<Program>, path: &Path) -> Result<(), Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|e| vec![format!("cannot be read: {e}")])?;
-    let map = toml::from_str(&text).map_err(|e| vec![toml_mistake(&e, &text)])?;
+    let map: Map<String, Value> =
+        toml::from_str(&text).map_err(|e| vec![toml_mistake(&e, &text)])?;
+    // JSON has no such numbers and makes null of them, which would mean the default.
+    if let Some(name) = map.iter().find_map(|(name, value)| null_in(name, value)) {
+        return Err(vec![format!("{name}: inf and nan are not allowed")]);
+    }
     let added = layers.map(map, Source::File);
     added.map_err(|wrong| to_lines(&wrong))
+}
+
+/// The name of a value that is null, within sections and arrays too.
+fn null_in(name: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(name.into()),
+        Value::Array(items) => items.iter().find_map(|item| null_in(name, item)),
+        Value::Object(section) => section
+            .iter()
+            .find_map(|(key, value)| null_in(&format!("{name}.{key}"), value)),
+        _ => None,
+    }
 }
 
 fn toml_mistake(error: &toml::de::Error, text: &str) -> String {

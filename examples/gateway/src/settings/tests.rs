@@ -137,6 +137,14 @@ fn a_mistake_is_one_line_that_names_it() {
         ),
         (line("a = 1\nb = = 2", "", &[]), "line 2: "),
         (
+            line("[remote]\ntimeout = inf", "", &[]),
+            "remote.timeout: inf and nan are not allowed",
+        ),
+        (
+            line("listen_origins = ['a', -nan]", "", &[]),
+            "listen_origins: inf and nan are not allowed",
+        ),
+        (
             line("remote.order = 'none'", "", &[]),
             "remote_order: this setting was removed: ",
         ),
