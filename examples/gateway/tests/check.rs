@@ -94,8 +94,7 @@ fn a_directory_of_another_gateway_is_named_and_is_free_once_that_has_ended() {
     drop(gateway);
     is_green(&check());
     is_green(&check());
-    let spool = fs::read_dir(&data_dir).unwrap().next().unwrap().unwrap();
-    fs::write(spool.path(), "no spool").unwrap();
+    fs::write(data_dir.join("spool.redb"), "no spool").unwrap();
     let output = check();
     names(&output, &line);
     assert!(output.stdout.contains("cannot be read as a spool"));
@@ -218,6 +217,7 @@ fn all_problems_are_named() {
         .env("FASTSOCK_AUTH_CACHE", "1")
         .env("FASTSOCK_SPOOL", "disk")
         .env("WEBSOCKET_PORT", "3001")
+        .env("FASTSOCK_ADMIN_ADDR", "127.0.0.1:3001")
         .args(["--check"])
         .output();
     for name in ["AUTH_URL", "AUTH_CACHE", "SPOOL", "ADMIN_ADDR"] {
