@@ -198,6 +198,18 @@ fn how_many_were_turned_away_is_told_also_of_the_last() {
 }
 
 #[test]
+fn two_devices_that_fight_for_a_client_id_are_told_of() {
+    let mut gateway = gateway().spawn();
+    let port = gateway.port();
+    let _fighting: Vec<_> = (0..102).map(|_| Device::connect(port, "dev")).collect();
+    let line = gateway.wait_for("Devices are turned away with 4429");
+    assert_eq!(
+        (&line["level"], &line["client_id"], &line["count"]),
+        (&"warn".into(), &"dev".into(), &1.into())
+    );
+}
+
+#[test]
 fn signals_that_mean_nothing_do_no_harm() {
     let mut gateway = gateway().spawn();
     gateway.port();

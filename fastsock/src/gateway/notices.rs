@@ -43,6 +43,13 @@ impl Notices {
         }
     }
 
+    /// A device takes its client id from another one again and again.
+    pub(super) fn fight(&self, client_id: &str, addr: RemoteAddr) {
+        if let Some(count) = self.count(FIGHT) {
+            tracing::warn!(client_id, remote_addr = %addr, count, "{FIGHTS}");
+        }
+    }
+
     /// A device is read no further, since all uplinks together have no more room.
     pub(super) fn room(&self, client_id: &str) {
         if let Some(count) = self.count(ROOM) {
@@ -73,6 +80,7 @@ impl Drop for Notices {
 fn tell(reason: &str, count: u64) {
     match reason {
         RATE => tracing::warn!(count, "{OVER_THEIR_RATE}"),
+        FIGHT => tracing::warn!(count, "{FIGHTS}"),
         ROOM => tracing::warn!(count, "{NO_ROOM}"),
         ORIGIN => tracing::warn!(count, "{OTHER_ORIGINS}"),
         _ => tracing::warn!(reason, count, "{TURNED_AWAY}"),
@@ -80,10 +88,12 @@ fn tell(reason: &str, count: u64) {
 }
 
 const RATE: &str = "rate";
+const FIGHT: &str = "fight";
 const ROOM: &str = "room";
 const ORIGIN: &str = "origin";
 const TURNED_AWAY: &str = "A limit turns devices away; FASTSOCK_LIMIT_* sets it";
 const OVER_THEIR_RATE: &str = "Devices are over their rate and read later; FASTSOCK_LIMIT_UPLINKS and FASTSOCK_LIMIT_UPLINK_BYTES set it";
+const FIGHTS: &str = "Devices are turned away with 4429, since each takes the place of the last; two have the same client id";
 const NO_ROOM: &str = "Devices are read no further, since all uplinks that wait have no more room; FASTSOCK_UPLINK_TOTAL_BYTES sets it, with a durable spool \
     FASTSOCK_SPOOL_MAX_BYTES and FASTSOCK_SPOOL_MAX_MESSAGES";
 const OTHER_ORIGINS: &str =

@@ -195,7 +195,7 @@ impl Handshake {
                     (seat, is_takeover)
                 }
                 Seating::Taken => return Err(taken()),
-                Seating::TooMany => return Ok(Err(CloseReason::TooMany)),
+                Seating::TooMany => return Ok(Err(self.fights())),
                 Seating::Stopping => {
                     return Err(Refusal::new(503, "shutting down")
                         .with_retry_after(1)
@@ -216,13 +216,20 @@ impl Handshake {
         match claimed.await {
             Claimed::Won(epoch) => seat.set_epoch(epoch),
             Claimed::Taken => return Err(taken()),
-            Claimed::TooMany => return Ok(Err(CloseReason::TooMany)),
+            Claimed::TooMany => return Ok(Err(self.fights())),
         }
         if let Some(groups) = self.shared.registry.groups() {
             groups.heard(&seat.client_id).await;
         }
         std::mem::forget(guard); // from here on `open` answers for the seat
         Ok(Ok(seat))
+    }
+
+    /// Says that a client id goes from one device to the other without end.
+    fn fights(&self) -> CloseReason {
+        let client_id = self.claimed.as_ref().map_or("", ClientId::as_str);
+        self.shared.notices.fight(client_id, self.source.addr);
+        CloseReason::TooMany
     }
 
     /// Finds which way the device goes, and reads from the path which device it is, where paths name any.
