@@ -439,13 +439,22 @@ async fn a_frozen_redis_costs_nobody_a_shard_and_doubles_nothing() {
     let [one, two] = [Node::start(&redis, &backend), Node::start(&redis, &backend)];
     one.owns(8).await;
     two.owns(8).await;
+    let keys: Vec<_> = (0..SHARDS)
+        .map(|n| format!("fastsock:uplink:{{{n}}}:owner"))
+        .collect();
     let owners = || {
-        redis.strings(&[
-            "MGET",
-            "fastsock:uplink:{0}:owner",
-            "fastsock:uplink:{15}:owner",
-        ])
+        let keys = keys.iter().map(String::as_str);
+        redis.strings(&["MGET"].into_iter().chain(keys).collect::<Vec<_>>())
     };
+    // What a node thinks it owns may be on its way to the other one.
+    eventually("each has its half, and Redis says so", || {
+        let owners = owners();
+        [&one, &two].iter().all(|node| {
+            let is_its = |owner: &&String| owner.starts_with(&*node.spool.shared.node);
+            node.owned() == 8 && owners.iter().filter(is_its).count() == 8
+        })
+    })
+    .await;
     let before = owners();
     redis.freeze();
     for id in 0..40 {
