@@ -15,7 +15,7 @@ use super::parts::rights;
 use super::{
     Bridge, Inner,
     deadlines::Deadlines,
-    parts::{auth, auth_of, auths, broker, forwarder_of, mailbox, spool},
+    parts::{auths, broker, forwarder_of, mailbox, parts_that_fail, spool},
 };
 #[cfg(feature = "admin")]
 use crate::admin;
@@ -34,7 +34,7 @@ use crate::{
     forwarder::{
         Forward,
         destination::{Destination, LaneLimits},
-        http::{HttpForwarder, post::Post},
+        http::HttpForwarder,
         reply::Replies,
     },
     gateway::{
@@ -656,39 +656,6 @@ fn file_warnings(config: &Config) -> Vec<Warning> {
     return crate::net::tls::validity::warnings(config);
     #[cfg(not(feature = "tls"))]
     Vec::new()
-}
-
-/// Which parts cannot be built, each alone: the first that was told of, and the others.
-fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error> {
-    let running = Arc::new(Running::default());
-    let status = Arc::new(Status::new(None, running.clone()));
-    let registry = Arc::new(Registry::new(config, status));
-    let remote = |to: Destination<'_>| Post::new(&to, workers.clone()).map(drop);
-    let of_routes = config.of_routes();
-    let routes = of_routes.iter().zip(config.routing.routes.iter());
-    let routes = routes.map(|((name, config), route)| {
-        let auth = || auth_of(name, config, 0, &registry, workers).map(drop);
-        let forwarder = forwarder_of(name, config, workers).map(drop);
-        [Some(forwarder), route.has_own_auth().then(auth)]
-    });
-    let parts = [
-        Destination::of_uplinks(config).map(remote),
-        Some(auth(config, 0, &registry, workers).map(drop)),
-        Some(broker(config, &NodeId::random(), &registry, workers, &running).map(drop)),
-        Destination::of_events(config).map(remote),
-        #[cfg(feature = "otlp")]
-        Some(Spans::new(config, "", &running, workers.clone()).map(drop)),
-        #[cfg(feature = "tls")]
-        Some(ServerTls::new(config).map(drop)),
-    ];
-    let mut found = vec![first];
-    let parts = parts.into_iter().chain(routes.flatten());
-    for error in parts.flatten().filter_map(Result::err) {
-        if found.iter().all(|known| known.to_line() != error.to_line()) {
-            found.push(error);
-        }
-    }
-    found
 }
 
 /// Ends what a start that has failed had begun. Its tasks and threads are gone when it returns, but for one that hangs.

@@ -8,20 +8,61 @@ use std::sync::Weak;
 use crate::config::BrokerKind;
 #[cfg(any(feature = "redis", feature = "disk"))]
 use crate::config::MailboxKind;
+#[cfg(feature = "tls")]
+use crate::net::tls::ServerTls;
+#[cfg(feature = "otlp")]
+use crate::otlp::Spans;
 use crate::{
     auth::{Auth, Authenticate, Grant, tokens::Tokens, webhook::Webhook},
     broker::{Broker, embedded::Embedded},
     config::{AuthKind, Config},
     error::{Error, Result},
-    forwarder::{destination::Destination, http::HttpForwarder},
+    forwarder::{
+        destination::Destination,
+        http::{HttpForwarder, post::Post},
+    },
     mailbox::Mailbox,
     node::NodeId,
     registry::Registry,
     spool::Spool,
     stats::Running,
+    status::Status,
     tasks::Tasks,
     types::ClientId,
 };
+
+/// Which parts cannot be built, each alone: the first that was told of, and the others.
+pub(super) fn parts_that_fail(config: &Config, workers: &Tasks, first: Error) -> Vec<Error> {
+    let running = Arc::new(Running::default());
+    let status = Arc::new(Status::new(None, running.clone()));
+    let registry = Arc::new(Registry::new(config, status));
+    let remote = |to: Destination<'_>| Post::new(&to, workers.clone()).map(drop);
+    let of_routes = config.of_routes();
+    let routes = of_routes.iter().zip(config.routing.routes.iter());
+    let routes = routes.map(|((name, config), route)| {
+        let auth = || auth_of(name, config, 0, &registry, workers).map(drop);
+        let forwarder = forwarder_of(name, config, workers).map(drop);
+        [Some(forwarder), route.has_own_auth().then(auth)]
+    });
+    let parts = [
+        Destination::of_uplinks(config).map(remote),
+        Some(auth(config, 0, &registry, workers).map(drop)),
+        Some(broker(config, &NodeId::random(), &registry, workers, &running).map(drop)),
+        Destination::of_events(config).map(remote),
+        #[cfg(feature = "otlp")]
+        Some(Spans::new(config, "", &running, workers.clone()).map(drop)),
+        #[cfg(feature = "tls")]
+        Some(ServerTls::new(config).map(drop)),
+    ];
+    let mut found = vec![first];
+    let parts = parts.into_iter().chain(routes.flatten());
+    for error in parts.flatten().filter_map(Result::err) {
+        if found.iter().all(|known| known.to_line() != error.to_line()) {
+            found.push(error);
+        }
+    }
+    found
+}
 
 /// What POSTs the uplinks of a route.
 pub(super) fn forwarder_of(name: &str, config: &Config, workers: &Tasks) -> Result<HttpForwarder> {
