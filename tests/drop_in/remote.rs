@@ -119,17 +119,22 @@ async fn a_sixth_redirect_is_not_followed() {
     assert_eq!(failed["level"], "error");
 }
 
-#[tokio::test]
-async fn an_https_remote_needs_a_certificate_that_is_trusted() {
-    let authority = Authority::new();
-    let backend = Backend::start_tls(&authority).await;
+/// By each of the settings that name certificates.
+async fn is_trusted_once_named(backend: &Backend, authority: &Authority) {
     let ca = authority.ca_path().to_string_lossy().into_owned();
     for variable in ["FASTSOCK_REMOTE_CA", "NODE_EXTRA_CA_CERTS"] {
-        let gateway = forwarding(&backend).var(variable, &ca).start().await;
+        let gateway = forwarding(backend).var(variable, &ca).start().await;
         let mut device = Device::connect(gateway.addr(), variable).await;
         device.send("hello").await;
         assert_eq!(backend.wait_delivered(variable, 1).await, ["hello"]);
     }
+}
+
+#[tokio::test]
+async fn an_https_remote_needs_a_certificate_that_is_trusted() {
+    let authority = Authority::new();
+    let backend = Backend::start_tls(&authority).await;
+    is_trusted_once_named(&backend, &authority).await;
 
     let gateway = forwarding(&backend).start().await;
     let mut device = Device::connect(gateway.addr(), "distrustful").await;
@@ -147,13 +152,7 @@ async fn an_https_remote_needs_a_certificate_that_is_trusted() {
 async fn a_certificate_that_is_its_own_authority_is_trusted_once_it_is_named() {
     let (authority, own) = Authority::of_its_own();
     let backend = Backend::start_tls_as(&own);
-    let ca = authority.ca_path().to_string_lossy().into_owned();
-    for variable in ["FASTSOCK_REMOTE_CA", "NODE_EXTRA_CA_CERTS"] {
-        let gateway = forwarding(&backend).var(variable, &ca).start().await;
-        let mut device = Device::connect(gateway.addr(), variable).await;
-        device.send("hello").await;
-        assert_eq!(backend.wait_delivered(variable, 1).await, ["hello"]);
-    }
+    is_trusted_once_named(&backend, &authority).await;
 
     // Another one for the same host is not.
     let (other, _) = Authority::of_its_own();
