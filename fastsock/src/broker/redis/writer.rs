@@ -424,8 +424,8 @@ async fn release<'a>(
         .collect())
 }
 
-/// Changes written at once.
-const BATCH: usize = 512;
+/// Changes written at once: few enough that messages do not wait while they are put together and taken apart.
+const BATCH: usize = 128;
 
 /// How long the first change after a pause waits for company.
 const GATHER: Duration = Duration::from_millis(10);
