@@ -307,7 +307,7 @@ static OWN: LazyLock<Vec<HostSetting<Own>>> = LazyLock::new(|| {
 
 fn set_workers(own: &mut Own, text: &str) -> Option<()> {
     own.workers = match text.parse().ok().filter(|n| (0..=64).contains(n))? {
-        0 => available_parallelism().map_or(1, |cores| cores.get().min(4)),
+        0 => available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4)),
         workers => workers,
     };
     Some(())

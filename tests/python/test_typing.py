@@ -126,7 +126,7 @@ def settings_source() -> str:
         '    """All settings of a bridge by name. None means the default. Times are milliseconds as int, text with a unit, or a timedelta; sizes are bytes as int, or text with a unit."""',
         "",
         "    runtime_workers: Optional[int]",
-        '    """Threads that run the bridge, 0 to 64. 0: the number of cores, at most 4. Default 2. Variable FASTSOCK_RUNTIME_WORKERS."""',
+        '    """Threads that run the bridge, 0 to 64. 0: half of the cores, 1 to 4. Default 2. Variable FASTSOCK_RUNTIME_WORKERS."""',
         '    log_payloads: Optional[Literal["capped", "full", "none"]]',
         '    """What becomes of payloads in the fields of log records: cut at 1 KiB, whole, or left out. Default capped. Variable FASTSOCK_LOG_PAYLOADS."""',
     ]

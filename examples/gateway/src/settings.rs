@@ -110,10 +110,12 @@ impl Settings {
         }
     }
 
-    /// Threads to run the bridge on.
+    /// Threads to run the bridge on. By default Redis, the backend and the kernel have the other half of the cores; and where one
+    /// thread is enough, a second one mostly costs what it takes to wake it.
     pub(crate) fn workers(&self) -> usize {
         match self.program().runtime_workers {
-            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            0 => std::thread::available_parallelism()
+                .map_or(1, |cores| (cores.get() / 2).clamp(1, 4)),
             workers => workers,
         }
     }

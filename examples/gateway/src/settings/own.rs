@@ -23,7 +23,7 @@ pub struct Program {
     pub(crate) log_rotate: Rotate,
     /// How many of the old ones are kept.
     pub(crate) log_keep: usize,
-    /// Threads that run the bridge. 0: the number of cores, at most 4.
+    /// Threads that run the bridge. 0: half of the cores, 1 to 4.
     pub(crate) runtime_workers: usize,
 }
 
@@ -137,7 +137,8 @@ pub(crate) static OWN_SETTINGS: &[OwnSetting] = &[
         kind: ValueKind::Integer,
         allowed: "an integer from 0 to 64",
         example: "2",
-        about: "Threads that run the bridge. 0: the number of cores, at most 4.",
+        about: "Threads that run the bridge. 0: half of the cores, 1 to 4. \
+            More carry more when they are busy, and cost more processor time a message when they are not.",
         set: |program, text| parse_workers(text).map(|workers| program.runtime_workers = workers),
         show: |program| program.runtime_workers.to_string(),
     },

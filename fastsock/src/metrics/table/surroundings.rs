@@ -164,7 +164,7 @@ pub(super) const METRICS: &[Metric] = &[
         "process_cpu_seconds_total",
         NONE,
         "CPU time of the process, user and system.",
-        "Near the number of cores: add a gateway.",
+        "Near the number of workers: raise `FASTSOCK_RUNTIME_WORKERS`, or add a gateway.",
         |f, out| match &f.process {
             Some(process) => out.one(Value::Total(process.cpu_seconds)),
             None => Ok(()),
