@@ -150,6 +150,16 @@ impl Tasks {
     }
 }
 
+/// Starts a task that nobody waits for. It ends by itself: it runs a connection for those who hold the other end of it.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "only links to Redis need it")
+)]
+pub(crate) fn spawn_detached(task: impl Future<Output = ()> + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    tokio::spawn(task);
+}
+
 /// Starts a thread with a name that nobody waits for, for what may hang for ever: reading a file on a mount that is gone. As for the rest,
 /// as [`Tasks::spawn_thread`].
 ///

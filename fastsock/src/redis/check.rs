@@ -7,14 +7,13 @@ use redis::aio::MultiplexedConnection;
 use super::{
     address::Address,
     connect::{At, open_one},
-    connection::ignore_pushes,
     error::{Failure, LinkError},
     rights::Rights,
 };
 
 /// Connects as a gateway does, and asks for all of these rights. Changes nothing. The error says all that is wrong.
 pub(crate) async fn check(address: &Address, needed: &[Rights]) -> Result<(), LinkError> {
-    let mut one = open_one(address, At::Any, ANSWER, ignore_pushes()).await?;
+    let mut one = open_one(address, At::Any, ANSWER, None).await?;
     if !one.is_master {
         return Err(LinkError::new("it is a replica, and takes no writes"));
     }

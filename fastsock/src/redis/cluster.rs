@@ -26,7 +26,7 @@ use crate::locks::Mutex;
 
 use super::{
     address::{self, Nodes, Timeouts},
-    connection::{Attempt, Connection, OnPush, SERVER_HEAD_START, Server, first_of, ignore_pushes},
+    connection::{Attempt, Connection, Listener, SERVER_HEAD_START, Server, first_of},
     error::LinkError,
 };
 
@@ -35,14 +35,14 @@ impl Nodes {
     pub(crate) async fn any(
         &self,
         answer: Duration,
-        on_push: OnPush,
+        listener: Listener,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let attempts = |is_whole: bool| {
             let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
             for server in self.servers() {
-                let on_push = &on_push;
+                let listener = &listener;
                 attempts.push(Box::pin(async move {
-                    let connection = self.connect(&server, answer, on_push).await?;
+                    let connection = self.connect(&server, answer, listener).await?;
                     let map = self.map(&server, connection.redis.clone()).await?;
                     map.check(&server, is_whole)?;
                     Ok(connection)
@@ -66,21 +66,21 @@ impl Nodes {
         let map = self.ask().await?;
         let slot = slot_of(key);
         let server = map.server(slot).ok_or_else(|| uncovered(slot))?;
-        self.connect(server, answer, &ignore_pushes()).await
+        self.connect(server, answer, &None).await
     }
 
     /// Connects to all servers that have slots, for what they push too.
     pub(crate) async fn all(
         &self,
         answer: Duration,
-        on_push: Option<OnPush>,
+        listener: Listener,
     ) -> Result<Connection<Redis>, LinkError> {
         let map = self.ask().await?;
         let lost = Arc::new(Notify::new());
         let masters: BTreeSet<_> = map.ranges.iter().map(|range| &range.server).collect();
         let connecting = masters.into_iter().map(async |server| {
             let connection =
-                self.connect_telling(server, answer, Arc::clone(&lost), on_push.clone());
+                self.connect_telling(server, answer, Arc::clone(&lost), listener.clone());
             Ok::<_, LinkError>((server.clone(), connection.await?))
         });
         let servers = try_join_all(connecting).await?.into_iter().collect();
@@ -89,7 +89,7 @@ impl Nodes {
             map: Mutex::new(Arc::new(map)),
             servers: Mutex::new(servers),
             answer,
-            on_push: on_push.clone(),
+            listener: listener.clone(),
             lost: Arc::clone(&lost),
         };
         Ok(Connection::new(Redis::Cluster(Arc::new(cluster)), lost))
@@ -99,9 +99,9 @@ impl Nodes {
         &self,
         server: &Server,
         answer: Duration,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
-        self.connect_to(server, answer, Arc::default(), on_push)
+        self.connect_to(server, answer, Arc::default(), listener)
             .await
     }
 
@@ -110,10 +110,9 @@ impl Nodes {
         server: &Server,
         answer: Duration,
         lost: Arc<Notify>,
-        on_push: Option<OnPush>,
+        listener: Listener,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let on_push = on_push.unwrap_or_else(ignore_pushes);
-        let connection = self.connect_to(server, answer, lost, &on_push).await?;
+        let connection = self.connect_to(server, answer, lost, &listener).await?;
         Ok(connection.redis)
     }
 
@@ -122,11 +121,11 @@ impl Nodes {
         (host, port): &Server,
         answer: Duration,
         lost: Arc<Notify>,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<Connection<MultiplexedConnection>, LinkError> {
         let info = address::master(host.clone(), *port, &self.login);
         let connect = self.connect_timeout;
-        Connection::to(&info, Timeouts { connect, answer }, lost, on_push).await
+        Connection::to(&info, Timeouts { connect, answer }, lost, listener).await
     }
 
     /// Who has which slots, says the first server that answers.
@@ -135,7 +134,7 @@ impl Nodes {
             let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
             for server in self.servers() {
                 attempts.push(Box::pin(async move {
-                    let connection = self.connect(&server, ASK_TIMEOUT, &ignore_pushes()).await?;
+                    let connection = self.connect(&server, ASK_TIMEOUT, &None).await?;
                     let map = self.map(&server, connection.redis).await?;
                     map.check(&server, is_whole)?;
                     Ok(map)
@@ -302,7 +301,7 @@ pub(crate) struct Cluster {
     servers: Mutex<HashMap<Server, MultiplexedConnection>>,
     answer: Duration,
     /// For connections that are subscribed.
-    on_push: Option<OnPush>,
+    listener: Listener,
     /// Notified when one of them is lost, or when a subscribed one has no slots any more.
     lost: Arc<Notify>,
 }
@@ -360,7 +359,7 @@ impl Cluster {
             let mut servers = self.servers.lock();
             let before = servers.len();
             servers.retain(|server, _| is_master(server));
-            if self.on_push.is_some() && servers.len() < before {
+            if self.listener.is_some() && servers.len() < before {
                 self.lost.notify_one();
             }
         }
@@ -412,7 +411,7 @@ impl Cluster {
             server,
             self.answer,
             Arc::clone(&self.lost),
-            self.on_push.clone(),
+            self.listener.clone(),
         );
         let redis = connecting
             .await

@@ -12,7 +12,7 @@ pub(crate) use super::cluster::{Redis, all_servers};
 pub(crate) use super::cluster::{by_all_servers, learn_whole, masters_of, spread};
 use super::{
     address::{Address, Topology},
-    connection::{Connection, OnPush, ignore_pushes},
+    connection::{Connection, Listener},
     error::LinkError,
     sentinel,
 };
@@ -86,7 +86,7 @@ pub(crate) async fn open(
     if let Topology::Cluster(nodes) = &address.topology {
         return nodes.all(answer, None).await;
     }
-    let one = open_one(address, At::Any, answer, ignore_pushes()).await?;
+    let one = open_one(address, At::Any, answer, None).await?;
     #[cfg(feature = "redis-cluster")]
     let one = one.map(Redis::One);
     Ok(one)
@@ -97,11 +97,11 @@ pub(crate) async fn open_shards(
     #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] address: &Address,
     one: &Connection<MultiplexedConnection>,
     #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] answer: Duration,
-    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] on_push: OnPush,
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] listener: Listener,
 ) -> Result<Connection<Redis>, LinkError> {
     #[cfg(feature = "redis-cluster")]
     if let Topology::Cluster(nodes) = &address.topology {
-        return nodes.all(answer, Some(on_push)).await;
+        return nodes.all(answer, listener).await;
     }
     let one = one.clone();
     #[cfg(feature = "redis-cluster")]
@@ -110,25 +110,25 @@ pub(crate) async fn open_shards(
 }
 
 /// Connects to the master, or to one server of a cluster. Where one server is named, it may be a replica: what is published
-/// on its master is heard there, and it may become the master. `on_push` is called by the reader of the connection and must
+/// on its master is heard there, and it may become the master. `listener` is called by the reader of the connection and must
 /// not wait.
 pub(crate) async fn open_one(
     address: &Address,
     #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))] at: At<'_>,
     answer: Duration,
-    on_push: OnPush,
+    listener: Listener,
 ) -> Result<Connection<MultiplexedConnection>, LinkError> {
     let timeouts = address.timeouts(answer);
     match &address.topology {
-        Topology::Direct(info) => Connection::to_best(info, timeouts, &on_push).await,
+        Topology::Direct(info) => Connection::to_best(info, timeouts, &listener).await,
         Topology::Sentinel {
             sentinels,
             service,
             login,
-        } => sentinel::to_master(sentinels, service, login, timeouts, &on_push).await,
+        } => sentinel::to_master(sentinels, service, login, timeouts, &listener).await,
         #[cfg(feature = "redis-cluster")]
         Topology::Cluster(nodes) => match at {
-            At::Any => nodes.any(answer, on_push).await,
+            At::Any => nodes.any(answer, listener).await,
             At::Key(key) => nodes.of_key(key, answer).await,
         },
     }

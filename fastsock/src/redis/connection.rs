@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, PushKind, RedisFuture,
     Value, aio::MultiplexedConnection, io::AsyncDNSResolver,
@@ -14,6 +15,7 @@ use tokio::{net::lookup_host, sync::Notify, time::timeout};
 use super::{
     address::Timeouts,
     error::{Failure, LinkError},
+    tap,
 };
 use crate::{
     net::racing::{self, ADDRESS_HEAD_START},
@@ -35,21 +37,38 @@ pub(crate) struct Connection<R> {
     pub(super) named_by: Option<(usize, Server)>,
 }
 
-/// Called with what a connection is pushed, by its reader: must not wait. One type, so that connecting is there once.
-pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
+/// Gets what a connection is pushed, from its reader: must not wait.
+pub(crate) trait Listen: Send + Sync {
+    /// What was published on a channel.
+    fn message(&self, channel: &[u8], payload: Bytes);
 
-/// For a connection that is pushed nothing.
-pub(crate) fn ignore_pushes() -> OnPush {
-    Arc::new(|_| {})
+    /// Any other push; or a message that is none.
+    fn other(&self, push: PushInfo);
+}
+
+/// Who listens to a connection, if anyone does.
+pub(crate) type Listener = Option<Arc<dyn Listen>>;
+
+/// Tells a listener what redis-rs has read.
+fn tell(listener: &dyn Listen, mut push: PushInfo) {
+    let has_pattern = push.kind == PushKind::PMessage;
+    if has_pattern || matches!(push.kind, PushKind::Message | PushKind::SMessage) {
+        let parts = push.data.get_mut(usize::from(has_pattern)..);
+        if let Some([Value::BulkString(channel), Value::BulkString(payload), ..]) = parts {
+            let payload = std::mem::take(payload);
+            return listener.message(channel, Bytes::from(payload));
+        }
+    }
+    listener.other(push);
 }
 
 impl Connection<MultiplexedConnection> {
     pub(super) async fn to_master(
         info: &ConnectionInfo,
         timeouts: Timeouts,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<Self, LinkError> {
-        let best = Self::to_best(info, timeouts, on_push).await?;
+        let best = Self::to_best(info, timeouts, listener).await?;
         if best.is_master {
             return Ok(best);
         }
@@ -60,7 +79,7 @@ impl Connection<MultiplexedConnection> {
     pub(super) async fn to_best(
         info: &ConnectionInfo,
         timeouts: Timeouts,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<Self, LinkError> {
         let name = info.addr().to_string();
         let mut addresses = timeout(timeouts.connect, addresses_of(info))
@@ -69,7 +88,7 @@ impl Connection<MultiplexedConnection> {
             .map_err(|e| e.about(&name))?;
         let mut replica = None;
         while !addresses.is_empty() {
-            let found = Self::to_any(info, &addresses, timeouts, Arc::default(), on_push).await;
+            let found = Self::to_any(info, &addresses, timeouts, Arc::default(), listener).await;
             let (mut connection, address) = match (found, replica) {
                 (Ok(found), _) => found,
                 (Err(_), Some(replica)) => return Ok(replica),
@@ -92,11 +111,11 @@ impl Connection<MultiplexedConnection> {
         info: &ConnectionInfo,
         timeouts: Timeouts,
         lost: Arc<Notify>,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<Self, LinkError> {
         let connecting = async {
             let addresses = addresses_of(info).await?;
-            let (connection, _) = Self::to_any(info, &addresses, timeouts, lost, on_push).await?;
+            let (connection, _) = Self::to_any(info, &addresses, timeouts, lost, listener).await?;
             Ok(connection)
         };
         timeout(timeouts.connect, connecting)
@@ -110,7 +129,7 @@ impl Connection<MultiplexedConnection> {
         addresses: &[SocketAddr],
         timeouts: Timeouts,
         lost: Arc<Notify>,
-        on_push: &OnPush,
+        listener: &Listener,
     ) -> Result<(Self, SocketAddr), LinkError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -118,22 +137,31 @@ impl Connection<MultiplexedConnection> {
         let client = Client::open(info.clone())?;
         let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
         for address in addresses {
-            let (on_push, notify) = (Arc::clone(on_push), Arc::clone(&lost));
+            let (told, notify) = (listener.clone(), Arc::clone(&lost));
             let config = config
                 .clone()
                 .set_dns_resolver(Only(*address))
                 .set_push_sender(move |push: PushInfo| -> Result<(), ()> {
                     if push.kind == PushKind::Disconnection {
                         notify.notify_one();
-                    } else {
-                        on_push(push);
+                    } else if let Some(listener) = &told {
+                        tell(&**listener, push);
                     }
                     Ok(())
                 });
+            let is_plain = matches!(info.addr(), ConnectionAddr::Tcp(..));
+            let listener = listener.clone().filter(|_| is_plain);
             let client = &client;
             attempts.push(Box::pin(async move {
-                let redis = client.get_multiplexed_async_connection_with_config(&config);
-                match redis.await.map_err(LinkError::from) {
+                let redis = match listener {
+                    Some(listener) => tap::connect(*address, info, config, listener).await,
+                    None => {
+                        client
+                            .get_multiplexed_async_connection_with_config(&config)
+                            .await
+                    }
+                };
+                match redis.map_err(LinkError::from) {
                     Ok(redis) => Ok((redis, *address)),
                     Err(error) if addresses.len() == 1 => Err(error),
                     Err(error) => Err(error.about(&address.to_string())),
@@ -243,7 +271,49 @@ pub(crate) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use redis::{ProtocolVersion, RedisConnectionInfo};
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::redis::{address, temp_redis::TempRedis};
+
+    struct Deaf;
+
+    impl Listen for Deaf {
+        fn message(&self, _: &[u8], _: Bytes) {}
+
+        fn other(&self, _: PushInfo) {}
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_let_go_ends_though_its_server_is_frozen() {
+        let redis = TempRedis::start();
+        let login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        let info = address::master("127.0.0.1".into(), redis.server().port(), &login);
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(10),
+        };
+        let listener: Arc<dyn Listen> = Arc::new(Deaf);
+        let told = Some(listener.clone());
+        let connecting = Connection::to_best(&info, timeouts, &told);
+        let connection = connecting.await.unwrap();
+        drop(told);
+        assert!(
+            Arc::strong_count(&listener) > 1,
+            "whoever runs it tells the listener"
+        );
+        redis.freeze();
+        let mut asking = connection.redis.clone();
+        let ping = redis::cmd("PING");
+        let answer = timeout(Duration::from_millis(50), ping.exec_async(&mut asking)).await;
+        answer.expect_err("a frozen server does not answer");
+        drop((connection, asking));
+        while Arc::strong_count(&listener) > 1 {
+            sleep(Duration::from_millis(1)).await; // until the runtime has dropped it
+        }
+        redis.thaw();
+    }
 
     #[tokio::test]
     async fn all_that_is_wrong_is_told_in_one_line() {

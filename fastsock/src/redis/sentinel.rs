@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::{
     address::{self, Address, Timeouts, Topology},
-    connection::{Attempt, Connection, OnPush, SERVER_HEAD_START, Server, first_of},
+    connection::{Attempt, Connection, Listener, SERVER_HEAD_START, Server, first_of},
     error::LinkError,
 };
 
@@ -21,7 +21,7 @@ pub(super) async fn to_master(
     service: &str,
     login: &RedisConnectionInfo,
     timeouts: Timeouts,
-    on_push: &OnPush,
+    listener: &Listener,
 ) -> Result<Connection<MultiplexedConnection>, LinkError> {
     let mut attempts: Vec<Attempt<'_, _>> = Vec::new();
     for (n, (host, port)) in sentinels.iter().enumerate() {
@@ -29,7 +29,7 @@ pub(super) async fn to_master(
             let named = ask_sentinel(host, *port, service, login, timeouts.connect).await?;
             let info = address::master(named.0.clone(), named.1, login);
             // A sentinel that was cut off may still name the old master, so the next one is asked then.
-            let mut connection = Connection::to_master(&info, timeouts, on_push).await?;
+            let mut connection = Connection::to_master(&info, timeouts, listener).await?;
             connection.named_by = Some((n, named));
             Ok(connection)
         }));

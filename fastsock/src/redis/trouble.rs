@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::{
     address::Address,
     connect::{At, open_one},
-    connection::ignore_pushes,
     error::{DENIED_DELAY, Failure, LinkError, Refusal},
     rights::{NO_SHARD_CHANNELS, Rights},
 };
@@ -192,7 +191,7 @@ impl Troubles {
             }
             *asked = Some(Instant::now());
         }
-        let other = open_one(&self.address, At::Any, ROLE_ANSWER, ignore_pushes());
+        let other = open_one(&self.address, At::Any, ROLE_ANSWER, None);
         other.await.is_ok_and(|other| other.is_master)
     }
 }

@@ -15,16 +15,12 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::subscriptions::Subscriptions;
-use self::{
-    proof::watch,
-    push::{Received, receive},
-    subscriptions::Waiter,
-};
+use self::{proof::watch, push::Received, subscriptions::Waiter};
 use super::{Shared, groups::GroupChannels, links::Kind};
 use crate::{
     redis::{
         connect::{self, At, Redis},
-        connection::OnPush,
+        connection::Listener,
         error::{Failure, LinkError},
         glob::escaped,
         sharded,
@@ -39,22 +35,14 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         // The cmd link finds out whether there is a Redis; trying with both would not find it sooner.
         shared.wake(Kind::Sub).notified().await;
     }
-    let received = Arc::new(Received {
-        is_cluster: shared.address.is_cluster(),
-        ..Received::default()
-    });
-    let on_push = {
-        let (shared, received) = (Arc::clone(shared), Arc::clone(&received));
-        let on_push: OnPush = Arc::new(move |push| receive(&shared, &received, push));
-        on_push
-    };
+    let received = Arc::new(Received::new(shared.clone()));
+    let listener: Listener = Some(received.clone());
     let answer = Kind::Sub.response_timeout();
-    let connection =
-        connect::open_one(&shared.address, At::Any, answer, Arc::clone(&on_push)).await?;
+    let connection = connect::open_one(&shared.address, At::Any, answer, listener.clone()).await?;
     shared.answered();
     let redis = connection.redis.clone();
     let shards = match shared.subscribe.is_sharded() {
-        true => Some(connect::open_shards(&shared.address, &connection, answer, on_push).await?),
+        true => Some(connect::open_shards(&shared.address, &connection, answer, listener).await?),
         false => None,
     };
     let shards_lost = shards.as_ref().map(|shards| Arc::clone(&shards.lost));

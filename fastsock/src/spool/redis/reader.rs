@@ -14,7 +14,6 @@ use crate::{
     redis::{
         address::Address,
         connect::{self, At},
-        connection::ignore_pushes,
         error::{Failure, LinkError},
         supervisor::{Supervised, supervise},
         trouble::{CLUSTER_CODES, Function},
@@ -88,7 +87,7 @@ impl Reader<'_> {
             has_read,
         } = self;
         let at = At::Key(shared.names.streams[group[0]].as_bytes());
-        let connection = connect::open_one(&shared.address, at, ANSWER, ignore_pushes()).await?;
+        let connection = connect::open_one(&shared.address, at, ANSWER, None).await?;
         let reading = async {
             let mut redis = connection.redis.clone();
             loop {

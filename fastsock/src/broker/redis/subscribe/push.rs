@@ -13,11 +13,11 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::super::{Shared, calls, control};
-use crate::{locks::Mutex, types::ClientId};
+use crate::{locks::Mutex, redis::connection::Listen, types::ClientId};
 
 /// What the reader of the connection tells the task that watches it.
-#[derive(Default)]
 pub(super) struct Received {
+    shared: Arc<Shared>,
     /// Whether anything was pushed since this was last looked at.
     pub(super) has_heard: AtomicBool,
     /// Whether it is subscribed to the channel of the probe.
@@ -31,70 +31,87 @@ pub(super) struct Received {
     /// Shard channels whose subscriptions this gateway is ending: any other end is the server's doing.
     pub(super) leaving: Mutex<HashSet<String>>,
     /// Whether a push that nobody understands was told.
-    pub(super) has_told_bad: AtomicBool,
+    has_told_bad: AtomicBool,
 }
 
-/// Takes one push. It runs on the reader of the link, so it never waits.
-pub(super) fn receive(shared: &Arc<Shared>, received: &Received, push: PushInfo) {
-    let mut parts = push.data.into_iter();
-    match push.kind {
-        PushKind::Message | PushKind::SMessage => {}
-        PushKind::SUnsubscribe => {
-            if let Some(Value::BulkString(channel)) = parts.next() {
-                ended(shared, received, &channel);
-            }
-            return;
+impl Received {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            is_cluster: shared.address.is_cluster(),
+            shared,
+            has_heard: AtomicBool::default(),
+            hears_probe: AtomicBool::default(),
+            probe: AtomicU64::default(),
+            probe_ways: AtomicUsize::default(),
+            probe_came: Notify::default(),
+            leaving: Mutex::default(),
+            has_told_bad: AtomicBool::default(),
         }
-        PushKind::PMessage => drop(parts.next()), // the pattern
-        _ => return,                              // confirmations
     }
-    received.has_heard.store(true, Relaxed);
-    let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
-        (parts.next(), parts.next())
-    else {
-        bad_push(shared, received, None);
-        return;
-    };
-    let names = &shared.names;
-    let Some(id) = channel.strip_prefix(names.client.as_bytes()) else {
+
+    /// What is published for no single device.
+    fn message_for_others(&self, channel: &[u8], payload: Bytes) {
+        let shared = &self.shared;
+        let names = &shared.names;
+        let deliver = || shared.deliver.upgrade();
         if let Some(id) = channel.strip_prefix(names.bell.as_bytes()) {
-            if let (Ok(id), Some(deliver)) = (std::str::from_utf8(id), shared.deliver.upgrade()) {
+            if let (Ok(id), Some(deliver)) = (str::from_utf8(id), deliver()) {
                 deliver.bell(id);
             }
         } else if let Some(name) = channel.strip_prefix(names.group.as_bytes()) {
-            if let (Ok(name), Some(deliver)) = (std::str::from_utf8(name), shared.deliver.upgrade())
-            {
-                deliver.deliver_to_group(name, Bytes::from(payload));
+            if let (Ok(name), Some(deliver)) = (str::from_utf8(name), deliver()) {
+                deliver.deliver_to_group(name, payload);
             }
         } else if channel == names.broadcast.as_bytes() {
-            if let Some(deliver) = shared.deliver.upgrade() {
-                deliver.deliver_to_all(Bytes::from(payload));
+            if let Some(deliver) = deliver() {
+                deliver.deliver_to_all(payload);
             }
         } else if channel == names.control.as_bytes() {
             control::on_control(shared, &payload);
         } else if channel == names.probe.as_bytes() {
-            let probe = std::str::from_utf8(&payload).ok();
+            let probe = str::from_utf8(&payload).ok();
             match probe.and_then(|probe| probe.parse::<u64>().ok()) {
-                Some(probe) if probe == received.probe.load(Relaxed) => {
-                    received.probe_ways.fetch_add(1, Relaxed);
-                    received.probe_came.notify_one();
+                Some(probe) if probe == self.probe.load(Relaxed) => {
+                    self.probe_ways.fetch_add(1, Relaxed);
+                    self.probe_came.notify_one();
                 }
                 Some(_) => {} // one that is given up
                 None => calls::on_told(shared, &payload),
             }
         } else {
-            bad_push(shared, received, Some(&channel));
+            bad_push(shared, self, Some(channel));
         }
-        return;
-    };
-    match std::str::from_utf8(id) {
-        Ok(id) if !id.is_empty() => {
-            let deliver = shared.deliver.upgrade();
-            if !deliver.is_some_and(|d| d.deliver(id, Bytes::from(payload))) {
-                shared.running.pushes_elsewhere.add(1);
+    }
+}
+
+impl Listen for Received {
+    fn message(&self, channel: &[u8], payload: Bytes) {
+        self.has_heard.store(true, Relaxed);
+        let shared = &self.shared;
+        let Some(id) = channel.strip_prefix(shared.names.client.as_bytes()) else {
+            return self.message_for_others(channel, payload);
+        };
+        match str::from_utf8(id) {
+            Ok(id) if !id.is_empty() => {
+                let deliver = shared.deliver.upgrade();
+                if !deliver.is_some_and(|d| d.deliver(id, payload)) {
+                    shared.running.pushes_elsewhere.add(1);
+                }
             }
+            _ => bad_push(shared, self, Some(channel)),
         }
-        _ => bad_push(shared, received, Some(&channel)),
+    }
+
+    fn other(&self, push: PushInfo) {
+        match (push.kind, push.data.first()) {
+            (PushKind::SUnsubscribe, Some(Value::BulkString(channel))) => {
+                ended(&self.shared, self, channel);
+            }
+            (PushKind::Message | PushKind::PMessage | PushKind::SMessage, _) => {
+                bad_push(&self.shared, self, None);
+            }
+            _ => {} // confirmations
+        }
     }
 }
 
