@@ -26,8 +26,9 @@ use crate::locks::Mutex;
 
 use super::{
     address::{self, Nodes, Timeouts},
-    connection::{Attempt, Connection, Listener, SERVER_HEAD_START, Server, first_of},
+    connection::{Attempt, Connection, SERVER_HEAD_START, Server, first_of},
     error::LinkError,
+    tap::Listener,
 };
 
 impl Nodes {

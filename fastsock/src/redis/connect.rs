@@ -12,9 +12,10 @@ pub(crate) use super::cluster::{Redis, all_servers};
 pub(crate) use super::cluster::{by_all_servers, learn_whole, masters_of, spread};
 use super::{
     address::{Address, Topology},
-    connection::{Connection, Listener},
+    connection::Connection,
     error::LinkError,
     sentinel,
+    tap::Listener,
 };
 
 /// What takes commands: one server, where no cluster is built in.

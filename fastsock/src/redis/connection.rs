@@ -5,7 +5,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, PushKind, RedisFuture,
     Value, aio::MultiplexedConnection, io::AsyncDNSResolver,
@@ -15,7 +14,7 @@ use tokio::{net::lookup_host, sync::Notify, time::timeout};
 use super::{
     address::Timeouts,
     error::{Failure, LinkError},
-    tap,
+    tap::{self, Listener},
 };
 use crate::{
     net::racing::{self, ADDRESS_HEAD_START},
@@ -35,31 +34,6 @@ pub(crate) struct Connection<R> {
     pub(crate) is_master: bool,
     /// Which of the sentinels named the master, and which address it gave.
     pub(super) named_by: Option<(usize, Server)>,
-}
-
-/// Gets what a connection is pushed, from its reader: must not wait.
-pub(crate) trait Listen: Send + Sync {
-    /// What was published on a channel.
-    fn message(&self, channel: &[u8], payload: Bytes);
-
-    /// Any other push; or a message that is none.
-    fn other(&self, push: PushInfo);
-}
-
-/// Who listens to a connection, if anyone does.
-pub(crate) type Listener = Option<Arc<dyn Listen>>;
-
-/// Tells a listener what redis-rs has read.
-fn tell(listener: &dyn Listen, mut push: PushInfo) {
-    let has_pattern = push.kind == PushKind::PMessage;
-    if has_pattern || matches!(push.kind, PushKind::Message | PushKind::SMessage) {
-        let parts = push.data.get_mut(usize::from(has_pattern)..);
-        if let Some([Value::BulkString(channel), Value::BulkString(payload), ..]) = parts {
-            let payload = std::mem::take(payload);
-            return listener.message(channel, Bytes::from(payload));
-        }
-    }
-    listener.other(push);
 }
 
 impl Connection<MultiplexedConnection> {
@@ -145,7 +119,7 @@ impl Connection<MultiplexedConnection> {
                     if push.kind == PushKind::Disconnection {
                         notify.notify_one();
                     } else if let Some(listener) = &told {
-                        tell(&**listener, push);
+                        tap::tell(&**listener, push);
                     }
                     Ok(())
                 });
@@ -271,11 +245,12 @@ pub(crate) const SERVER_HEAD_START: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use redis::{ProtocolVersion, RedisConnectionInfo};
     use tokio::time::sleep;
 
     use super::*;
-    use crate::redis::{address, temp_redis::TempRedis};
+    use crate::redis::{address, tap::Listen, temp_redis::TempRedis};
 
     struct Deaf;
 

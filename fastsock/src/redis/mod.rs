@@ -14,7 +14,7 @@ pub(crate) mod script;
 mod sentinel;
 pub(crate) mod sharded;
 pub(crate) mod supervisor;
-mod tap;
+pub(crate) mod tap;
 #[cfg(test)]
 pub(crate) mod temp_redis;
 pub(crate) mod trouble;

@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use super::{
     address::{self, Address, Timeouts, Topology},
-    connection::{Attempt, Connection, Listener, SERVER_HEAD_START, Server, first_of},
+    connection::{Attempt, Connection, SERVER_HEAD_START, Server, first_of},
     error::LinkError,
+    tap::Listener,
 };
 
 /// Connects to the master that a sentinel names.

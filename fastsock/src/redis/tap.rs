@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, PushInfo, PushKind, RedisResult, Value,
+    aio::MultiplexedConnection,
+};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,8 +24,32 @@ use tokio::{
 };
 use tokio_util::io::poll_read_buf;
 
-use super::connection::Listen;
 use crate::tasks;
+
+/// Gets what a connection is pushed, from its reader: must not wait.
+pub(crate) trait Listen: Send + Sync {
+    /// What was published on a channel.
+    fn message(&self, channel: &[u8], payload: Bytes);
+
+    /// Any other push; or a message that is none.
+    fn other(&self, push: PushInfo);
+}
+
+/// Who listens to a connection, if anyone does.
+pub(crate) type Listener = Option<Arc<dyn Listen>>;
+
+/// Tells a listener what redis-rs has read.
+pub(super) fn tell(listener: &dyn Listen, mut push: PushInfo) {
+    let has_pattern = push.kind == PushKind::PMessage;
+    if has_pattern || matches!(push.kind, PushKind::Message | PushKind::SMessage) {
+        let parts = push.data.get_mut(usize::from(has_pattern)..);
+        if let Some([Value::BulkString(channel), Value::BulkString(payload), ..]) = parts {
+            let payload = std::mem::take(payload);
+            return listener.message(channel, Bytes::from(payload));
+        }
+    }
+    listener.other(push);
+}
 
 /// A connection without TLS of which `listener` gets the messages. It ends with the last clone, as those of redis-rs do.
 pub(super) async fn connect(
@@ -271,7 +298,6 @@ const COUNT_MAX: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests {
-    use redis::PushInfo;
     use tokio::io::AsyncReadExt;
 
     use super::*;

@@ -20,10 +20,10 @@ use super::{Shared, groups::GroupChannels, links::Kind};
 use crate::{
     redis::{
         connect::{self, At, Redis},
-        connection::Listener,
         error::{Failure, LinkError},
         glob::escaped,
         sharded,
+        tap::Listener,
         trouble::Function,
     },
     types::ClientId,

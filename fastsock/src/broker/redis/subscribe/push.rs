@@ -13,7 +13,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
 use super::super::{Shared, calls, control};
-use crate::{locks::Mutex, redis::connection::Listen, types::ClientId};
+use crate::{locks::Mutex, redis::tap::Listen, types::ClientId};
 
 /// What the reader of the connection tells the task that watches it.
 pub(super) struct Received {
