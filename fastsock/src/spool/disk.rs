@@ -1,9 +1,11 @@
-//! Keeps uplinks in a file: one thread writes what has gathered in one transaction, then says so, then takes the next.
+//! Keeps uplinks in a file: one thread writes what has gathered in one transaction, reports it, and takes the next. A task tells the
+//! lanes what it reports.
 //!
 //! While a batch is on its way to the disk the next one gathers, so the disk is asked as often as it can answer and no more
 //! often. A small one right behind another waits for half of what that took, for more to come. What only removes waits a
 //! little for a batch that appends: a removal that is lost makes a duplicate, nothing else.
 
+mod reports;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::store::{Fault, Op, Outcome, Store};
+use self::{
+    reports::{REPORT_MAX, Reports},
+    store::{Fault, Op, Outcome, Store},
+};
 use super::{Backlog, Place, Record, Settle, Spool, SpoolFigures};
 use crate::{
     config::Config,
@@ -60,7 +65,7 @@ struct WorkQueue {
     /// What transactions take.
     commits: Histogram,
     file_bytes: AtomicU64,
-    /// The thread has ended.
+    /// The thread has ended, and the lanes know all that it did.
     ended: CancellationToken,
 }
 
@@ -68,6 +73,8 @@ struct WorkQueue {
 #[derive(Default)]
 struct Queued {
     batch: Batch,
+    /// The thread waits for work. To notify a condition costs a system call, also when nobody waits.
+    is_idle: bool,
     /// Someone waits for what is in it.
     is_urgent: bool,
     /// Since when something waits in it that nobody waits for.
@@ -127,9 +134,11 @@ impl DiskSpool {
             let found = store.found().map_err(|fault| store.unreadable(fault))?;
             Ok((store, found))
         };
-        let leaving = Leaving(queue.clone());
-        let run = move |store| Writer::new(leaving.0.clone(), store).run();
+        let (reports, reporter) = reports::channel(queue.clone());
+        let (leaving, of_writer) = (Leaving(reports), queue.clone());
+        let run = move |store| Writer::new(of_writer, store, leaving.0.clone()).run();
         let found = on_a_thread(tasks, ("fastsock-spool", "spool"), open, run).await?;
+        tasks.spawn(reporter.run());
         Ok(Self {
             queue,
             found: Mutex::new(Some(found)),
@@ -219,7 +228,7 @@ impl Spool for DiskSpool {
     }
 
     fn abort(&self) {
-        self.queue.stop_by(StdInstant::now() + ABORT_TIME);
+        self.queue.abort();
     }
 }
 
@@ -235,7 +244,7 @@ impl WorkQueue {
         let mut queued = self.queued.lock();
         put(&mut queued.batch);
         if !std::mem::replace(&mut queued.is_urgent, true) {
-            self.changed.notify_one();
+            self.wake(&mut queued);
         }
     }
 
@@ -244,8 +253,18 @@ impl WorkQueue {
         queued.batch.ops.push(op);
         if !queued.is_urgent && queued.lazy_since.is_none() {
             queued.lazy_since = Some(StdInstant::now());
+            self.wake(&mut queued);
+        }
+    }
+
+    fn wake(&self, queued: &mut Queued) {
+        if std::mem::take(&mut queued.is_idle) {
             self.changed.notify_one();
         }
+    }
+
+    fn abort(&self) {
+        self.stop_by(StdInstant::now() + ABORT_TIME);
     }
 
     fn stop_by(&self, deadline: StdInstant) {
@@ -255,7 +274,7 @@ impl WorkQueue {
                 .stop_by
                 .map_or(deadline, |before| before.min(deadline)),
         );
-        self.changed.notify_one();
+        self.changed.notify_one(); // one that waits to try again is not idle
     }
 
     /// Waits for work, or until `wake_at`. `None`: all is done, and nothing more comes.
@@ -282,11 +301,15 @@ impl WorkQueue {
             }
             let lazy_until = queued.lazy_since.map(|since| since + LAZY_TIME);
             let until = [lazy_until, wake_at].into_iter().flatten().min();
-            match until {
-                Some(until) if until <= StdInstant::now() => return Some(queued.take()),
-                Some(until) => queued = self.changed.wait_until(queued, until),
-                None => queued = self.changed.wait(queued),
+            if until.is_some_and(|until| until <= StdInstant::now()) {
+                return Some(queued.take());
             }
+            queued.is_idle = true;
+            queued = match until {
+                Some(until) => self.changed.wait_until(queued, until),
+                None => self.changed.wait(queued),
+            };
+            queued.is_idle = false;
         }
     }
 
@@ -379,16 +402,18 @@ impl Gathering {
 struct Writer {
     queue: Arc<WorkQueue>,
     store: Store,
+    reports: Reports,
     gathering: Option<Gathering>,
     is_failing: bool,
     expired_at: StdInstant,
 }
 
 impl Writer {
-    fn new(queue: Arc<WorkQueue>, store: Store) -> Self {
+    fn new(queue: Arc<WorkQueue>, store: Store, reports: Reports) -> Self {
         Self {
             queue,
             store,
+            reports,
             gathering: None,
             is_failing: false,
             expired_at: StdInstant::now(),
@@ -445,9 +470,7 @@ impl Writer {
         }
         if std::mem::take(&mut self.is_failing) {
             tracing::warn!("the spool can be written again");
-            if let Some(lanes) = self.queue.lanes() {
-                lanes.failing(false);
-            }
+            self.reports.failing(false);
         }
         true
     }
@@ -464,34 +487,70 @@ impl Writer {
                 .file_bytes
                 .store(self.store.file_bytes(), Relaxed);
         }
-        report(std::mem::take(&mut batch.ops), outcome, lanes.as_deref());
+        self.report(std::mem::take(&mut batch.ops), outcome);
         self.store.keep_synced()?;
         self.load(batch)?;
         while let Some(ask) = batch.asks.pop() {
             match ask {
                 Ask::Some(after, limit, answer) => {
-                    drop(answer.send(Ok(self.store.letters(after, limit)?)))
+                    self.answer(answer, self.store.letters(after, limit)?)
                 }
-                Ask::One(id, answer) => drop(answer.send(Ok(self.store.letter(id)?))),
+                Ask::One(id, answer) => self.answer(answer, self.store.letter(id)?),
             }
         }
         Ok(())
     }
 
+    /// Reports what a transaction did, to the lanes and to those who asked.
+    fn report(&self, ops: Vec<Op>, outcome: Outcome) {
+        let mut places = ops.iter().filter_map(|op| match op {
+            Op::Append(record) => Some(record.place()),
+            _ => None,
+        });
+        loop {
+            let places: Vec<_> = places.by_ref().take(REPORT_MAX).collect();
+            if places.is_empty() {
+                break;
+            }
+            self.reports
+                .put(places.len(), move |lanes| lanes.committed(&places));
+        }
+        let (replayed, dropped) = (outcome.replayed, outcome.dropped);
+        if !replayed.is_empty() {
+            self.reports
+                .put(replayed.len(), move |lanes| lanes.recovered(replayed));
+        }
+        if let Some(letters) = outcome.letters {
+            self.reports
+                .put(0, move |lanes| lanes.buried(letters, dropped));
+        }
+        let mut found = outcome.found.into_iter();
+        for op in ops {
+            if let Op::Replay(_, answer) | Op::DropLetter(_, answer) = op {
+                self.answer(answer, found.next().unwrap_or(false));
+            }
+        }
+    }
+
+    /// Goes the way of the reports: who gets it finds in the books what it speaks of.
+    fn answer<T: Send + 'static>(&self, answer: Answer<T>, said: T) {
+        self.reports.put(0, move |_| drop(answer.send(Ok(said))));
+    }
+
     /// What there is to read, without what `batch` has yet to remove. What is read leaves the batch.
     fn load(&self, batch: &mut Batch) -> Result<(), Fault> {
-        let lanes = self.queue.lanes();
-        while let Some(load) = batch.loads.last() {
-            let Load {
-                client_id,
-                after,
-                cost,
-            } = load;
+        while let Some(Load {
+            client_id,
+            after,
+            cost,
+        }) = batch.loads.last()
+        {
             let records = self.store.load(client_id, *after, *cost, &batch.ops)?;
-            if let Some(lanes) = &lanes {
-                lanes.loaded(client_id, records);
-            }
+            let client_id = client_id.clone();
             batch.loads.pop();
+            self.reports.put(records.len(), move |lanes| {
+                lanes.loaded(&client_id, records)
+            });
         }
         Ok(())
     }
@@ -526,50 +585,19 @@ impl Writer {
                 error = %fault, path = %self.store.path().display(),
                 "the spool cannot be written; devices are read no further until it can"
             );
-            if let Some(lanes) = self.queue.lanes() {
-                lanes.failing(true);
-            }
+            self.reports.failing(true);
         }
     }
 }
 
-/// The thread on its way out.
-struct Leaving(Arc<WorkQueue>);
+/// The thread on its way out. Its side of the reports is dropped last, and then the task ends, too.
+struct Leaving(Reports);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         if thread::panicking() {
             tracing::error!("the thread of the spool panicked; nothing is taken any more");
-            if let Some(lanes) = self.0.lanes() {
-                lanes.failing(true);
-            }
-        }
-        self.0.ended.cancel();
-    }
-}
-
-/// Tells the lanes and those who asked what a transaction did.
-fn report(ops: Vec<Op>, outcome: Outcome, lanes: Option<&dyn Settle>) {
-    if let Some(lanes) = lanes {
-        let appended = |op: &Op| match op {
-            Op::Append(record) => Some(record.place()),
-            _ => None,
-        };
-        let places: Vec<_> = ops.iter().filter_map(appended).collect();
-        for places in places.chunks(REPORT_MAX) {
-            lanes.committed(places);
-        }
-        if !outcome.replayed.is_empty() {
-            lanes.recovered(outcome.replayed);
-        }
-        if let Some(letters) = outcome.letters {
-            lanes.buried(letters, outcome.dropped);
-        }
-    }
-    let mut found = outcome.found.into_iter();
-    for op in ops {
-        if let Op::Replay(_, answer) | Op::DropLetter(_, answer) = op {
-            let _ = answer.send(Ok(found.next().unwrap_or(false)));
+            self.0.failing(true);
         }
     }
 }
@@ -580,8 +608,6 @@ const LAZY_TIME: Duration = Duration::from_millis(100);
 const GATHER_ENOUGH: usize = 16;
 /// More would be felt where the disk is slow, and there a batch is large anyway.
 const GATHER_MAX: Duration = Duration::from_micros(100);
-/// Places told under one lock of the lanes.
-const REPORT_MAX: usize = 256;
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 const EXPIRY_TIME: Duration = Duration::from_secs(60);
 const ANSWER_TIME: Duration = Duration::from_secs(10);

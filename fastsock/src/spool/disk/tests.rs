@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -15,6 +15,7 @@ use crate::{
     types::{LostReason, Payload, SessionId, Uplink},
 };
 use fastrand::Rng;
+use futures_util::FutureExt;
 
 fn store(disk: &Disk, config: &Config) -> Store {
     Store::new(config, disk.file("spool"))
@@ -284,7 +285,22 @@ fn dead_letters_keep_within_their_bounds() {
 struct Told {
     committed: Mutex<Vec<u64>>,
     loaded: Mutex<Vec<u64>>,
+    letters: AtomicU64,
     is_failing: AtomicBool,
+    /// Something was told by a thread that is none of the runtime's.
+    was_told_outside: AtomicBool,
+    panics_when: Mutex<&'static str>,
+}
+
+impl Told {
+    fn note(&self, what: &str) {
+        if *self.panics_when.lock() == what {
+            panic!("as the test wants it");
+        }
+        if what != "reserve" && tokio::runtime::Handle::try_current().is_err() {
+            self.was_told_outside.store(true, Relaxed);
+        }
+    }
 }
 
 impl Settle for Told {
@@ -295,10 +311,12 @@ impl Settle for Told {
     fn vanished(&self, _: u64) {}
 
     fn reserve(&self, _: u64) -> u64 {
-        0
+        self.note("reserve");
+        77
     }
     fn backlog(&self, _: Vec<Backlog>, _: u64) {}
     fn committed(&self, places: &[Place]) {
+        self.note("committed");
         let numbers = places.iter().map(|place| place.number);
         self.committed.lock().extend(numbers);
     }
@@ -308,13 +326,22 @@ impl Settle for Told {
     fn has_room(&self) -> bool {
         true
     }
-    fn recovered(&self, _: Vec<Record>) {}
+    fn recovered(&self, records: Vec<Record>) {
+        self.note("recovered");
+        let numbers = records.iter().map(|record| record.number);
+        self.committed.lock().extend(numbers);
+    }
     fn loaded(&self, _: &ClientId, records: Vec<Record>) {
+        self.note("loaded");
         let numbers = records.iter().map(|record| record.number);
         self.loaded.lock().extend(numbers);
     }
-    fn buried(&self, _: u64, _: u64) {}
+    fn buried(&self, kept: u64, _: u64) {
+        self.note("buried");
+        self.letters.store(kept, Relaxed);
+    }
     fn failing(&self, is_failing: bool) {
+        self.note("failing");
         self.is_failing.store(is_failing, Relaxed);
     }
 }
@@ -322,6 +349,30 @@ impl Settle for Told {
 async fn spool(disk: &Disk, tasks: &Tasks) -> DiskSpool {
     let store = store(disk, &Config::default());
     DiskSpool::with_store(|| Ok(store), tasks).await.unwrap()
+}
+
+/// One that reports to these lanes.
+async fn spool_of(told: &Arc<Told>, disk: &Disk, tasks: &Tasks) -> DiskSpool {
+    let spool = spool(disk, tasks).await;
+    let settle: Weak<dyn Settle> = Arc::<Told>::downgrade(told);
+    spool.start(settle);
+    spool
+}
+
+fn put(spool: &DiskSpool, number: u64) {
+    let uplink = uplink("a", number);
+    spool.append(Record { number, uplink });
+}
+
+/// One dead letter, made of an uplink. Returns its id.
+async fn bury(spool: &DiskSpool, number: u64) -> Uuid {
+    let uplink = uplink("a", number);
+    let letter = letter(uplink.clone());
+    spool.append(Record { number, uplink });
+    spool.bury(number, letter.clone());
+    let found = spool.dead_letters(None, 9).await.unwrap();
+    assert_eq!(found.last().unwrap().uplink.id, letter.uplink.id);
+    letter.uplink.id
 }
 
 async fn until(what: impl Fn() -> bool) {
@@ -332,16 +383,9 @@ async fn until(what: impl Fn() -> bool) {
 async fn a_full_disk_is_told_and_waited_out_and_costs_nothing() {
     let disk = Disk::default();
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let spool = spool(&disk, &tasks).await;
     let told = Arc::new(Told::default());
-    let settle: Weak<dyn Settle> = Arc::<Told>::downgrade(&told);
-    spool.start(settle);
-    let put = |number| {
-        spool.append(Record {
-            number,
-            uplink: uplink("a", number),
-        })
-    };
+    let spool = spool_of(&told, &disk, &tasks).await;
+    let put = |number| put(&spool, number);
     put(1);
     until(|| *told.committed.lock() == [1]).await;
     disk.fail(true);
@@ -436,14 +480,104 @@ fn a_spool_on_a_full_disk_can_be_opened() {
 async fn with_a_full_disk_it_still_stops_in_time() {
     let disk = Disk::default();
     let tasks = Tasks::new(tokio::runtime::Handle::current());
-    let spool = spool(&disk, &tasks).await;
-    let told: Arc<dyn Settle> = Arc::new(Told::default());
-    spool.start(Arc::downgrade(&told));
+    let told = Arc::new(Told::default());
+    let spool = spool_of(&told, &disk, &tasks).await;
     disk.fail(true);
-    spool.append(Record {
-        number: 1,
-        uplink: uplink("a", 1),
-    });
+    put(&spool, 1);
     spool.stop(Instant::now() + Duration::from_millis(50)).await;
     tasks.wait().await;
+}
+
+#[tokio::test]
+async fn the_lanes_are_told_inside_the_runtime_and_before_anyone_gets_an_answer() {
+    let disk = Disk::default();
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let told = Arc::new(Told::default());
+    let spool = spool_of(&told, &disk, &tasks).await;
+    let id = bury(&spool, 1).await;
+    assert_eq!(told.letters.load(Relaxed), 1);
+    assert!(spool.replay(id).await.unwrap());
+    assert_eq!(told.letters.load(Relaxed), 0);
+    assert_eq!(*told.committed.lock(), [1, 77]);
+    put(&spool, 78);
+    spool.load(ClientId::new("a").unwrap(), None, 9999);
+    until(|| *told.loaded.lock() == [77, 78]).await;
+    assert_eq!(*told.committed.lock(), [1, 77, 78]);
+    disk.fail(true);
+    put(&spool, 79);
+    until(|| told.is_failing.load(Relaxed)).await;
+    disk.fail(false);
+    until(|| !told.is_failing.load(Relaxed)).await;
+    assert_eq!(*told.committed.lock(), [1, 77, 78, 79]);
+    assert!(!told.was_told_outside.load(Relaxed));
+    spool.stop(Instant::now() + Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn when_it_has_stopped_the_lanes_know_of_all_that_it_has() {
+    for count in [1, 2 * REPORT_MAX as u64 + 7] {
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let told = Arc::new(Told::default());
+        let spool = spool_of(&told, &Disk::default(), &tasks).await;
+        (1..=count).for_each(|number| put(&spool, number));
+        spool.abort();
+        while Arc::strong_count(&spool.queue) > 2 {
+            thread::sleep(Duration::from_millis(1)); // until its thread has ended; the task has no turn meanwhile
+        }
+        assert!(told.committed.lock().is_empty());
+        spool.stop(Instant::now() + Duration::from_secs(10)).await;
+        let expected: Vec<_> = (1..=count).collect();
+        assert_eq!(*told.committed.lock(), expected, "in order, each once");
+        tasks.wait().await;
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_its_thread_or_its_task_is_told_and_ends_it() {
+    for panics_when in ["reserve", "recovered"] {
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let told = Arc::new(Told::default());
+        let spool = spool_of(&told, &Disk::default(), &tasks).await;
+        let id = bury(&spool, 1).await;
+        *told.panics_when.lock() = panics_when;
+        assert!(spool.replay(id).await.is_err());
+        spool.queue.ended.cancelled().await;
+        assert!(told.is_failing.load(Relaxed));
+        tasks.wait().await;
+    }
+}
+
+#[tokio::test]
+async fn neither_a_failed_start_nor_a_dropped_spool_leaves_a_thread_or_a_task() {
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let broken = || Err(Error::new(ErrorKind::Io, "no disk"));
+    assert!(DiskSpool::with_store(broken, &tasks).await.is_err());
+    tasks.wait().await;
+    let disk = Disk::default();
+    let of_spool = store(&disk, &Config::default());
+    let starting = DiskSpool::with_store(|| Ok(of_spool), &tasks);
+    drop(starting.now_or_never()); // given up meanwhile
+    tasks.wait().await;
+    drop(spool(&disk, &tasks).await);
+    tasks.wait().await;
+}
+
+#[test]
+fn its_thread_ends_with_the_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let tasks = Tasks::new(runtime.handle().clone());
+    let told = Arc::new(Told::default());
+    let disk = Disk::default();
+    let spool = runtime.block_on(spool_of(&told, &disk, &tasks));
+    put(&spool, 1);
+    drop(runtime);
+    assert!(spool.queue.ended.is_cancelled());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(tasks.wait());
+    let mut store = store(&disk, &Config::default());
+    store.open_first().unwrap();
+    assert_eq!(store.found().unwrap().backlog[0].messages, 1);
 }
