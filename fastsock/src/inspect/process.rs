@@ -35,11 +35,7 @@ impl Process {
             .ok()?;
         Some(Self {
             cpu_seconds: stat.cpu_ticks as f64 / ticks,
-            // One of them is the directory that is being read.
-            open_fds: fs::read_dir("/proc/self/fd")
-                .ok()?
-                .count()
-                .saturating_sub(1) as u64,
+            open_fds: told_fds().or_else(counted_fds)?,
             max_fds: getrlimit(Resource::Nofile).current,
             resident_bytes: stat.resident_pages * page_size() as u64,
             virtual_bytes: stat.virtual_bytes,
@@ -47,6 +43,17 @@ impl Process {
             start_seconds: boot + stat.start_ticks as f64 / ticks,
         })
     }
+}
+
+/// Since 6.2 Linux says how many there are. To count those of 9,000 devices takes 8 ms, in which nobody else has a turn.
+fn told_fds() -> Option<u64> {
+    let fds = fs::metadata("/proc/self/fd").ok()?.len();
+    (fds > 0).then_some(fds)
+}
+
+fn counted_fds() -> Option<u64> {
+    let fds = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    Some(fds.saturating_sub(1)) // the directory that is being read
 }
 
 /// What is of use in `/proc/self/stat`.
@@ -78,6 +85,14 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_system_tells_of_descriptors_is_no_less_than_what_is_open() {
+        let open = || fs::File::open("/dev/null").unwrap();
+        let _held: Vec<_> = std::iter::repeat_with(open).take(100).collect();
+        assert!(counted_fds().unwrap() >= 100);
+        assert!(told_fds().is_none_or(|fds| fds >= 100)); // before Linux 6.2 it tells nothing
+    }
 
     #[test]
     fn a_name_with_anything_in_it_moves_no_field() {
