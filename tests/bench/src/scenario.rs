@@ -486,7 +486,7 @@ impl Scenario {
     fn variants() -> Vec<Self> {
         let variants: [(&str, &[(&'static str, &str)]); 5] = [
             ("as above", &[]),
-            ("one worker", &[("FASTSOCK_RUNTIME_WORKERS", "1")]),
+            ("two workers", &[("FASTSOCK_RUNTIME_WORKERS", "2")]),
             (
                 "exact subscription",
                 &[("FASTSOCK_REDIS_SUBSCRIBE", "exact")],
