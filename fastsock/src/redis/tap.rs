@@ -39,7 +39,7 @@ pub(crate) trait Listen: Send + Sync {
 pub(crate) type Listener = Option<Arc<dyn Listen>>;
 
 /// Tells a listener what redis-rs has read.
-pub(super) fn tell(listener: &dyn Listen, mut push: PushInfo) {
+pub(crate) fn tell(listener: &dyn Listen, mut push: PushInfo) {
     let has_pattern = push.kind == PushKind::PMessage;
     if has_pattern || matches!(push.kind, PushKind::Message | PushKind::SMessage) {
         let parts = push.data.get_mut(usize::from(has_pattern)..);
@@ -74,7 +74,7 @@ pub(super) async fn connect(
 }
 
 /// A connection from which messages are taken.
-struct Tap<S> {
+pub(crate) struct Tap<S> {
     stream: S,
     listener: Arc<dyn Listen>,
     read: BytesMut,
@@ -105,7 +105,7 @@ enum Unknown {
 }
 
 impl<S> Tap<S> {
-    fn new(stream: S, listener: Arc<dyn Listen>) -> Self {
+    pub(crate) fn new(stream: S, listener: Arc<dyn Listen>) -> Self {
         Self {
             stream,
             listener,

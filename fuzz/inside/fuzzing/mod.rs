@@ -21,7 +21,7 @@ pub use self::answers::admin_message;
 #[cfg(feature = "jwt")]
 pub use self::auth::tokens_and_keys;
 #[cfg(feature = "redis")]
-pub use self::redis::{channel_names, redis_url};
+pub use self::redis::{channel_names, redis_pushes, redis_url};
 pub use self::{
     answers::backend_answer,
     envelope::ack_envelope,
@@ -46,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("frames", frames),
     ("proxy_header", proxy_header),
+    #[cfg(feature = "redis")]
+    ("redis_pushes", redis_pushes),
     #[cfg(feature = "redis")]
     ("redis_url", redis_url),
     ("request_head", request_head),
@@ -143,6 +145,9 @@ mod tests {
         b"{\"alg\":\"HS256\"}",
         b"{\"id\":\"1\",\"data\":\"aGk=\",\"encoding\":\"base64\"}",
         b"//h:1/p?q#f",
+        b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n",
+        b">4\r\n$8\r\npmessage\r\n$1\r\n*\r\n",
+        b"*1\r\n$-1\r\n",
         b"*?[a]\\",
         b"\0",
         b"\x01",

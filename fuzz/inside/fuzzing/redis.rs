@@ -1,12 +1,104 @@
-//! Names in Redis, and where Redis is.
+//! Names in Redis, where Redis is, and what it pushes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use redis::{Parser, PushInfo, Value};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{CANARY, choice, halves, text_with_canary};
 use crate::{
     broker::redis::names::Names,
     config::{Config, Secret},
     error::ErrorKind,
-    redis::address::Topology,
+    locks::Mutex,
+    redis::{
+        address::Topology,
+        tap::{self, Listen, Tap},
+    },
 };
+
+/// What is heard and what goes on do not depend on the pieces in which it comes, and every message is heard that redis-rs would have
+/// found in all of it, or goes on.
+pub fn redis_pushes(bytes: &[u8]) {
+    let (choice, bytes) = choice(bytes);
+    let (passed, heard) = tapped(bytes, usize::MAX);
+    let in_pieces = tapped(bytes, usize::from(choice).max(1));
+    assert_eq!((&passed, &heard), (&in_pieces.0, &in_pieces.1));
+    let mut all = [heard, messages(&passed)].concat();
+    for message in messages(bytes) {
+        let at = all.iter().position(|other| *other == message);
+        all.swap_remove(at.unwrap_or_else(|| panic!("{message:?} is lost")));
+    }
+}
+
+type Messages = Vec<(Vec<u8>, Bytes)>;
+
+#[derive(Default)]
+struct Heard(Mutex<Messages>);
+
+impl Listen for Heard {
+    fn message(&self, channel: &[u8], payload: Bytes) {
+        self.0.lock().push((channel.to_vec(), payload));
+    }
+
+    fn other(&self, _: PushInfo) {}
+}
+
+/// What redis-rs reads, up to the first that it cannot.
+fn messages(mut bytes: &[u8]) -> Messages {
+    let (heard, mut parser) = (Heard::default(), Parser::new());
+    while let Ok(value) = parser.parse_value(&mut bytes) {
+        if let Value::Push { kind, data } = value {
+            tap::tell(&heard, PushInfo { kind, data });
+        }
+    }
+    std::mem::take(&mut *heard.0.lock())
+}
+
+/// What goes on, and what is heard, of bytes that come so many at a time.
+fn tapped(bytes: &[u8], piece: usize) -> (Vec<u8>, Messages) {
+    let heard = Arc::new(Heard::default());
+    let listener: Arc<dyn Listen> = heard.clone();
+    let mut tap = Tap::new(Pieces(bytes, piece), listener);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut passed = Vec::new();
+    loop {
+        let mut buffer = [0; 64];
+        let mut out = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut tap).poll_read(&mut cx, &mut out) {
+            Poll::Ready(read) => read.expect("nothing fails here"),
+            Poll::Pending => continue, // it gives way to others
+        }
+        if out.filled().is_empty() {
+            break;
+        }
+        passed.extend(out.filled());
+    }
+    let heard = std::mem::take(&mut *heard.0.lock());
+    (passed, heard)
+}
+
+struct Pieces<'a>(&'a [u8], usize);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let len = self.0.len().min(self.1).min(out.remaining());
+        let (now, later) = self.0.split_at(len);
+        out.put_slice(now);
+        self.0 = later;
+        Poll::Ready(Ok(()))
+    }
+}
 
 /// The channel of a device leads back to its id, and the pattern matches it as Redis does, and nobody else's.
 pub fn channel_names(bytes: &[u8]) {
