@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::Weak,
     task::{Context, Poll, ready},
 };
 
@@ -35,8 +35,9 @@ pub(crate) trait Listen: Send + Sync {
     fn other(&self, push: PushInfo);
 }
 
-/// Who listens to a connection, if anyone does.
-pub(crate) type Listener = Option<Arc<dyn Listen>>;
+/// Who listens to a connection, if anyone does. Nothing is told to one that is gone: a connection may outlive its link for as long as
+/// its server takes nothing, and what it hears then the next link hears, too.
+pub(crate) type Listener = Option<Weak<dyn Listen>>;
 
 /// Tells a listener what redis-rs has read.
 pub(crate) fn tell(listener: &dyn Listen, mut push: PushInfo) {
@@ -51,12 +52,13 @@ pub(crate) fn tell(listener: &dyn Listen, mut push: PushInfo) {
     listener.other(push);
 }
 
-/// A connection without TLS of which `listener` gets the messages. It ends with the last clone, as those of redis-rs do.
+/// A connection without TLS of which `listener` gets the messages. It ends after the last clone, and where it cannot
+/// say goodbye, with the listener.
 pub(super) async fn connect(
     address: SocketAddr,
     info: &ConnectionInfo,
     config: AsyncConnectionConfig,
-    listener: Arc<dyn Listen>,
+    listener: Weak<dyn Listen>,
 ) -> RedisResult<MultiplexedConnection> {
     let stream = TcpStream::connect(address).await?;
     let (socket, settings) = (SockRef::from(&stream), info.tcp_settings());
@@ -76,7 +78,7 @@ pub(super) async fn connect(
 /// A connection from which messages are taken.
 pub(crate) struct Tap<S> {
     stream: S,
-    listener: Arc<dyn Listen>,
+    listener: Weak<dyn Listen>,
     read: BytesMut,
     /// How much at the front of that goes on as it is.
     passing: usize,
@@ -105,7 +107,7 @@ enum Unknown {
 }
 
 impl<S> Tap<S> {
-    pub(crate) fn new(stream: S, listener: Arc<dyn Listen>) -> Self {
+    pub(crate) fn new(stream: S, listener: Weak<dyn Listen>) -> Self {
         Self {
             stream,
             listener,
@@ -116,7 +118,7 @@ impl<S> Tap<S> {
     }
 
     /// Hands over the messages at the front. Returns how many bytes there must be at least for more, unless something is to be passed on.
-    fn take(&mut self) -> Option<usize> {
+    fn take(&mut self, listener: &dyn Listen) -> Option<usize> {
         loop {
             match front(&self.read) {
                 Ok(Front::Message {
@@ -124,8 +126,7 @@ impl<S> Tap<S> {
                     payload,
                     len,
                 }) => {
-                    self.listener
-                        .message(channel, Bytes::copy_from_slice(payload));
+                    listener.message(channel, Bytes::copy_from_slice(payload));
                     self.read.advance(len);
                 }
                 Ok(Front::Other(len)) => {
@@ -158,10 +159,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let tap = self.get_mut();
+        let Some(listener) = tap.listener.upgrade() else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        };
         for _ in 0..READS_A_TURN {
             if tap.passing == 0
                 && !tap.is_blind
-                && let Some(least) = tap.take()
+                && let Some(least) = tap.take(&*listener)
             {
                 tap.make_room(least);
                 if ready!(poll_read_buf(Pin::new(&mut tap.stream), cx, &mut tap.read))? > 0 {
@@ -298,6 +302,8 @@ const COUNT_MAX: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -318,7 +324,7 @@ mod tests {
     async fn tapped(stream: &[u8], piece: usize) -> (Vec<u8>, Vec<(Vec<u8>, Bytes)>) {
         let (mut server, ours) = tokio::io::duplex(piece);
         let heard = Arc::new(Heard::default());
-        let listener: Arc<dyn Listen> = heard.clone();
+        let listener: Weak<Heard> = Arc::downgrade(&heard);
         let mut tap = Tap::new(ours, listener);
         let mut passed = Vec::new();
         let send = async move {

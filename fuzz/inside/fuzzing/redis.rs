@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -64,7 +64,7 @@ fn messages(mut bytes: &[u8]) -> Messages {
 /// What goes on, and what is heard, of bytes that come so many at a time.
 fn tapped(bytes: &[u8], piece: usize) -> (Vec<u8>, Messages) {
     let heard = Arc::new(Heard::default());
-    let listener: Arc<dyn Listen> = heard.clone();
+    let listener: Weak<Heard> = Arc::downgrade(&heard);
     let mut tap = Tap::new(Pieces(bytes, piece), listener);
     let mut cx = Context::from_waker(Waker::noop());
     let mut passed = Vec::new();

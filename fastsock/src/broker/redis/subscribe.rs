@@ -7,7 +7,7 @@ mod subscriptions;
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -36,7 +36,8 @@ pub(super) async fn serve(shared: &Arc<Shared>) -> Result<(), LinkError> {
         shared.wake(Kind::Sub).notified().await;
     }
     let received = Arc::new(Received::new(shared.clone()));
-    let listener: Listener = Some(received.clone());
+    let listener: Weak<Received> = Arc::downgrade(&received);
+    let listener: Listener = Some(listener);
     let answer = Kind::Sub.response_timeout();
     let connection = connect::open_one(&shared.address, At::Any, answer, listener.clone()).await?;
     shared.answered();
