@@ -89,31 +89,33 @@ async fn a_link_that_was_lost_subscribes_again_and_tells_the_gap() {
 async fn a_fleet_moves_gateway_by_gateway_and_its_messages_arrive_once() {
     let cluster = TempCluster::new().await;
     use Subscribe::{Exact, ExactAndSharded, Sharded};
-    for modes in [[Exact, ExactAndSharded], [ExactAndSharded, Sharded], BOTH] {
+    for modes in [[Exact, ExactAndSharded], [ExactAndSharded, Sharded]] {
         for modes in [modes, [modes[1], modes[0]]] {
             let [from, to] = [
                 bridge(&cluster, modes[0]).await,
                 bridge(&cluster, modes[1]).await,
             ];
+            // Devices of its own: a server may pass on late what was published before.
+            let name = |n| format!("{:?}-{:?}-{n}", modes[0], modes[1]);
             let mut devices = Vec::new();
             for n in 0..8 {
-                let device = Device::connect(to.local_addr(), &format!("m{n}")).await;
+                let device = Device::connect(to.local_addr(), &name(n)).await;
                 devices.push(device.attend());
             }
             for (n, device) in devices.iter().enumerate() {
-                let id = id(&format!("m{n}"));
+                let id = id(&name(n));
                 has_client(&cluster, id.as_str(), true).await;
                 for text in ["one", "two"] {
                     let sent = from.send(&id, text.into()).await.unwrap();
-                    assert_eq!(sent, Sent::Elsewhere, "{modes:?}");
+                    assert_eq!(sent, Sent::Elsewhere, "{id}");
                 }
                 device.wait_text("two").await;
-                assert_eq!(device.texts(), ["one", "two"], "{modes:?}");
+                assert_eq!(device.texts(), ["one", "two"], "{id}");
             }
             // What publishers do while a fleet listens to both: some PUBLISH, some SPUBLISH.
             if modes[1] == ExactAndSharded {
                 for (n, device) in devices.iter().enumerate() {
-                    let channel = format!("fastsock:client:m{n}");
+                    let channel = format!("fastsock:client:{}", name(n));
                     for n in 0..10 {
                         let by = ["PUBLISH", "SPUBLISH"][n % 2];
                         let text = n.to_string();
