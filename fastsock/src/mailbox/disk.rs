@@ -2,6 +2,7 @@
 //! publishers share one sync, and nobody else waits for the disk.
 
 mod store;
+mod tables;
 #[cfg(test)]
 mod tests;
 

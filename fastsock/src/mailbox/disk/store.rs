@@ -1,17 +1,17 @@
 //! The file of the mailboxes: its tables, its transactions, and what the memory has of it.
 
 use std::{
-    ops::Bound,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
 use ahash::HashMap;
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable};
 
-use super::super::{Bounds, Kept, Losses, Message, Owner, Visit};
+use super::{
+    super::{Bounds, Kept, Losses, Message, Owner, Visit},
+    tables::{Change, Head, MESSAGES, META, Tables, after, client_id, cost, read, write},
+};
 use crate::{
     config::{Config, Fsync},
     data_file::DataFile,
@@ -22,19 +22,6 @@ use crate::{
 };
 
 pub(super) use crate::data_file::Fault;
-
-type Key = (&'static str, u64, u64);
-
-/// By device and entry id: what [`write`] writes.
-const MESSAGES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("messages");
-/// By entry id, oldest first: whose it is.
-const ORDER: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("order");
-/// By device and name of a message: until when it is known, in unix milliseconds.
-const NAMES: TableDefinition<'_, (&str, &str), u64> = TableDefinition::new("names");
-/// The same by that time.
-const NAME_ENDS: TableDefinition<'_, (u64, &str, &str), ()> = TableDefinition::new("name_ends");
-/// `syncs`: written by each sync, so that it has something to write.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// The file, open or to be opened again.
 pub(super) struct Store {
@@ -65,15 +52,6 @@ struct Held {
     bytes: u64,
     /// The session that came last, and its epoch.
     owner: Option<(SessionId, u64)>,
-}
-
-/// One change of the tables.
-#[derive(Clone)]
-enum Change {
-    Put(ClientId, EntryId, Vec<u8>),
-    Take(ClientId, EntryId),
-    Name(ClientId, Box<str>, u64),
-    Forget(u64, Box<str>, Box<str>),
 }
 
 impl Store {
@@ -307,57 +285,6 @@ impl Index {
             false => EntryId { ms, seq: seq + 1 },
         };
         self.last
-    }
-}
-
-/// The tables within one transaction.
-struct Tables<'a> {
-    messages: Table<'a, Key, &'static [u8]>,
-    order: Table<'a, (u64, u64), &'static str>,
-    names: Table<'a, (&'static str, &'static str), u64>,
-    name_ends: Table<'a, (u64, &'static str, &'static str), ()>,
-}
-
-impl<'a> Tables<'a> {
-    fn open(transaction: &'a WriteTransaction) -> Result<Self, Fault> {
-        Ok(Self {
-            messages: transaction.open_table(MESSAGES)?,
-            order: transaction.open_table(ORDER)?,
-            names: transaction.open_table(NAMES)?,
-            name_ends: transaction.open_table(NAME_ENDS)?,
-        })
-    }
-
-    /// Done twice it is the same. Returns until when a message that it took was of use, and what it cost.
-    fn apply(&mut self, change: &Change) -> Result<Option<(u64, u64)>, Fault> {
-        match change {
-            Change::Put(client_id, id, value) => {
-                let client_id = client_id.as_str();
-                self.messages
-                    .insert((client_id, id.ms, id.seq), value.as_slice())?;
-                self.order.insert((id.ms, id.seq), client_id)?;
-            }
-            Change::Take(client_id, id) => {
-                self.order.remove((id.ms, id.seq))?;
-                let taken = self.messages.remove((client_id.as_str(), id.ms, id.seq))?;
-                let Some(taken) = taken else { return Ok(None) };
-                return Ok(Some((read(taken.value())?.0.until, cost(taken.value()))));
-            }
-            Change::Name(client_id, name, until) => {
-                self.names.insert((client_id.as_str(), &**name), until)?;
-                let by_end = (*until, client_id.as_str(), &**name);
-                self.name_ends.insert(by_end, ())?;
-            }
-            Change::Forget(end, client_id, name) => {
-                self.name_ends.remove((*end, &**client_id, &**name))?;
-                let known = self.names.get((&**client_id, &**name))?;
-                let is_known = known.is_some_and(|until| until.value() == *end);
-                if is_known {
-                    self.names.remove((&**client_id, &**name))?; // else it was given again
-                }
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -624,74 +551,11 @@ impl Work<'_> {
     }
 }
 
-type Range<'a> = (Bound<(&'a str, u64, u64)>, Bound<(&'a str, u64, u64)>);
-
-/// The entries of a device behind one.
-fn after(client_id: &ClientId, id: EntryId) -> Range<'_> {
-    let name = client_id.as_str();
-    (
-        Bound::Excluded((name, id.ms, id.seq)),
-        Bound::Included((name, u64::MAX, u64::MAX)),
-    )
-}
-
-fn client_id(name: &str) -> Result<ClientId, Fault> {
-    ClientId::new(name).ok_or_else(|| Fault::Corrupted("a client id in it cannot be read".into()))
-}
-
-/// What a message has beside its data.
-struct Head<'a> {
-    /// Until when it is of use, in unix milliseconds; 0 when its publisher gave no time.
-    until: u64,
-    is_text: bool,
-    name: Option<&'a str>,
-}
-
-/// Kind, time, length of the name, name, data.
-fn write(head: &Head<'_>, data: &[u8]) -> Vec<u8> {
-    let name = head.name.unwrap_or_default();
-    let mut value = Vec::with_capacity(HEAD_BYTES + name.len() + data.len());
-    value.push(u8::from(head.is_text));
-    value.extend(head.until.to_le_bytes());
-    value.push(name.len() as u8); // `Message::new` allows 128
-    value.extend(name.as_bytes());
-    value.extend(data);
-    value
-}
-
-fn read(value: &[u8]) -> Result<(Head<'_>, &[u8]), Fault> {
-    let parts = || {
-        let (kind, rest) = value.split_first()?;
-        let (until, rest) = rest.split_first_chunk()?;
-        let (length, rest) = rest.split_first()?;
-        let (name, data) = rest.split_at_checked(usize::from(*length))?;
-        let name = std::str::from_utf8(name).ok()?;
-        let head = Head {
-            until: u64::from_le_bytes(*until),
-            is_text: match kind {
-                0 => false,
-                1 => true,
-                _ => return None,
-            },
-            name: (!name.is_empty()).then_some(name),
-        };
-        Some((head, data))
-    };
-    parts().ok_or_else(|| Fault::Corrupted("a message in it cannot be read".into()))
-}
-
-/// What a message costs against the limits: as in an outbox, its length and 128 bytes.
-fn cost(value: &[u8]) -> u64 {
-    (value.len().saturating_sub(HEAD_BYTES) + MESSAGE_BYTES) as u64
-}
-
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 const FILE_NAME: &str = "mailbox.redb";
-const HEAD_BYTES: usize = size_of::<u64>() + 2;
-const MESSAGE_BYTES: usize = 128;
 /// How long what nobody waits for stays unsynced.
 const LAZY_TIME: Duration = Duration::from_millis(100);
 /// Messages, and names, that go in one transaction of a sweep.
