@@ -275,8 +275,10 @@ fn keep_reserve(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn is_full(fault: &Fault) -> bool {
-    matches!(fault, Fault::Io(error) if error.kind() == io::ErrorKind::StorageFull)
+/// Whether the disk had no room, or a quota gave none.
+pub(crate) fn is_full(fault: &Fault) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(fault, Fault::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded))
 }
 
 fn open_file(path: &Path) -> Result<Database, Fault> {

@@ -22,7 +22,7 @@ use self::store::{Fault, Store, Work};
 use super::{Kept, Losses, Mailbox, Message, Owner, TellLost, Visit};
 use crate::{
     config::Config,
-    data_file::on_a_thread,
+    data_file::{is_full, on_a_thread},
     error::{Error, ErrorKind, Result},
     locks::{Condvar, Mutex},
     pure::kept::Turn,
@@ -55,16 +55,33 @@ struct Queued {
 }
 
 /// What is done in one transaction.
-#[derive(Default)]
-struct Batch {
-    jobs: Vec<Job>,
-    /// Whether something in it counts for nothing before it is on the disk.
-    is_to_last: bool,
+type Batch = Vec<Job>;
+
+struct Job {
+    kind: Kind,
+    work: Box<Task>,
 }
 
 /// A piece of work. What it returns is done after the commit, and dropped when there is none.
-type Job = Box<dyn FnOnce(&mut Work<'_>) -> Result<Done, Fault> + Send>;
+type Task = dyn FnOnce(&mut Work<'_>) -> Result<Done, Fault> + Send;
 type Done = Box<dyn FnOnce() + Send>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Takes room, and counts for nothing before it is on the disk.
+    Keep,
+    /// Makes room, and counts for nothing before that is on the disk.
+    Clear,
+    /// Reads, and makes room where there is something to remove.
+    Read,
+}
+
+/// The file takes nothing, and when to try again.
+struct Failing {
+    until: Instant,
+    /// The disk is full, and what is only read or removed can be done meanwhile.
+    is_full: bool,
+}
 
 /// Opens the file as a start would and lets go of it; one that is not there yet is not made, but a file beside it is.
 ///
@@ -106,18 +123,20 @@ impl DiskMailbox {
         Ok(Self { queue })
     }
 
-    /// Has the thread do something, and waits for what came of it. `is_to_last`: it counts for nothing before it is on the disk.
+    /// Has the thread do something, and waits for what came of it.
     async fn ask<T: Send + 'static>(
         &self,
-        is_to_last: bool,
+        kind: Kind,
         work: impl FnOnce(&mut Work<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |on| {
-            let done = work(on)?;
-            Ok(Box::new(move || drop(answer.send(done))))
+        self.queue.put(Job {
+            kind,
+            work: Box::new(move |on| {
+                let done = work(on)?;
+                Ok(Box::new(move || drop(answer.send(done))))
+            }),
         });
-        self.queue.put(job, is_to_last);
         let failed = |text| Error::new(ErrorKind::Broker, text);
         match timeout(ANSWER_TIME, answered).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -146,7 +165,7 @@ impl Mailbox for DiskMailbox {
 
     fn visit<'a>(&'a self, owner: &'a Owner, turn: &'a Turn) -> BoxFuture<'a, Result<Visit>> {
         let (owner, turn) = (owner.clone(), turn.clone());
-        Box::pin(self.ask(false, move |work| work.visit(&owner, &turn)))
+        Box::pin(self.ask(Kind::Read, move |work| work.visit(&owner, &turn)))
     }
 
     fn keep<'a>(
@@ -157,7 +176,7 @@ impl Mailbox for DiskMailbox {
         let client_id = client_id.clone();
         Box::pin(async move {
             let keep = move |work: &mut Work<'_>| work.keep(&client_id, &message);
-            let kept = self.ask(true, keep).await?;
+            let kept = self.ask(Kind::Keep, keep).await?;
             Ok((kept, self.take_untold()))
         })
     }
@@ -166,7 +185,7 @@ impl Mailbox for DiskMailbox {
         Box::pin(async move {
             let mut has_more = true;
             while has_more {
-                has_more = self.ask(false, |work| work.sweep()).await?;
+                has_more = self.ask(Kind::Read, |work| work.sweep()).await?;
                 for (client_id, lost) in self.take_untold() {
                     tell(&client_id, lost);
                 }
@@ -177,25 +196,24 @@ impl Mailbox for DiskMailbox {
 
     fn state<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<MailboxState>> {
         let client_id = client_id.clone();
-        Box::pin(self.ask(false, move |work| work.state(&client_id)))
+        Box::pin(self.ask(Kind::Read, move |work| work.state(&client_id)))
     }
 
     fn clear<'a>(&'a self, client_id: &'a ClientId) -> BoxFuture<'a, Result<u64>> {
         let client_id = client_id.clone();
-        Box::pin(self.ask(true, move |work| work.clear(&client_id)))
+        Box::pin(self.ask(Kind::Clear, move |work| work.clear(&client_id)))
     }
 }
 
 impl Queue {
     /// Without a thread the job is dropped.
-    fn put(&self, job: Job, is_to_last: bool) {
+    fn put(&self, job: Job) {
         let mut queued = self.queued.lock();
         if queued.has_ended {
             return;
         }
-        queued.batch.is_to_last |= is_to_last;
-        queued.batch.jobs.push(job);
-        if queued.batch.jobs.len() == 1 {
+        queued.batch.push(job);
+        if queued.batch.len() == 1 {
             self.changed.notify_one();
         }
     }
@@ -204,7 +222,7 @@ impl Queue {
     fn next(&self, wake_at: Option<Instant>) -> Option<Batch> {
         let mut queued = self.queued.lock();
         loop {
-            if !queued.batch.jobs.is_empty() {
+            if !queued.batch.is_empty() {
                 return Some(std::mem::take(&mut queued.batch));
             }
             if queued.is_stopping {
@@ -220,29 +238,51 @@ impl Queue {
     }
 }
 
-/// Does what is asked, until it is time to stop.
+/// Does what is asked, until it is time to stop. What is not tried is dropped, and who asked is told.
 fn run(queue: &Queue, mut store: Store) {
-    let mut failing_until = None::<Instant>;
+    let mut failing = None::<Failing>;
+    store.keep_reserve();
     queue.file_bytes.store(store.file_bytes(), Relaxed);
     while let Some(batch) = queue.next(store.sync_at()) {
-        if failing_until.is_some_and(|until| Instant::now() < until) {
-            continue; // all of it is dropped, and who asked is told
-        }
-        match try_batch(queue, &mut store, batch) {
+        let tried = match &failing {
+            None => try_batch(queue, &mut store, batch),
+            Some(Failing { until, is_full }) if *is_full => {
+                let (keeps, others) = batch.into_iter().partition(|job| job.kind == Kind::Keep);
+                match make_room(queue, &mut store, others) {
+                    Ok(true) if Instant::now() >= *until && !Batch::is_empty(&keeps) => {
+                        try_batch(queue, &mut store, keeps)
+                    }
+                    Ok(_) => continue,
+                    Err(fault) => Err(fault),
+                }
+            }
+            Some(Failing { until, .. }) if Instant::now() < *until => continue,
+            Some(_) => {
+                let synced = store.sync_rest(); // before anything more is taken
+                synced.and_then(|()| try_batch(queue, &mut store, batch))
+            }
+        };
+        let tried = tried.and_then(|()| store.keep_synced());
+        match tried {
             Ok(()) => {
-                if failing_until.take().is_some() {
+                if failing.take().is_some() {
                     tracing::warn!("the mailboxes can be written again");
                 }
             }
             Err(fault) => {
                 store.let_go();
-                if failing_until.is_none() {
+                if failing.is_none() {
                     tracing::error!(
                         error = %fault, path = %store.path().display(),
                         "the mailboxes cannot be written; nothing is kept until they can"
                     );
                 }
-                failing_until = Some(Instant::now() + RETRY_AFTER);
+                let is_full = is_full(&fault) && make_room(queue, &mut store, Batch::new()).is_ok();
+                if !is_full {
+                    store.let_go();
+                }
+                let until = Instant::now() + RETRY_AFTER;
+                failing = Some(Failing { until, is_full });
             }
         }
     }
@@ -250,18 +290,23 @@ fn run(queue: &Queue, mut store: Store) {
 }
 
 fn try_batch(queue: &Queue, store: &mut Store, batch: Batch) -> Result<(), Fault> {
-    let Batch { jobs, is_to_last } = batch;
-    let mut done = Vec::with_capacity(jobs.len());
-    let lost = store.transact(is_to_last, |work| {
-        for job in jobs {
-            done.push(job(work)?);
+    let mut done = Vec::with_capacity(batch.len());
+    let is_to_last = batch.iter().any(|job| job.kind != Kind::Read);
+    let lost = store.transact(is_to_last, |on| {
+        for job in batch {
+            done.push((job.work)(on)?);
         }
         Ok(())
     })?;
     queue.untold.lock().extend(lost); // before the answers: who has one takes it along
     queue.file_bytes.store(store.file_bytes(), Relaxed);
     done.into_iter().for_each(|done| done());
-    store.keep_synced()
+    Ok(())
+}
+
+/// On a full disk: does what makes room. Returns whether all that was taken is on the disk.
+fn make_room(queue: &Queue, store: &mut Store, batch: Batch) -> Result<bool, Fault> {
+    store.with_reserve(|store| try_batch(queue, store, batch))
 }
 
 /// The tasks stop.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ahash::HashMap;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::{
     super::{Bounds, Kept, Losses, Message, Owner, Visit},
@@ -33,6 +33,8 @@ pub(super) struct Store {
     index: Index,
     /// Written and not synced yet. A fault takes it back, so it is kept to be written again.
     unsynced: Vec<Change>,
+    /// Of messages among it.
+    unsynced_bytes: usize,
     synced_at: Instant,
 }
 
@@ -88,6 +90,7 @@ impl Store {
             },
             index: Index::default(),
             unsynced: Vec::new(),
+            unsynced_bytes: 0,
             synced_at: Instant::now(),
         }
     }
@@ -122,17 +125,19 @@ impl Store {
         Ok(())
     }
 
+    /// What was not synced is in it as before, and still to be synced.
     fn open(&mut self) -> Result<(), Fault> {
         let database = self.file.open()?;
-        let transaction = database.begin_write()?;
+        let mut transaction = database.begin_write()?;
+        if !self.unsynced.is_empty() {
+            set_durability(&mut transaction, Durability::None)?;
+        }
         let mut tables = Tables::open(&transaction)?;
         for change in &self.unsynced {
             tables.apply(change)?;
         }
         drop(tables);
         transaction.commit()?;
-        self.unsynced.clear();
-        self.synced_at = Instant::now();
         let last = self.index.last;
         self.index = Index::read(&database)?;
         self.index.last = self.index.last.max(last);
@@ -157,9 +162,7 @@ impl Store {
             true => Durability::Immediate,
             false => Durability::None,
         };
-        transaction
-            .set_durability(durability)
-            .map_err(|e| Fault::Corrupted(e.to_string()))?;
+        set_durability(&mut transaction, durability)?;
         let (changes, lost) = {
             let mut on = Work {
                 tables: Tables::open(&transaction)?,
@@ -178,12 +181,12 @@ impl Store {
         }
         transaction.commit()?;
         if is_synced {
-            self.unsynced.clear();
-            self.synced_at = Instant::now();
+            self.has_synced();
         } else {
             if self.unsynced.is_empty() {
                 self.synced_at = Instant::now();
             }
+            self.unsynced_bytes += changes.iter().map(Change::bytes).sum::<usize>();
             self.unsynced.extend(changes);
         }
         Ok(lost)
@@ -192,7 +195,10 @@ impl Store {
     /// When the next sync is due, if there is something to sync.
     pub(super) fn sync_at(&self) -> Option<Instant> {
         let has_some = !self.unsynced.is_empty() && self.database.is_some();
-        has_some.then(|| self.synced_at + self.sync_interval)
+        has_some.then(|| match self.unsynced_bytes < UNSYNCED_BYTES {
+            true => self.synced_at + self.sync_interval,
+            false => self.synced_at,
+        })
     }
 
     /// Syncs if it is time.
@@ -212,9 +218,45 @@ impl Store {
             meta.insert("syncs", syncs + 1)?;
         }
         transaction.commit()?;
-        self.unsynced.clear();
-        self.synced_at = Instant::now();
+        self.has_synced();
         Ok(())
+    }
+
+    fn has_synced(&mut self) {
+        self.unsynced.clear();
+        self.unsynced_bytes = 0;
+        self.synced_at = Instant::now();
+    }
+
+    /// Keeps room on the disk for [`Store::with_reserve`], as much as there is.
+    pub(super) fn keep_reserve(&self) {
+        self.file.keep_reserve();
+    }
+
+    /// Does something with the room that was kept, and syncs if there is room for all that is to be synced: returns whether.
+    pub(super) fn with_reserve(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
+        self.file.release_reserve();
+        let done = work(self);
+        let is_synced = done.is_ok() && self.sync_rest().is_ok();
+        if !is_synced {
+            self.let_go();
+        }
+        self.file.keep_reserve(); // or what waits would take it
+        done.map(|()| is_synced)
+    }
+
+    /// Syncs if there is something to sync; opens the file again if a fault has closed it.
+    pub(super) fn sync_rest(&mut self) -> Result<(), Fault> {
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        if self.database.is_none() {
+            self.open()?;
+        }
+        self.sync()
     }
 
     /// After a fault: redb wants the file opened anew.
@@ -224,13 +266,22 @@ impl Store {
 
     /// The last of it.
     pub(super) fn close(mut self) {
-        if self.database.is_some()
-            && !self.unsynced.is_empty()
-            && let Err(fault) = self.sync()
-        {
+        let mut synced = self.sync_rest();
+        if synced.is_err() {
+            self.let_go();
+            self.file.release_reserve();
+            synced = self.sync_rest();
+            self.file.keep_reserve();
+        }
+        if let Err(fault) = synced {
             tracing::error!(error = %fault, path = %self.path().display(), "the mailboxes could not be synced at the end");
         }
     }
+}
+
+fn set_durability(transaction: &mut WriteTransaction, durability: Durability) -> Result<(), Fault> {
+    let set = transaction.set_durability(durability);
+    set.map_err(|e| Fault::Corrupted(e.to_string()))
 }
 
 impl Index {
@@ -556,6 +607,8 @@ fn ms(time: Duration) -> u64 {
 }
 
 const FILE_NAME: &str = "mailbox.redb";
+/// So much is synced at once: what a full disk does not take must fit into the reserve.
+const UNSYNCED_BYTES: usize = 64 << 10;
 /// How long what nobody waits for stays unsynced.
 const LAZY_TIME: Duration = Duration::from_millis(100);
 /// Messages, and names, that go in one transaction of a sweep.

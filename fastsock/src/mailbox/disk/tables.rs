@@ -28,6 +28,15 @@ pub(super) enum Change {
     Forget(u64, Box<str>, Box<str>),
 }
 
+impl Change {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Put(_, _, value) => value.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The tables within one transaction.
 pub(super) struct Tables<'a> {
     pub(super) messages: Table<'a, Key, &'static [u8]>,

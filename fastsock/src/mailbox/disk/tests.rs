@@ -64,6 +64,66 @@ fn a_disk_that_fails_for_a_while_loses_nothing_that_was_taken() {
     }
 }
 
+/// The mailboxes themselves are what fills the disk: nobody else makes room.
+#[tokio::test]
+async fn what_fills_a_disk_is_read_and_makes_room_for_more() {
+    for fsync in [Fsync::Always, Fsync::Interval] {
+        let disk = Disk::default();
+        disk.has_bytes(1 << 20);
+        let config = Config::default()
+            .spool_fsync(fsync)
+            .mailbox_messages(100_000_usize)
+            .mailbox_bytes(1_usize << 30);
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let of_disk = Store::new(&config, disk.file("mailbox"));
+        let mailbox = DiskMailbox::with_store(|| Ok(of_disk), &tasks)
+            .await
+            .unwrap();
+        let client_id = ClientId::new("dev").unwrap();
+        let keep = |n: u64| {
+            let text = format!("{n} {}", "x".repeat(n as usize * 977 % 9000));
+            let message = Message::new(Payload::text(text), KeepOptions::default()).unwrap();
+            mailbox.keep(&client_id, message)
+        };
+        for _ in 0..5 {
+            let mut kept = Vec::new();
+            let n = loop {
+                let n = kept.len() as u64;
+                match keep(n).await {
+                    Ok(_) => kept.push(n),
+                    Err(_) => break n,
+                }
+            };
+            assert!(n > 10, "{fsync:?}: {n}");
+            let owner = owner("dev", 1);
+            let mut found = Vec::new();
+            let mut turn = Turn {
+                messages: 10,
+                bytes: usize::MAX,
+                ..Turn::default()
+            };
+            loop {
+                // The first may come while the file is opened anew.
+                let visit = fastsock_servers::eventually("it is read", async || {
+                    mailbox.visit(&owner, &turn).await
+                })
+                .await;
+                let numbers = visit.entries.iter().map(|entry| number(&entry.payload));
+                found.extend(numbers);
+                turn.remove = visit.entries.iter().map(|entry| entry.id).collect();
+                if visit.is_empty {
+                    break;
+                }
+            }
+            assert_eq!(found, kept, "{fsync:?}");
+            fastsock_servers::eventually("there is room again", async || keep(0).await).await;
+            assert_eq!(mailbox.clear(&client_id).await.unwrap(), 1);
+        }
+        tasks.stop();
+        tasks.wait().await;
+    }
+}
+
 #[test]
 fn of_two_sessions_the_older_one_removes_nothing() {
     let mut store = Store::new(&Config::default(), Disk::default().file("mailbox"));
@@ -143,12 +203,7 @@ fn visit(
     session: u64,
     remove: Vec<EntryId>,
 ) -> Result<Visit, Fault> {
-    let owner = Owner {
-        client_id: ClientId::new(name).unwrap(),
-        node: NodeId::random(),
-        session_id: SessionId(session),
-        epoch: session,
-    };
+    let owner = owner(name, session);
     let turn = Turn {
         remove,
         messages: 10_000,
@@ -163,11 +218,21 @@ fn visit(
     Ok(visit)
 }
 
+fn owner(name: &str, session: u64) -> Owner {
+    Owner {
+        client_id: ClientId::new(name).unwrap(),
+        node: NodeId::random(),
+        session_id: SessionId(session),
+        epoch: session,
+    }
+}
+
 fn all(store: &mut Store, name: &str) -> Vec<u64> {
     let found = visit(store, name, 1, Vec::new()).unwrap();
     found.entries.iter().map(|e| number(&e.payload)).collect()
 }
 
 fn number(payload: &Payload) -> u64 {
-    payload.to_text().parse().unwrap()
+    let text = payload.to_text();
+    text.split(' ').next().unwrap().parse().unwrap()
 }
