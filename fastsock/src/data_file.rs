@@ -267,8 +267,12 @@ fn keep_reserve(path: &Path) -> io::Result<()> {
         .open(path)?;
     let mut bytes = RESERVE_BYTES;
     while let Err(error) = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-        bytes /= 2;
-        if error != Errno::NOSPC || bytes < LEAST_RESERVE_BYTES {
+        match error {
+            Errno::INTR => continue,
+            Errno::NOSPC | Errno::DQUOT => bytes /= 2,
+            _ => bytes = 0,
+        }
+        if bytes < LEAST_RESERVE_BYTES {
             return fs::remove_file(path);
         }
     }

@@ -65,12 +65,10 @@ impl Disk {
     /// As much as there is, up to a limit.
     fn reserve(&self, is_kept: bool) {
         let bytes = self.0.bytes.lock();
-        let free = self
-            .0
-            .blocks
-            .load(Relaxed)
-            .saturating_sub(bytes.used.len() as u64);
-        let reserved = if is_kept { free.min(RESERVE_BLOCKS) } else { 0 };
+        let blocks = self.0.blocks.load(Relaxed);
+        let free = blocks.saturating_sub(bytes.used.len() as u64);
+        let most = RESERVE_BLOCKS.min(blocks / 4);
+        let reserved = if is_kept { free.min(most) } else { 0 };
         self.0.reserved.store(reserved, Relaxed);
     }
 
@@ -171,4 +169,4 @@ impl StorageBackend for Disk {
 }
 
 const BLOCK_BYTES: u64 = 4096;
-const RESERVE_BLOCKS: u64 = 64;
+const RESERVE_BLOCKS: u64 = super::RESERVE_BYTES / BLOCK_BYTES;

@@ -156,13 +156,7 @@ impl Store {
             self.open()?;
         }
         let database = self.database.as_ref().ok_or(Fault::DatabaseClosed)?;
-        let is_synced = is_to_last && self.is_synced_each;
         let mut transaction = database.begin_write()?;
-        let durability = match is_synced {
-            true => Durability::Immediate,
-            false => Durability::None,
-        };
-        set_durability(&mut transaction, durability)?;
         let (changes, lost) = {
             let mut on = Work {
                 tables: Tables::open(&transaction)?,
@@ -179,6 +173,11 @@ impl Store {
             transaction.abort()?;
             return Ok(lost);
         }
+        let bytes = self.unsynced_bytes + changes.iter().map(Change::bytes).sum::<usize>();
+        let is_synced = (is_to_last && self.is_synced_each) || bytes >= UNSYNCED_BYTES;
+        if !is_synced {
+            set_durability(&mut transaction, Durability::None)?;
+        }
         transaction.commit()?;
         if is_synced {
             self.has_synced();
@@ -186,7 +185,7 @@ impl Store {
             if self.unsynced.is_empty() {
                 self.synced_at = Instant::now();
             }
-            self.unsynced_bytes += changes.iter().map(Change::bytes).sum::<usize>();
+            self.unsynced_bytes = bytes;
             self.unsynced.extend(changes);
         }
         Ok(lost)
@@ -195,10 +194,7 @@ impl Store {
     /// When the next sync is due, if there is something to sync.
     pub(super) fn sync_at(&self) -> Option<Instant> {
         let has_some = !self.unsynced.is_empty() && self.database.is_some();
-        has_some.then(|| match self.unsynced_bytes < UNSYNCED_BYTES {
-            true => self.synced_at + self.sync_interval,
-            false => self.synced_at,
-        })
+        has_some.then(|| self.synced_at + self.sync_interval)
     }
 
     /// Syncs if it is time.
@@ -240,6 +236,9 @@ impl Store {
     ) -> Result<bool, Fault> {
         self.file.release_reserve();
         let done = work(self);
+        if self.unsynced.len() > PIECE {
+            self.let_go(); // or one sync would take all of the room
+        }
         let is_synced = done.is_ok() && self.sync_rest().is_ok();
         if !is_synced {
             self.let_go();
@@ -248,15 +247,28 @@ impl Store {
         done.map(|()| is_synced)
     }
 
-    /// Syncs if there is something to sync; opens the file again if a fault has closed it.
+    /// Syncs if there is something to sync. Where a fault has closed the file, in pieces: each makes room for the next.
     pub(super) fn sync_rest(&mut self) -> Result<(), Fault> {
         if self.unsynced.is_empty() {
             return Ok(());
         }
-        if self.database.is_none() {
-            self.open()?;
+        if self.database.is_some() {
+            return self.sync();
         }
-        self.sync()
+        let database = self.file.open()?;
+        while !self.unsynced.is_empty() {
+            let piece = self.unsynced.len().min(PIECE);
+            let transaction = database.begin_write()?;
+            let mut tables = Tables::open(&transaction)?;
+            for change in &self.unsynced[..piece] {
+                tables.apply(change)?;
+            }
+            drop(tables);
+            transaction.commit()?;
+            self.unsynced.drain(..piece);
+        }
+        self.has_synced();
+        Ok(())
     }
 
     /// After a fault: redb wants the file opened anew.
@@ -271,6 +283,7 @@ impl Store {
             self.let_go();
             self.file.release_reserve();
             synced = self.sync_rest();
+            self.let_go(); // it writes when it is closed
             self.file.keep_reserve();
         }
         if let Err(fault) = synced {
@@ -607,8 +620,10 @@ fn ms(time: Duration) -> u64 {
 }
 
 const FILE_NAME: &str = "mailbox.redb";
-/// So much is synced at once: what a full disk does not take must fit into the reserve.
+/// So much is synced before anyone is told that it was taken: what a full disk does not take must fit into the reserve.
 const UNSYNCED_BYTES: usize = 64 << 10;
+/// Changes that go in one transaction on a full disk.
+const PIECE: usize = 8;
 /// How long what nobody waits for stays unsynced.
 const LAZY_TIME: Duration = Duration::from_millis(100);
 /// Messages, and names, that go in one transaction of a sweep.

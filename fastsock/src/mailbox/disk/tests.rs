@@ -124,6 +124,57 @@ async fn what_fills_a_disk_is_read_and_makes_room_for_more() {
     }
 }
 
+/// A removal of each of them touches pages of its own: together they take more than the reserve has.
+#[tokio::test]
+async fn small_messages_of_many_devices_are_removed_from_a_full_disk() {
+    for fsync in [Fsync::Always, Fsync::Interval] {
+        let disk = Disk::default();
+        disk.has_bytes(4 << 20);
+        let config = Config::default().spool_fsync(fsync);
+        let tasks = Tasks::new(tokio::runtime::Handle::current());
+        let of_disk = Store::new(&config, disk.file("mailbox"));
+        let mailbox = DiskMailbox::with_store(|| Ok(of_disk), &tasks)
+            .await
+            .unwrap();
+        let name = |n: u64| format!("{} {}", n % 97, "d".repeat(100));
+        let keep = async |n: u64| {
+            let message = Message::new(Payload::text(n.to_string()), KeepOptions::default());
+            let client_id = ClientId::new(name(n)).unwrap();
+            mailbox.keep(&client_id, message.unwrap()).await
+        };
+        let mut kept = 0;
+        while keep(kept).await.is_ok() {
+            kept += 1;
+        }
+        assert!(kept > 500, "{fsync:?}: {kept}");
+        let empty = async |n: u64| {
+            let owner = owner(&name(n), 1);
+            let mut turn = Turn {
+                messages: 10_000,
+                bytes: usize::MAX,
+                ..Turn::default()
+            };
+            let mut found = 0;
+            fastsock_servers::eventually("the mailbox is empty", async || {
+                let visit = mailbox.visit(&owner, &turn).await.ok()?;
+                found = found.max(visit.entries.len());
+                turn.remove = visit.entries.iter().map(|entry| entry.id).collect();
+                visit.is_empty.then_some(())
+            })
+            .await;
+            found
+        };
+        let found: usize = futures_util::future::join_all((0..97).map(empty))
+            .await
+            .into_iter()
+            .sum();
+        assert_eq!(found as u64, kept, "{fsync:?}");
+        fastsock_servers::eventually("there is room again", async || keep(0).await).await;
+        tasks.stop();
+        tasks.wait().await;
+    }
+}
+
 #[test]
 fn of_two_sessions_the_older_one_removes_nothing() {
     let mut store = Store::new(&Config::default(), Disk::default().file("mailbox"));
